@@ -1,0 +1,185 @@
+//! The one error type of the crate: what went wrong, why, and whether anything ended because of it.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+
+/// The result of an operation of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, with its cause.
+///
+/// One type for everything, because most programs do the same with each error: show it, and go on. Those that tell
+/// errors apart ask [`kind`](Self::kind), and those that want to know whether anything ended ask
+/// [`is_fatal`](Self::is_fatal). Clones are cheap and share the cause.
+///
+/// The text names the cause and, where there is one, the way out. It never contains a key or a session token.
+#[derive(Clone)]
+pub struct Error(Arc<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    message: Box<str>,
+    code: Option<i64>,
+    dropped: Option<u64>,
+    fatal: bool,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// What sort of error this is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The error code of Parse Server, if the error came from there: 119 for an operation that the class-level
+    /// permissions forbid, 141 for a cloud function that threw, 209 for an invalid session token, and so on.
+    #[must_use]
+    pub fn code(&self) -> Option<i64> {
+        self.0.code
+    }
+
+    /// How many events were dropped, for an error of kind [`ErrorKind::Lagged`].
+    #[must_use]
+    pub fn dropped(&self) -> Option<u64> {
+        self.0.dropped
+    }
+
+    /// Whether the thing that the error was reported on has ended because of it: a subscription that the server
+    /// refused, a connection that it refused for good. All other errors are survived: the link reconnects, the
+    /// subscription goes on.
+    #[must_use]
+    pub fn is_fatal(&self) -> bool {
+        self.0.fatal
+    }
+
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self(Arc::new(Inner {
+            kind,
+            message: message.into().into_boxed_str(),
+            code: None,
+            dropped: None,
+            fatal: false,
+            source: None,
+        }))
+    }
+
+    pub(crate) fn with_source(
+        kind: ErrorKind,
+        message: impl Into<String>,
+        source: impl Into<Box<dyn StdError + Send + Sync>>,
+    ) -> Self {
+        Self::new(kind, message).change(|inner| inner.source = Some(source.into()))
+    }
+
+    /// An error message of the server.
+    pub(crate) fn server(kind: ErrorKind, code: i64, message: impl Into<String>) -> Self {
+        Self::new(kind, message).change(|inner| inner.code = Some(code))
+    }
+
+    pub(crate) fn lagged(dropped: u64) -> Self {
+        Self::new(
+            ErrorKind::Lagged,
+            format!(
+                "the listeners were too slow for the queue: {dropped} events of this subscription were dropped; \
+                 fetch again what must not be missed, do less in the listeners or raise the queue's limits"
+            ),
+        )
+        .change(|inner| inner.dropped = Some(dropped))
+    }
+
+    /// The same error, marked as the end of what it is reported on.
+    pub(crate) fn fatal(self) -> Self {
+        self.change(|inner| inner.fatal = true)
+    }
+
+    // Only called on errors that were just made: nobody shares them yet.
+    fn change(mut self, change: impl FnOnce(&mut Inner)) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            change(inner);
+        }
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)?;
+        if let Some(code) = self.0.code {
+            write!(f, " (code {code})")?;
+        }
+        if let Some(source) = &self.0.source {
+            write!(f, ": {source}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("Error");
+        debug.field("kind", &self.0.kind).field("message", &self.0.message);
+        if let Some(code) = &self.0.code {
+            debug.field("code", code);
+        }
+        if let Some(dropped) = &self.0.dropped {
+            debug.field("dropped", dropped);
+        }
+        if let Some(source) = &self.0.source {
+            debug.field("source", source);
+        }
+        debug.field("fatal", &self.0.fatal).finish()
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        // `Display` shows the direct cause already.
+        self.0.source.as_ref().and_then(|source| source.source())
+    }
+}
+
+/// The sorts of [`Error`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// [`initialize`](crate::initialize) was called a second time.
+    AlreadyInitialized,
+    /// A blocking call was made inside a listener, where it would wait for itself.
+    CalledFromListener,
+    /// The client or the subscription was closed.
+    Closed,
+    /// No TCP connection could be made.
+    Connect,
+    /// The link was lost: cut, reset, ended by the server, or silent for too long.
+    ConnectionLost,
+    /// A value does not fit the type that it was asked for as.
+    Decode,
+    /// The server did not answer the WebSocket upgrade with one.
+    Handshake,
+    /// A query that cannot mean in LiveQuery what it means in `find()`, or is no query at all.
+    InvalidQuery,
+    /// A setting of the builder is not valid.
+    InvalidSetting,
+    /// A value of a Parse type is out of its range or malformed.
+    InvalidValue,
+    /// The operating system refused a thread or a poller.
+    Io,
+    /// Events were dropped since the listeners were too slow; see [`Error::dropped`].
+    Lagged,
+    /// A listener panicked. It stays registered, and so do all others.
+    ListenerPanicked,
+    /// The default client was asked for before [`initialize`](crate::initialize).
+    NotInitialized,
+    /// The server sent something that is no LiveQuery message.
+    Protocol,
+    /// The server refused the connection: a key is wrong, or its `beforeConnect` hook threw.
+    Refused,
+    /// The name of the server could not be resolved.
+    Resolve,
+    /// The server reported an error of a subscription.
+    Server,
+    /// Something took longer than its time-out.
+    Timeout,
+}

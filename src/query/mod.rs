@@ -1,0 +1,5 @@
+//! Queries: what the user writes, and the form in which the LiveQuery server understands it.
+/// A query.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Query {}
