@@ -119,7 +119,9 @@ impl fmt::Display for Error {
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("Error");
-        debug.field("kind", &self.0.kind).field("message", &self.0.message);
+        debug
+            .field("kind", &self.0.kind)
+            .field("message", &self.0.message);
         if let Some(code) = &self.0.code {
             debug.field("code", code);
         }
