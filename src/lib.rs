@@ -10,4 +10,4 @@ mod types;
 pub use error::{Error, ErrorKind, Result};
 pub use object::Object;
 pub use query::Query;
-pub use types::{Acl, Bytes, Date, File, GeoPoint, Pointer, Polygon, Relation};
+pub use types::{Acl, Bytes, Date, File, GeoPoint, Pointer, Polygon, Relation, iso};
