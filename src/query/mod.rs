@@ -1,4 +1,6 @@
 //! Queries: what the user writes, and the form in which the LiveQuery server understands it.
+mod matcher;
+
 /// A query.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
