@@ -8,8 +8,8 @@
 
 mod compile;
 mod js;
-mod ordered;
-mod regex;
+pub(crate) mod ordered;
+pub(crate) mod regex;
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -18,6 +18,7 @@ use std::cmp::Ordering;
 use serde_json::Value;
 
 use js::{Left, Right};
+use ordered::Json;
 
 /// A `where`, prepared once and then asked for many objects.
 #[derive(Clone, Debug)]
@@ -55,9 +56,14 @@ pub(crate) enum Field<'a> {
 impl Matcher {
     /// Prepares the text of a `where`. The order of its members counts.
     pub(crate) fn parse(text: &str) -> serde_json::Result<Self> {
-        let query = compile::query(&serde_json::from_str(text)?);
+        serde_json::from_str(text).map(|json| Self::new(&json))
+    }
+
+    /// [`parse`](Self::parse) for what is parsed already.
+    pub(crate) fn new(json: &Json) -> Self {
+        let query = compile::query(json);
         let overlapping = compile::overlapping(&query);
-        Ok(Self { query, overlapping })
+        Self { query, overlapping }
     }
 
     /// Whether an object matches, whose fields `field` looks up. Only the top-level fields that the query names are

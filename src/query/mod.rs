@@ -1,5 +1,5 @@
 //! Queries: what the user writes, and the form in which the LiveQuery server understands it.
-mod matcher;
+pub(crate) mod matcher;
 
 /// A query.
 #[derive(Clone, Debug)]

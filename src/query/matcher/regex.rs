@@ -3,7 +3,7 @@
 
 /// A literal text with optional anchors.
 #[derive(Clone, Debug, PartialEq)]
-pub(in crate::query) struct Pattern {
+pub(crate) struct Pattern {
     literal: Vec<char>,
     at_start: bool,
     at_end: bool,
@@ -13,7 +13,7 @@ pub(in crate::query) struct Pattern {
 
 /// What a `$regex` with its `$options` is.
 #[derive(Clone, Debug, PartialEq)]
-pub(in crate::query) enum Regex {
+pub(crate) enum Regex {
     /// One that can be evaluated here.
     Literal(Pattern),
     /// One that JavaScript does not accept: the server logs it and nothing matches.
@@ -24,7 +24,7 @@ pub(in crate::query) enum Regex {
 
 impl Regex {
     /// Takes the text of a `$regex`, with `\Q..\E` for quoted text, and its flags.
-    pub(in crate::query) fn parse(text: &str, flags: &str) -> Self {
+    pub(crate) fn parse(text: &str, flags: &str) -> Self {
         if !valid_flags(flags) {
             return Self::Invalid;
         }
@@ -80,7 +80,7 @@ impl Pattern {
 }
 
 /// The flags of JavaScript, each at most once.
-pub(in crate::query) fn valid_flags(flags: &str) -> bool {
+pub(crate) fn valid_flags(flags: &str) -> bool {
     flags.chars().enumerate().all(|(index, flag)| {
         "dgimsuvy".contains(flag) && !flags.chars().take(index).any(|earlier| earlier == flag)
     }) && !(flags.contains('u') && flags.contains('v'))
