@@ -4,6 +4,7 @@ mod constraints;
 mod encode;
 mod filter;
 mod json;
+pub(crate) mod matcher;
 mod node;
 mod refuse;
 mod regex;

@@ -1,1 +1,622 @@
-//! An in-process LiveQuery server.
+//! A LiveQuery server inside the process, to try the library and to test programs that use it; it must not know of
+//! the client in this crate.
+//!
+//! See [`TestServer`].
+
+mod events;
+mod hub;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod transport;
+
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use serde_json::Value;
+use tungstenite::{Bytes, Message};
+
+use hub::{Failure, Hub};
+use transport::Acceptor;
+
+/// A LiveQuery server on the loopback interface, with objects in memory.
+///
+/// It speaks the protocol as Parse Server 9.10 does: it matches `where` with the same semantics, quirks included,
+/// decides between `create`, `update`, `enter`, `leave` and `delete`, sends `original`, respects `keys`, `watch` and
+/// ACLs, and refuses what the real one refuses with the same words. Instead of a REST API it has methods:
+/// [`create`](Self::create), [`update`](Self::update), [`delete`](Self::delete). And it can be told to misbehave:
+/// to [`cut`](Self::cut) connections, [`refuse`](Self::refuse) them, go [`silence`](Self::silence)d, answer with an
+/// error.
+///
+/// Each server has its own port, so that tests run side by side. Dropping it closes the port and all connections, and
+/// ends its threads. All methods may be called from any thread, and none waits for a client.
+///
+/// # What it does not do
+///
+/// - Two queries with the same hash are never mixed up, as the real server does (it gives a subscriber the events of
+///   the other query); classes need not be enabled for LiveQuery.
+/// - There are no class-level permissions, protected fields and roles. Sessions are those of
+///   [`session`](Self::session).
+/// - Regular expressions are evaluated as far as the SDKs write them for `contains`, `starts_with` and `ends_with`:
+///   literal text, quoted with `\Q..\E` or plain, with `^` before and `$` after. Any other expression matches every
+///   object, and its syntax is not checked.
+///
+/// # Examples
+///
+/// ```
+/// use parse_livequery::test_server::TestServer;
+/// use serde_json::json;
+///
+/// # fn main() -> std::io::Result<()> {
+/// let server = TestServer::start()?;
+/// println!("point a LiveQuery client at {}", server.url());
+///
+/// let id = server.create("Game", json!({ "name": "go", "score": 1 }));
+/// server.update("Game", &id, json!({ "score": 2, "name": { "__op": "Delete" } }));
+/// assert_eq!(server.get("Game", &id).and_then(|game| game.get("score").cloned()), Some(json!(2)));
+/// server.delete("Game", &id);
+/// # Ok(())
+/// # }
+/// ```
+pub struct TestServer {
+    hub: Arc<Hub>,
+    address: SocketAddr,
+    ping_interval: Duration,
+    /// `None` while it is stopped.
+    acceptor: Mutex<Option<Acceptor>>,
+}
+
+/// Settings of a [`TestServer`].
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use parse_livequery::test_server::TestServer;
+///
+/// # fn main() -> std::io::Result<()> {
+/// let server = TestServer::builder()
+///     .javascript_key("JS_KEY")
+///     .ping_interval(Duration::from_millis(500))
+///     .start()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+#[must_use]
+pub struct TestServerBuilder {
+    keys: Vec<(&'static str, String)>,
+    ping_interval: Duration,
+}
+
+/// A live subscription, as the server knows it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServerSubscription {
+    connection: usize,
+    request_id: u64,
+    class_name: String,
+    where_json: String,
+    keys: Option<Vec<String>>,
+    watch: Option<Vec<String>>,
+    session_token: Option<String>,
+}
+
+impl TestServerBuilder {
+    /// Requires a key of clients. With more than one key set any of them is enough, as in the `keyPairs` of Parse
+    /// Server's `liveQueryServerOptions`. By default no key is required.
+    pub fn javascript_key(self, key: impl Into<String>) -> Self {
+        self.key("javascriptKey", key)
+    }
+
+    /// The same for the client key.
+    pub fn client_key(self, key: impl Into<String>) -> Self {
+        self.key("clientKey", key)
+    }
+
+    /// The same for the REST API key.
+    pub fn rest_api_key(self, key: impl Into<String>) -> Self {
+        self.key("restAPIKey", key)
+    }
+
+    /// The same for the Windows key.
+    pub fn windows_key(self, key: impl Into<String>) -> Self {
+        self.key("windowsKey", key)
+    }
+
+    /// The same for the master key. A client that has it reads all objects, whatever their ACL.
+    pub fn master_key(self, key: impl Into<String>) -> Self {
+        self.key("masterKey", key)
+    }
+
+    fn key(mut self, name: &'static str, key: impl Into<String>) -> Self {
+        self.keys.push((name, key.into()));
+        self
+    }
+
+    /// How often each client is sent a ping (default: 10 s, as Parse Server's `websocketTimeout`). A client that has
+    /// not answered when the next is due is disconnected without a close frame.
+    pub fn ping_interval(mut self, interval: Duration) -> Self {
+        self.ping_interval = interval.max(Duration::from_millis(1));
+        self
+    }
+
+    /// Starts the server on a free port of 127.0.0.1.
+    ///
+    /// # Errors
+    ///
+    /// The error of the operating system if there is no port or no thread to be had.
+    pub fn start(self) -> io::Result<TestServer> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let address = listener.local_addr()?;
+        let hub = Arc::new(Hub::new(self.keys));
+        let acceptor = Acceptor::start(listener, Arc::clone(&hub), self.ping_interval)?;
+        Ok(TestServer {
+            hub,
+            address,
+            ping_interval: self.ping_interval,
+            acceptor: Mutex::new(Some(acceptor)),
+        })
+    }
+}
+
+impl fmt::Debug for TestServerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let keys: Vec<_> = self.keys.iter().map(|(name, _)| name).collect();
+        f.debug_struct("TestServerBuilder")
+            .field("keys", &keys)
+            .field("ping_interval", &self.ping_interval)
+            .finish()
+    }
+}
+
+impl TestServer {
+    /// Starts a server on a free port of 127.0.0.1.
+    ///
+    /// # Errors
+    ///
+    /// The error of the operating system if there is no port or no thread to be had.
+    pub fn start() -> io::Result<Self> {
+        Self::builder().start()
+    }
+
+    /// A server with other settings than the default ones.
+    pub fn builder() -> TestServerBuilder {
+        TestServerBuilder {
+            keys: Vec::new(),
+            ping_interval: Duration::from_secs(10),
+        }
+    }
+
+    /// Where clients connect to: `ws://127.0.0.1:PORT`. The path of a URL does not matter to the server.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("ws://{}", self.address)
+    }
+
+    /// Address and port.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// # Objects
+///
+/// Values are in Parse's own form, as in `{"__type": "Date", "iso": "2024-01-02T03:04:05.678Z"}`. The subscriptions
+/// whose query an object enters, stays in or leaves are sent the event before the call returns (into the queue of the
+/// connection, that is).
+impl TestServer {
+    /// Creates an object and returns its `objectId`. A member `objectId` in the fields is taken, else there is a
+    /// random one; likewise `createdAt` and `updatedAt`, which are plain ISO 8601 strings.
+    ///
+    /// # Panics
+    ///
+    /// If `fields` is not a JSON object.
+    #[track_caller]
+    pub fn create(&self, class_name: &str, fields: Value) -> String {
+        let fields = members(fields);
+        self.hub.change(|state| state.create(class_name, fields))
+    }
+
+    /// Sets fields of an object; the others stay. `{"__op": "Delete"}` unsets a field, `{"__op": "Increment",
+    /// "amount": 1}` adds to it. `false` if there is no such object.
+    ///
+    /// # Panics
+    ///
+    /// If `fields` is not a JSON object.
+    #[track_caller]
+    pub fn update(&self, class_name: &str, id: &str, fields: Value) -> bool {
+        let fields = members(fields);
+        self.hub.change(|state| state.update(class_name, id, fields))
+    }
+
+    /// Deletes an object. `false` if there is no such object.
+    pub fn delete(&self, class_name: &str, id: &str) -> bool {
+        self.hub.change(|state| state.delete(class_name, id))
+    }
+
+    /// An object as events have it: with `className`, `objectId`, `createdAt` and `updatedAt`.
+    #[must_use]
+    pub fn get(&self, class_name: &str, id: &str) -> Option<Value> {
+        let state = self.hub.state.lock();
+        let object = state.classes.get(class_name)?.get(id)?;
+        Some(Value::Object(events::Fields::clone(object)))
+    }
+
+    /// All objects of a class, in the order of their creation.
+    #[must_use]
+    pub fn objects(&self, class_name: &str) -> Vec<Value> {
+        let objects = {
+            let state = self.hub.state.lock();
+            state.classes.get(class_name).map(events::Class::objects)
+        };
+        let objects = objects.into_iter().flatten();
+        objects
+            .map(|object| Value::Object(events::Fields::clone(&object)))
+            .collect()
+    }
+
+    /// Makes a session token valid for a user, so that objects whose ACL lets that user read are seen by clients and
+    /// subscriptions with this token. Unknown tokens are accepted as the real server accepts them, and see what the
+    /// public sees.
+    pub fn session(&self, token: &str, user_id: &str) {
+        self.hub
+            .change(|state| state.sessions.insert(token.to_owned(), user_id.to_owned()));
+    }
+
+    /// Makes a session token invalid.
+    pub fn end_session(&self, token: &str) {
+        self.hub.change(|state| state.sessions.remove(token));
+    }
+}
+
+/// # Trouble
+impl TestServer {
+    /// Closes all connections at once, without a close frame. Their subscriptions are gone; new connections are taken.
+    pub fn cut(&self) {
+        self.hub.change(|state| state.cut());
+    }
+
+    /// Whether new TCP connections are closed as soon as they are made, as a reverse proxy without its server does.
+    /// Live connections stay.
+    pub fn refuse(&self, refuse: bool) {
+        self.hub.change(|state| state.refuse = refuse);
+    }
+
+    /// Goes down: the port is closed, connections are cut. The objects stay. Calling it again changes nothing.
+    pub fn stop(&self) {
+        // Dropped outside the lock.
+        let acceptor = self.acceptor.lock().take();
+        drop(acceptor);
+    }
+
+    /// Comes up again after [`stop`](Self::stop), on the same port. Nothing happens if it is up.
+    ///
+    /// # Errors
+    ///
+    /// The error of the operating system, if the port was taken meanwhile for example.
+    pub fn resume(&self) -> io::Result<()> {
+        let mut acceptor = self.acceptor.lock();
+        if acceptor.is_none() {
+            let listener = TcpListener::bind(self.address)?;
+            *acceptor = Some(Acceptor::start(
+                listener,
+                Arc::clone(&self.hub),
+                self.ping_interval,
+            )?);
+        }
+        Ok(())
+    }
+
+    /// Goes down and comes up again on the same port.
+    ///
+    /// # Errors
+    ///
+    /// As for [`resume`](Self::resume).
+    pub fn restart(&self) -> io::Result<()> {
+        self.stop();
+        self.resume()
+    }
+
+    /// Whether the server is as behind a dead link: sockets stay open, but nothing is sent any more, not even pings
+    /// and pongs, and nothing that comes is looked at (though [`frames`](Self::frames) has it). New connections hang
+    /// in the WebSocket upgrade. What was to be sent meanwhile is lost.
+    pub fn silence(&self, silent: bool) {
+        self.hub.set_silent(silent);
+    }
+
+    /// How long each message waits before it is sent (default: not at all). The order stays.
+    pub fn delay(&self, delay: Duration) {
+        self.hub.change(|state| state.delay = delay);
+    }
+
+    /// Refuses the next `subscribe` or `update` with an error, as a `beforeSubscribe` hook that throws once. Several
+    /// calls refuse as many.
+    pub fn fail_next_subscribe(&self, code: i64, message: &str) {
+        let failure = failure(code, message);
+        self.hub
+            .change(|state| state.hooks.next_subscribes.push_back(failure));
+    }
+
+    /// Refuses all subscriptions to a class with an error, as a `beforeSubscribe` hook that throws: 119 for
+    /// insufficient rights, for example. Live subscriptions stay.
+    pub fn refuse_class(&self, class_name: &str, code: i64, message: &str) {
+        let failure = failure(code, message);
+        self.hub.change(|state| {
+            state
+                .hooks
+                .before_subscribe
+                .insert(class_name.to_owned(), failure)
+        });
+    }
+
+    /// Ends [`refuse_class`](Self::refuse_class).
+    pub fn accept_class(&self, class_name: &str) {
+        self.hub
+            .change(|state| state.hooks.before_subscribe.remove(class_name));
+    }
+
+    /// Refuses each `connect` with an error that asks not to reconnect, as a `beforeConnect` hook that throws does.
+    /// The socket stays open.
+    pub fn refuse_connections_with(&self, code: i64, message: &str) {
+        let failure = failure(code, message);
+        self.hub
+            .change(|state| state.hooks.before_connect = Some(failure));
+    }
+
+    /// Ends [`refuse_connections_with`](Self::refuse_connections_with).
+    pub fn accept_connections(&self) {
+        self.hub.change(|state| state.hooks.before_connect = None);
+    }
+
+    /// Sends an error to each live subscription of a class, as an `afterLiveQueryEvent` hook that throws does. The
+    /// subscriptions stay alive.
+    pub fn error_on_subscriptions(&self, class_name: &str, code: i64, message: &str) {
+        let state = self.hub.state.lock();
+        for subscription in state
+            .subscriptions
+            .get(class_name)
+            .into_iter()
+            .flat_map(|of_class| of_class.values())
+        {
+            state.fail(
+                subscription.connection,
+                Some(subscription.request_id),
+                code,
+                message,
+                false,
+            );
+        }
+    }
+
+    /// Sends a text frame to every client, whatever it says.
+    pub fn send_raw(&self, text: &str) {
+        self.send(&Message::text(text));
+    }
+
+    /// Sends a binary frame to every client.
+    pub fn send_binary(&self, data: &[u8]) {
+        self.send(&Message::Binary(Bytes::copy_from_slice(data)));
+    }
+
+    fn send(&self, message: &Message) {
+        let state = self.hub.state.lock();
+        for number in state.connections.keys() {
+            state.send(*number, message.clone());
+        }
+    }
+}
+
+/// # What is going on
+impl TestServer {
+    /// The live subscriptions, by connection and in the order in which they were made.
+    #[must_use]
+    pub fn subscriptions(&self) -> Vec<ServerSubscription> {
+        let state = self.hub.state.lock();
+        let mut subscriptions: Vec<_> = state
+            .subscriptions
+            .iter()
+            .flat_map(|(class_name, of_class)| {
+                of_class
+                    .iter()
+                    .map(move |(number, held)| (*number, class_name, held))
+            })
+            .filter_map(|(number, class_name, held)| {
+                let subscription = ServerSubscription {
+                    connection: state.record_of(held.connection)?,
+                    request_id: whole(held.request_id),
+                    class_name: class_name.clone(),
+                    where_json: serde_json::to_string(&held.condition).unwrap_or_default(),
+                    keys: held.keys.clone(),
+                    watch: held.watch.clone(),
+                    session_token: held.session_token.clone(),
+                };
+                Some((number, subscription))
+            })
+            .collect();
+        drop(state);
+        subscriptions.sort_by_key(|(number, subscription)| (subscription.connection, *number));
+        subscriptions
+            .into_iter()
+            .map(|(_, subscription)| subscription)
+            .collect()
+    }
+
+    /// How many live subscriptions there are.
+    #[must_use]
+    pub fn subscription_count(&self) -> usize {
+        let state = self.hub.state.lock();
+        state
+            .subscriptions
+            .values()
+            .map(std::collections::BTreeMap::len)
+            .sum()
+    }
+
+    /// How many WebSockets are open.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        let state = self.hub.state.lock();
+        state
+            .connections
+            .values()
+            .filter(|connection| connection.link.is_some())
+            .count()
+    }
+
+    /// How many WebSockets were ever opened.
+    #[must_use]
+    pub fn connects(&self) -> usize {
+        self.hub.state.lock().frames.len()
+    }
+
+    /// The frames that came on each WebSocket that was ever opened, in the order of their coming. A binary frame is
+    /// there as its length in brackets.
+    #[must_use]
+    pub fn frames(&self) -> Vec<Vec<String>> {
+        self.hub.state.lock().frames.clone()
+    }
+
+    /// How many frames came so far on all connections.
+    #[must_use]
+    pub fn frame_count(&self) -> usize {
+        self.hub.state.lock().frames.iter().map(Vec::len).sum()
+    }
+
+    /// Waits until there are exactly so many live subscriptions; `false` if the time is over before.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use parse_livequery::test_server::TestServer;
+    /// # fn main() -> std::io::Result<()> {
+    /// let server = TestServer::start()?;
+    /// assert!(server.wait_for_subscriptions(0, Duration::from_secs(10)));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn wait_for_subscriptions(&self, count: usize, timeout: Duration) -> bool {
+        self.wait_for(timeout, |server| server.subscription_count() == count)
+    }
+
+    /// Waits until a condition holds; `false` if the time is over before. The condition is looked at now, and again
+    /// whenever a connection, a subscription, an object or a received frame comes or goes. It runs on the calling
+    /// thread and may call any method of the server.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use parse_livequery::test_server::TestServer;
+    /// # fn main() -> std::io::Result<()> {
+    /// let server = TestServer::start()?;
+    /// let connected = server.wait_for(Duration::from_millis(10), |server| server.connections() == 1);
+    /// assert!(!connected);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn wait_for(&self, timeout: Duration, mut condition: impl FnMut(&Self) -> bool) -> bool {
+        let deadline = Instant::now().checked_add(timeout);
+        loop {
+            let generation = self.hub.state.lock().generation;
+            if condition(self) {
+                return true;
+            }
+            if !self.hub.wait_for_change(generation, deadline) {
+                return false;
+            }
+        }
+    }
+}
+
+impl fmt::Debug for TestServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TestServer")
+            .field("address", &self.address)
+            .field("connections", &self.connections())
+            .field("subscriptions", &self.subscription_count())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl ServerSubscription {
+    /// Which connection it was made on, counted from 0: the index into [`TestServer::frames`].
+    #[must_use]
+    pub fn connection(&self) -> usize {
+        self.connection
+    }
+
+    /// The request id.
+    #[must_use]
+    pub fn request_id(&self) -> u64 {
+        self.request_id
+    }
+
+    /// The class.
+    #[must_use]
+    pub fn class_name(&self) -> &str {
+        &self.class_name
+    }
+
+    /// The `where`, without spaces, in the order in which it came.
+    #[must_use]
+    pub fn where_json(&self) -> &str {
+        &self.where_json
+    }
+
+    /// The fields that events are limited to.
+    #[must_use]
+    pub fn keys(&self) -> Option<&[String]> {
+        self.keys.as_deref()
+    }
+
+    /// The fields whose change makes a `create` or `update` event.
+    #[must_use]
+    pub fn watch(&self) -> Option<&[String]> {
+        self.watch.as_deref()
+    }
+
+    /// The session token that came with the subscription itself.
+    #[must_use]
+    pub fn session_token(&self) -> Option<&str> {
+        self.session_token.as_deref()
+    }
+}
+
+#[track_caller]
+fn members(fields: Value) -> events::Fields {
+    match fields {
+        Value::Object(members) => members,
+        #[expect(clippy::panic, reason = "a programmer's error in a test")]
+        other => panic!("the fields of an object must be a JSON object, not {other}"),
+    }
+}
+
+fn failure(code: i64, message: &str) -> Failure {
+    Failure {
+        code,
+        message: message.to_owned(),
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "clients count from 1; what is no such number is cut to one"
+)]
+fn whole(request_id: f64) -> u64 {
+    request_id as u64
+}

@@ -143,3 +143,37 @@ const PUBLIC: &str = "*";
 fn id_of_role(role: &str) -> String {
     format!("role:{role}")
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn permissions_are_those_that_were_set() {
+        let mut acl = Acl::new();
+        assert!(!acl.public_read_access() && !acl.read_access("u1") && !acl.role_write_access("Admins"));
+        acl.set_public_read_access(true);
+        acl.set_public_write_access(true);
+        acl.set_read_access("u1", true);
+        acl.set_write_access("u1", true);
+        acl.set_role_read_access("Admins", true);
+        acl.set_role_write_access("Admins", true);
+        assert!(acl.public_read_access() && acl.public_write_access());
+        assert!(acl.read_access("u1") && acl.write_access("u1") && !acl.read_access("u2"));
+        assert!(acl.role_read_access("Admins") && acl.role_write_access("Admins"));
+        assert!(acl.read_access("role:Admins"));
+    }
+
+    // As the JS SDK's ParseACL.js does it.
+    #[test]
+    fn what_is_taken_away_leaves_no_trace() {
+        let mut acl = Acl::for_user("u1");
+        acl.set_write_access("u1", false);
+        acl.set_public_read_access(false);
+        assert_eq!(serde_json::to_value(&acl).unwrap(), json!({"u1": {"read": true}}));
+        acl.set_read_access("u1", false);
+        assert_eq!(acl, Acl::new());
+    }
+}

@@ -269,3 +269,107 @@ const MAX: Date = Date {
     millis: 253_402_300_799_999,
 };
 const NANOS_PER_MILLI: i128 = 1_000_000;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    // The milliseconds and texts are what Node 20 makes of the same input.
+    #[test]
+    fn dates_are_read_as_javascript_reads_them() {
+        for (text, millis) in [
+            ("2024-01-02T03:04:05.678Z", 1_704_164_645_678),
+            ("2024-01-02", 1_704_153_600_000),
+            ("2024-01-02T03:04:05Z", 1_704_164_645_000),
+            ("2024-01-02T03:04Z", 1_704_164_640_000),
+            ("2024-01-02T03:04:05.6789Z", 1_704_164_645_678),
+            ("2024-01-02T03:04:05.678+02:00", 1_704_157_445_678),
+            ("1969-12-31T23:59:59.9999Z", -1),
+            ("-000001-01-01T00:00:00.000Z", -62_198_755_200_000),
+            ("0000-01-01T00:00:00.000Z", -62_167_219_200_000),
+            ("9999-12-31T23:59:59.999Z", 253_402_300_799_999),
+        ] {
+            assert_eq!(text.parse::<Date>().unwrap().millis(), millis, "{text}");
+        }
+    }
+
+    #[test]
+    fn dates_are_written_as_javascript_writes_them() {
+        for (millis, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (-1, "1969-12-31T23:59:59.999Z"),
+            (1_704_164_645_678, "2024-01-02T03:04:05.678Z"),
+            (253_402_300_799_999, "9999-12-31T23:59:59.999Z"),
+            (-62_167_219_200_001, "-000001-12-31T23:59:59.999Z"),
+            (-377_705_116_800_000, "-009999-01-01T00:00:00.000Z"),
+        ] {
+            let date = Date::from_millis(millis).unwrap();
+            assert_eq!(date.to_string(), text);
+            assert_eq!(format!("{date:?}"), format!("Date({text})"));
+        }
+    }
+
+    #[test]
+    fn what_is_no_point_in_time_is_refused_with_the_reason() {
+        for (text, reason) in [
+            ("", "is no date"),
+            ("yesterday", "is no date"),
+            ("2024-02-30T00:00:00Z", "is no date"),
+            ("2024-01-02T25:00:00Z", "is no date"),
+            ("+010000-01-01T00:00:00.000Z", "is no date"),
+            ("2024-01-02T03:04:05.678", "no offset"),
+            (
+                "2024-01-02T03:04:05.678+01:00[Europe/Berlin]",
+                "names a time zone",
+            ),
+            ("9999-12-31T23:59:59-01:00", "not within -9999 to 9999"),
+            ("1704164645678", "is no date"),
+        ] {
+            let error = Date::parse(text).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidValue);
+            assert!(error.to_string().contains(reason), "{text}: {error}");
+        }
+        assert!(Date::from_millis(MAX.millis + 1).is_err());
+        assert!(Date::from_millis(MIN.millis - 1).is_err());
+    }
+
+    #[test]
+    fn a_system_time_is_rounded_down_to_the_millisecond() {
+        let nearly = Duration::from_nanos(1_999_999);
+        assert_eq!(Date::from(SystemTime::UNIX_EPOCH + nearly).millis(), 1);
+        assert_eq!(Date::from(SystemTime::UNIX_EPOCH - nearly).millis(), -2);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_system_time_beyond_the_year_9999_becomes_the_last_date() {
+        let far = Duration::from_secs(1 << 50);
+        assert_eq!(Date::from(SystemTime::UNIX_EPOCH + far), MAX);
+        assert_eq!(Date::from(SystemTime::UNIX_EPOCH - far), MIN);
+    }
+
+    #[test]
+    fn a_plain_string_is_read_but_the_tagged_form_is_written() {
+        let date: Date = serde_json::from_str(r#""2024-01-02T03:04:05.678Z""#).unwrap();
+        assert_eq!(
+            serde_json::to_string(&date).unwrap(),
+            r#"{"__type":"Date","iso":"2024-01-02T03:04:05.678Z"}"#
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn every_date_survives_its_text_and_the_system_time(millis in MIN.millis..=MAX.millis) {
+            let date = Date::from_millis(millis).unwrap();
+            prop_assert_eq!(Date::parse(&date.to_string()).unwrap(), date);
+            prop_assert_eq!(Date::from(SystemTime::from(date)), date);
+        }
+
+        #[test]
+        fn no_text_makes_the_parser_panic(text in ".{0,40}") {
+            let _ = Date::parse(&text);
+        }
+    }
+}

@@ -226,3 +226,109 @@ fn as_pairs<S: Serializer>(points: &[GeoPoint], serializer: S) -> Result<S::Ok, 
             .map(|point| (Degrees(point.latitude), Degrees(point.longitude))),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn point((latitude, longitude): (f64, f64)) -> GeoPoint {
+        GeoPoint::new(latitude, longitude).unwrap()
+    }
+
+    // The distances are those of the JS SDK 8.6.2.
+    #[test]
+    fn distances_are_those_of_the_js_sdk() {
+        for (a, b, radians, kilometers, miles) in [
+            (
+                (52.52, 13.405),
+                (48.8566, 2.3522),
+                0.1377277234213692,
+                877.4633259175432,
+                545.2365114805165,
+            ),
+            (
+                (0.0, 0.0),
+                (0.0, 180.0),
+                3.141592653589793,
+                20015.086796020572,
+                12436.936997031273,
+            ),
+            (
+                (90.0, 0.0),
+                (-90.0, 0.0),
+                3.141592653589793,
+                20015.086796020572,
+                12436.936997031273,
+            ),
+            (
+                (-33.8688, 151.2093),
+                (51.5074, -0.1278),
+                2.667388708177037,
+                16993.933459795902,
+                10559.658417931254,
+            ),
+            ((1.5, -2.0), (1.5, -2.0), 0.0, 0.0, 0.0),
+            (
+                (0.0, 179.9),
+                (0.0, -179.9),
+                0.003490658503988687,
+                22.238985328911923,
+                13.818818885590414,
+            ),
+        ] {
+            let (a, b) = (point(a), point(b));
+            // The libraries of the platforms may differ in the last digit of a sine.
+            let near = |found: f64, expected: f64| (found - expected).abs() <= expected * 1e-12;
+            assert!(near(a.radians_to(b), radians), "{}", a.radians_to(b));
+            assert!(near(a.kilometers_to(b), kilometers), "{}", a.kilometers_to(b));
+            assert!(near(b.miles_to(a), miles), "{}", b.miles_to(a));
+        }
+    }
+
+    #[test]
+    fn the_edges_of_the_globe_are_on_it_and_nothing_else_is() {
+        assert!(GeoPoint::new(90.0, 180.0).is_ok());
+        assert!(GeoPoint::new(-90.0, -180.0).is_ok());
+        for (latitude, longitude) in [
+            (90.1, 0.0),
+            (-90.1, 0.0),
+            (0.0, 180.1),
+            (0.0, -180.1),
+            (f64::NAN, 0.0),
+            (0.0, f64::INFINITY),
+        ] {
+            let error = GeoPoint::new(latitude, longitude).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidValue);
+        }
+    }
+
+    // The answers are those of the JS SDK 8.6.2, on the edges too.
+    #[test]
+    fn a_polygon_contains_what_it_contains_for_the_js_sdk() {
+        let corners = [
+            (0.0, 0.0),
+            (0.0, 10.0),
+            (10.0, 10.0),
+            (10.0, 5.0),
+            (5.0, 5.0),
+            (5.0, 0.0),
+        ];
+        let polygon = Polygon::new(corners.map(point)).unwrap();
+        for (place, inside) in [
+            ((1.0, 1.0), true),
+            ((7.0, 7.0), true),
+            ((7.0, 2.0), false),
+            ((5.0, 2.5), false),
+            ((0.0, 5.0), true),
+            ((10.0, 7.0), false),
+            ((0.0, 0.0), true),
+            ((10.0, 10.0), false),
+            ((-1.0, 5.0), false),
+            ((2.5, 0.0), true),
+            ((5.0, 7.0), true),
+            ((4.999, 0.001), true),
+        ] {
+            assert_eq!(polygon.contains(point(place)), inside, "{place:?}");
+        }
+    }
+}

@@ -1,0 +1,464 @@
+//! Whether an object matches a `where`, exactly as the LiveQuery server decides it; it must not know how a query was
+//! built, nor where the object comes from.
+//!
+//! A port of `QueryTools.matchesQuery` of Parse Server 9.10 with its quirks, since the question is never what a query
+//! should mean but what the server does with it: a range matches an object that lacks the field, conditions are taken
+//! in the order of the text, and some of them end the evaluation. Where JavaScript cannot be followed by simple means
+//! the answer is [`Verdict::Unknown`], never a guess.
+
+mod compile;
+mod js;
+pub(crate) mod ordered;
+pub(crate) mod regex;
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::cmp::Ordering;
+
+use serde_json::Value;
+
+use js::{Left, Right};
+use ordered::Json;
+
+/// A `where`, prepared once and then asked for many objects.
+#[derive(Clone, Debug)]
+pub(crate) struct Matcher {
+    query: Query,
+    /// Some field is named whole and by a dotted key below it. The server's matcher turns a date into a `Date` in
+    /// place when its key is looked at, so the answers of such keys depend on each other.
+    overlapping: bool,
+}
+
+/// What [`Matcher::matches`] knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// The object matches.
+    Match,
+    /// It does not.
+    NoMatch,
+    /// The server's matcher throws: Parse Server 9.10 logs it and skips the subscription for this change.
+    Throws,
+    /// It cannot be told here: a regular expression beyond the quoted forms, a field that was not sent.
+    Unknown,
+}
+
+/// What [`Matcher::matches`] is told of a field.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Field<'a> {
+    /// Its value.
+    Value(&'a Value),
+    /// The object has no such field.
+    Missing,
+    /// The object was sent without it, as by a `select`: it may be there or not.
+    Unknown,
+}
+
+impl Matcher {
+    /// Prepares the text of a `where`. The order of its members counts.
+    pub(crate) fn parse(text: &str) -> serde_json::Result<Self> {
+        serde_json::from_str(text).map(|json| Self::new(&json))
+    }
+
+    /// [`parse`](Self::parse) for what is parsed already.
+    pub(crate) fn new(json: &Json) -> Self {
+        let query = compile::query(json);
+        let overlapping = compile::overlapping(&query);
+        Self { query, overlapping }
+    }
+
+    /// Whether an object matches, whose fields `field` looks up. Only the top-level fields that the query names are
+    /// asked for, and only until the answer is clear.
+    pub(crate) fn matches<'a>(&self, field: impl Fn(&str) -> Field<'a>) -> Verdict {
+        let evaluation = Evaluation {
+            field: &field,
+            dates: self.overlapping.then(RefCell::default),
+        };
+        evaluation.query(&self.query)
+    }
+
+    /// [`matches`](Self::matches) for a whole object.
+    pub(crate) fn matches_object(&self, object: &serde_json::Map<String, Value>) -> Verdict {
+        self.matches(|name| object.get(name).map_or(Field::Missing, Field::Value))
+    }
+}
+
+/// Clauses that must all hold, in the order of the text.
+type Query = Vec<Clause>;
+
+#[derive(Clone, Debug)]
+enum Clause {
+    Or(Vec<Query>),
+    And(Vec<Query>),
+    Nor(Vec<Query>),
+    Field(Path, Test),
+    Fixed(Verdict),
+}
+
+/// A key of the query, split at its dots.
+#[derive(Clone, Debug)]
+struct Path {
+    key: Box<str>,
+    /// The length of the top-level field's name.
+    root: usize,
+}
+
+#[derive(Clone, Debug)]
+enum Test {
+    /// A string, number or boolean: equal, or contained in an array.
+    Primitive(Value),
+    /// A pointer: the same, or contained in an array.
+    Pointer {
+        class_name: Option<Value>,
+        object_id: Option<Value>,
+    },
+    /// Any other tagged value: equal, or contained in an array.
+    Equal(Right),
+    /// `$`-conditions, in the order of the text.
+    Conditions(Vec<Condition>),
+}
+
+#[derive(Clone, Debug)]
+enum Condition {
+    Less(Right),
+    LessOrEqual(Right),
+    Greater(Right),
+    GreaterOrEqual(Right),
+    Equal(Right),
+    NotEqual(Right),
+    In(Value),
+    NotIn(Value),
+    All(Vec<Value>),
+    Exists(bool),
+    Regex(regex::Pattern),
+    Near {
+        /// `None`: the operand is no point, which the server notices when it measures the distance.
+        center: Option<(f64, f64)>,
+        max_distance: Value,
+    },
+    WithinBox(Option<[Value; 2]>),
+    ContainedBy(Value),
+    WithinPolygon(Option<Vec<(f64, f64)>>),
+    WithinSphere(Option<((f64, f64), Value)>),
+    Intersects(Option<(f64, f64)>),
+    Fixed(Verdict),
+}
+
+/// What a condition says about the rest of its key.
+enum Step {
+    /// Go on if it is a match, else this is the answer.
+    Verdict(Verdict),
+    /// This is the answer: `$nearSphere`, `$within`, `$containedBy`, `$geoWithin` and `$geoIntersects` `return` in
+    /// the server's matcher, so conditions after them are never looked at.
+    Return(Verdict),
+}
+
+impl Verdict {
+    fn of(holds: bool) -> Self {
+        if holds { Self::Match } else { Self::NoMatch }
+    }
+
+    fn not(self) -> Self {
+        match self {
+            Self::Match => Self::NoMatch,
+            Self::NoMatch => Self::Match,
+            other => other,
+        }
+    }
+}
+
+/// Verdicts of things that must all hold, taken one after another as JavaScript does.
+#[derive(Default)]
+struct Sequence {
+    unknown: bool,
+}
+
+impl Sequence {
+    /// The answer, if this verdict settles it.
+    fn take(&mut self, verdict: Verdict) -> Option<Verdict> {
+        match verdict {
+            Verdict::Match => None,
+            Verdict::Unknown => {
+                self.unknown = true;
+                None
+            }
+            // It throws only if the unknown one before it held.
+            Verdict::Throws if self.unknown => Some(Verdict::Unknown),
+            settled => Some(settled),
+        }
+    }
+
+    fn end(self) -> Verdict {
+        if self.unknown {
+            Verdict::Unknown
+        } else {
+            Verdict::Match
+        }
+    }
+
+    fn all(verdicts: impl Iterator<Item = Verdict>) -> Verdict {
+        let mut sequence = Self::default();
+        for verdict in verdicts {
+            if let Some(settled) = sequence.take(verdict) {
+                return settled;
+            }
+        }
+        sequence.end()
+    }
+
+    fn any(verdicts: impl Iterator<Item = Verdict>) -> Verdict {
+        Self::all(verdicts.map(Verdict::not)).not()
+    }
+}
+
+struct Evaluation<'f, F> {
+    field: &'f F,
+    /// The keys that held a date so far, if that can matter.
+    dates: Option<RefCell<Vec<&'f str>>>,
+}
+
+impl<'a, 'f, F: Fn(&str) -> Field<'a>> Evaluation<'f, F> {
+    fn query(&self, query: &'f Query) -> Verdict {
+        Sequence::all(query.iter().map(|clause| self.clause(clause)))
+    }
+
+    fn clause(&self, clause: &'f Clause) -> Verdict {
+        match clause {
+            Clause::And(queries) => Sequence::all(queries.iter().map(|query| self.query(query))),
+            Clause::Or(queries) => Sequence::any(queries.iter().map(|query| self.query(query))),
+            Clause::Nor(queries) => Sequence::any(queries.iter().map(|query| self.query(query))).not(),
+            Clause::Fixed(verdict) => *verdict,
+            Clause::Field(path, test) => match self.look_up(path) {
+                Some(left) => test.verdict(&left),
+                None => Verdict::Unknown,
+            },
+        }
+    }
+
+    fn look_up(&self, path: &'f Path) -> Option<Left<'a>> {
+        let (root, rest) = path.key.split_at_checked(path.root)?;
+        let root = match (self.field)(root) {
+            Field::Value(value) => Some(Cow::Borrowed(value)),
+            Field::Missing => None,
+            Field::Unknown => return None,
+        };
+        if let Some(dates) = &self.dates {
+            if dates.borrow().iter().any(|date| nested(date, &path.key)) {
+                return None;
+            }
+        }
+        let mut value = root;
+        for name in rest.split('.').skip(1) {
+            // `object[key] || {}`: what is falsy has no members.
+            value = value
+                .filter(|value| js::truthy(value))
+                .and_then(|value| js::member(value, name));
+        }
+        let left = js::left(value)?;
+        if let (Some(dates), Left::Date(_)) = (&self.dates, &left) {
+            dates.borrow_mut().push(&path.key);
+        }
+        Some(left)
+    }
+}
+
+/// Whether one of two different keys lies below the other.
+fn nested(one: &str, other: &str) -> bool {
+    let below = |inner: &str, outer: &str| {
+        inner
+            .strip_prefix(outer)
+            .is_some_and(|rest| rest.starts_with('.'))
+    };
+    below(one, other) || below(other, one)
+}
+
+impl Test {
+    fn verdict(&self, left: &Left<'_>) -> Verdict {
+        match self {
+            Self::Primitive(value) => Verdict::of(match left.as_value() {
+                Some(Value::Array(items)) => items.iter().any(|item| js::same(item, value)),
+                Some(other) => js::same(other, value),
+                None => false,
+            }),
+            Self::Pointer {
+                class_name,
+                object_id,
+            } => any_item(left, |left| {
+                let value = match left {
+                    Left::Undefined => return Verdict::NoMatch,
+                    Left::Date(_) => return Verdict::of(class_name.is_none() && object_id.is_none()),
+                    Left::Value(value) => value,
+                };
+                if value.is_null() {
+                    return Verdict::Throws;
+                }
+                Verdict::of(
+                    js::same_member(value, "className", class_name.as_ref())
+                        && js::same_member(value, "objectId", object_id.as_ref()),
+                )
+            }),
+            Self::Equal(right) => any_item(left, |left| js::equal(left, right)),
+            Self::Conditions(conditions) => {
+                let mut sequence = Sequence::default();
+                for condition in conditions {
+                    let (verdict, last) = match condition.step(left) {
+                        Step::Verdict(verdict) => (verdict, false),
+                        Step::Return(verdict) => (verdict, true),
+                    };
+                    match sequence.take(verdict) {
+                        Some(settled) => return settled,
+                        None if last => break,
+                        None => {}
+                    }
+                }
+                sequence.end()
+            }
+        }
+    }
+}
+
+/// `equalObjectsGeneric`: an array is asked item by item.
+fn any_item(left: &Left<'_>, test: impl Fn(&Left<'_>) -> Verdict) -> Verdict {
+    match left.as_value() {
+        Some(Value::Array(items)) => {
+            Sequence::any(items.iter().map(|item| test(&Left::Value(Cow::Borrowed(item)))))
+        }
+        _ => test(left),
+    }
+}
+
+impl Condition {
+    fn step(&self, left: &Left<'_>) -> Step {
+        use Ordering::{Equal, Greater, Less};
+        // The server asks for the opposite, and what cannot be compared is neither: a missing field passes.
+        let unless = |right: &Right, orderings: &[Ordering]| {
+            Verdict::of(!js::compare(left, right).is_some_and(|ordering| orderings.contains(&ordering)))
+        };
+        let verdict = match self {
+            Self::Less(right) => unless(right, &[Greater, Equal]),
+            Self::LessOrEqual(right) => unless(right, &[Greater]),
+            Self::Greater(right) => unless(right, &[Less, Equal]),
+            Self::GreaterOrEqual(right) => unless(right, &[Less]),
+            Self::Equal(right) => js::equal(left, right),
+            Self::NotEqual(right) => js::equal(left, right).not(),
+            Self::In(list) => js::contains(list, left),
+            Self::NotIn(list) => js::contains(list, left).not(),
+            Self::All(items) => contains_all(left, items),
+            Self::Exists(wanted) => Verdict::of(matches!(left, Left::Undefined) != *wanted),
+            Self::Regex(pattern) => match left.text() {
+                Some(text) => Verdict::of(pattern.is_match(&text)),
+                None => Verdict::Unknown,
+            },
+            Self::Fixed(verdict) => *verdict,
+            Self::Near { center, max_distance } => return Step::Return(near(left, *center, max_distance)),
+            Self::WithinBox(corners) => return Step::Return(within_box(left, corners.as_ref())),
+            Self::ContainedBy(list) => return Step::Return(contained_by(left, list)),
+            Self::WithinPolygon(corners) => return Step::Return(within_polygon(left, corners.as_deref())),
+            Self::WithinSphere(sphere) => return Step::Return(within_sphere(left, sphere.as_ref())),
+            Self::Intersects(point) => return Step::Return(intersects(left, *point)),
+        };
+        Step::Verdict(verdict)
+    }
+}
+
+fn contains_all(left: &Left<'_>, items: &[Value]) -> Verdict {
+    if !left.truthy() {
+        return Verdict::NoMatch;
+    }
+    Sequence::all(items.iter().map(|item| match left.as_value() {
+        Some(Value::Array(held)) => Verdict::of(held.iter().any(|held| js::same(held, item))),
+        Some(Value::String(text)) => Verdict::of(text.contains(&*js::text(item))),
+        // Nothing else has an `indexOf`.
+        _ => Verdict::Throws,
+    }))
+}
+
+fn contained_by(left: &Left<'_>, list: &Value) -> Verdict {
+    let contained = |item: &Value| js::contains(list, &Left::Value(Cow::Borrowed(item)));
+    match left.as_value() {
+        Some(Value::Array(items)) => Sequence::all(items.iter().map(contained)),
+        Some(Value::String(text)) => Sequence::all(
+            text.chars()
+                .map(|character| contained(&Value::String(character.into()))),
+        ),
+        // Nothing else is iterable.
+        _ => Verdict::Throws,
+    }
+}
+
+fn near(left: &Left<'_>, center: Option<(f64, f64)>, max_distance: &Value) -> Verdict {
+    if !left.truthy() {
+        return Verdict::NoMatch;
+    }
+    let Some(center) = center else {
+        return Verdict::Throws;
+    };
+    let distance = js::radians(center, left.coordinates());
+    Verdict::of(at_most(distance, max_distance))
+}
+
+fn at_most(distance: f64, max_distance: &Value) -> bool {
+    js::number(max_distance).is_some_and(|max_distance| distance <= max_distance)
+}
+
+fn within_box(left: &Left<'_>, corners: Option<&[Value; 2]>) -> Verdict {
+    if !left.truthy() {
+        return Verdict::NoMatch;
+    }
+    let Some([south_west, north_east]) = corners else {
+        return Verdict::Throws;
+    };
+    let order = |one: Option<Cow<'_, Value>>, other: Option<Cow<'_, Value>>| {
+        js::compare_values(one.as_deref(), other.as_deref())
+    };
+    let side =
+        |corner| ["latitude", "longitude"].map(|name| js::member(Cow::<Value>::Borrowed(corner), name));
+    let [south, west] = side(south_west);
+    let [north, east] = side(north_east);
+    if order(south.clone(), north.clone()) == Some(Ordering::Greater)
+        || order(west.clone(), east.clone()) == Some(Ordering::Greater)
+    {
+        return Verdict::NoMatch;
+    }
+    let held = |name| {
+        left.as_value()
+            .and_then(|value| js::member(Cow::Borrowed(value), name))
+    };
+    let inside = |held: Option<Cow<'_, Value>>, low, high| {
+        order(held.clone(), low) == Some(Ordering::Greater) && order(held, high) == Some(Ordering::Less)
+    };
+    Verdict::of(inside(held("latitude"), south, north) && inside(held("longitude"), west, east))
+}
+
+fn within_polygon(left: &Left<'_>, corners: Option<&[(f64, f64)]>) -> Verdict {
+    match (corners, left.as_value()) {
+        (None, _) | (_, Some(Value::Null)) => Verdict::Throws,
+        _ if matches!(left, Left::Undefined) => Verdict::Throws,
+        (Some(corners), _) => Verdict::of(js::polygon_contains(corners, left.coordinates())),
+    }
+}
+
+fn within_sphere(left: &Left<'_>, sphere: Option<&((f64, f64), Value)>) -> Verdict {
+    let point = match left {
+        Left::Date(_) => None,
+        // `new GeoPoint(undefined)` is the point (0, 0): a missing field lies in the Gulf of Guinea.
+        Left::Undefined => Some((0.0, 0.0)),
+        Left::Value(value) => js::geo_point(value),
+    };
+    match (point, sphere) {
+        (Some(point), Some((center, max_distance))) => {
+            Verdict::of(at_most(js::radians(point, *center), max_distance))
+        }
+        _ => Verdict::Throws,
+    }
+}
+
+fn intersects(left: &Left<'_>, point: Option<(f64, f64)>) -> Verdict {
+    let corners = left
+        .as_value()
+        .and_then(|value| js::member(Cow::Borrowed(value), "coordinates"))
+        .and_then(|coordinates| js::polygon(&coordinates));
+    match (corners, point) {
+        (Some(corners), Some(point)) => Verdict::of(js::polygon_contains(&corners, point)),
+        _ => Verdict::Throws,
+    }
+}

@@ -1,0 +1,295 @@
+//! From the JSON of a `where` to the prepared [`Query`]; everything that does not depend on the object is settled
+//! here.
+
+use serde_json::Value;
+
+use super::js::{self, Right};
+use super::ordered::Json;
+use super::regex::Regex;
+use super::{Clause, Condition, Path, Query, Test, Verdict, nested};
+
+/// Prepares a `where`, which need not be an object: in lists of queries the server takes what comes.
+pub(super) fn query(json: &Json) -> Query {
+    match json {
+        Json::Object(members) => members
+            .iter()
+            .map(|(key, constraint)| clause(key, constraint))
+            .collect(),
+        // `for (field in query)` goes through the items, and through nothing at all for most other values.
+        Json::Array(items) => items
+            .iter()
+            .enumerate()
+            .map(|(index, constraint)| clause(&index.to_string(), constraint))
+            .collect(),
+        Json::Leaf(Value::String(text)) if !text.is_empty() => vec![Clause::Fixed(Verdict::Unknown)],
+        Json::Leaf(_) => Query::new(),
+    }
+}
+
+/// Whether some field is named whole and by a dotted key below it.
+pub(super) fn overlapping(query: &Query) -> bool {
+    let mut keys = Vec::new();
+    collect_keys(query, &mut keys);
+    keys.sort_unstable();
+    // Sorted, a key is not always beside those below it ("a", "a-b", "a.b"), so all pairs with a common start count.
+    keys.iter().enumerate().any(|(index, outer)| {
+        keys.iter()
+            .skip(index + 1)
+            .take_while(|inner| inner.starts_with(*outer))
+            .any(|inner| nested(inner, outer))
+    })
+}
+
+fn collect_keys<'q>(query: &'q Query, keys: &mut Vec<&'q str>) {
+    for clause in query {
+        match clause {
+            Clause::And(queries) | Clause::Or(queries) | Clause::Nor(queries) => {
+                queries.iter().for_each(|query| collect_keys(query, keys));
+            }
+            Clause::Field(path, _) => keys.push(&path.key),
+            Clause::Fixed(_) => {}
+        }
+    }
+}
+
+fn clause(key: &str, constraint: &Json) -> Clause {
+    if matches!(constraint, Json::Leaf(Value::Null)) {
+        return Clause::Fixed(Verdict::NoMatch);
+    }
+    let queries = |wrap: fn(Vec<Query>) -> Clause| match constraint {
+        Json::Array(queries) => wrap(queries.iter().map(query).collect()),
+        _ => Clause::Fixed(Verdict::NoMatch),
+    };
+    match key {
+        "$or" => queries(Clause::Or),
+        "$and" => queries(Clause::And),
+        "$nor" => queries(Clause::Nor),
+        "$relatedTo" => Clause::Fixed(Verdict::NoMatch),
+        _ => match (path(key), test(constraint)) {
+            (Some(path), Some(test)) => Clause::Field(path, test),
+            _ => Clause::Fixed(Verdict::Unknown),
+        },
+    }
+}
+
+/// `None` if the names are not those of fields but of JavaScript's own members, or of operators below a field.
+fn path(key: &str) -> Option<Path> {
+    let mut names = key.split('.');
+    let root = names.next()?.len();
+    let foreign = key
+        .split('.')
+        .any(|name| name.starts_with("__") || PROTOTYPE.contains(&name))
+        || names.any(|name| ["$or", "$and", "$nor", "$relatedTo"].contains(&name));
+    (!foreign).then(|| Path {
+        key: key.into(),
+        root,
+    })
+}
+
+/// The members that every object of JavaScript has, besides those that start with two underscores.
+const PROTOTYPE: [&str; 7] = [
+    "constructor",
+    "hasOwnProperty",
+    "isPrototypeOf",
+    "propertyIsEnumerable",
+    "toLocaleString",
+    "toString",
+    "valueOf",
+];
+
+/// `None` if it cannot be told what the server makes of the constraint.
+fn test(constraint: &Json) -> Option<Test> {
+    let members = match constraint {
+        Json::Leaf(value) => return Some(Test::Primitive(value.clone())),
+        // `for (condition in [..])`: an index is no condition. Without any nothing is asked.
+        Json::Array(items) if items.is_empty() => return Some(Test::Conditions(Vec::new())),
+        Json::Array(items) => {
+            return Some(Test::Conditions(match decode(items.first()?)? {
+                Some(_) => vec![Condition::Fixed(Verdict::NoMatch)],
+                None => vec![Condition::Fixed(Verdict::Throws)],
+            }));
+        }
+        Json::Object(members) => members,
+    };
+    let tag = constraint.get("__type").map(Json::to_value).filter(js::truthy);
+    match tag {
+        Some(Value::String(tag)) if tag == "Pointer" => Some(Test::Pointer {
+            class_name: constraint.get("className").map(Json::to_value),
+            object_id: constraint.get("objectId").map(Json::to_value),
+        }),
+        Some(_) => Some(match decode(constraint)? {
+            Some(right) => Test::Equal(right),
+            None => Test::Conditions(vec![Condition::Fixed(Verdict::Throws)]),
+        }),
+        None => Some(Test::Conditions(
+            members
+                .iter()
+                .map(|(name, operand)| {
+                    condition(name, operand, constraint).unwrap_or(Condition::Fixed(Verdict::Unknown))
+                })
+                .collect(),
+        )),
+    }
+}
+
+/// `Parse._decode` of a tagged value; others stay as they are. `None` if it cannot be told what that gives,
+/// `Some(None)` if it throws.
+fn decode(json: &Json) -> Option<Option<Right>> {
+    let value = json.to_value();
+    if !value.get("__type").is_some_and(js::truthy) {
+        return Some(Some(Right::Value(value)));
+    }
+    if value.get("__op").is_some_and(Value::is_string) {
+        return None;
+    }
+    let has_class = value.get("className").is_some_and(js::truthy);
+    Some(match value.get("__type").and_then(Value::as_str) {
+        Some("Pointer" | "Object") if has_class => Some(Right::Instance),
+        Some("Relation" | "File") => Some(Right::Instance),
+        Some("Date") => Some(Right::Date(js::date(value.get("iso")?)?)),
+        Some("GeoPoint") => js::coordinates(value.get("latitude"), value.get("longitude"))
+            .map(|(latitude, longitude)| Right::GeoPoint { latitude, longitude }),
+        Some("Polygon") => value
+            .get("coordinates")
+            .and_then(js::polygon)
+            .map(|_| Right::Instance),
+        _ => {
+            let members = value.as_object()?;
+            // Tagged values inside become instances as well, which nobody writes.
+            if members.values().any(Value::is_object) || members.values().any(Value::is_array) {
+                return None;
+            }
+            Some(Right::Value(value))
+        }
+    })
+}
+
+/// `None` if it cannot be told what the server makes of the condition.
+fn condition(name: &str, operand: &Json, constraint: &Json) -> Option<Condition> {
+    let Some(right) = decode(operand)? else {
+        return Some(Condition::Fixed(Verdict::Throws));
+    };
+    let pass = Condition::Fixed(Verdict::Match);
+    let throws = Condition::Fixed(Verdict::Throws);
+    Some(match name {
+        "$lt" => Condition::Less(right),
+        "$lte" => Condition::LessOrEqual(right),
+        "$gt" => Condition::Greater(right),
+        "$gte" => Condition::GreaterOrEqual(right),
+        "$eq" => Condition::Equal(right),
+        "$ne" => Condition::NotEqual(right),
+        "$in" | "$nin" => {
+            let Right::Value(list) = right else {
+                return None;
+            };
+            if name == "$in" {
+                Condition::In(list)
+            } else {
+                Condition::NotIn(list)
+            }
+        }
+        "$all" => match right {
+            Right::Value(Value::Array(items)) => Condition::All(items),
+            _ => return None,
+        },
+        "$exists" => match right {
+            Right::Value(Value::Bool(wanted)) => Condition::Exists(wanted),
+            // "The SDK will never submit a non-boolean for $exists .. just ignore it."
+            _ => pass,
+        },
+        "$regex" => match right {
+            Right::Value(Value::String(text)) => {
+                let options = constraint.get("$options").map(Json::to_value).filter(js::truthy);
+                let flags = options
+                    .as_ref()
+                    .map_or_else(String::new, |options| js::text(options).into_owned());
+                match Regex::parse(&text, &flags) {
+                    Regex::Literal(pattern) => Condition::Regex(pattern),
+                    Regex::Invalid => Condition::Fixed(Verdict::NoMatch),
+                    Regex::Unknown => return None,
+                }
+            }
+            Right::Value(Value::Object(_) | Value::Array(_)) | Right::Date(_) | Right::GeoPoint { .. } => {
+                return None;
+            }
+            Right::Instance => return None,
+            // Nothing else has the members that are asked for.
+            Right::Value(_) => throws,
+        },
+        "$nearSphere" => Condition::Near {
+            center: match right {
+                Right::GeoPoint { latitude, longitude } => Some((latitude, longitude)),
+                Right::Value(value) if !js::truthy(&value) => {
+                    return Some(Condition::Fixed(Verdict::NoMatch));
+                }
+                _ => None,
+            },
+            max_distance: constraint
+                .get("$maxDistance")
+                .map(Json::to_value)
+                .filter(js::truthy)
+                .unwrap_or_else(|| Value::from("Infinity")),
+        },
+        "$within" => match right {
+            Right::Value(value) if !js::truthy(&value) => Condition::Fixed(Verdict::NoMatch),
+            Right::Value(value) => Condition::WithinBox(corners_of_box(&value)),
+            _ => Condition::WithinBox(None),
+        },
+        "$containedBy" => match right {
+            Right::Value(list) => Condition::ContainedBy(list),
+            _ => return None,
+        },
+        "$geoWithin" => match right {
+            Right::Value(Value::Null) => throws,
+            Right::Value(value) => geo_within(&value).unwrap_or(pass),
+            _ => pass,
+        },
+        "$geoIntersects" => match right {
+            Right::Value(Value::Null) => Condition::Intersects(None),
+            Right::Value(value) => {
+                Condition::Intersects(value.get("$point").map_or(Some((0.0, 0.0)), js::geo_point))
+            }
+            _ => Condition::Intersects(Some((0.0, 0.0))),
+        },
+        "$options" | "$maxDistance" => pass,
+        // `$select`, `$dontSelect`, and all that the matcher does not know.
+        _ => Condition::Fixed(Verdict::NoMatch),
+    })
+}
+
+fn corners_of_box(value: &Value) -> Option<[Value; 2]> {
+    let corners = value.get("$box")?;
+    let corner = |index: usize| {
+        let corner = match corners {
+            Value::Array(corners) => corners.get(index),
+            Value::Object(corners) => corners.get(&index.to_string()),
+            _ => None,
+        };
+        corner.filter(|corner| !corner.is_null()).cloned()
+    };
+    Some([corner(0)?, corner(1)?])
+}
+
+/// `None` if the operand is neither of the two kinds: then the server goes on to the next condition.
+fn geo_within(value: &Value) -> Option<Condition> {
+    if let Some(polygon) = value.get("$polygon").filter(|polygon| js::truthy(polygon)) {
+        let corners = polygon
+            .as_array()
+            .filter(|corners| corners.len() >= 3 && !corners.iter().any(Value::is_null))
+            .and_then(|corners| {
+                corners
+                    .iter()
+                    .map(|corner| js::corner_of(corner.get("latitude"), corner.get("longitude")))
+                    .collect()
+            });
+        return Some(Condition::WithinPolygon(corners));
+    }
+    let sphere = value.get("$centerSphere").filter(|sphere| js::truthy(sphere))?;
+    let center = sphere
+        .get(0)
+        .and_then(|center| js::coordinates(center.get(1), center.get(0)));
+    let max_distance = sphere.get(1).cloned().unwrap_or_else(|| Value::from("NaN"));
+    Some(Condition::WithinSphere(
+        center.map(|center| (center, max_distance)),
+    ))
+}

@@ -1,0 +1,297 @@
+//! Objects, and who is told what when they change; it must not know of sockets.
+//!
+//! A port of `_onAfterSave` and `_onAfterDelete` of Parse Server 9.10, `ParseLiveQueryServer.js`.
+
+use std::cell::OnceCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+use tungstenite::Message;
+
+use super::hub::{State, Subscription, frame_start};
+use crate::query::matcher::{Matcher, Verdict};
+
+pub(super) type Fields = Map<String, Value>;
+
+/// The objects of a class.
+#[derive(Debug, Default)]
+pub(super) struct Class {
+    objects: HashMap<String, (u64, Arc<Fields>)>,
+    next: u64,
+}
+
+impl Class {
+    pub(super) fn get(&self, id: &str) -> Option<&Arc<Fields>> {
+        self.objects.get(id).map(|(_, object)| object)
+    }
+
+    /// In the order of their creation.
+    pub(super) fn objects(&self) -> Vec<Arc<Fields>> {
+        let mut objects: Vec<_> = self.objects.values().collect();
+        objects.sort_by_key(|(number, _)| *number);
+        objects
+            .into_iter()
+            .map(|(_, object)| Arc::clone(object))
+            .collect()
+    }
+}
+
+impl State {
+    pub(super) fn create(&mut self, class_name: &str, fields: Fields) -> String {
+        let now = now();
+        let mut object = Fields::new();
+        object.insert(String::from("objectId"), Value::from(object_id()));
+        for (name, value) in fields {
+            change(&mut object, name, value);
+        }
+        object.insert(String::from("className"), Value::from(class_name));
+        for time in ["createdAt", "updatedAt"] {
+            object.entry(time).or_insert_with(|| Value::from(now.as_str()));
+        }
+        let id = match object.get("objectId") {
+            Some(Value::String(id)) => id.clone(),
+            _ => String::new(),
+        };
+        let object = Arc::new(object);
+        let class = self.classes.entry(class_name.to_owned()).or_default();
+        class.next += 1;
+        class
+            .objects
+            .insert(id.clone(), (class.next, Arc::clone(&object)));
+        self.saved(class_name, None, &object);
+        id
+    }
+
+    /// `false` if there is no such object.
+    pub(super) fn update(&mut self, class_name: &str, id: &str, fields: Fields) -> bool {
+        let Some((_, stored)) = self
+            .classes
+            .get_mut(class_name)
+            .and_then(|class| class.objects.get_mut(id))
+        else {
+            return false;
+        };
+        let original = Arc::clone(stored);
+        let mut object = Fields::clone(stored);
+        object.insert(String::from("updatedAt"), Value::from(now()));
+        for (name, value) in fields {
+            change(&mut object, name, value);
+        }
+        let object = Arc::new(object);
+        *stored = Arc::clone(&object);
+        self.saved(class_name, Some(&original), &object);
+        true
+    }
+
+    /// `false` if there is no such object.
+    pub(super) fn delete(&mut self, class_name: &str, id: &str) -> bool {
+        let class = self.classes.get_mut(class_name);
+        let Some((_, object)) = class.and_then(|class| class.objects.remove(id)) else {
+            return false;
+        };
+        let text = Text::new(&object);
+        for subscription in self
+            .subscriptions
+            .get(class_name)
+            .into_iter()
+            .flat_map(|of_class| of_class.values())
+        {
+            if matches(&subscription.matcher, &object) == Some(true) && self.may_read(subscription, &object) {
+                self.push(subscription, "delete", &text, None);
+            }
+        }
+        true
+    }
+
+    fn saved(&self, class_name: &str, original: Option<&Fields>, object: &Fields) {
+        let text = Text::new(object);
+        let original_text = original.map(Text::new);
+        for subscription in self
+            .subscriptions
+            .get(class_name)
+            .into_iter()
+            .flat_map(|of_class| of_class.values())
+        {
+            // What throws skips the subscription.
+            let Some(original_matches) =
+                original.map_or(Some(false), |original| matches(&subscription.matcher, original))
+            else {
+                continue;
+            };
+            let Some(matches) = matches(&subscription.matcher, object) else {
+                continue;
+            };
+            let readable = self.may_read(subscription, object);
+            let original_readable = original.is_some_and(|original| self.may_read(subscription, original));
+            let op = match (original_matches && original_readable, matches && readable) {
+                (true, true) => "update",
+                (true, false) => "leave",
+                (false, true) if original.is_some() => "enter",
+                (false, true) => "create",
+                (false, false) => continue,
+            };
+            if matches!(op, "create" | "update") && !watched(subscription, original, object) {
+                continue;
+            }
+            // What a subscriber must not read is not sent: after the loss of the right to read a `leave` has the
+            // object as it was, after the gain an `enter` has no original.
+            let (sent, sent_original) = match op {
+                "leave" if !readable => (original_text.as_ref().unwrap_or(&text), original_text.as_ref()),
+                "enter" if !original_readable => (&text, None),
+                _ => (&text, original_text.as_ref()),
+            };
+            self.push(subscription, op, sent, sent_original);
+        }
+    }
+
+    fn push(&self, subscription: &Subscription, op: &str, object: &Text<'_>, original: Option<&Text<'_>>) {
+        let keys = subscription.keys.as_deref();
+        let mut frame = frame_start(op, &subscription.client, Some(subscription.request_id));
+        frame.push_str(r#","object":"#);
+        object.write(keys, &mut frame);
+        if let Some(original) = original {
+            frame.push_str(r#","original":"#);
+            original.write(keys, &mut frame);
+        }
+        frame.push('}');
+        self.send(subscription.connection, Message::text(frame));
+    }
+
+    /// `_matchesACL`: without an ACL everyone may.
+    fn may_read(&self, subscription: &Subscription, object: &Fields) -> bool {
+        let Some(Value::Object(acl)) = object.get("ACL") else {
+            return true;
+        };
+        let may = |who: &str| acl.get(who).and_then(|rights| rights.get("read")) == Some(&Value::Bool(true));
+        subscription.client.has_master_key
+            || may("*")
+            || [&subscription.session_token, &subscription.client.session_token]
+                .into_iter()
+                .flatten()
+                .filter_map(|token| self.sessions.get(token))
+                .any(|user| may(user))
+    }
+}
+
+/// `None` if the server's matcher throws. A condition that cannot be judged here counts as met.
+fn matches(matcher: &Matcher, object: &Fields) -> Option<bool> {
+    match matcher.matches_object(object) {
+        Verdict::Match | Verdict::Unknown => Some(true),
+        Verdict::NoMatch => Some(false),
+        Verdict::Throws => None,
+    }
+}
+
+/// `_checkWatchFields`: whether one of the watched fields differs.
+fn watched(subscription: &Subscription, original: Option<&Fields>, object: &Fields) -> bool {
+    let Some(watch) = &subscription.watch else {
+        return true;
+    };
+    watch.iter().filter(|name| *name != "objectId").any(|name| {
+        let before = original.and_then(|original| original.get(name));
+        match (before, object.get(name)) {
+            (None, None) => false,
+            // Pointers become `Parse.Object`s and relations refer to one, and no two of them are ever equal.
+            (Some(before), Some(after)) => holds_instance(after) || !same(before, after),
+            _ => true,
+        }
+    })
+}
+
+fn holds_instance(value: &Value) -> bool {
+    match value {
+        Value::Array(items) => items.iter().any(holds_instance),
+        Value::Object(members) => match members.get("__type").and_then(Value::as_str) {
+            Some("Pointer" | "Object" | "Relation") => true,
+            _ => members.values().any(holds_instance),
+        },
+        _ => false,
+    }
+}
+
+/// Equality with the numbers of JavaScript: 1 is 1.0.
+fn same(one: &Value, other: &Value) -> bool {
+    match (one, other) {
+        (Value::Number(_), Value::Number(_)) => one.as_f64() == other.as_f64(),
+        (Value::Array(one), Value::Array(other)) => {
+            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| same(one, other))
+        }
+        (Value::Object(one), Value::Object(other)) => {
+            one.len() == other.len()
+                && one
+                    .iter()
+                    .zip(other)
+                    .all(|(one, other)| one.0 == other.0 && same(one.1, other.1))
+        }
+        _ => one == other,
+    }
+}
+
+/// An object as JSON, written once for all that get the whole of it.
+struct Text<'o> {
+    object: &'o Fields,
+    whole: OnceCell<String>,
+}
+
+impl<'o> Text<'o> {
+    fn new(object: &'o Fields) -> Self {
+        Self {
+            object,
+            whole: OnceCell::new(),
+        }
+    }
+
+    fn write(&self, keys: Option<&[String]>, frame: &mut String) {
+        let Some(keys) = keys else {
+            frame.push_str(self.whole.get_or_init(|| json(self.object)));
+            return;
+        };
+        let always = ["className", "objectId", "updatedAt", "createdAt", "ACL"];
+        let names = always.into_iter().chain(keys.iter().map(String::as_str));
+        let limited: Map<_, _> = names
+            .filter_map(|name| Some((name.to_owned(), self.object.get(name)?.clone())))
+            .collect();
+        frame.push_str(&json(&limited));
+    }
+}
+
+fn json(object: &Fields) -> String {
+    // A map of values cannot fail to be written.
+    serde_json::to_string(object).unwrap_or_default()
+}
+
+/// Sets a field, or does the operation that stands in its place.
+fn change(object: &mut Fields, name: String, value: Value) {
+    match value.get("__op").and_then(Value::as_str) {
+        None => {
+            object.insert(name, value);
+        }
+        Some("Delete") => {
+            object.remove(&name);
+        }
+        Some("Increment") => {
+            let held = object.get(&name).cloned().unwrap_or_else(|| Value::from(0));
+            let amount = value.get("amount").cloned().unwrap_or_else(|| Value::from(1));
+            let sum = match (held.as_i64(), amount.as_i64()) {
+                (Some(held), Some(amount)) => Value::from(held.saturating_add(amount)),
+                _ => Value::from(held.as_f64().unwrap_or_default() + amount.as_f64().unwrap_or_default()),
+            };
+            object.insert(name, sum);
+        }
+        Some(other) => {
+            log::warn!("test server: the field operation {other:?} is not supported, {name} stays")
+        }
+    }
+}
+
+/// Ten letters and digits, as Parse Server makes them.
+fn object_id() -> String {
+    std::iter::repeat_with(fastrand::alphanumeric).take(10).collect()
+}
+
+fn now() -> String {
+    jiff::Timestamp::now()
+        .strftime("%Y-%m-%dT%H:%M:%S%.3fZ")
+        .to_string()
+}

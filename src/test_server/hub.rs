@@ -1,0 +1,540 @@
+//! What the server knows: objects, connections, subscriptions, and what it does with requests; it must not touch
+//! threads and reads sockets nowhere: frames come in as text and go out into queues.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+use parking_lot::{Condvar, Mutex};
+use serde_json::Value;
+use tungstenite::Message;
+
+use super::events;
+use super::schema::{Connect, Refusal, Request, Subscribe};
+use crate::query::matcher::Matcher;
+use crate::query::matcher::ordered::Json;
+use crate::query::matcher::regex::valid_flags;
+
+/// Everything that the threads of a server share.
+#[derive(Debug)]
+pub(super) struct Hub {
+    pub(super) state: Mutex<State>,
+    changed: Condvar,
+    /// Nothing goes out and nothing that comes in is looked at. Outside the lock, since writers ask for every frame.
+    silent: AtomicBool,
+    keys: Vec<(&'static str, String)>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// Counts the changes, so that one that waits for something knows when to look again.
+    pub(super) generation: u64,
+    pub(super) refuse: bool,
+    pub(super) delay: Duration,
+    pub(super) classes: HashMap<String, events::Class>,
+    /// The user of each session token.
+    pub(super) sessions: HashMap<String, String>,
+    /// By number, also those that are not upgraded yet.
+    pub(super) connections: BTreeMap<u64, Connection>,
+    next_connection: u64,
+    /// The frames of each WebSocket that was ever opened.
+    pub(super) frames: Vec<Vec<String>>,
+    pub(super) subscriptions: HashMap<String, BTreeMap<u64, Subscription>>,
+    next_subscription: u64,
+    pub(super) hooks: Hooks,
+}
+
+/// What the hooks of a real server's cloud code would throw.
+#[derive(Debug, Default)]
+pub(super) struct Hooks {
+    pub(super) before_connect: Option<Failure>,
+    pub(super) next_subscribes: VecDeque<Failure>,
+    pub(super) before_subscribe: HashMap<String, Failure>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Failure {
+    pub(super) code: i64,
+    pub(super) message: String,
+}
+
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) socket: Arc<TcpStream>,
+    pub(super) link: Option<Link>,
+}
+
+/// An upgraded connection.
+#[derive(Debug)]
+pub(super) struct Link {
+    outgoing: Sender<(Instant, Message)>,
+    /// Its place in [`State::frames`].
+    record: usize,
+    client: Option<Arc<ClientInfo>>,
+    /// Where the subscription of a request id is: its class and number.
+    requests: HashMap<u64, (String, u64)>,
+    /// Subscribes that are answered when the frames that came with them are dealt with.
+    pending: Vec<Subscribe>,
+}
+
+/// What a client said in `connect`.
+#[derive(Debug)]
+pub(super) struct ClientInfo {
+    pub(super) id: String,
+    pub(super) installation_id: Option<String>,
+    pub(super) session_token: Option<String>,
+    pub(super) has_master_key: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Subscription {
+    pub(super) connection: u64,
+    pub(super) client: Arc<ClientInfo>,
+    pub(super) request_id: f64,
+    pub(super) condition: Json,
+    pub(super) matcher: Matcher,
+    pub(super) keys: Option<Vec<String>>,
+    pub(super) watch: Option<Vec<String>>,
+    pub(super) session_token: Option<String>,
+}
+
+impl Hub {
+    pub(super) fn new(keys: Vec<(&'static str, String)>) -> Self {
+        Self {
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            silent: AtomicBool::new(false),
+            keys,
+        }
+    }
+
+    pub(super) fn is_silent(&self) -> bool {
+        self.silent.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_silent(&self, silent: bool) {
+        self.silent.store(silent, Ordering::Relaxed);
+        self.change(|_| ());
+    }
+
+    /// Changes the state and tells those that wait.
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.state.lock();
+        let result = change(&mut state);
+        state.generation += 1;
+        drop(state);
+        self.changed.notify_all();
+        result
+    }
+
+    /// Waits until the state is another than that of `generation`, `false` if the deadline came first.
+    pub(super) fn wait_for_change(&self, generation: u64, deadline: Option<Instant>) -> bool {
+        let mut state = self.state.lock();
+        while state.generation == generation {
+            match deadline {
+                None => self.changed.wait(&mut state),
+                Some(deadline) => {
+                    if self.changed.wait_until(&mut state, deadline).timed_out() {
+                        return state.generation != generation;
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    /// Takes in a TCP connection and gives it a number. `None` if the server does not want it.
+    pub(super) fn admit(&self, socket: &Arc<TcpStream>) -> Option<u64> {
+        self.change(|state| {
+            if state.refuse {
+                return None;
+            }
+            state.next_connection += 1;
+            let connection = Connection {
+                socket: Arc::clone(socket),
+                link: None,
+            };
+            state.connections.insert(state.next_connection, connection);
+            Some(state.next_connection)
+        })
+    }
+
+    /// The WebSocket upgrade is done. `false` if the connection was cut meanwhile.
+    pub(super) fn opened(&self, number: u64, outgoing: Sender<(Instant, Message)>) -> bool {
+        self.change(|state| {
+            let Some(connection) = state.connections.get_mut(&number) else {
+                return false;
+            };
+            connection.link = Some(Link {
+                outgoing,
+                record: state.frames.len(),
+                client: None,
+                requests: HashMap::new(),
+                pending: Vec::new(),
+            });
+            state.frames.push(Vec::new());
+            true
+        })
+    }
+
+    /// Nothing more comes from a connection, what is queued may still go out: it ends as a WebSocket.
+    pub(super) fn ended(&self, number: u64) {
+        self.change(|state| state.end(number));
+    }
+
+    /// The socket of a connection is done with.
+    pub(super) fn closed(&self, number: u64) {
+        self.change(|state| state.close(number));
+    }
+
+    pub(super) fn send(&self, number: u64, message: Message) {
+        let state = self.state.lock();
+        state.send(number, message);
+    }
+
+    /// A text frame came.
+    pub(super) fn receive(&self, number: u64, frame: &str) {
+        self.change(|state| {
+            state.record(number, frame.to_owned());
+            if self.is_silent() {
+                return;
+            }
+            match Request::parse(frame) {
+                Ok(request) => state.handle(number, request, &self.keys),
+                Err(Refusal::Violation(text)) => state.fail(number, None, 1, &text, true),
+                Err(Refusal::Unreadable) => log::debug!("test server: a frame is no JSON"),
+            }
+        });
+    }
+
+    /// A binary frame came. The real server takes it for an object without members.
+    pub(super) fn receive_binary(&self, number: u64, length: usize) {
+        self.change(|state| {
+            state.record(number, format!("({length} bytes)"));
+            if !self.is_silent() {
+                state.fail(number, None, 1, "Missing required property: op", true);
+            }
+        });
+    }
+
+    /// The frames that came together are dealt with: now those subscribes are done whose handling the real server
+    /// puts off (it awaits the schema and the session in `_handleSubscribe`). An `unsubscribe` that was sent before
+    /// its `subscribed` came is refused therefore, and leaves the subscription alive.
+    pub(super) fn settle(&self, number: u64) {
+        let mut state = self.state.lock();
+        let pending = match state.link(number) {
+            Some(link) if !link.pending.is_empty() => std::mem::take(&mut link.pending),
+            _ => return,
+        };
+        for request in pending {
+            state.subscribe(number, request);
+        }
+        state.generation += 1;
+        drop(state);
+        self.changed.notify_all();
+    }
+}
+
+impl State {
+    pub(super) fn send(&self, number: u64, message: Message) {
+        if let Some(link) = self
+            .connections
+            .get(&number)
+            .and_then(|connection| connection.link.as_ref())
+        {
+            // The writer is gone with the socket only.
+            let _ = link.outgoing.send((Instant::now() + self.delay, message));
+        }
+    }
+
+    /// Cuts all connections, without a close frame.
+    pub(super) fn cut(&mut self) {
+        for number in self.connections.keys().copied().collect::<Vec<_>>() {
+            self.close(number);
+        }
+    }
+
+    fn close(&mut self, number: u64) {
+        self.end(number);
+        if let Some(connection) = self.connections.remove(&number) {
+            // It may be gone already.
+            let _ = connection.socket.shutdown(Shutdown::Both);
+        }
+    }
+
+    fn end(&mut self, number: u64) {
+        let link = self
+            .connections
+            .get_mut(&number)
+            .and_then(|connection| connection.link.take());
+        for (class_name, subscription) in link.into_iter().flat_map(|link| link.requests.into_values()) {
+            self.remove(&class_name, subscription);
+        }
+    }
+
+    fn remove(&mut self, class_name: &str, subscription: u64) {
+        if let Some(subscriptions) = self.subscriptions.get_mut(class_name) {
+            subscriptions.remove(&subscription);
+            if subscriptions.is_empty() {
+                self.subscriptions.remove(class_name);
+            }
+        }
+    }
+
+    /// The place of a connection in [`Self::frames`].
+    pub(super) fn record_of(&self, number: u64) -> Option<usize> {
+        Some(self.connections.get(&number)?.link.as_ref()?.record)
+    }
+
+    fn record(&mut self, number: u64, frame: String) {
+        let record = self.record_of(number);
+        if let Some(frames) = record.and_then(|record| self.frames.get_mut(record)) {
+            frames.push(frame);
+        }
+    }
+
+    fn link(&mut self, number: u64) -> Option<&mut Link> {
+        self.connections.get_mut(&number)?.link.as_mut()
+    }
+
+    fn client(&mut self, number: u64) -> Option<Arc<ClientInfo>> {
+        self.link(number)?.client.clone()
+    }
+
+    /// Sends an error.
+    pub(super) fn fail(
+        &self,
+        number: u64,
+        request_id: Option<f64>,
+        code: i64,
+        message: &str,
+        reconnect: bool,
+    ) {
+        let error = serde_json::json!({
+            "op": "error",
+            "error": message,
+            "code": code,
+            "reconnect": reconnect,
+            "requestId": request_id.map(number_value),
+        });
+        self.send(number, Message::text(error.to_string()));
+    }
+
+    fn answer(&self, number: u64, op: &str, client: &ClientInfo, request_id: Option<f64>) {
+        self.send(
+            number,
+            Message::text(format!("{}}}", frame_start(op, client, request_id))),
+        );
+    }
+
+    fn handle(&mut self, number: u64, request: Request, keys: &[(&'static str, String)]) {
+        match request {
+            Request::Connect(connect) => self.connect(number, &connect, keys),
+            Request::Subscribe(subscribe) => self.put_off(number, subscribe),
+            Request::Update(subscribe) => {
+                // First the old subscription is given up, then the new query is looked at.
+                self.unsubscribe(number, subscribe.request_id, false);
+                self.put_off(number, subscribe);
+            }
+            Request::Unsubscribe { request_id } => self.unsubscribe(number, request_id, true),
+        }
+    }
+
+    fn connect(&mut self, number: u64, connect: &Connect, keys: &[(&'static str, String)]) {
+        let holds = |(name, secret): &(&str, String)| connect.get(name) == Some(secret.as_str());
+        if !keys.is_empty() && !keys.iter().any(holds) {
+            return self.fail(number, None, 4, "Key in request is not valid", true);
+        }
+        if let Some(failure) = &self.hooks.before_connect {
+            return self.fail(number, None, failure.code, &failure.message, false);
+        }
+        let member = |name| connect.get(name).map(str::to_owned);
+        let client = Arc::new(ClientInfo {
+            id: uuid(),
+            installation_id: member("installationId"),
+            session_token: member("sessionToken").filter(|token| !token.is_empty()),
+            has_master_key: keys.iter().any(|key| key.0 == "masterKey" && holds(key)),
+        });
+        self.answer(number, "connected", &client, None);
+        if let Some(link) = self.link(number) {
+            link.client = Some(client);
+        }
+    }
+
+    fn put_off(&mut self, number: u64, subscribe: Subscribe) {
+        match self.link(number) {
+            Some(link) if link.client.is_some() => link.pending.push(subscribe),
+            _ => self.fail(
+                number,
+                None,
+                2,
+                "Can not find this client, make sure you connect to server before subscribing",
+                true,
+            ),
+        }
+    }
+
+    fn subscribe(&mut self, number: u64, subscribe: Subscribe) {
+        let Some(client) = self.client(number) else {
+            return;
+        };
+        let request_id = subscribe.request_id;
+        let matcher = match self.refusal(&client, &subscribe) {
+            Ok(matcher) => matcher,
+            Err(failure) => {
+                return self.fail(number, Some(request_id), failure.code, &failure.message, false);
+            }
+        };
+        self.next_subscription += 1;
+        let subscription = self.next_subscription;
+        let place = (subscribe.class_name.clone(), subscription);
+        let replaced = self
+            .link(number)
+            .and_then(|link| link.requests.insert(request_id.to_bits(), place));
+        if let Some((class_name, subscription)) = replaced {
+            self.remove(&class_name, subscription);
+        }
+        self.answer(number, "subscribed", &client, Some(request_id));
+        self.subscriptions
+            .entry(subscribe.class_name)
+            .or_default()
+            .insert(
+                subscription,
+                Subscription {
+                    connection: number,
+                    client,
+                    request_id,
+                    condition: subscribe.condition,
+                    matcher,
+                    keys: subscribe.keys,
+                    watch: subscribe.watch,
+                    session_token: subscribe.session_token,
+                },
+            );
+    }
+
+    /// Why a subscribe is refused, or else its prepared `where`.
+    fn refusal(&mut self, client: &ClientInfo, subscribe: &Subscribe) -> Result<Matcher, Failure> {
+        if let Some(failure) = self.hooks.next_subscribes.pop_front() {
+            return Err(failure);
+        }
+        if let Some(failure) = self.hooks.before_subscribe.get(&subscribe.class_name) {
+            return Err(failure.clone());
+        }
+        let tokens = [&subscribe.session_token, &client.session_token];
+        let logged_in = tokens
+            .into_iter()
+            .flatten()
+            .any(|token| self.sessions.contains_key(token));
+        if subscribe.class_name == "_Session" && !logged_in {
+            return Err(Failure {
+                code: 209,
+                message: String::from("Invalid session token"),
+            });
+        }
+        if let Some(message) = invalid_query(&subscribe.condition) {
+            return Err(Failure { code: 102, message });
+        }
+        Ok(Matcher::new(&subscribe.condition))
+    }
+
+    fn unsubscribe(&mut self, number: u64, request_id: f64, answer: bool) {
+        let Some(client) = self.client(number) else {
+            let message = "Can not find this client, make sure you connect to server before unsubscribing";
+            return self.fail(number, None, 2, message, true);
+        };
+        let place = self
+            .link(number)
+            .and_then(|link| link.requests.remove(&request_id.to_bits()));
+        let Some((class_name, subscription)) = place else {
+            let message = format!(
+                "Cannot find subscription with clientId {} subscriptionId {}. Make sure you subscribe to live query \
+                 server before unsubscribing.",
+                client.id,
+                number_value(request_id),
+            );
+            return self.fail(number, None, 2, &message, true);
+        };
+        self.remove(&class_name, subscription);
+        if answer {
+            self.answer(number, "unsubscribed", &client, Some(request_id));
+        }
+    }
+}
+
+/// A message without its closing brace, in the order in which the real server writes the members.
+pub(super) fn frame_start(op: &str, client: &ClientInfo, request_id: Option<f64>) -> String {
+    let mut frame = format!(r#"{{"op":"{op}","clientId":"{}""#, client.id);
+    if let Some(installation_id) = &client.installation_id {
+        frame.push_str(r#","installationId":"#);
+        frame.push_str(&Value::from(installation_id.as_str()).to_string());
+    }
+    if let Some(request_id) = request_id {
+        frame.push_str(r#","requestId":"#);
+        frame.push_str(&number_value(request_id).to_string());
+    }
+    frame
+}
+
+/// A number as JavaScript writes it: whole ones without a fraction.
+fn number_value(number: f64) -> Value {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "it is compared with what it came from"
+    )]
+    let whole = number as i64;
+    #[expect(clippy::cast_precision_loss, reason = "this is the comparison")]
+    if whole as f64 == number {
+        Value::from(whole)
+    } else {
+        Value::from(number)
+    }
+}
+
+/// `_validateQueryConstraints`, as far as it goes without compiling regular expressions.
+fn invalid_query(condition: &Json) -> Option<String> {
+    let Json::Object(members) = condition else {
+        return None;
+    };
+    for name in ["$or", "$and", "$nor"] {
+        match condition.get(name) {
+            None => {}
+            Some(Json::Array(queries)) => {
+                if let Some(message) = queries.iter().find_map(invalid_query) {
+                    return Some(message);
+                }
+            }
+            Some(_) => return Some(format!("{name} must be an array")),
+        }
+    }
+    members
+        .iter()
+        .find_map(|(_, constraint)| match constraint.get("$regex")? {
+            Json::Leaf(Value::String(_)) => {
+                let Some(Json::Leaf(Value::String(flags))) = constraint.get("$options") else {
+                    return None;
+                };
+                (!valid_flags(flags)).then(|| {
+                    format!(
+                        "Invalid regular expression: Invalid flags supplied to RegExp constructor '{flags}'"
+                    )
+                })
+            }
+            expression if expression.get("source").is_some() && expression.get("flags").is_some() => None,
+            _ => Some(String::from(
+                "Invalid regular expression: $regex must be a string or RegExp",
+            )),
+        })
+}
+
+fn uuid() -> String {
+    let bits = fastrand::u128(..);
+    // Version 4, variant 1.
+    let bits = bits & !(0xF << 76) & !(0x3 << 62) | (0x4 << 76) | (0x2 << 62);
+    let hex = format!("{bits:032x}");
+    let part = |from: usize, to: usize| hex.get(from..to).unwrap_or_default();
+    [part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32)].join("-")
+}

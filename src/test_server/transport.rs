@@ -1,0 +1,337 @@
+//! Sockets and threads: one that accepts, and two for each connection; it must not know what the frames mean.
+//!
+//! Reading and writing have a thread each, so that a client that does not read delays nobody but itself.
+
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use mio::{Events, Interest, Poll, Token, Waker};
+use tungstenite::protocol::{Role, WebSocketConfig};
+use tungstenite::{Bytes, Message, WebSocket};
+
+use super::hub::Hub;
+
+/// The thread that accepts connections. Dropping it closes the listening socket and waits for the threads.
+#[derive(Debug)]
+pub(super) struct Acceptor {
+    thread: Option<JoinHandle<()>>,
+    waker: Waker,
+    stop: Arc<AtomicBool>,
+}
+
+const LISTENER: Token = Token(0);
+const STOP: Token = Token(1);
+
+impl Acceptor {
+    pub(super) fn start(listener: TcpListener, hub: Arc<Hub>, ping_interval: Duration) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let poll = Poll::new()?;
+        let waker = Waker::new(poll.registry(), STOP)?;
+        let mut listener = mio::net::TcpListener::from_std(listener);
+        poll.registry()
+            .register(&mut listener, LISTENER, Interest::READABLE)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = thread::Builder::new()
+            .name(String::from("parse-test-server"))
+            .spawn(move || accept(poll, &listener, &stopped, &hub, ping_interval))?;
+        Ok(Self {
+            thread: Some(thread),
+            waker,
+            stop,
+        })
+    }
+}
+
+impl Drop for Acceptor {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if self.waker.wake().is_ok() {
+            if let Some(thread) = self.thread.take() {
+                // It does not panic, and if it did there would be nothing to do about it.
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+fn accept(
+    mut poll: Poll,
+    listener: &mio::net::TcpListener,
+    stop: &AtomicBool,
+    hub: &Arc<Hub>,
+    ping_interval: Duration,
+) {
+    let mut events = Events::with_capacity(8);
+    let mut threads: Vec<JoinHandle<()>> = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        if let Err(error) = poll.poll(&mut events, None) {
+            if error.kind() != io::ErrorKind::Interrupted {
+                log::error!("test server: waiting for connections failed: {error}");
+                break;
+            }
+        }
+        loop {
+            match listener.accept() {
+                Ok((socket, _)) => threads.extend(admit(socket, hub, ping_interval)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // A client that went away before it was accepted.
+                Err(error) => log::debug!("test server: accepting a connection failed: {error}"),
+            }
+        }
+        threads.retain(|thread| !thread.is_finished());
+    }
+    hub.change(|state| state.cut());
+    for thread in threads {
+        let _ = thread.join();
+    }
+}
+
+fn admit(socket: mio::net::TcpStream, hub: &Arc<Hub>, ping_interval: Duration) -> Option<JoinHandle<()>> {
+    let socket = TcpStream::from(socket);
+    let setup = || {
+        socket.set_nonblocking(false)?;
+        socket.set_nodelay(true)?;
+        // A client that does not read does not answer pings either.
+        socket.set_write_timeout(Some(ping_interval.saturating_mul(2)))
+    };
+    if let Err(error) = setup() {
+        log::debug!("test server: a new connection is gone: {error}");
+        return None;
+    }
+    let socket = Arc::new(socket);
+    let number = hub.admit(&socket)?;
+    let hub = Arc::clone(hub);
+    thread::Builder::new()
+        .name(format!("parse-test-server-{number}"))
+        .spawn(move || {
+            serve(&hub, number, &socket, ping_interval);
+            hub.closed(number);
+        })
+        .ok()
+}
+
+fn serve(hub: &Arc<Hub>, number: u64, socket: &Arc<TcpStream>, ping_interval: Duration) {
+    let Some(()) = upgrade(hub, number, socket) else {
+        return;
+    };
+    let (sender, outgoing) = crossbeam_channel::unbounded();
+    if !hub.opened(number, sender) {
+        return;
+    }
+    let waiting_for_pong = Arc::new(AtomicBool::new(false));
+    let writer = {
+        let mut writer = Writer {
+            hub: Arc::clone(hub),
+            socket: Arc::clone(socket),
+            web_socket: WebSocket::from_raw_socket(WriteHalf(Arc::clone(socket)), Role::Server, None),
+            outgoing,
+            queue: VecDeque::new(),
+            waiting_for_pong: Arc::clone(&waiting_for_pong),
+            ping_interval,
+        };
+        thread::Builder::new()
+            .name(format!("parse-test-server-{number}-writer"))
+            .spawn(move || writer.run())
+    };
+    let Ok(writer) = writer else {
+        return;
+    };
+    if read(hub, number, socket, &waiting_for_pong) == End::Close {
+        // Takes the queue's sender away, which ends the writer when the answer is out.
+        hub.ended(number);
+    } else {
+        hub.closed(number);
+    }
+    let _ = writer.join();
+}
+
+fn upgrade(hub: &Hub, number: u64, socket: &Arc<TcpStream>) -> Option<()> {
+    loop {
+        let generation = {
+            let state = hub.state.lock();
+            if !state.connections.contains_key(&number) {
+                return None;
+            }
+            state.generation
+        };
+        if !hub.is_silent() {
+            break;
+        }
+        hub.wait_for_change(generation, None);
+    }
+    // The path does not matter: the real server takes WebSockets on all of them. Nothing is lost with this
+    // WebSocket, as tungstenite refuses clients that send frames before they are answered.
+    tungstenite::accept(Stream(Arc::clone(socket))).ok().map(drop)
+}
+
+/// How a connection ended.
+#[derive(PartialEq)]
+enum End {
+    /// By a close frame.
+    Close,
+    Lost,
+}
+
+fn read(hub: &Arc<Hub>, number: u64, socket: &Arc<TcpStream>, waiting_for_pong: &AtomicBool) -> End {
+    let config = WebSocketConfig::default()
+        .max_message_size(None)
+        .max_frame_size(None);
+    let stream = ReadHalf {
+        socket: Arc::clone(socket),
+        hub: Arc::clone(hub),
+        number,
+    };
+    let mut web_socket = WebSocket::from_raw_socket(stream, Role::Server, Some(config));
+    loop {
+        match web_socket.read() {
+            Ok(Message::Text(frame)) => hub.receive(number, &frame),
+            Ok(Message::Binary(data)) => hub.receive_binary(number, data.len()),
+            Ok(Message::Ping(payload)) => hub.send(number, Message::Pong(payload)),
+            Ok(Message::Pong(_)) => waiting_for_pong.store(false, Ordering::Relaxed),
+            Ok(Message::Close(frame)) => {
+                hub.send(number, Message::Close(frame));
+                return End::Close;
+            }
+            Ok(Message::Frame(_)) => {}
+            Err(error) => {
+                log::debug!("test server: connection {number} ended: {error}");
+                return End::Lost;
+            }
+        }
+    }
+}
+
+struct Writer {
+    hub: Arc<Hub>,
+    socket: Arc<TcpStream>,
+    web_socket: WebSocket<WriteHalf>,
+    outgoing: Receiver<(Instant, Message)>,
+    queue: VecDeque<(Instant, Message)>,
+    waiting_for_pong: Arc<AtomicBool>,
+    ping_interval: Duration,
+}
+
+impl Writer {
+    fn run(&mut self) {
+        if let Err(error) = self.write_all() {
+            log::debug!("test server: writing failed: {error}");
+        }
+        // Ends the reader too.
+        let _ = self.socket.shutdown(Shutdown::Both);
+    }
+
+    fn write_all(&mut self) -> tungstenite::Result<()> {
+        let mut next_ping = Instant::now() + self.ping_interval;
+        loop {
+            let due = self.queue.front().map(|(due, _)| *due);
+            match self
+                .outgoing
+                .recv_deadline(due.map_or(next_ping, |due| due.min(next_ping)))
+            {
+                Ok(message) => self.queue.push_back(message),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.write_due(None)?;
+                    return Ok(());
+                }
+            }
+            self.queue.extend(self.outgoing.try_iter());
+            let now = Instant::now();
+            self.write_due(Some(now))?;
+            if now >= next_ping {
+                next_ping = now + self.ping_interval;
+                if self.hub.is_silent() {
+                    self.waiting_for_pong.store(false, Ordering::Relaxed);
+                } else if self.waiting_for_pong.swap(true, Ordering::Relaxed) {
+                    return Ok(());
+                } else {
+                    self.web_socket.send(Message::Ping(Bytes::new()))?;
+                }
+            }
+        }
+    }
+
+    fn write_due(&mut self, now: Option<Instant>) -> tungstenite::Result<()> {
+        let mut wrote = false;
+        while self
+            .queue
+            .front()
+            .is_some_and(|(due, _)| now.is_none_or(|now| *due <= now))
+        {
+            if let Some((_, message)) = self.queue.pop_front().filter(|_| !self.hub.is_silent()) {
+                self.web_socket.write(message)?;
+                wrote = true;
+            }
+        }
+        if wrote { self.web_socket.flush() } else { Ok(()) }
+    }
+}
+
+struct Stream(Arc<TcpStream>);
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        (&*self.0).read(buffer)
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        (&*self.0).write(buffer)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Reads, and throws away what tungstenite answers by itself: pongs and closes go through the queue, so that only one
+/// thread writes.
+struct ReadHalf {
+    socket: Arc<TcpStream>,
+    hub: Arc<Hub>,
+    number: u64,
+}
+
+impl Read for ReadHalf {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        // All frames of the last piece of the stream are taken.
+        self.hub.settle(self.number);
+        (&*self.socket).read(buffer)
+    }
+}
+
+impl Write for ReadHalf {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        Ok(buffer.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct WriteHalf(Arc<TcpStream>);
+
+impl Read for WriteHalf {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+}
+
+impl Write for WriteHalf {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        (&*self.0).write(buffer)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
