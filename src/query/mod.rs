@@ -302,6 +302,29 @@ impl Query {
         self.rest_form().map(|json| json.to_string())
     }
 
+    /// The `where` that a subscription sends to the LiveQuery server: the same query, in the form that the server's
+    /// matcher answers as `find()` does.
+    ///
+    /// For a look at what becomes of a query; `subscribe` does it by itself.
+    ///
+    /// ```
+    /// use parse_livequery::Query;
+    ///
+    /// let query = Query::new("Game").greater_than("score", 10).equal_to("name", "Ann");
+    /// assert_eq!(
+    ///     query.live_query_where()?,
+    ///     r#"{"$and":[{"score":{"$exists":true,"$nin":[null],"$gt":10}},{"name":"Ann"}]}"#
+    /// );
+    /// # Ok::<(), parse_livequery::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of `subscribe`.
+    pub fn live_query_where(&self) -> Result<String> {
+        self.encode().map(|encoded| encoded.where_json.into())
+    }
+
     /// What a subscription to this query is sent as.
     ///
     /// # Errors
