@@ -1,4 +1,6 @@
 //! What the library promises, tried on a real Parse Server 9.10 that the tests install and start themselves.
 
+mod generate;
 mod harness;
+mod js_sdk;
 mod support;
