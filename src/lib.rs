@@ -1,13 +1,32 @@
 //! A Parse LiveQuery client for programs without an async runtime.
 
+mod builder;
+mod client;
+mod default;
+mod dispatch;
+mod driver;
+mod emitter;
 mod error;
+mod event;
 mod object;
+mod protocol;
 mod query;
+mod secret;
+mod shared;
+mod state;
+mod subscription;
 #[cfg(feature = "test-server")]
 pub mod test_server;
 mod types;
 
+pub use builder::ClientBuilder;
+pub use client::Client;
+pub use default::{default_client, initialize};
+pub use emitter::ListenerId;
 pub use error::{Error, ErrorKind, Result};
+pub use event::{ClientEvent, ClientEventKind, Event, EventKind, Gap, GapReason, UnknownEvent};
 pub use object::Object;
 pub use query::Query;
-pub use types::{Acl, Bytes, Date, File, GeoPoint, Pointer, Polygon, Relation};
+pub use state::{ClientState, SubscriptionState};
+pub use subscription::{Subscription, SubscriptionBuilder};
+pub use types::{Acl, Bytes, Date, File, GeoPoint, Pointer, Polygon, Relation, iso};

@@ -1,0 +1,284 @@
+//! The client: the handle that registers listeners and sends commands. It never waits for the network by itself.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use url::Url;
+
+use crate::builder::ClientBuilder;
+use crate::dispatch::{Item, in_listener_of, refuse_in_listener};
+use crate::driver::{Command, Commands};
+use crate::emitter::{MissedOpen, Times};
+use crate::event::UnknownEvent;
+use crate::shared::Shared;
+use crate::subscription::{Subscription, SubscriptionBuilder};
+use crate::{ClientEvent, ClientEventKind, ClientState, ListenerId, Query, Result};
+
+/// A connection to a LiveQuery server, and all subscriptions on it.
+///
+/// A clone is another handle to the same client. The client lives until the last handle to it is gone, the
+/// [`Subscription`]s among them; then it ends all by itself, without waiting for anything. To see the farewell out,
+/// call [`close`](Self::close).
+///
+/// A listener that owns a handle to its own client keeps it alive: such a client ends with `close`.
+///
+/// # Examples
+/// ```no_run
+/// use parse_livequery::{Client, Query};
+///
+/// # fn main() -> parse_livequery::Result<()> {
+/// let client = Client::builder("ws://localhost:1337/parse", "APP_ID").javascript_key("JS_KEY").build()?;
+/// client.on("reconnecting", |event| println!("trying again in {:?}", event.delay()));
+/// let games = client.subscribe(&Query::new("Game"))?;
+/// games.on("create", |game| println!("{:?}", game.get("name")));
+/// client.wait_closed()
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Client(Arc<Handle>);
+
+struct Handle {
+    url: Url,
+    close_timeout: Duration,
+    shared: Arc<Shared>,
+    commands: Commands,
+}
+
+impl Client {
+    /// Starts to set up a client.
+    ///
+    /// `server_url` is the address of the LiveQuery server, often that of Parse Server itself, with the scheme `ws`,
+    /// `wss`, `http` or `https`. `application_id` is the server's `appId`. Both are checked by
+    /// [`build`](ClientBuilder::build).
+    pub fn builder(server_url: impl Into<String>, application_id: impl Into<String>) -> ClientBuilder {
+        ClientBuilder::new(server_url.into(), application_id.into())
+    }
+
+    /// Connects. Returns at once; the event `open` tells when it is done, and [`wait_open`](Self::wait_open) waits.
+    /// Does nothing if the client is connected or tries to be. [`subscribe`](Self::subscribe) calls it by itself.
+    ///
+    /// After [`close`](Self::close) and after a refusal it starts anew.
+    pub fn open(&self) {
+        self.0.commands.send(Command::Open);
+    }
+
+    /// Subscribes to a query, and connects if the client has not yet.
+    ///
+    /// Returns at once. Listeners are registered on the subscription; an `open` that came before its listener is
+    /// not missed. To have them in place before the first frame is sent, use [`subscription`](Self::subscription).
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidQuery`](crate::ErrorKind::InvalidQuery) for a query that LiveQuery cannot serve.
+    pub fn subscribe(&self, query: &Query) -> Result<Subscription> {
+        self.subscription(query).subscribe()
+    }
+
+    /// Starts a subscription whose listeners, session token and more are in place before it is sent.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # use parse_livequery::{Client, Query};
+    /// # fn subscribe(client: &Client) -> parse_livequery::Result<()> {
+    /// let subscription = client
+    ///     .subscription(&Query::new("Game"))
+    ///     .on_create(|game| println!("{:?}", game.get("name")))
+    ///     .on_error(|error| eprintln!("{error}"))
+    ///     .session_token("r:the users token")
+    ///     .subscribe()?;
+    /// # subscription.detach();
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn subscription(&self, query: &Query) -> SubscriptionBuilder {
+        SubscriptionBuilder::new(self.clone(), query.clone())
+    }
+
+    /// Ends a subscription, as [`Subscription::unsubscribe`] does.
+    pub fn unsubscribe(&self, subscription: &Subscription) {
+        subscription.unsubscribe();
+    }
+
+    /// Ends all subscriptions, each with `close` as its last event, and the connection.
+    ///
+    /// No listener for objects starts any more once this has been called. It returns when the server has said
+    /// farewell and the listeners for `close` were called, and after the close time-out (2 s by default) at the
+    /// latest. In a listener of this client it returns at once, and the rest follows.
+    ///
+    /// A later [`open`](Self::open) or [`subscribe`](Self::subscribe) makes a new connection.
+    pub fn close(&self) {
+        let deadline = Instant::now() + self.0.close_timeout;
+        let shared = &self.0.shared;
+        let number = shared.announce_close();
+        let below = shared.end_all();
+        self.0.commands.send(Command::Close { below, number });
+        if !in_listener_of(shared) && !shared.wait_close_done(number, deadline) {
+            log::warn!(
+                "the client is not closed after {:?}; the rest follows in the background",
+                self.0.close_timeout
+            );
+        }
+    }
+
+    /// Calls a listener for each event of a kind: `"open"`, `"close"`, `"error"`, `"reconnecting"` or a
+    /// [`ClientEventKind`].
+    ///
+    /// Listeners run on the thread `livequery-dispatch`, one after another. A listener for `open` on a client that is
+    /// open already is called once for that. `error` gets the errors of all subscriptions as well.
+    ///
+    /// # Panics
+    /// If there is no event of this name.
+    #[track_caller]
+    pub fn on<K>(&self, kind: K, listener: impl FnMut(&ClientEvent) + Send + 'static) -> ListenerId
+    where
+        K: TryInto<ClientEventKind, Error: Into<UnknownEvent>>,
+    {
+        self.listen(known(kind), Times::Always, listener)
+    }
+
+    /// Calls a listener for the next event of a kind, and not again.
+    ///
+    /// # Panics
+    /// If there is no event of this name.
+    #[track_caller]
+    pub fn once<K>(&self, kind: K, listener: impl FnMut(&ClientEvent) + Send + 'static) -> ListenerId
+    where
+        K: TryInto<ClientEventKind, Error: Into<UnknownEvent>>,
+    {
+        self.listen(known(kind), Times::Once, listener)
+    }
+
+    /// Removes a listener of this client: it is not called any more. `false` if it is not there.
+    pub fn off(&self, listener: ListenerId) -> bool {
+        self.0.shared.emitter.off(listener)
+    }
+
+    /// Removes all listeners of this client for events of a kind.
+    ///
+    /// # Panics
+    /// If there is no event of this name.
+    #[track_caller]
+    pub fn remove_all_listeners<K>(&self, kind: K)
+    where
+        K: TryInto<ClientEventKind, Error: Into<UnknownEvent>>,
+    {
+        self.0.shared.emitter.remove_all(Some(known(kind)));
+    }
+
+    /// How many listeners this client has for events of a kind.
+    ///
+    /// # Panics
+    /// If there is no event of this name.
+    #[must_use]
+    #[track_caller]
+    pub fn listener_count<K>(&self, kind: K) -> usize
+    where
+        K: TryInto<ClientEventKind, Error: Into<UnknownEvent>>,
+    {
+        self.0.shared.emitter.count(known(kind))
+    }
+
+    /// Where the client stands.
+    #[must_use]
+    pub fn state(&self) -> ClientState {
+        self.0.shared.state()
+    }
+
+    /// Waits until the client is connected. It does not connect: [`open`](Self::open) and
+    /// [`subscribe`](Self::subscribe) do.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) if it takes longer, with what the last attempt failed of;
+    /// the client goes on trying. [`ErrorKind::Refused`](crate::ErrorKind::Refused) if the server refused it for
+    /// good, [`ErrorKind::Closed`](crate::ErrorKind::Closed) if it was closed, and
+    /// [`ErrorKind::CalledFromListener`](crate::ErrorKind::CalledFromListener) in a listener of this client.
+    pub fn wait_open(&self, timeout: Duration) -> Result<()> {
+        refuse_in_listener(&self.0.shared, "wait_open")?;
+        self.0.shared.wait_connected(deadline(timeout))
+    }
+
+    /// Waits until the client is closed, by [`close`](Self::close) on another thread, and all its listeners were
+    /// told; or until the server refuses it for good.
+    ///
+    /// A program that has nothing else to do ends its `main` with this.
+    ///
+    /// # Errors
+    /// What the server refused the client for; and
+    /// [`ErrorKind::CalledFromListener`](crate::ErrorKind::CalledFromListener) in a listener of this client.
+    pub fn wait_closed(&self) -> Result<()> {
+        refuse_in_listener(&self.0.shared, "wait_closed")?;
+        self.0.shared.wait_closed()
+    }
+
+    pub(crate) fn new(url: Url, close_timeout: Duration, shared: Arc<Shared>, commands: Commands) -> Self {
+        Self(Arc::new(Handle {
+            url,
+            close_timeout,
+            shared,
+            commands,
+        }))
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.0.shared
+    }
+
+    pub(crate) fn send(&self, command: Command) {
+        self.0.commands.send(command);
+    }
+
+    fn listen(
+        &self,
+        kind: ClientEventKind,
+        times: Times,
+        listener: impl FnMut(&ClientEvent) + Send + 'static,
+    ) -> ListenerId {
+        let shared = &self.0.shared;
+        let (id, missed) = shared.emitter.on(Some(kind), times, listener);
+        if missed == MissedOpen::Yes {
+            shared.queue.push(&mut vec![Item::ClientMissedOpen(id)]);
+        }
+        id
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A query part of the URL may hold a secret.
+        let mut url = self.0.url.clone();
+        url.set_query(None);
+        f.debug_struct("Client")
+            .field("url", &url.as_str())
+            .field("state", &self.state())
+            .finish()
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.commands.send(Command::Shutdown);
+    }
+}
+
+/// The kind that a name means.
+#[track_caller]
+pub(crate) fn known<K, T>(kind: K) -> T
+where
+    K: TryInto<T, Error: Into<UnknownEvent>>,
+{
+    match kind.try_into() {
+        Ok(kind) => kind,
+        #[expect(
+            clippy::panic,
+            reason = "a misspelt event is a mistake in the program; it must not pass in silence"
+        )]
+        Err(unknown) => panic!("{}", unknown.into()),
+    }
+}
+
+/// A time-out that is too long to add to the clock is one that never comes.
+pub(crate) fn deadline(timeout: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(timeout)
+        .unwrap_or_else(|| now + Duration::from_secs(365 * 24 * 60 * 60))
+}

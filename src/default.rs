@@ -1,0 +1,62 @@
+//! The default client, for programs that talk to one server.
+
+use parking_lot::Mutex;
+
+use crate::builder::ClientBuilder;
+use crate::client::Client;
+use crate::subscription::Subscription;
+use crate::{Error, ErrorKind, Query, Result};
+
+static DEFAULT: Mutex<Option<Client>> = Mutex::new(None);
+
+/// Builds the default client, which [`Query::subscribe`] uses. To be called once, at the start of the program.
+///
+/// # Errors
+/// [`ErrorKind::AlreadyInitialized`] the second time, from whatever thread it comes, and those of
+/// [`ClientBuilder::build`].
+///
+/// # Examples
+/// ```no_run
+/// use parse_livequery::{Client, Query, initialize};
+///
+/// # fn main() -> parse_livequery::Result<()> {
+/// initialize(Client::builder("ws://localhost:1337/parse", "APP_ID"))?;
+/// let games = Query::new("Game").subscribe()?;
+/// games.on("create", |game| println!("{:?}", game.id()));
+/// # Ok(())
+/// # }
+/// ```
+pub fn initialize(builder: ClientBuilder) -> Result<()> {
+    let mut default = DEFAULT.lock();
+    if default.is_some() {
+        return Err(Error::new(
+            ErrorKind::AlreadyInitialized,
+            "the default client is there already; other clients are made with `Client::builder`",
+        ));
+    }
+    *default = Some(builder.build()?);
+    Ok(())
+}
+
+/// The default client: the same for all threads.
+///
+/// # Errors
+/// [`ErrorKind::NotInitialized`] before [`initialize`].
+pub fn default_client() -> Result<Client> {
+    DEFAULT.lock().clone().ok_or_else(|| {
+        Error::new(
+            ErrorKind::NotInitialized,
+            "there is no default client; call `parse_livequery::initialize` first, or subscribe with a client",
+        )
+    })
+}
+
+impl Query {
+    /// Subscribes to the query on the default client.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotInitialized`] before [`initialize`], and those of [`Client::subscribe`].
+    pub fn subscribe(&self) -> Result<Subscription> {
+        default_client()?.subscribe(self)
+    }
+}

@@ -1,0 +1,492 @@
+//! The I/O thread: it owns the socket and the session, reads the clock, and waits in one place for everything.
+//!
+//! Nothing in here blocks, and no user code runs in here.
+
+mod connect;
+mod socket;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use crossbeam_channel::{Receiver, Sender};
+use mio::{Events, Poll, Token, Waker};
+use tungstenite::protocol::CloseFrame;
+use tungstenite::protocol::frame::coding::CloseCode;
+use tungstenite::{Message, WebSocket};
+use url::Url;
+
+use self::connect::{Dial, Dialled, Upgrade, Upgraded};
+use self::socket::Socket;
+use crate::dispatch::Item;
+use crate::event::{Change, Event};
+use crate::protocol::Now;
+use crate::protocol::message::{EventFrame, Spec};
+use crate::protocol::session::{Output, Session, Settings, Stage};
+use crate::shared::{Shared, SubscriptionCore};
+use crate::{ClientEventKind, ClientState, Error, ErrorKind, Object, Result};
+
+/// What handles ask of the I/O thread. It never answers; what comes of it shows in events and states.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Open,
+    /// Ends the subscriptions with an id below `below`, and the connection.
+    Close {
+        below: u64,
+        number: u64,
+    },
+    Subscribe(Arc<SubscriptionCore>, Arc<Spec>),
+    Update(Arc<SubscriptionCore>, Arc<Spec>),
+    Unsubscribe(u64),
+    Resolved {
+        attempt: u64,
+        addresses: Result<Vec<SocketAddr>>,
+    },
+    /// The last handle is gone.
+    Shutdown,
+}
+
+/// The way to the I/O thread.
+#[derive(Clone, Debug)]
+pub(crate) struct Commands {
+    sender: Sender<Command>,
+    waker: Arc<Waker>,
+}
+
+impl Commands {
+    pub(crate) fn send(&self, command: Command) {
+        // The thread lives until it got `Shutdown`, and that comes last.
+        if self.sender.send(command).is_ok() {
+            if let Err(error) = self.waker.wake() {
+                log::error!("the I/O thread cannot be woken: {error}");
+            }
+        }
+    }
+}
+
+/// Starts the I/O thread.
+pub(crate) fn spawn(
+    url: Url,
+    settings: Settings,
+    close_timeout: Duration,
+    shared: Arc<Shared>,
+) -> Result<Commands> {
+    let failed = |error| Error::with_source(ErrorKind::Io, "the I/O thread cannot be started", error);
+    let poll = Poll::new().map_err(failed)?;
+    let waker = Arc::new(Waker::new(poll.registry(), WAKER).map_err(failed)?);
+    let (sender, receiver) = crossbeam_channel::unbounded();
+    let commands = Commands { sender, waker };
+    let driver = Driver {
+        url,
+        connect_timeout: settings.connect_timeout,
+        farewell_timeout: close_timeout / 2,
+        poll,
+        receiver,
+        commands: commands.clone(),
+        session: Session::new(settings, rand::random()),
+        transport: Transport::Down,
+        farewell: None,
+        attempt: 0,
+        readable: false,
+        closing: None,
+        shutdown: false,
+        state: ClientState::Initialized,
+        last_error: None,
+        items: Vec::new(),
+        shared,
+    };
+    thread::Builder::new()
+        .name("livequery-io".to_owned())
+        .spawn(move || driver.run())
+        .map(|_| commands)
+        .map_err(failed)
+}
+
+struct Driver {
+    url: Url,
+    connect_timeout: Duration,
+    farewell_timeout: Duration,
+    poll: Poll,
+    receiver: Receiver<Command>,
+    /// For the resolver's answer.
+    commands: Commands,
+    session: Session<Arc<SubscriptionCore>>,
+    transport: Transport,
+    /// A connection that was closed, while the server may still say farewell. Dropped before another is made.
+    farewell: Option<(Box<WebSocket<Socket>>, Instant)>,
+    /// Numbers the attempts to connect, to tell a late answer of the resolver.
+    attempt: u64,
+    /// The socket may have more to read. mio reports that once, so it holds until a read would block.
+    readable: bool,
+    /// The `close` that is under way.
+    closing: Option<u64>,
+    shutdown: bool,
+    /// The state that was made known last, and what the last attempt failed of.
+    state: ClientState,
+    last_error: Option<Error>,
+    /// What this turn of the loop has for the dispatch thread.
+    items: Vec<Item>,
+    shared: Arc<Shared>,
+}
+
+enum Transport {
+    Down,
+    Resolving,
+    Dialling(Dial),
+    Upgrading(Upgrade),
+    Up(Box<WebSocket<Socket>>),
+}
+
+impl Driver {
+    fn run(mut self) {
+        let mut events = Events::with_capacity(8);
+        loop {
+            let more_commands = self.take_commands();
+            self.advance_connection();
+            self.read_messages();
+            self.session.tick(now());
+            self.carry_out();
+            self.send();
+            self.say_farewell();
+            self.finish_close();
+            self.shared.queue.push(&mut self.items);
+            if self.shutdown && self.farewell.is_none() {
+                break;
+            }
+            if more_commands || self.readable {
+                continue;
+            }
+            let timeout = self
+                .deadline()
+                .map(|at| at.saturating_duration_since(Instant::now()));
+            if let Err(error) = self.poll.poll(&mut events, timeout) {
+                if error.kind() != std::io::ErrorKind::Interrupted {
+                    // Nothing known leads here. The loop goes on with its deadlines, and not faster than this.
+                    log::error!("waiting for the socket failed: {error}");
+                    thread::sleep(Duration::from_millis(100));
+                }
+            }
+            self.readable = events.iter().any(|event| event.token() == SOCKET);
+        }
+        self.shared.queue.end();
+    }
+
+    /// Takes the commands that are there, up to a limit, so that the socket gets its turn. `true` if there are more.
+    fn take_commands(&mut self) -> bool {
+        for _ in 0..COMMANDS_PER_TURN {
+            match self.receiver.try_recv() {
+                Ok(command) => self.take_command(command),
+                // Never disconnected: the driver holds a sender itself.
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    fn take_command(&mut self, command: Command) {
+        let now = now();
+        match command {
+            Command::Open => self.session.open(now),
+            Command::Close { below, number } => {
+                self.session.close(below, now);
+                self.closing = Some(number);
+            }
+            // One that was ended before it came here never was.
+            Command::Subscribe(subscription, spec) => {
+                if !self.shared.is_ended(&subscription) {
+                    self.session.subscribe(subscription.id, subscription, spec, now);
+                }
+            }
+            Command::Update(subscription, spec) => {
+                if !self.shared.is_ended(&subscription) {
+                    self.session.update(subscription.id, subscription, spec, now);
+                }
+            }
+            Command::Unsubscribe(id) => self.session.unsubscribe(id, now),
+            Command::Resolved { attempt, addresses } => self.resolved(attempt, addresses),
+            Command::Shutdown => {
+                self.session.close(u64::MAX, now);
+                self.shutdown = true;
+            }
+        }
+        self.carry_out();
+    }
+
+    /// Does what the session wants done.
+    fn carry_out(&mut self) {
+        while let Some(output) = self.session.next_output() {
+            match output {
+                Output::Connect => self.connect(),
+                Output::Disconnect => self.transport = Transport::Down,
+                Output::Farewell => self.begin_farewell(),
+                Output::Send(text) => {
+                    if let Transport::Up(socket) = &mut self.transport {
+                        if let Err(error) = socket.get_mut().queue_text(text) {
+                            self.lost(error);
+                        }
+                    }
+                }
+                Output::Ping => {
+                    if let Transport::Up(socket) = &mut self.transport {
+                        if let Err(error) = socket.write(Message::Ping(Default::default())) {
+                            self.lost(error);
+                        }
+                    }
+                }
+                Output::Event(subscription, event) => {
+                    self.shared.progressed(&subscription, &event);
+                    self.items.push(Item::Event(subscription, event));
+                }
+                Output::ClientEvent(event) => {
+                    match event.kind() {
+                        ClientEventKind::Open => self.last_error = None,
+                        ClientEventKind::Reconnecting => self.last_error = event.error().cloned(),
+                        ClientEventKind::Error if event.error().is_some_and(Error::is_fatal) => {
+                            self.last_error = event.error().cloned();
+                        }
+                        ClientEventKind::Error | ClientEventKind::Close => {}
+                    }
+                    self.items.push(Item::ClientEvent(event));
+                }
+            }
+        }
+        let state = self.session.state();
+        if state != self.state {
+            log::debug!("{:?} -> {state:?}", self.state);
+            self.state = state;
+            self.shared.set_state(state, self.last_error.clone());
+        }
+    }
+
+    fn connect(&mut self) {
+        self.farewell = None;
+        self.attempt += 1;
+        self.transport = Transport::Resolving;
+        match connect::resolve(&self.url, self.attempt, &self.commands) {
+            Ok(Some(addresses)) => self.resolved(self.attempt, Ok(addresses)),
+            Ok(None) => {}
+            Err(error) => self.session.lost(error, now()),
+        }
+    }
+
+    fn resolved(&mut self, attempt: u64, addresses: Result<Vec<SocketAddr>>) {
+        if attempt != self.attempt || !matches!(self.transport, Transport::Resolving) {
+            return;
+        }
+        match addresses {
+            Ok(addresses) => {
+                self.session.reached(Stage::Connect);
+                self.transport =
+                    Transport::Dialling(Dial::new(addresses, Instant::now(), self.connect_timeout));
+                self.advance_connection();
+            }
+            Err(error) => self.session.lost(error, now()),
+        }
+    }
+
+    /// Goes on with an attempt to connect.
+    fn advance_connection(&mut self) {
+        if let Transport::Dialling(_) = self.transport {
+            let Transport::Dialling(dial) = std::mem::replace(&mut self.transport, Transport::Down) else {
+                return;
+            };
+            match dial.advance(self.poll.registry(), SOCKET, Instant::now()) {
+                Dialled::NotYet(dial) => self.transport = Transport::Dialling(dial),
+                Dialled::Failed(error) => self.session.lost(error, now()),
+                Dialled::Connected(stream) => {
+                    self.session.reached(Stage::Upgrade);
+                    match connect::upgrade(&self.url, stream) {
+                        Ok(upgrade) => self.transport = Transport::Upgrading(upgrade),
+                        Err(error) => self.session.lost(error, now()),
+                    }
+                }
+            }
+        }
+        if let Transport::Upgrading(_) = self.transport {
+            let Transport::Upgrading(upgrade) = std::mem::replace(&mut self.transport, Transport::Down)
+            else {
+                return;
+            };
+            match connect::advance_upgrade(&self.url, upgrade) {
+                Upgraded::NotYet(upgrade) => {
+                    self.transport = Transport::Upgrading(upgrade);
+                    self.readable = false;
+                }
+                Upgraded::Failed(error) => self.session.lost(error, now()),
+                Upgraded::Done(socket) => {
+                    self.transport = Transport::Up(socket);
+                    // The first frame may have come with the answer to the upgrade.
+                    self.readable = true;
+                    self.session.transport_up();
+                }
+            }
+        }
+        self.carry_out();
+    }
+
+    /// Reads what has come, up to a limit, so that commands get their turn.
+    fn read_messages(&mut self) {
+        if !self.readable || self.farewell.is_some() {
+            return;
+        }
+        let now = now();
+        for _ in 0..MESSAGES_PER_TURN {
+            let Transport::Up(socket) = &mut self.transport else {
+                self.readable = false;
+                return;
+            };
+            let message = socket.read();
+            if socket.get_mut().take_received() {
+                self.session.alive(now);
+            }
+            match message {
+                Ok(Message::Text(text)) => {
+                    let event = self.session.received(text.as_str(), now);
+                    // An event comes after what the session has to say of it, as `open`.
+                    self.carry_out();
+                    if let Some((subscription, frame)) = event_of(event, text.as_str()) {
+                        self.items
+                            .extend(self.shared.queue.object(&subscription, frame, text.len()));
+                    }
+                }
+                Ok(Message::Binary(bytes)) => self.session.received_binary(bytes.len()),
+                // Answered by the WebSocket layer; that something came is all that counts.
+                Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => {}
+                Ok(Message::Close(frame)) => {
+                    let reason = frame.map_or_else(String::new, |frame| format!(" ({frame})"));
+                    let text = format!("the server closed the link{reason}");
+                    self.session
+                        .lost(Error::new(ErrorKind::ConnectionLost, text), now);
+                }
+                Err(tungstenite::Error::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    self.readable = false;
+                    return;
+                }
+                Err(error) => self.lost(error),
+            }
+            self.carry_out();
+        }
+    }
+
+    fn lost(&mut self, error: tungstenite::Error) {
+        let error = match error {
+            tungstenite::Error::Capacity(error) => Error::with_source(
+                ErrorKind::Protocol,
+                "the server sent a message over the size limit, and the link was given up for it",
+                error,
+            ),
+            error => Error::with_source(
+                ErrorKind::ConnectionLost,
+                "the link to the server was lost",
+                error,
+            ),
+        };
+        self.session.lost(error, now());
+    }
+
+    /// Sends what the WebSocket layer (an answer to a ping) and the session have to send.
+    fn send(&mut self) {
+        if let Transport::Up(socket) = &mut self.transport {
+            let sent = socket
+                .flush()
+                .and_then(|()| socket.get_mut().send().map_err(Into::into));
+            if let Err(error) = sent {
+                self.lost(error);
+                self.carry_out();
+            }
+        }
+    }
+
+    fn begin_farewell(&mut self) {
+        if let Transport::Up(mut socket) = std::mem::replace(&mut self.transport, Transport::Down) {
+            let frame = CloseFrame {
+                code: CloseCode::Normal,
+                reason: "".into(),
+            };
+            if socket.close(Some(frame)).is_ok() {
+                self.farewell = Some((socket, Instant::now() + self.farewell_timeout));
+                self.readable = true;
+            }
+        }
+    }
+
+    /// Waits for the server's side of a close, to the deadline.
+    fn say_farewell(&mut self) {
+        let Some((socket, deadline)) = &mut self.farewell else {
+            return;
+        };
+        let mut over = socket.get_mut().send().is_err() || *deadline <= Instant::now();
+        for _ in 0..MESSAGES_PER_TURN {
+            if over {
+                break;
+            }
+            match socket.read() {
+                Ok(_) => {}
+                Err(tungstenite::Error::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    self.readable = false;
+                    return;
+                }
+                // The server has hung up, which is what a close comes to: nothing to complain of.
+                Err(_) => over = true,
+            }
+        }
+        if over {
+            self.readable = false;
+            self.farewell = None;
+        }
+    }
+
+    fn finish_close(&mut self) {
+        if self.farewell.is_none() {
+            self.items.extend(self.closing.take().map(Item::CloseDone));
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let dial = match &self.transport {
+            Transport::Dialling(dial) => dial.deadline(),
+            _ => None,
+        };
+        let farewell = self.farewell.as_ref().map(|(_, deadline)| *deadline);
+        [self.session.deadline(), dial, farewell]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+}
+
+/// Makes an event of a frame: its text is copied once, to exactly its size, so that an event that is kept keeps no
+/// read buffer alive.
+fn event_of(
+    event: Option<(Arc<SubscriptionCore>, EventFrame<'_>)>,
+    text: &str,
+) -> Option<(Arc<SubscriptionCore>, Event)> {
+    let (subscription, frame) = event?;
+    let shared: Arc<str> = Arc::from(text);
+    let range = |part: &str| {
+        let start = part.as_ptr() as usize - text.as_ptr() as usize;
+        start..start + part.len()
+    };
+    let object = |part: &str| Object::from_frame(Arc::clone(&shared), range(part));
+    let change = Change {
+        object: object(frame.object),
+        original: frame.original.map(object),
+        client_id: frame.client_id.map(range),
+        installation_id: frame.installation_id.map(range),
+        text: Arc::clone(&shared),
+    };
+    Some((subscription, Event::changed(frame.kind, change)))
+}
+
+fn now() -> Now {
+    Now {
+        mono: Instant::now(),
+        wall: SystemTime::now(),
+    }
+}
+
+const WAKER: Token = Token(0);
+const SOCKET: Token = Token(1);
+const COMMANDS_PER_TURN: usize = 1024;
+const MESSAGES_PER_TURN: usize = 64;

@@ -1,0 +1,257 @@
+//! The listeners of one subscription or client. Knows nothing of where events come from, and which thread calls.
+
+use std::any::Any;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::event::{ClientEvent, ClientEventKind, Event, EventKind};
+
+/// Names a listener, for `off`. Never used twice in a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ListenerId(u64);
+
+/// What an emitter can emit.
+pub(crate) trait Emit: 'static {
+    type Kind: Copy + PartialEq + fmt::Debug + Send + Sync;
+    fn kind(&self) -> Self::Kind;
+    /// The event that says «it works now»: a state, which a listener that comes later is told as well.
+    const OPEN: Self::Kind;
+    const CLOSE: Self::Kind;
+}
+
+impl Emit for Event {
+    type Kind = EventKind;
+    fn kind(&self) -> EventKind {
+        Self::kind(self)
+    }
+    const OPEN: EventKind = EventKind::Open;
+    const CLOSE: EventKind = EventKind::Close;
+}
+
+impl Emit for ClientEvent {
+    type Kind = ClientEventKind;
+    fn kind(&self) -> ClientEventKind {
+        Self::kind(self)
+    }
+    const OPEN: ClientEventKind = ClientEventKind::Open;
+    const CLOSE: ClientEventKind = ClientEventKind::Close;
+}
+
+/// How often a listener is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Times {
+    Once,
+    Always,
+}
+
+/// The listeners, in the order in which they were registered.
+///
+/// The lock is held to change and to copy the list, never while a listener runs, and never while one is dropped:
+/// what a closure owns may run code of the user, too.
+pub(crate) struct Emitter<E: Emit> {
+    inner: Mutex<Inner<E>>,
+}
+
+struct Inner<E: Emit> {
+    /// Copied when it is changed, so that an event is given to the list as it was, with no allocation per event.
+    listeners: Option<Arc<[Arc<Listener<E>>]>>,
+    /// The last `open` event, while it holds.
+    open: Option<E>,
+}
+
+struct Listener<E: Emit> {
+    id: ListenerId,
+    /// `None`: all.
+    kind: Option<E::Kind>,
+    times: Times,
+    /// Cleared by `off`, so that a listener is not called any more even if an event is being given out.
+    registered: AtomicBool,
+    callback: Mutex<Callback<E>>,
+}
+
+type Callback<E> = Box<dyn FnMut(&E) + Send>;
+
+/// A listener panicked; the text of the panic.
+#[derive(Debug)]
+pub(crate) struct Panicked(pub(crate) String);
+
+impl<E: Emit + Clone> Emitter<E> {
+    pub(crate) fn new() -> Self {
+        Self {
+            inner: Mutex::new(Inner {
+                listeners: None,
+                open: None,
+            }),
+        }
+    }
+
+    /// Registers a listener. If it is one for `open`, and that event has been given out and still holds, the listener
+    /// has missed it: then the caller has to see to it that [`emit_open_to`](Self::emit_open_to) is called.
+    pub(crate) fn on(
+        &self,
+        kind: Option<E::Kind>,
+        times: Times,
+        callback: impl FnMut(&E) + Send + 'static,
+    ) -> (ListenerId, MissedOpen) {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let id = ListenerId(NEXT.fetch_add(1, Ordering::Relaxed));
+        let listener = Arc::new(Listener {
+            id,
+            kind,
+            times,
+            registered: AtomicBool::new(true),
+            callback: Mutex::new(Box::new(callback)),
+        });
+        let mut inner = self.inner.lock();
+        let old = inner.listeners.take();
+        inner.listeners = Some(
+            old.iter()
+                .flat_map(|list| list.iter())
+                .cloned()
+                .chain([listener])
+                .collect(),
+        );
+        let missed = inner.open.is_some() && kind == Some(E::OPEN);
+        (id, if missed { MissedOpen::Yes } else { MissedOpen::No })
+    }
+
+    /// Removes a listener. `false` if it is not there.
+    pub(crate) fn off(&self, id: ListenerId) -> bool {
+        self.remove(|listener| listener.id == id)
+    }
+
+    /// Removes the listeners of a kind, or all.
+    pub(crate) fn remove_all(&self, kind: Option<E::Kind>) {
+        self.remove(|listener| kind.is_none() || listener.kind == kind);
+    }
+
+    /// How many listeners an event of this kind has.
+    pub(crate) fn count(&self, kind: E::Kind) -> usize {
+        self.snapshot()
+            .iter()
+            .flat_map(|list| list.iter())
+            .filter(|listener| listener.hears(kind))
+            .count()
+    }
+
+    /// Calls the listeners of the event, one after another. Returns those that panicked; the others were called all
+    /// the same, and all stay registered.
+    ///
+    /// `open` and `close` alternate: a `close` without an `open` before it is not given out.
+    pub(crate) fn emit(&self, event: &E) -> Vec<Panicked> {
+        let kind = event.kind();
+        let listeners = {
+            let mut inner = self.inner.lock();
+            if kind == E::OPEN {
+                inner.open = Some(event.clone());
+            } else if kind == E::CLOSE && inner.open.take().is_none() {
+                return Vec::new();
+            }
+            inner.listeners.clone()
+        };
+        let mut panicked = Vec::new();
+        for listener in listeners
+            .iter()
+            .flat_map(|list| list.iter())
+            .filter(|listener| listener.hears(kind))
+        {
+            self.call(listener, event, &mut panicked);
+        }
+        panicked
+    }
+
+    /// Calls one listener with the `open` that it was too late for, if that still holds.
+    pub(crate) fn emit_open_to(&self, id: ListenerId) -> Vec<Panicked> {
+        let (event, listeners) = {
+            let inner = self.inner.lock();
+            (inner.open.clone(), inner.listeners.clone())
+        };
+        let mut panicked = Vec::new();
+        if let Some(event) = event {
+            if let Some(listener) = listeners.iter().flat_map(|list| list.iter()).find(|l| l.id == id) {
+                self.call(listener, &event, &mut panicked);
+            }
+        }
+        panicked
+    }
+
+    fn call(&self, listener: &Listener<E>, event: &E, panicked: &mut Vec<Panicked>) {
+        let called = match listener.times {
+            Times::Always => listener.registered.load(Ordering::Acquire),
+            Times::Once => listener.registered.swap(false, Ordering::AcqRel),
+        };
+        if !called {
+            return;
+        }
+        // Nobody else takes this lock while the listener runs: events are given out by one thread at a time.
+        let result = {
+            let mut callback = listener.callback.lock();
+            catch_unwind(AssertUnwindSafe(|| callback(event)))
+        };
+        if listener.times == Times::Once {
+            self.off(listener.id);
+        }
+        if let Err(payload) = result {
+            panicked.push(Panicked(panic_text(payload.as_ref())));
+        }
+    }
+
+    fn remove(&self, gone: impl Fn(&Listener<E>) -> bool) -> bool {
+        // The old list outlives the lock: it may hold the last reference to a closure.
+        let (_old, found) = {
+            let mut inner = self.inner.lock();
+            let Some(old) = inner.listeners.take() else {
+                return false;
+            };
+            let (out, kept): (Vec<_>, Vec<_>) = old.iter().cloned().partition(|listener| gone(listener));
+            for listener in &out {
+                listener.registered.store(false, Ordering::Release);
+            }
+            inner.listeners = if kept.is_empty() { None } else { Some(kept.into()) };
+            (old, !out.is_empty())
+        };
+        found
+    }
+
+    fn snapshot(&self) -> Option<Arc<[Arc<Listener<E>>]>> {
+        self.inner.lock().listeners.clone()
+    }
+}
+
+impl<E: Emit> Listener<E> {
+    fn hears(&self, kind: E::Kind) -> bool {
+        self.kind.is_none_or(|wanted| wanted == kind) && self.registered.load(Ordering::Acquire)
+    }
+}
+
+impl<E: Emit> fmt::Debug for Emitter<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = self.inner.lock();
+        f.debug_struct("Emitter")
+            .field(
+                "listeners",
+                &inner.listeners.as_ref().map_or(0, |list| list.len()),
+            )
+            .field("open", &inner.open.is_some())
+            .finish()
+    }
+}
+
+/// Whether a new listener came too late for an `open` that still holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MissedOpen {
+    Yes,
+    No,
+}
+
+fn panic_text(payload: &(dyn Any + Send)) -> String {
+    payload
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| payload.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a value that is no text".to_owned())
+}

@@ -1,0 +1,449 @@
+//! What listeners are called with: the events of a subscription and of a client. Knows no threads and no sockets.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::ops::Range;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::{Date, Error, ErrorKind, Object, Result};
+
+/// An event of a subscription: what a listener gets.
+///
+/// It answers as its object does, so that `event.get("score")` works without a detour. Clones are cheap: they share
+/// the text that came from the server, which is decoded where and when it is looked at.
+#[derive(Clone, Debug)]
+pub struct Event {
+    kind: EventKind,
+    body: Body,
+}
+
+#[derive(Clone, Debug)]
+enum Body {
+    Open(Option<Gap>),
+    Object(Arc<Change>),
+    Close(Option<Error>),
+    Error(Error),
+}
+
+impl Event {
+    /// Which event it is.
+    #[must_use]
+    pub fn kind(&self) -> EventKind {
+        self.kind
+    }
+
+    /// The object as it is now; for `delete`, and for `leave` after the right to read it was lost, as it was last.
+    /// Of the events `create`, `update`, `enter`, `leave` and `delete`.
+    #[must_use]
+    pub fn object(&self) -> Option<&Object> {
+        self.change().map(|change| &change.object)
+    }
+
+    /// The object as it was before. Of the events `update`, `enter` and `leave`, from Parse Server 3.1.3 on; `enter`
+    /// has none where the object came into view because of its ACL.
+    #[must_use]
+    pub fn original(&self) -> Option<&Object> {
+        self.change().and_then(|change| change.original.as_ref())
+    }
+
+    /// The fields in which [`object`](Self::object) and [`original`](Self::original) differ, those that were unset
+    /// among them. Without `updatedAt`, which changes each time. Empty if there is no original.
+    #[must_use]
+    pub fn changed_keys(&self) -> Vec<&str> {
+        match (self.object(), self.original()) {
+            (Some(object), Some(original)) => object.changed_keys(original),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The value of a field of the object. `None` if there is no such field, or no object.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.object()?.get(key)
+    }
+
+    /// The object's id.
+    #[must_use]
+    pub fn id(&self) -> Option<&str> {
+        self.object()?.id()
+    }
+
+    /// The object's class.
+    #[must_use]
+    pub fn class_name(&self) -> Option<&str> {
+        self.object()?.class_name()
+    }
+
+    /// When the object was created.
+    #[must_use]
+    pub fn created_at(&self) -> Option<Date> {
+        self.object()?.created_at()
+    }
+
+    /// When the object was last changed. The server may send two quick changes of one object in the wrong order;
+    /// this date tells.
+    #[must_use]
+    pub fn updated_at(&self) -> Option<Date> {
+        self.object()?.updated_at()
+    }
+
+    /// Decodes the object as a type of your own.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Decode`] if the object does not fit the type, with the path of the field; or if the event has
+    /// no object.
+    pub fn decode<T: DeserializeOwned>(&self) -> Result<T> {
+        match self.object() {
+            Some(object) => object.decode(),
+            None => Err(Error::new(
+                ErrorKind::Decode,
+                format!("the event `{}` carries no object", self.kind),
+            )),
+        }
+    }
+
+    /// The id that the server gave to this connection.
+    #[must_use]
+    pub fn client_id(&self) -> Option<&str> {
+        let change = self.change()?;
+        change.member(change.client_id.as_ref()?)
+    }
+
+    /// The installation id that the connection was made with, echoed by the server.
+    #[must_use]
+    pub fn installation_id(&self) -> Option<&str> {
+        let change = self.change()?;
+        change.member(change.installation_id.as_ref()?)
+    }
+
+    /// The error, of an `error` event; of a `close` event, what the link was lost of, if it was.
+    #[must_use]
+    pub fn error(&self) -> Option<&Error> {
+        match &self.body {
+            Body::Error(error) => Some(error),
+            Body::Close(error) => error.as_ref(),
+            Body::Open(_) | Body::Object(_) => None,
+        }
+    }
+
+    /// Of an `open` event: the time in which events may have been missed. `None` for the first `open`.
+    #[must_use]
+    pub fn gap(&self) -> Option<&Gap> {
+        match &self.body {
+            Body::Open(gap) => gap.as_ref(),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn opened(gap: Option<Gap>) -> Self {
+        Self {
+            kind: EventKind::Open,
+            body: Body::Open(gap),
+        }
+    }
+
+    pub(crate) fn closed(error: Option<Error>) -> Self {
+        Self {
+            kind: EventKind::Close,
+            body: Body::Close(error),
+        }
+    }
+
+    pub(crate) fn failed(error: Error) -> Self {
+        Self {
+            kind: EventKind::Error,
+            body: Body::Error(error),
+        }
+    }
+
+    pub(crate) fn changed(kind: EventKind, change: Change) -> Self {
+        Self {
+            kind,
+            body: Body::Object(Arc::new(change)),
+        }
+    }
+
+    fn change(&self) -> Option<&Change> {
+        match &self.body {
+            Body::Object(change) => Some(change),
+            _ => None,
+        }
+    }
+}
+
+/// The frame of an event that carries an object: the text, and where in it the members lie.
+#[derive(Debug)]
+pub(crate) struct Change {
+    pub(crate) text: Arc<str>,
+    pub(crate) object: Object,
+    pub(crate) original: Option<Object>,
+    pub(crate) client_id: Option<Range<usize>>,
+    pub(crate) installation_id: Option<Range<usize>>,
+}
+
+impl Change {
+    /// A member that is a string or, as Parse Server before 2.6.2 sends `clientId`, a number.
+    fn member(&self, range: &Range<usize>) -> Option<&str> {
+        self.text.get(range.clone()).map(|json| json.trim_matches('"'))
+    }
+}
+
+/// The events of a subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum EventKind {
+    /// The server acknowledged the subscription: events come from now on. Fires again after each reconnect.
+    Open,
+    /// An object that matches the query was created.
+    Create,
+    /// An object that matched the query was changed and matches it still.
+    Update,
+    /// An object that did not match the query was changed and matches it now.
+    Enter,
+    /// An object that matched the query was changed and does not match it any more.
+    Leave,
+    /// An object that matched the query was deleted.
+    Delete,
+    /// No events come any more: the link was lost (it reconnects by itself), or the subscription or the client was
+    /// closed.
+    Close,
+    /// Something went wrong; [`Error::is_fatal`] tells whether the subscription has ended.
+    Error,
+}
+
+impl EventKind {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Open,
+        Self::Create,
+        Self::Update,
+        Self::Enter,
+        Self::Leave,
+        Self::Delete,
+        Self::Close,
+        Self::Error,
+    ];
+
+    /// The name, as in the JS SDK: `"open"`, `"create"`, and so on.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Enter => "enter",
+            Self::Leave => "leave",
+            Self::Delete => "delete",
+            Self::Close => "close",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// The events of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum ClientEventKind {
+    /// The server accepted the connection. Fires again after each reconnect.
+    Open,
+    /// The connection was lost or closed.
+    Close,
+    /// Something went wrong that belongs to no single subscription.
+    Error,
+    /// A connection could not be made or was lost: there will be another try.
+    Reconnecting,
+}
+
+impl ClientEventKind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Open, Self::Close, Self::Error, Self::Reconnecting];
+
+    /// The name: `"open"`, `"close"`, `"error"` or `"reconnecting"`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Close => "close",
+            Self::Error => "error",
+            Self::Reconnecting => "reconnecting",
+        }
+    }
+}
+
+macro_rules! kind_from_name {
+    ($kind:ident) => {
+        impl fmt::Display for $kind {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+
+        impl FromStr for $kind {
+            type Err = UnknownEvent;
+
+            fn from_str(name: &str) -> Result<Self, UnknownEvent> {
+                Self::ALL
+                    .into_iter()
+                    .find(|kind| kind.as_str() == name)
+                    .ok_or_else(|| UnknownEvent {
+                        name: name.to_owned(),
+                        known: Self::ALL.map(Self::as_str).join(", "),
+                    })
+            }
+        }
+
+        impl TryFrom<&str> for $kind {
+            type Error = UnknownEvent;
+
+            fn try_from(name: &str) -> Result<Self, UnknownEvent> {
+                name.parse()
+            }
+        }
+    };
+}
+
+kind_from_name!(EventKind);
+kind_from_name!(ClientEventKind);
+
+/// There is no event of this name. The text lists those that there are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownEvent {
+    name: String,
+    known: String,
+}
+
+impl fmt::Display for UnknownEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "there is no event `{}`; there are: {}", self.name, self.known)
+    }
+}
+
+impl std::error::Error for UnknownEvent {}
+
+impl From<Infallible> for UnknownEvent {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
+
+/// A stretch of time in which events may have been missed: the protocol has no replay.
+///
+/// Fetch again what must not be missed, after the `open` that carries the gap. `updatedAt` finds what was created or
+/// changed in it; what was deleted, or no longer matches, shows only in comparison with the whole list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    from: SystemTime,
+    to: SystemTime,
+    reason: GapReason,
+}
+
+impl Gap {
+    /// The last proof that the link was alive: when something last came through it.
+    #[must_use]
+    pub fn from(&self) -> SystemTime {
+        self.from
+    }
+
+    /// When the server acknowledged the subscription again.
+    #[must_use]
+    pub fn to(&self) -> SystemTime {
+        self.to
+    }
+
+    /// Why events may have been missed.
+    #[must_use]
+    pub fn reason(&self) -> GapReason {
+        self.reason
+    }
+
+    /// How long it was. Zero if the system's clock was set back in it.
+    #[must_use]
+    pub fn duration(&self) -> Duration {
+        self.to.duration_since(self.from).unwrap_or_default()
+    }
+
+    pub(crate) fn new(from: SystemTime, to: SystemTime, reason: GapReason) -> Self {
+        Self { from, to, reason }
+    }
+}
+
+/// Why there is a [`Gap`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum GapReason {
+    /// The link was lost and made again.
+    ConnectionLost,
+    /// The query of the subscription was changed; the server drops the events between the old query and the new.
+    QueryUpdated,
+}
+
+/// An event of a client.
+#[derive(Clone, Debug)]
+pub struct ClientEvent {
+    kind: ClientEventKind,
+    error: Option<Error>,
+    retry: Option<(u32, Duration)>,
+}
+
+impl ClientEvent {
+    /// Which event it is.
+    #[must_use]
+    pub fn kind(&self) -> ClientEventKind {
+        self.kind
+    }
+
+    /// The error, of `error`; of `close` and `reconnecting`, what the link was lost of.
+    #[must_use]
+    pub fn error(&self) -> Option<&Error> {
+        self.error.as_ref()
+    }
+
+    /// Of `reconnecting`: which try will be the next, counted from 1 since the link was last stable.
+    #[must_use]
+    pub fn attempt(&self) -> Option<u32> {
+        self.retry.map(|(attempt, _)| attempt)
+    }
+
+    /// Of `reconnecting`: how long the client waits before that try.
+    #[must_use]
+    pub fn delay(&self) -> Option<Duration> {
+        self.retry.map(|(_, delay)| delay)
+    }
+
+    pub(crate) fn opened() -> Self {
+        Self {
+            kind: ClientEventKind::Open,
+            error: None,
+            retry: None,
+        }
+    }
+
+    pub(crate) fn closed(error: Option<Error>) -> Self {
+        Self {
+            kind: ClientEventKind::Close,
+            error,
+            retry: None,
+        }
+    }
+
+    pub(crate) fn failed(error: Error) -> Self {
+        Self {
+            kind: ClientEventKind::Error,
+            error: Some(error),
+            retry: None,
+        }
+    }
+
+    pub(crate) fn reconnecting(error: Error, attempt: u32, delay: Duration) -> Self {
+        Self {
+            kind: ClientEventKind::Reconnecting,
+            error: Some(error),
+            retry: Some((attempt, delay)),
+        }
+    }
+}

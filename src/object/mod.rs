@@ -1,0 +1,376 @@
+//! One Parse object as it came from the server: kept as text, indexed and decoded when first asked. Knows nothing of
+//! events, subscriptions or threads.
+
+mod decode;
+mod index;
+
+use std::fmt;
+use std::ops::Range;
+use std::str::FromStr;
+use std::sync::{Arc, OnceLock};
+
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use self::decode::{Failure, decode};
+use self::index::{Index, Member};
+use crate::error::{Error, ErrorKind, Result};
+use crate::types::{Acl, Date};
+
+/// A Parse object, decoded as far as it is looked at.
+///
+/// It holds the JSON that came. Asking for a field decodes that field alone, once; [`get_as`](Self::get_as) and
+/// [`decode`](Self::decode) go straight from the text to a type. So a field that cannot be decoded (a date that is
+/// none, say) is an error of that access only. Clones are cheap and share what was decoded.
+///
+/// ```
+/// use parse_livequery::{GeoPoint, Object};
+///
+/// #[derive(serde::Deserialize)]
+/// #[serde(rename_all = "camelCase")]
+/// struct Score {
+///     player_name: String,
+///     score: f64,
+/// }
+///
+/// let object: Object = r#"{
+///     "className": "GameScore", "objectId": "xWMyZ4YEGZ", "createdAt": "2024-01-02T03:04:05.678Z",
+///     "playerName": "Sean", "score": 1337,
+///     "location": {"__type": "GeoPoint", "latitude": 40.5, "longitude": -74}
+/// }"#.parse()?;
+///
+/// assert_eq!(object.id(), Some("xWMyZ4YEGZ"));
+/// assert_eq!(object.get("score").and_then(|score| score.as_i64()), Some(1337));
+/// assert_eq!(object.get_as::<GeoPoint>("location")?, GeoPoint::new(40.5, -74.0)?);
+/// assert_eq!(object.get_as::<Option<String>>("cheats")?, None);
+///
+/// let score: Score = object.decode()?;
+/// assert_eq!((score.player_name.as_str(), score.score), ("Sean", 1337.0));
+/// # Ok::<(), parse_livequery::Error>(())
+/// ```
+///
+/// Of a key that occurs twice the last value counts, and half of a surrogate pair in a string is read as U+FFFD: the
+/// first is what JavaScript does, the second what it would show.
+///
+/// An object inside another one, which is there if a server hook fetched what a pointer points to, is an `Object` too:
+/// `object.get_as::<Object>("owner")`.
+#[derive(Clone)]
+pub struct Object(Arc<Inner>);
+
+struct Inner {
+    text: Arc<str>,
+    range: Range<usize>,
+    index: OnceLock<Index>,
+}
+
+impl Object {
+    /// The object in this range of a frame, which is valid JSON. Decodes nothing.
+    ///
+    /// If it is something else than an object, such as `null`, the result has no members.
+    pub(crate) fn from_frame(text: Arc<str>, range: Range<usize>) -> Self {
+        Self(Arc::new(Inner {
+            text,
+            range,
+            index: OnceLock::new(),
+        }))
+    }
+
+    /// An object with these members, for tests.
+    ///
+    /// Text can be parsed: `r#"{"score":1}"#.parse::<Object>()`.
+    ///
+    /// # Errors
+    ///
+    /// Of kind [`ErrorKind::Decode`] if the value is no JSON object.
+    pub fn from_json(value: Value) -> Result<Self> {
+        if !value.is_object() {
+            return Err(Error::new(
+                ErrorKind::Decode,
+                "a Parse object must be a JSON object",
+            ));
+        }
+        Ok(Self::from_text(value.to_string()))
+    }
+
+    /// The value of a field, or `None` if there is none. A field that is `null` has the value [`Value::Null`].
+    ///
+    /// A value that cannot be decoded (a number beyond `f64` such as `1e999`, more than 127 levels of nesting) is as
+    /// good as absent, with a warning in the log; [`get_as`](Self::get_as) returns why.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.value_of(key, self.member(key)?)
+    }
+
+    /// The value of a field as any type that implements serde's `Deserialize`, such as [`GeoPoint`](crate::GeoPoint).
+    ///
+    /// A field that is absent is read like one that is `null`, so that an `Option` is `None` for both.
+    ///
+    /// # Errors
+    ///
+    /// Of kind [`ErrorKind::Decode`] if the value does not fit the type or if the field is missing. The text names the
+    /// class, the field and what was found.
+    pub fn get_as<T: DeserializeOwned>(&self, key: &str) -> Result<T> {
+        match self.member(key) {
+            Some(member) => {
+                decode(member.value(self.as_str())).map_err(|failure| self.error(Some(key), failure))
+            }
+            None => serde_json::from_str("null").map_err(|_| {
+                Error::new(
+                    ErrorKind::Decode,
+                    format!("{} has no field `{key}`", self.label()),
+                )
+            }),
+        }
+    }
+
+    /// The text of a field, or `None` if it is absent or no text.
+    #[must_use]
+    pub fn get_str(&self, key: &str) -> Option<&str> {
+        self.get(key)?.as_str()
+    }
+
+    /// The value of a field, or `None` if it is absent or no integer in the range of `i64`.
+    #[must_use]
+    pub fn get_i64(&self, key: &str) -> Option<i64> {
+        self.get(key)?.as_i64()
+    }
+
+    /// The value of a field, or `None` if it is absent or no number.
+    #[must_use]
+    pub fn get_f64(&self, key: &str) -> Option<f64> {
+        self.get(key)?.as_f64()
+    }
+
+    /// The value of a field, or `None` if it is absent or neither `true` nor `false`.
+    #[must_use]
+    pub fn get_bool(&self, key: &str) -> Option<bool> {
+        self.get(key)?.as_bool()
+    }
+
+    /// The whole object as any type that implements serde's `Deserialize`.
+    ///
+    /// The names are Parse's, in camel case: `#[serde(rename_all = "camelCase")]` translates them.
+    ///
+    /// # Errors
+    ///
+    /// Of kind [`ErrorKind::Decode`] if the object does not fit the type. The text names the class, the path of the
+    /// field and what was found.
+    pub fn decode<T: DeserializeOwned>(&self) -> Result<T> {
+        decode(self.as_str()).map_err(|failure| self.error(None, failure))
+    }
+
+    /// The id of the object, which every object from the server has.
+    #[must_use]
+    pub fn id(&self) -> Option<&str> {
+        self.get_str("objectId")
+    }
+
+    /// The class of the object, which every object from the server has.
+    #[must_use]
+    pub fn class_name(&self) -> Option<&str> {
+        self.get_str("className")
+    }
+
+    /// When the object was created.
+    #[must_use]
+    pub fn created_at(&self) -> Option<Date> {
+        self.get_as("createdAt").ok()
+    }
+
+    /// When the object was last saved.
+    #[must_use]
+    pub fn updated_at(&self) -> Option<Date> {
+        self.get_as("updatedAt").ok()
+    }
+
+    /// Who may read and write the object, or `None` if it has no ACL: then everyone may.
+    #[must_use]
+    pub fn acl(&self) -> Option<Acl> {
+        self.get_as("ACL").ok()
+    }
+
+    /// The names of all fields, in the order in which they came.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.index().iter(self.as_str()).map(|(key, _)| key)
+    }
+
+    /// All fields with their values, in the order in which they came, without those that cannot be decoded.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.index()
+            .iter(self.as_str())
+            .filter_map(|(key, member)| Some((key, self.value_of(key, member)?)))
+    }
+
+    /// How many fields there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.index().len(self.as_str())
+    }
+
+    /// Whether there are no fields at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The JSON text, as it came.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.0.text.get(self.0.range.clone()).unwrap_or("null")
+    }
+
+    /// The whole object as a JSON value, without the fields that cannot be decoded.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        match decode(self.as_str()) {
+            Ok(value) => value,
+            Err(_) => self
+                .iter()
+                .map(|(key, value)| (key.to_owned(), value.clone()))
+                .collect(),
+        }
+    }
+
+    /// The names of the fields that differ from `original`: changed, added, or removed.
+    ///
+    /// `updatedAt`, which differs always, is left out, and so are fields that the query did not select: they are in
+    /// neither object.
+    #[must_use]
+    pub fn changed_keys<'a>(&'a self, original: &'a Self) -> Vec<&'a str> {
+        let differs = |&(key, member): &(&str, &Member)| {
+            key != "updatedAt"
+                && original.member(key).is_none_or(|other| {
+                    member.value(self.as_str()) != other.value(original.as_str())
+                        && self.value_of(key, member) != original.value_of(key, other)
+                })
+        };
+        self.index()
+            .iter(self.as_str())
+            .filter(differs)
+            .map(|(key, _)| key)
+            .chain(self.removed_keys(original))
+            .collect()
+    }
+
+    /// The names of the fields that `original` has and this object has not: those that were unset.
+    #[must_use]
+    pub fn removed_keys<'a>(&self, original: &'a Self) -> Vec<&'a str> {
+        original
+            .keys()
+            .filter(|key| *key != "updatedAt" && self.member(key).is_none())
+            .collect()
+    }
+
+    fn from_text(text: String) -> Self {
+        let range = 0..text.len();
+        Self::from_frame(text.into(), range)
+    }
+
+    fn index(&self) -> &Index {
+        self.0.index.get_or_init(|| Index::new(self.as_str()))
+    }
+
+    fn member(&self, key: &str) -> Option<&Member> {
+        self.index().find(self.as_str(), key)
+    }
+
+    fn value_of<'a>(&'a self, key: &str, member: &'a Member) -> Option<&'a Value> {
+        member.decoded(self.as_str(), |reason| {
+            log::warn!("the field `{key}` cannot be decoded and is taken as absent: {reason}");
+        })
+    }
+
+    fn error(&self, key: Option<&str>, failure: Failure) -> Error {
+        let Failure { path, reason } = failure;
+        let path = match key {
+            Some(key) => format!("{key}{path}"),
+            None => path.trim_start_matches('.').to_owned(),
+        };
+        let message = if path.is_empty() {
+            format!("{}: {reason}", self.label())
+        } else {
+            format!("field `{path}` of {}: {reason}", self.label())
+        };
+        Error::new(ErrorKind::Decode, message)
+    }
+
+    fn label(&self) -> String {
+        match (self.class_name(), self.id()) {
+            (Some(class_name), Some(id)) => format!("{class_name} {id}"),
+            (Some(class_name), None) => class_name.to_owned(),
+            (None, Some(id)) => format!("the object {id}"),
+            (None, None) => "the object".to_owned(),
+        }
+    }
+}
+
+/// With the class, the id and the JSON as it came.
+impl fmt::Debug for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Object({}, {})", self.label(), self.as_str())
+    }
+}
+
+/// As JSON values are compared: the order of the fields does not matter.
+impl PartialEq for Object {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.as_str() == other.as_str() || self.to_json() == other.to_json()
+    }
+}
+
+/// Reads JSON text; for tests.
+impl FromStr for Object {
+    type Err = Error;
+
+    fn from_str(json: &str) -> Result<Self> {
+        let raw: &RawValue = serde_json::from_str(json)
+            .map_err(|source| Error::with_source(ErrorKind::Decode, "a Parse object must be JSON", source))?;
+        if !raw.get().starts_with('{') {
+            return Err(Error::new(
+                ErrorKind::Decode,
+                "a Parse object must be a JSON object",
+            ));
+        }
+        Ok(Self::from_text(raw.get().to_owned()))
+    }
+}
+
+/// Without the fields that cannot be decoded.
+impl Serialize for Object {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter())
+    }
+}
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+
+        impl<'de> Visitor<'de> for Members {
+            type Value = Object;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a Parse object")
+            }
+
+            // Not by serde_json's `RawValue`, which cannot be read inside `#[serde(flatten)]` and untagged enums.
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
+                let mut text = String::from("{");
+                while let Some((key, value)) = map.next_entry::<String, Value>()? {
+                    if text.len() > 1 {
+                        text.push(',');
+                    }
+                    text.push_str(&Value::from(key).to_string());
+                    text.push(':');
+                    text.push_str(&value.to_string());
+                }
+                text.push('}');
+                Ok(Object::from_text(text))
+            }
+        }
+
+        deserializer.deserialize_map(Members)
+    }
+}

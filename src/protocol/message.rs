@@ -1,0 +1,314 @@
+//! Frames to and from JSON text: the one place that knows how they are spelled.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::event::EventKind;
+use crate::query::EncodedQuery;
+use crate::secret::Secret;
+use crate::{Error, ErrorKind, Result};
+
+/// What a client shows of itself in `connect`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Credentials {
+    pub(crate) application_id: String,
+    pub(crate) javascript_key: Option<Secret>,
+    pub(crate) client_key: Option<Secret>,
+    pub(crate) windows_key: Option<Secret>,
+    pub(crate) rest_api_key: Option<Secret>,
+    pub(crate) master_key: Option<Secret>,
+    pub(crate) session_token: Option<Secret>,
+    pub(crate) installation_id: Option<String>,
+}
+
+/// What a subscription asks for.
+#[derive(Debug)]
+pub(crate) struct Spec {
+    pub(crate) query: EncodedQuery,
+    /// Sent with the subscription. Class-level permissions and protected fields are judged by this one alone (Parse
+    /// Server 9.10, ParseLiveQueryServer.js), so the client's own is sent where a subscription has none.
+    pub(crate) session_token: Option<Secret>,
+}
+
+/// How the server wants selected fields to be named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    /// `keys` and `watch`: Parse Server 6.1 and later.
+    Keys,
+    /// `fields`, and no `watch`: before.
+    Fields,
+}
+
+/// The operations on a subscription that name a query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Operation {
+    Subscribe,
+    Update,
+}
+
+// The server's schema (Parse Server 9.10, RequestSchema.js) refuses `null` for a member and members that it does not
+// know, so what is absent is left out.
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Connect<'a> {
+    op: &'static str,
+    application_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    javascript_key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    windows_key: Option<&'a str>,
+    #[serde(rename = "restAPIKey", skip_serializing_if = "Option::is_none")]
+    rest_api_key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    master_key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session_token: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    installation_id: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Subscribe<'a> {
+    op: Operation,
+    request_id: u64,
+    query: Query<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session_token: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Query<'a> {
+    class_name: &'a str,
+    r#where: &'a RawValue,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keys: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fields: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    watch: Option<&'a RawValue>,
+}
+
+/// Whether the installation id is part of `connect`. Parse Server before 3.10 refuses it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum InstallationId {
+    Sent,
+    LeftOut,
+}
+
+pub(crate) fn connect(credentials: &Credentials, installation_id: InstallationId) -> Result<String> {
+    to_text(&Connect {
+        op: "connect",
+        application_id: &credentials.application_id,
+        javascript_key: reveal(credentials.javascript_key.as_ref()),
+        client_key: reveal(credentials.client_key.as_ref()),
+        windows_key: reveal(credentials.windows_key.as_ref()),
+        rest_api_key: reveal(credentials.rest_api_key.as_ref()),
+        master_key: reveal(credentials.master_key.as_ref()),
+        session_token: reveal(credentials.session_token.as_ref()),
+        installation_id: match installation_id {
+            InstallationId::Sent => credentials.installation_id.as_deref(),
+            InstallationId::LeftOut => None,
+        },
+    })
+}
+
+pub(crate) fn subscribe(
+    operation: Operation,
+    request_id: u64,
+    spec: &Spec,
+    credentials: &Credentials,
+    dialect: Dialect,
+) -> Result<String> {
+    let query = &spec.query;
+    let keys = query.keys.as_deref().map(raw).transpose()?;
+    let (keys, fields, watch) = match dialect {
+        Dialect::Keys => (keys, None, query.watch.as_deref().map(raw).transpose()?),
+        Dialect::Fields => (None, keys, None),
+    };
+    let session_token = spec.session_token.as_ref().or(credentials.session_token.as_ref());
+    to_text(&Subscribe {
+        op: operation,
+        request_id,
+        query: Query {
+            class_name: &query.class_name,
+            r#where: raw(&query.where_json)?,
+            keys,
+            fields,
+            watch,
+        },
+        session_token: reveal(session_token),
+    })
+}
+
+pub(crate) fn unsubscribe(request_id: u64) -> String {
+    format!(r#"{{"op":"unsubscribe","requestId":{request_id}}}"#)
+}
+
+fn reveal(secret: Option<&Secret>) -> Option<&str> {
+    secret.map(Secret::reveal)
+}
+
+fn raw(json: &str) -> Result<&RawValue> {
+    serde_json::from_str(json).map_err(not_encoded)
+}
+
+fn to_text(frame: &impl Serialize) -> Result<String> {
+    serde_json::to_string(frame).map_err(not_encoded)
+}
+
+fn not_encoded(error: serde_json::Error) -> Error {
+    Error::with_source(
+        ErrorKind::InvalidQuery,
+        "the query cannot be written as JSON",
+        error,
+    )
+}
+
+/// A message of the server. What a message carries is borrowed from its text.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Message<'a> {
+    Connected,
+    Subscribed {
+        request_id: u64,
+    },
+    Unsubscribed {
+        request_id: u64,
+    },
+    Event {
+        request_id: u64,
+        frame: EventFrame<'a>,
+    },
+    Error(ServerError),
+    /// An operation that this client does not know, or one without the member that it needs.
+    Unknown(Cow<'a, str>),
+}
+
+/// The members of an event, as text. They are JSON, and are not decoded before somebody looks.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct EventFrame<'a> {
+    pub(crate) kind: EventKind,
+    pub(crate) object: &'a str,
+    pub(crate) original: Option<&'a str>,
+    pub(crate) client_id: Option<&'a str>,
+    pub(crate) installation_id: Option<&'a str>,
+}
+
+/// An error message of the server. Parse Server before 4.3 sends no `requestId`.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ServerError {
+    pub(crate) code: i64,
+    pub(crate) text: String,
+    pub(crate) reconnect: bool,
+    pub(crate) request_id: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Incoming<'a> {
+    #[serde(borrow)]
+    op: Cow<'a, str>,
+    #[serde(borrow)]
+    request_id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    object: Option<&'a RawValue>,
+    #[serde(borrow)]
+    original: Option<&'a RawValue>,
+    #[serde(borrow)]
+    client_id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    installation_id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    error: Option<&'a RawValue>,
+    #[serde(borrow)]
+    code: Option<&'a RawValue>,
+    #[serde(borrow)]
+    reconnect: Option<&'a RawValue>,
+}
+
+/// Reads a message of the server.
+///
+/// # Errors
+/// [`ErrorKind::Protocol`] if the text is no JSON object with an `op`.
+pub(crate) fn parse(text: &str) -> Result<Message<'_>> {
+    let incoming: Incoming<'_> = serde_json::from_str(text).map_err(|error| {
+        Error::with_source(
+            ErrorKind::Protocol,
+            format!("the server sent no LiveQuery message: `{}`", excerpt(text)),
+            error,
+        )
+    })?;
+    let request_id = incoming.request_id.and_then(|raw| number(raw.get()));
+    let event = match incoming.op.as_ref() {
+        "connected" => return Ok(Message::Connected),
+        "error" => {
+            return Ok(Message::Error(ServerError {
+                code: incoming.code.and_then(|raw| number(raw.get())).unwrap_or(-1),
+                text: incoming.error.map(text_of).unwrap_or_default(),
+                // The JS SDK too takes an absent `reconnect` for `true`.
+                reconnect: incoming.reconnect.is_none_or(|raw| raw.get() != "false"),
+                request_id,
+            }));
+        }
+        "subscribed" => {
+            return Ok(with_id(incoming.op, request_id, |request_id| {
+                Message::Subscribed { request_id }
+            }));
+        }
+        "unsubscribed" => {
+            return Ok(with_id(incoming.op, request_id, |request_id| {
+                Message::Unsubscribed { request_id }
+            }));
+        }
+        "create" => EventKind::Create,
+        "update" => EventKind::Update,
+        "enter" => EventKind::Enter,
+        "leave" => EventKind::Leave,
+        "delete" => EventKind::Delete,
+        _ => return Ok(Message::Unknown(incoming.op)),
+    };
+    let (Some(request_id), Some(object)) = (request_id, incoming.object) else {
+        return Ok(Message::Unknown(incoming.op));
+    };
+    Ok(Message::Event {
+        request_id,
+        frame: EventFrame {
+            kind: event,
+            object: object.get(),
+            original: incoming.original.map(RawValue::get),
+            client_id: incoming.client_id.map(RawValue::get),
+            installation_id: incoming.installation_id.map(RawValue::get),
+        },
+    })
+}
+
+fn with_id<'a>(op: Cow<'a, str>, id: Option<u64>, message: impl Fn(u64) -> Message<'a>) -> Message<'a> {
+    id.map_or(Message::Unknown(op), message)
+}
+
+/// A number; one in quotes will do as well.
+fn number<T: std::str::FromStr>(json: &str) -> Option<T> {
+    json.trim_matches('"').parse().ok()
+}
+
+/// The text of a string, and the JSON of anything else: a hook may throw whatever it likes.
+fn text_of(raw: &RawValue) -> String {
+    serde_json::from_str(raw.get()).unwrap_or_else(|_| raw.get().to_owned())
+}
+
+/// The beginning of a text, for an error message.
+pub(crate) fn excerpt(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(EXCERPT) {
+        Some((end, _)) => Cow::Owned(format!("{}…", text.get(..end).unwrap_or_default())),
+        None => Cow::Borrowed(text),
+    }
+}
+
+const EXCERPT: usize = 80;

@@ -1,0 +1,19 @@
+//! The LiveQuery protocol with no input or output of its own: frames to and from text, and the state machine.
+//!
+//! Nothing in here knows sockets, threads or clocks. Inputs come with the time at which they came.
+
+pub(crate) mod backoff;
+pub(crate) mod message;
+pub(crate) mod session;
+
+use std::time::{Instant, SystemTime};
+
+/// One moment on both clocks: deadlines are kept on the monotonic one, users are told the time of day.
+///
+/// The monotonic clock may stand still while the machine sleeps and the time of day does not: that is how sleep is
+/// noticed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Now {
+    pub(crate) mono: Instant,
+    pub(crate) wall: SystemTime,
+}

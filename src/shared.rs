@@ -1,0 +1,275 @@
+//! What the handles of a client, its I/O thread and its dispatch thread have in common.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::dispatch::{Queue, Usage};
+use crate::emitter::Emitter;
+use crate::event::{ClientEvent, Event, EventKind};
+use crate::{ClientState, Error, ErrorKind, Result, SubscriptionState};
+
+/// One client.
+pub(crate) struct Shared {
+    pub(crate) emitter: Emitter<ClientEvent>,
+    pub(crate) queue: Queue,
+    /// The next request id. Never set back, so that an old handle can never mean a new subscription.
+    next_id: AtomicU64,
+    /// Subscriptions with a smaller id were ended by `close`.
+    closed_below: AtomicU64,
+    status: Mutex<Status>,
+    changed: Condvar,
+}
+
+struct Status {
+    state: ClientState,
+    /// What the last attempt to connect failed of, until one succeeds.
+    error: Option<Error>,
+    /// How often `close` was called, and how many of these calls are carried out, listeners included.
+    closes: (u64, u64),
+}
+
+impl Shared {
+    pub(crate) fn new(queue: Queue) -> Self {
+        Self {
+            emitter: Emitter::new(),
+            queue,
+            next_id: AtomicU64::new(1),
+            closed_below: AtomicU64::new(0),
+            status: Mutex::new(Status {
+                state: ClientState::Initialized,
+                error: None,
+                closes: (0, 0),
+            }),
+            changed: Condvar::new(),
+        }
+    }
+
+    pub(crate) fn next_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn state(&self) -> ClientState {
+        self.status.lock().state
+    }
+
+    pub(crate) fn set_state(&self, state: ClientState, error: Option<Error>) {
+        let mut status = self.status.lock();
+        status.state = state;
+        status.error = error;
+        self.changed.notify_all();
+    }
+
+    /// Ends all subscriptions that there are, and returns the first id that stays.
+    pub(crate) fn end_all(&self) -> u64 {
+        let below = self.next_id.load(Ordering::Relaxed);
+        self.closed_below.fetch_max(below, Ordering::AcqRel);
+        self.changed_somewhere();
+        below
+    }
+
+    /// Whether the subscription was ended, by itself or with all others.
+    pub(crate) fn is_ended(&self, subscription: &SubscriptionCore) -> bool {
+        subscription.ended.load(Ordering::Acquire)
+            || subscription.id < self.closed_below.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn end(&self, subscription: &SubscriptionCore) {
+        subscription.ended.store(true, Ordering::Release);
+        self.changed_somewhere();
+    }
+
+    pub(crate) fn subscription_state(&self, subscription: &SubscriptionCore) -> SubscriptionState {
+        if self.is_ended(subscription) {
+            return SubscriptionState::Closed;
+        }
+        subscription.progress.lock().state
+    }
+
+    /// The session reported an event of a subscription: its state follows from it.
+    pub(crate) fn progressed(&self, subscription: &SubscriptionCore, event: &Event) {
+        let (state, error) = match event.kind() {
+            EventKind::Open => (SubscriptionState::Open, None),
+            EventKind::Close => (SubscriptionState::Pending, None),
+            EventKind::Error => match event.error().filter(|error| error.is_fatal()) {
+                Some(error) => (SubscriptionState::Failed, Some(error.clone())),
+                None => return,
+            },
+            _ => return,
+        };
+        {
+            let mut progress = subscription.progress.lock();
+            // A subscription that was refused is closed by that, and still refused.
+            if event.kind() != EventKind::Close || progress.state != SubscriptionState::Failed {
+                *progress = Progress { state, error };
+            }
+        }
+        self.changed_somewhere();
+    }
+
+    /// Another query was asked for: what the last one failed of is over.
+    pub(crate) fn asked_again(&self, subscription: &SubscriptionCore) {
+        let mut progress = subscription.progress.lock();
+        if progress.state == SubscriptionState::Failed {
+            *progress = Progress {
+                state: SubscriptionState::Pending,
+                error: None,
+            };
+        }
+    }
+
+    pub(crate) fn wait_open(&self, subscription: &SubscriptionCore, deadline: Instant) -> Result<()> {
+        self.wait_until(deadline, |status| {
+            if self.is_ended(subscription) {
+                return Some(Err(Error::new(ErrorKind::Closed, "the subscription was ended")));
+            }
+            let progress = subscription.progress.lock();
+            match (progress.state, &progress.error) {
+                (SubscriptionState::Open, _) => Some(Ok(())),
+                (SubscriptionState::Failed, Some(error)) => Some(Err(error.clone())),
+                _ => status.refusal().map(Err),
+            }
+        })
+        .unwrap_or_else(|last| Err(not_open_in_time("subscription", last)))
+    }
+
+    pub(crate) fn wait_connected(&self, deadline: Instant) -> Result<()> {
+        self.wait_until(deadline, |status| match status.state {
+            ClientState::Connected => Some(Ok(())),
+            ClientState::Closed => Some(Err(Error::new(ErrorKind::Closed, "the client was closed"))),
+            _ => status.refusal().map(Err),
+        })
+        .unwrap_or_else(|last| Err(not_open_in_time("client", last)))
+    }
+
+    /// Announces a `close`; returns its number.
+    pub(crate) fn announce_close(&self) -> u64 {
+        let mut status = self.status.lock();
+        status.state = ClientState::Closed;
+        status.closes.0 += 1;
+        self.changed.notify_all();
+        status.closes.0
+    }
+
+    /// A `close` was carried out, and its listeners were called.
+    pub(crate) fn close_done(&self, number: u64) {
+        let mut status = self.status.lock();
+        status.closes.1 = status.closes.1.max(number);
+        self.changed.notify_all();
+    }
+
+    /// Waits for a `close` to be carried out. `false` if it was not by the deadline.
+    pub(crate) fn wait_close_done(&self, number: u64, deadline: Instant) -> bool {
+        self.wait_until(deadline, |status| (status.closes.1 >= number).then_some(()))
+            .is_ok()
+    }
+
+    /// Waits until the client is closed or refused for good.
+    pub(crate) fn wait_closed(&self) -> Result<()> {
+        let mut status = self.status.lock();
+        loop {
+            match status.state {
+                ClientState::Closed if status.closes.1 >= status.closes.0 => return Ok(()),
+                _ => {
+                    if let Some(error) = status.refusal() {
+                        return Err(error);
+                    }
+                }
+            }
+            self.changed.wait(&mut status);
+        }
+    }
+
+    /// Waits for an answer, and gives up with the last error of the connection at the deadline.
+    fn wait_until<R>(
+        &self,
+        deadline: Instant,
+        mut answer: impl FnMut(&Status) -> Option<R>,
+    ) -> Result<R, Option<Error>> {
+        let mut status = self.status.lock();
+        loop {
+            if let Some(answer) = answer(&status) {
+                return Ok(answer);
+            }
+            if self.changed.wait_until(&mut status, deadline).timed_out() {
+                return answer(&status).ok_or_else(|| status.error.clone());
+            }
+        }
+    }
+
+    /// Wakes those who wait. Under the lock, so that nobody looks before the change and sleeps after the call.
+    fn changed_somewhere(&self) {
+        let _status = self.status.lock();
+        self.changed.notify_all();
+    }
+}
+
+impl Status {
+    fn refusal(&self) -> Option<Error> {
+        self.error
+            .clone()
+            .filter(|_| self.state == ClientState::Disconnected)
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("state", &self.state())
+            .field("emitter", &self.emitter)
+            .finish()
+    }
+}
+
+/// One subscription.
+pub(crate) struct SubscriptionCore {
+    pub(crate) id: u64,
+    pub(crate) class_name: Box<str>,
+    pub(crate) emitter: Emitter<Event>,
+    /// What of it waits in the queue.
+    pub(crate) usage: Usage,
+    ended: AtomicBool,
+    progress: Mutex<Progress>,
+}
+
+struct Progress {
+    state: SubscriptionState,
+    error: Option<Error>,
+}
+
+impl SubscriptionCore {
+    pub(crate) fn new(id: u64, class_name: &str, emitter: Emitter<Event>) -> Self {
+        Self {
+            id,
+            class_name: class_name.into(),
+            emitter,
+            usage: Usage::default(),
+            ended: AtomicBool::new(false),
+            progress: Mutex::new(Progress {
+                state: SubscriptionState::Pending,
+                error: None,
+            }),
+        }
+    }
+}
+
+impl fmt::Debug for SubscriptionCore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SubscriptionCore")
+            .field("id", &self.id)
+            .field("class_name", &self.class_name)
+            .field("state", &self.progress.lock().state)
+            .field("emitter", &self.emitter)
+            .finish()
+    }
+}
+
+fn not_open_in_time(what: &str, last: Option<Error>) -> Error {
+    let text = format!("the {what} is not open yet, and goes on trying");
+    match last {
+        Some(error) => Error::with_source(ErrorKind::Timeout, text, error),
+        None => Error::new(ErrorKind::Timeout, text),
+    }
+}

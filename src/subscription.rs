@@ -1,0 +1,441 @@
+//! A subscription: the handle, and the builder that has listeners in place before the first frame is sent.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::client::{Client, deadline, known};
+use crate::dispatch::{Item, refuse_in_listener};
+use crate::driver::Command;
+use crate::emitter::{Emitter, MissedOpen, Times};
+use crate::event::UnknownEvent;
+use crate::protocol::message::Spec;
+use crate::secret::Secret;
+use crate::shared::SubscriptionCore;
+use crate::{Error, ErrorKind, Event, EventKind, Gap, ListenerId, Object, Query, Result, SubscriptionState};
+
+/// A query that the server watches for you.
+///
+/// **Keep it**: when the last clone is dropped the subscription ends, so `let _ = client.subscribe(..)` ends it at
+/// once. [`detach`](Self::detach) lets go of it without that. It keeps its [`Client`] alive.
+///
+/// Listeners run on the thread `livequery-dispatch`, one after another, in the order in which events came. They may
+/// call everything, and hold up only each other: not the link. A listener that panics is reported to the client's
+/// listeners for `error` and stays registered.
+///
+/// `open` and `close` alternate. `open` says that events come from now on, `close` that none come any more: the link
+/// was lost, and comes back with another `open`, or the subscription has ended.
+#[derive(Clone)]
+#[must_use = "the subscription ends when it is dropped; keep it, or call `detach`"]
+pub struct Subscription(Arc<Handle>);
+
+struct Handle {
+    core: Arc<SubscriptionCore>,
+    client: Client,
+    session_token: Option<Secret>,
+    detached: AtomicBool,
+}
+
+impl Subscription {
+    /// Calls a listener for each event of a kind: `"open"`, `"create"`, `"update"`, `"enter"`, `"leave"`,
+    /// `"delete"`, `"close"`, `"error"` or an [`EventKind`].
+    ///
+    /// A subscription has any number of listeners; they are called in the order in which they were registered. A
+    /// listener for `open` on a subscription that is open already is called once for that. A listener that is
+    /// registered in a listener gets the events after the present one. Do not register listeners in `open`: it
+    /// fires again after each reconnect.
+    ///
+    /// # Panics
+    /// If there is no event of this name. For names from outside there is
+    /// [`str::parse::<EventKind>`](EventKind#impl-FromStr-for-EventKind).
+    #[track_caller]
+    pub fn on<K>(&self, kind: K, listener: impl FnMut(&Event) + Send + 'static) -> ListenerId
+    where
+        K: TryInto<EventKind, Error: Into<UnknownEvent>>,
+    {
+        self.listen(Some(known(kind)), Times::Always, listener)
+    }
+
+    /// Calls a listener for the next event of a kind, and not again.
+    ///
+    /// # Panics
+    /// If there is no event of this name.
+    #[track_caller]
+    pub fn once<K>(&self, kind: K, listener: impl FnMut(&Event) + Send + 'static) -> ListenerId
+    where
+        K: TryInto<EventKind, Error: Into<UnknownEvent>>,
+    {
+        self.listen(Some(known(kind)), Times::Once, listener)
+    }
+
+    /// Calls a listener for each `open`, with the gap since the `close` before it.
+    pub fn on_open(&self, mut listener: impl FnMut(Option<&Gap>) + Send + 'static) -> ListenerId {
+        self.listen(Some(EventKind::Open), Times::Always, move |event| {
+            listener(event.gap())
+        })
+    }
+
+    /// Calls a listener for each `create`.
+    pub fn on_create(&self, listener: impl FnMut(&Object) + Send + 'static) -> ListenerId {
+        self.listen(Some(EventKind::Create), Times::Always, with_object(listener))
+    }
+
+    /// Calls a listener for each `update`, with the object as it is and as it was.
+    pub fn on_update(&self, listener: impl FnMut(&Object, Option<&Object>) + Send + 'static) -> ListenerId {
+        self.listen(Some(EventKind::Update), Times::Always, with_original(listener))
+    }
+
+    /// Calls a listener for each `enter`, with the object as it is and as it was.
+    pub fn on_enter(&self, listener: impl FnMut(&Object, Option<&Object>) + Send + 'static) -> ListenerId {
+        self.listen(Some(EventKind::Enter), Times::Always, with_original(listener))
+    }
+
+    /// Calls a listener for each `leave`, with the object as it is and as it was.
+    pub fn on_leave(&self, listener: impl FnMut(&Object, Option<&Object>) + Send + 'static) -> ListenerId {
+        self.listen(Some(EventKind::Leave), Times::Always, with_original(listener))
+    }
+
+    /// Calls a listener for each `delete`.
+    pub fn on_delete(&self, listener: impl FnMut(&Object) + Send + 'static) -> ListenerId {
+        self.listen(Some(EventKind::Delete), Times::Always, with_object(listener))
+    }
+
+    /// Calls a listener for each `close`, with what the link was lost of, if it was.
+    pub fn on_close(&self, mut listener: impl FnMut(Option<&Error>) + Send + 'static) -> ListenerId {
+        self.listen(Some(EventKind::Close), Times::Always, move |event| {
+            listener(event.error())
+        })
+    }
+
+    /// Calls a listener for each `error`.
+    pub fn on_error(&self, listener: impl FnMut(&Error) + Send + 'static) -> ListenerId {
+        self.listen(Some(EventKind::Error), Times::Always, with_error(listener))
+    }
+
+    /// Calls a listener for each event of any kind. One that comes late is not told of an `open` before it.
+    pub fn on_any(&self, listener: impl FnMut(&Event) + Send + 'static) -> ListenerId {
+        self.listen(None, Times::Always, listener)
+    }
+
+    /// Removes a listener: it is not called any more. `false` if it is not one of this subscription.
+    pub fn off(&self, listener: ListenerId) -> bool {
+        self.0.core.emitter.off(listener)
+    }
+
+    /// Removes all listeners for events of a kind; those of [`on_any`](Self::on_any) stay.
+    ///
+    /// # Panics
+    /// If there is no event of this name.
+    #[track_caller]
+    pub fn remove_all_listeners<K>(&self, kind: K)
+    where
+        K: TryInto<EventKind, Error: Into<UnknownEvent>>,
+    {
+        self.0.core.emitter.remove_all(Some(known(kind)));
+    }
+
+    /// How many listeners an event of a kind has, those of [`on_any`](Self::on_any) among them.
+    ///
+    /// # Panics
+    /// If there is no event of this name.
+    #[must_use]
+    #[track_caller]
+    pub fn listener_count<K>(&self, kind: K) -> usize
+    where
+        K: TryInto<EventKind, Error: Into<UnknownEvent>>,
+    {
+        self.0.core.emitter.count(known(kind))
+    }
+
+    /// Ends the subscription, now and for good; a second call does nothing.
+    ///
+    /// Once this has returned no listener starts any more, but for one last `close` if the subscription was open. A
+    /// listener that is running on the dispatch thread meanwhile may finish. The server is told when it can be.
+    pub fn unsubscribe(&self) {
+        self.0.unsubscribe();
+    }
+
+    /// Replaces the query. Returns at once.
+    ///
+    /// The server ends the old query when it takes the new one, and events in between are lost: when the new one is in
+    /// force there is a `close` and an `open` with that gap. If the server refuses the new query there is an `error`,
+    /// and the old query is restored, with a `close` and an `open` as well.
+    ///
+    /// A subscription that failed is tried again with the new query.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidQuery`] for a query that LiveQuery cannot serve, and [`ErrorKind::Closed`] if the
+    /// subscription has ended. In both cases nothing has changed.
+    pub fn update(&self, query: &Query) -> Result<()> {
+        let core = &self.0.core;
+        let spec = Spec {
+            query: query.encode()?,
+            session_token: self.0.session_token.clone(),
+        };
+        let shared = self.0.client.shared();
+        if shared.is_ended(core) {
+            return Err(Error::new(
+                ErrorKind::Closed,
+                "the subscription has ended; subscribe anew",
+            ));
+        }
+        shared.asked_again(core);
+        self.0
+            .client
+            .send(Command::Update(Arc::clone(core), Arc::new(spec)));
+        Ok(())
+    }
+
+    /// Waits until the server has acknowledged the subscription. Returns at once if it has.
+    ///
+    /// # Errors
+    /// What the server refused the subscription or the connection for; [`ErrorKind::Timeout`] if it takes longer, with
+    /// what the last attempt to connect failed of; [`ErrorKind::Closed`] if the subscription has ended;
+    /// [`ErrorKind::CalledFromListener`] in a listener of this client. The subscription goes on after a time-out.
+    pub fn wait_open(&self, timeout: Duration) -> Result<()> {
+        let shared = self.0.client.shared();
+        refuse_in_listener(shared, "wait_open")?;
+        shared.wait_open(&self.0.core, deadline(timeout))
+    }
+
+    /// Where the subscription stands.
+    #[must_use]
+    pub fn state(&self) -> SubscriptionState {
+        self.0.client.shared().subscription_state(&self.0.core)
+    }
+
+    /// Lets go of the subscription without ending it: it lives as long as its client, until [`Client::close`].
+    pub fn detach(self) {
+        self.0.detached.store(true, Ordering::Relaxed);
+    }
+
+    /// The number that the subscription has on the wire (`requestId`). Unique in its client.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.0.core.id
+    }
+
+    /// The client that the subscription belongs to.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.0.client
+    }
+
+    fn listen(
+        &self,
+        kind: Option<EventKind>,
+        times: Times,
+        listener: impl FnMut(&Event) + Send + 'static,
+    ) -> ListenerId {
+        let (id, missed) = self.0.core.emitter.on(kind, times, listener);
+        if missed == MissedOpen::Yes {
+            let item = Item::MissedOpen(Arc::clone(&self.0.core), id);
+            self.0.client.shared().queue.push(&mut vec![item]);
+        }
+        id
+    }
+}
+
+impl fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscription")
+            .field("id", &self.0.core.id)
+            .field("class_name", &self.0.core.class_name)
+            .field("state", &self.state())
+            .finish()
+    }
+}
+
+impl Handle {
+    fn unsubscribe(&self) {
+        let shared = self.client.shared();
+        if !shared.is_ended(&self.core) {
+            shared.end(&self.core);
+            self.client.send(Command::Unsubscribe(self.core.id));
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if !self.detached.load(Ordering::Relaxed) {
+            self.unsubscribe();
+        }
+    }
+}
+
+/// Sets up a [`Subscription`]. Made by [`Client::subscription`].
+///
+/// Listeners that are registered here are in place before the first frame is sent, so they miss nothing.
+#[must_use = "nothing is subscribed until `subscribe` is called"]
+pub struct SubscriptionBuilder {
+    client: Client,
+    query: Query,
+    session_token: Option<Secret>,
+    emitter: Emitter<Event>,
+}
+
+impl SubscriptionBuilder {
+    pub(crate) fn new(client: Client, query: Query) -> Self {
+        Self {
+            client,
+            query,
+            session_token: None,
+            emitter: Emitter::new(),
+        }
+    }
+
+    /// As [`Subscription::on`].
+    ///
+    /// # Panics
+    /// If there is no event of this name.
+    #[track_caller]
+    pub fn on<K>(self, kind: K, listener: impl FnMut(&Event) + Send + 'static) -> Self
+    where
+        K: TryInto<EventKind, Error: Into<UnknownEvent>>,
+    {
+        self.listen(Some(known(kind)), Times::Always, listener)
+    }
+
+    /// As [`Subscription::once`].
+    ///
+    /// # Panics
+    /// If there is no event of this name.
+    #[track_caller]
+    pub fn once<K>(self, kind: K, listener: impl FnMut(&Event) + Send + 'static) -> Self
+    where
+        K: TryInto<EventKind, Error: Into<UnknownEvent>>,
+    {
+        self.listen(Some(known(kind)), Times::Once, listener)
+    }
+
+    /// As [`Subscription::on_open`].
+    pub fn on_open(self, mut listener: impl FnMut(Option<&Gap>) + Send + 'static) -> Self {
+        self.listen(Some(EventKind::Open), Times::Always, move |event| {
+            listener(event.gap())
+        })
+    }
+
+    /// As [`Subscription::on_create`].
+    pub fn on_create(self, listener: impl FnMut(&Object) + Send + 'static) -> Self {
+        self.listen(Some(EventKind::Create), Times::Always, with_object(listener))
+    }
+
+    /// As [`Subscription::on_update`].
+    pub fn on_update(self, listener: impl FnMut(&Object, Option<&Object>) + Send + 'static) -> Self {
+        self.listen(Some(EventKind::Update), Times::Always, with_original(listener))
+    }
+
+    /// As [`Subscription::on_enter`].
+    pub fn on_enter(self, listener: impl FnMut(&Object, Option<&Object>) + Send + 'static) -> Self {
+        self.listen(Some(EventKind::Enter), Times::Always, with_original(listener))
+    }
+
+    /// As [`Subscription::on_leave`].
+    pub fn on_leave(self, listener: impl FnMut(&Object, Option<&Object>) + Send + 'static) -> Self {
+        self.listen(Some(EventKind::Leave), Times::Always, with_original(listener))
+    }
+
+    /// As [`Subscription::on_delete`].
+    pub fn on_delete(self, listener: impl FnMut(&Object) + Send + 'static) -> Self {
+        self.listen(Some(EventKind::Delete), Times::Always, with_object(listener))
+    }
+
+    /// As [`Subscription::on_close`].
+    pub fn on_close(self, mut listener: impl FnMut(Option<&Error>) + Send + 'static) -> Self {
+        self.listen(Some(EventKind::Close), Times::Always, move |event| {
+            listener(event.error())
+        })
+    }
+
+    /// As [`Subscription::on_error`].
+    pub fn on_error(self, listener: impl FnMut(&Error) + Send + 'static) -> Self {
+        self.listen(Some(EventKind::Error), Times::Always, with_error(listener))
+    }
+
+    /// As [`Subscription::on_any`].
+    pub fn on_any(self, listener: impl FnMut(&Event) + Send + 'static) -> Self {
+        self.listen(None, Times::Always, listener)
+    }
+
+    /// The session token to read objects with, in place of the client's.
+    pub fn session_token(mut self, token: impl Into<String>) -> Self {
+        self.session_token = Some(Secret::from(token));
+        self
+    }
+
+    /// Subscribes, and connects if the client has not yet. Returns at once.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidQuery`] for a query that LiveQuery cannot serve.
+    pub fn subscribe(self) -> Result<Subscription> {
+        let Self {
+            client,
+            query,
+            session_token,
+            emitter,
+        } = self;
+        let spec = Spec {
+            query: query.encode()?,
+            session_token: session_token.clone(),
+        };
+        let id = client.shared().next_id();
+        let core = Arc::new(SubscriptionCore::new(id, &spec.query.class_name, emitter));
+        client.send(Command::Subscribe(Arc::clone(&core), Arc::new(spec)));
+        Ok(Subscription(Arc::new(Handle {
+            core,
+            client,
+            session_token,
+            detached: AtomicBool::new(false),
+        })))
+    }
+
+    fn listen(
+        self,
+        kind: Option<EventKind>,
+        times: Times,
+        listener: impl FnMut(&Event) + Send + 'static,
+    ) -> Self {
+        self.emitter.on(kind, times, listener);
+        self
+    }
+}
+
+impl fmt::Debug for SubscriptionBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SubscriptionBuilder")
+            .field("query", &self.query)
+            .field("session_token", &self.session_token)
+            .field("emitter", &self.emitter)
+            .finish_non_exhaustive()
+    }
+}
+
+// The events that these kinds stand for always carry what is unpacked here.
+
+fn with_object(mut listener: impl FnMut(&Object) + Send + 'static) -> impl FnMut(&Event) + Send + 'static {
+    move |event| {
+        if let Some(object) = event.object() {
+            listener(object);
+        }
+    }
+}
+
+fn with_original(
+    mut listener: impl FnMut(&Object, Option<&Object>) + Send + 'static,
+) -> impl FnMut(&Event) + Send + 'static {
+    move |event| {
+        if let Some(object) = event.object() {
+            listener(object, event.original());
+        }
+    }
+}
+
+fn with_error(mut listener: impl FnMut(&Error) + Send + 'static) -> impl FnMut(&Event) + Send + 'static {
+    move |event| {
+        if let Some(error) = event.error() {
+            listener(error);
+        }
+    }
+}

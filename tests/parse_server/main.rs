@@ -1,0 +1,5 @@
+//! What the library promises, tried on a real Parse Server 9.10 that the tests install and start themselves.
+
+mod harness;
+mod matcher;
+mod support;

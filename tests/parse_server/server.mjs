@@ -1,0 +1,143 @@
+// A real Parse Server with LiveQuery for the tests of this folder; it must not know what any test is about.
+//
+//   node server.mjs '{"port":0,"dataDir":null,"classNames":[".*"],"javascriptKey":null,"websocketTimeout":10000}'
+//
+// Prints one line of JSON, {"port":N}, on stdout once it serves; everything else goes to stderr.
+// Ends when its stdin ends, so that it does not outlive the test that started it.
+
+import http from 'node:http';
+
+import { PGlite } from '@electric-sql/pglite';
+import { PGLiteSocketServer } from '@electric-sql/pglite-socket';
+import express from 'express';
+
+// Parse Server writes log files from the moment it is loaded, and a static import would be loaded before this line.
+process.env.PARSE_SERVER_LOGS_FOLDER = 'null';
+const { ParseServer } = await import('parse-server');
+
+const APPLICATION_ID = 'test-app';
+const MASTER_KEY = 'test-master-key';
+const HOST = '127.0.0.1';
+
+const options = {
+  port: 0,
+  // A folder, or null for a database in memory.
+  dataDir: null,
+  // Regular expressions, each matched against the whole class name.
+  classNames: ['.*'],
+  // A client must present this key if it is set. REST needs the master key or no key at all.
+  javascriptKey: null,
+  // Milliseconds between the pings of the LiveQuery server.
+  websocketTimeout: 10_000,
+  // Milliseconds for which the LiveQuery server remembers whose a session token is.
+  cacheTimeout: 5_000,
+  ...JSON.parse(process.argv[2] ?? '{}'),
+};
+
+// Parse Server logs to stdout, which is for the one line that says the port.
+const print = process.stdout.write.bind(process.stdout);
+process.stdout.write = process.stderr.write.bind(process.stderr);
+
+process.stdin.on('end', () => process.exit(0));
+process.stdin.on('error', () => process.exit(0));
+process.stdin.resume();
+
+// The hooks that tests rely on, by the class that they subscribe to.
+function cloud(Parse) {
+  // A connection is refused by its installation id, or by the name of its user.
+  Parse.Cloud.beforeConnect(request => {
+    if (request.installationId === 'refused' || request.user?.getUsername().startsWith('refused')) {
+      throw new Parse.Error(Parse.Error.OPERATION_FORBIDDEN, 'this connection is refused');
+    }
+  });
+  Parse.Cloud.beforeSubscribe('Refused', () => {
+    throw new Parse.Error(Parse.Error.OPERATION_FORBIDDEN, 'subscriptions to Refused are refused');
+  });
+  // Refuses the queries that name the field `forbidden`, and lets the others pass.
+  Parse.Cloud.beforeSubscribe('Guarded', request => {
+    if (JSON.stringify(request.query.toJSON().where).includes('"forbidden"')) {
+      throw new Parse.Error(Parse.Error.INVALID_QUERY, 'forbidden may not be queried');
+    }
+  });
+  // Leaves the client time to send more before the subscription is acknowledged.
+  Parse.Cloud.beforeSubscribe('Slow', () => new Promise(resolve => setTimeout(resolve, 300)));
+  Parse.Cloud.afterLiveQueryEvent('Throws', request => {
+    if (request.object.get('fail')) {
+      throw new Parse.Error(Parse.Error.SCRIPT_FAILED, 'afterLiveQueryEvent failed');
+    }
+  });
+}
+
+const app = express();
+const server = http.createServer(app);
+const listen = port =>
+  new Promise((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(port, HOST, resolve);
+  });
+
+// The own URL of the server is a setting of Parse Server, so a free port has to be bound before; a port that clients
+// know already is bound last, since an upgrade before LiveQuery is there would be answered with HTTP 404.
+if (options.port === 0) {
+  await listen(0);
+}
+const port = options.port || server.address().port;
+
+const database = await PGlite.create(options.dataDir ?? 'memory://');
+const postgres = new PGLiteSocketServer({ db: database, host: HOST, port: 0, maxConnections: 20 });
+await postgres.start();
+
+const settings = {
+  appId: APPLICATION_ID,
+  masterKey: MASTER_KEY,
+  serverURL: `http://${HOST}:${port}/parse`,
+  databaseURI: `postgres://postgres:postgres@${postgres.getServerConn()}/postgres`,
+  liveQuery: { classNames: options.classNames },
+  cloud,
+  allowClientClassCreation: true,
+  logLevel: 'error',
+};
+const parseServer = new ParseServer(settings);
+await parseServer.start();
+
+const liveQuery = await ParseServer.createLiveQueryServer(
+  server,
+  {
+    appId: APPLICATION_ID,
+    masterKey: MASTER_KEY,
+    serverURL: settings.serverURL,
+    keyPairs: options.javascriptKey ? { javascriptKey: options.javascriptKey } : {},
+    websocketTimeout: options.websocketTimeout,
+    cacheTimeout: options.cacheTimeout,
+  },
+  settings
+);
+
+// How many WebSockets were asked for, by request target: a test that counts its connections uses a target of its own.
+const upgrades = {};
+server.on('upgrade', request => {
+  upgrades[request.url] = (upgrades[request.url] ?? 0) + 1;
+});
+
+app.get('/test/connections', (_, response) => {
+  response.json(upgrades);
+});
+app.get('/test/livequery', (_, response) => {
+  const subscriptions = [];
+  for (const bySameQuery of liveQuery.subscriptions.values()) {
+    for (const { className, query, clientRequestIds } of bySameQuery.values()) {
+      for (const [clientId, requestIds] of clientRequestIds) {
+        for (const requestId of requestIds) {
+          subscriptions.push({ className, where: query, clientId, requestId });
+        }
+      }
+    }
+  }
+  response.json(subscriptions);
+});
+app.use('/parse', parseServer.app);
+
+if (options.port !== 0) {
+  await listen(options.port);
+}
+print(`${JSON.stringify({ port })}\n`);
