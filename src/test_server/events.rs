@@ -10,6 +10,8 @@ use serde_json::{Map, Value};
 use tungstenite::Message;
 
 use super::hub::{State, Subscription, frame_start};
+use rand::distr::SampleString;
+
 use crate::query::matcher::{Matcher, Verdict};
 
 pub(super) type Fields = Map<String, Value>;
@@ -287,7 +289,7 @@ fn change(object: &mut Fields, name: String, value: Value) {
 
 /// Ten letters and digits, as Parse Server makes them.
 fn object_id() -> String {
-    std::iter::repeat_with(fastrand::alphanumeric).take(10).collect()
+    rand::distr::Alphanumeric.sample_string(&mut rand::rng(), 10)
 }
 
 fn now() -> String {

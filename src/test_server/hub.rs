@@ -531,7 +531,7 @@ fn invalid_query(condition: &Json) -> Option<String> {
 }
 
 fn uuid() -> String {
-    let bits = fastrand::u128(..);
+    let bits = rand::random::<u128>();
     // Version 4, variant 1.
     let bits = bits & !(0xF << 76) & !(0x3 << 62) | (0x4 << 76) | (0x2 << 62);
     let hex = format!("{bits:032x}");

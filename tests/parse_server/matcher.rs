@@ -5,8 +5,9 @@ use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use std::thread;
 
-use fastrand::Rng;
 use parse_livequery::test_server::verdict;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use serde_json::{Map, Value, json};
 
 use crate::support::{folder, install};
@@ -18,7 +19,7 @@ const PAIRS: usize = 60_000;
 fn the_matcher_answers_as_that_of_the_server() {
     install();
     let seed = std::env::var("MATCHER_SEED").map_or(1, |seed| seed.parse().unwrap());
-    let mut random = Random(Rng::with_seed(seed));
+    let mut random = Random(StdRng::seed_from_u64(seed));
     let pairs: Vec<(Form, String, String)> = (0..PAIRS).map(|_| random.pair()).collect();
     let theirs = ask_server(&pairs);
     assert_eq!(theirs.len(), pairs.len());
@@ -89,12 +90,12 @@ enum Form {
     Raw,
 }
 
-struct Random(Rng);
+struct Random(StdRng);
 
 impl Random {
     fn pair(&mut self) -> (Form, String, String) {
         let object = self.object();
-        if self.0.bool() {
+        if self.chance(50) {
             (Form::Exact, self.exact_where(2), object)
         } else {
             (Form::Raw, self.raw_where(2), object)
@@ -102,11 +103,11 @@ impl Random {
     }
 
     fn one_of<T: Clone>(&mut self, of: &[T]) -> T {
-        of[self.0.usize(..of.len())].clone()
+        of[self.0.random_range(0..of.len())].clone()
     }
 
     fn chance(&mut self, percent: u8) -> bool {
-        self.0.u8(..100) < percent
+        self.0.random_range(0..100_u8) < percent
     }
 
     fn object(&mut self) -> String {
@@ -117,7 +118,7 @@ impl Random {
             object.insert(name.into(), self.iso().into());
         }
         for name in FIELDS {
-            let value = match self.0.u8(..100) {
+            let value = match self.0.random_range(0..100_u8) {
                 0..15 => continue,
                 15..25 => Value::Null,
                 25..40 => self.value(),
@@ -134,7 +135,7 @@ impl Random {
         match name {
             "n" => self.number(),
             "s" => self.text(),
-            "b" => json!(self.0.bool()),
+            "b" => json!(self.chance(50)),
             "d" => self.date(),
             "p" => self.pointer(),
             "l" => self.point(),
@@ -148,7 +149,7 @@ impl Random {
     }
 
     fn value(&mut self) -> Value {
-        match self.0.u8(..12) {
+        match self.0.random_range(0..12_u8) {
             0 => Value::Null,
             1 => self.date(),
             2 => self.pointer(),
@@ -170,15 +171,15 @@ impl Random {
     }
 
     fn scalar(&mut self) -> Value {
-        match self.0.u8(..4) {
-            0 => json!(self.0.bool()),
+        match self.0.random_range(0..4_u8) {
+            0 => json!(self.chance(50)),
             1 => self.text(),
             _ => self.number(),
         }
     }
 
     fn list(&mut self, item: fn(&mut Self) -> Value) -> Value {
-        (0..self.0.usize(..4)).map(|_| item(self)).collect()
+        (0..self.0.random_range(0..4_usize)).map(|_| item(self)).collect()
     }
 
     fn number(&mut self) -> Value {
@@ -249,11 +250,13 @@ impl Random {
     }
 
     fn corner(&mut self) -> [i8; 2] {
-        [self.0.i8(-3..4), self.0.i8(-3..4)]
+        [self.0.random_range(-3..4_i8), self.0.random_range(-3..4_i8)]
     }
 
     fn polygon(&mut self) -> Value {
-        let mut corners: Vec<_> = (0..self.0.usize(3..7)).map(|_| self.corner()).collect();
+        let mut corners: Vec<_> = (0..self.0.random_range(3..7_usize))
+            .map(|_| self.corner())
+            .collect();
         corners.push(corners[0]);
         json!({ "__type": "Polygon", "coordinates": corners })
     }
@@ -268,7 +271,9 @@ impl Random {
 
     /// A `where` as the encoder writes it: several keys are split into an `$and` with one key each.
     fn exact_where(&mut self, depth: u8) -> String {
-        let keys: Vec<String> = (0..self.0.usize(..4)).map(|_| self.exact_clause(depth)).collect();
+        let keys: Vec<String> = (0..self.0.random_range(0..4_usize))
+            .map(|_| self.exact_clause(depth))
+            .collect();
         match keys.as_slice() {
             [] => "{}".to_owned(),
             [one] => one.clone(),
@@ -279,7 +284,7 @@ impl Random {
     fn exact_clause(&mut self, depth: u8) -> String {
         if depth > 0 && self.chance(20) {
             let name = self.one_of(&["$or", "$nor", "$and"]);
-            let queries: Vec<_> = (0..self.0.usize(1..4))
+            let queries: Vec<_> = (0..self.0.random_range(1..4_usize))
                 .map(|_| self.exact_where(depth - 1))
                 .collect();
             return format!(r#"{{"{name}":[{}]}}"#, queries.join(","));
@@ -290,7 +295,7 @@ impl Random {
         let is_date = operand["__type"] == "Date";
         let is_plain = operand.is_string() || operand.is_number() || operand.is_boolean();
         let guard = r#""$exists":true,"$nin":[null]"#;
-        match self.0.u8(..13) {
+        match self.0.random_range(0..13_u8) {
             0 if is_plain || is_date || operand["__type"] == "Pointer" || operand["__type"] == "Bytes" => {
                 format!(r#"{{"{name}":{operand}}}"#)
             }
@@ -299,7 +304,7 @@ impl Random {
                 let range = self.one_of(&["$lt", "$lte", "$gt", "$gte"]);
                 format!(r#"{{"{name}":{{{guard},"{range}":{operand}}}}}"#)
             }
-            3 => format!(r#"{{"{name}":{{"$exists":{}}}}}"#, self.0.bool()),
+            3 => format!(r#"{{"{name}":{{"$exists":{}}}}}"#, self.chance(50)),
             4 | 1 => {
                 let list = self.one_of(&["$in", "$nin"]);
                 format!(r#"{{"{name}":{{"{list}":{}}}}}"#, self.plain_list())
@@ -334,8 +339,8 @@ impl Random {
     }
 
     fn exact_geo_within(&mut self) -> String {
-        if self.0.bool() {
-            let corners: Vec<_> = (0..self.0.usize(3..6))
+        if self.chance(50) {
+            let corners: Vec<_> = (0..self.0.random_range(3..6_usize))
                 .map(|_| {
                     let [latitude, longitude] = self.corner();
                     json!({ "__type": "GeoPoint", "latitude": latitude, "longitude": longitude })
@@ -366,7 +371,7 @@ impl Random {
     fn quoted_pattern(&mut self) -> (Value, &'static str) {
         let text = self.text();
         let quoted = format!("\\Q{}\\E", text.as_str().unwrap().replace("\\E", "\\E\\\\E\\Q"));
-        let pattern = match self.0.u8(..3) {
+        let pattern = match self.0.random_range(0..3_u8) {
             0 => format!("^{quoted}"),
             1 => format!("{quoted}$"),
             _ => quoted,
@@ -383,7 +388,9 @@ impl Random {
     }
 
     fn raw_where(&mut self, depth: u8) -> String {
-        let members: Vec<_> = (0..self.0.usize(..3)).map(|_| self.raw_member(depth)).collect();
+        let members: Vec<_> = (0..self.0.random_range(0..3_usize))
+            .map(|_| self.raw_member(depth))
+            .collect();
         format!("{{{}}}", members.join(","))
     }
 
@@ -393,17 +400,17 @@ impl Random {
             if self.chance(5) {
                 return format!(r#""{name}":{}"#, self.value());
             }
-            let queries: Vec<_> = (0..self.0.usize(..3))
+            let queries: Vec<_> = (0..self.0.random_range(0..3_usize))
                 .map(|_| self.raw_where(depth - 1))
                 .collect();
             return format!(r#""{name}":[{}]"#, queries.join(","));
         }
         let name = self.one_of(&RAW_KEYS);
-        let constraint = match self.0.u8(..10) {
+        let constraint = match self.0.random_range(0..10_u8) {
             0 | 1 => self.value().to_string(),
             2 => self.typical(name.split('.').next().unwrap()).to_string(),
             _ => {
-                let conditions: Vec<_> = (0..self.0.usize(1..4))
+                let conditions: Vec<_> = (0..self.0.random_range(1..4_usize))
                     .map(|_| self.raw_condition(name))
                     .collect();
                 format!("{{{}}}", conditions.join(","))
@@ -443,11 +450,11 @@ impl Random {
             self.value()
         } else {
             match condition {
-                "$lt" | "$lte" | "$gt" | "$gte" | "$eq" | "$ne" if self.0.bool() => {
+                "$lt" | "$lte" | "$gt" | "$gte" | "$eq" | "$ne" if self.chance(50) => {
                     self.typical(name.split('.').next().unwrap())
                 }
                 "$in" | "$nin" | "$all" | "$containedBy" => self.list(Self::value),
-                "$exists" => json!(self.0.bool()),
+                "$exists" => json!(self.chance(50)),
                 "$regex" => self
                     .one_of(&[
                         "a",
@@ -468,7 +475,7 @@ impl Random {
                 "$maxDistance" => self.one_of(&[json!(0.02), json!(1), json!("1"), json!(0)]),
                 "$nearSphere" => self.point(),
                 "$within" => json!({ "$box": [self.point(), self.point()] }),
-                "$geoWithin" if self.0.bool() => {
+                "$geoWithin" if self.chance(50) => {
                     json!({ "$polygon": [self.point(), self.point(), self.point(), self.one_of(&[json!([1, 2]), json!({})])] })
                 }
                 "$geoWithin" => json!({ "$centerSphere": [self.corner(), self.one_of(&[0.1, 1.0])] }),

@@ -1,0 +1,662 @@
+//! From the REST form of a query to the form that the LiveQuery server's matcher evaluates as `find()` on MongoDB
+//! does. It knows the matcher's habits (Parse Server 9.10, LiveQuery/QueryTools.js) and nothing of messages.
+//!
+//! Each condition of the REST form becomes one or more [`Node`]s that are true for exactly the objects that `find()`
+//! returns, and that never throw: a condition that throws (on null, for most) is not delivered, whatever stands
+//! around it, and up to Parse Server 7.4 keeps the event from other subscribers too. So nodes can be combined and
+//! negated at will.
+
+use super::filter::{Entry, Filter, Operator, invalid};
+use super::json::Json;
+use super::node::Node;
+use super::refuse::{self, ALL_STARTING_WITH, Refusal};
+use super::regex;
+use crate::{Date, Result};
+
+/// The LiveQuery form of `where`, as JSON text.
+///
+/// With `permissive`, what would be refused is left as it is.
+pub(super) fn encode(filter: &Filter, permissive: bool) -> Result<String> {
+    match filter {
+        Filter::Raw(json) => Ok(json.to_string()),
+        Filter::Entries(_) => Ok(where_nodes(filter, permissive)?.to_where()),
+    }
+}
+
+fn where_nodes<'a>(filter: &'a Filter, permissive: bool) -> Result<Node<'a>> {
+    let Filter::Entries(entries) = filter else {
+        return Ok(Node::Raw(filter.to_json()));
+    };
+    let mut nodes = Vec::with_capacity(entries.len());
+    for (key, entry) in entries {
+        match entry {
+            Entry::Equal(value) => Field::new(key).all([("$eq", value)], permissive, &mut nodes)?,
+            Entry::Operators(operators) => Field::new(key).all(
+                operators.iter().map(|(name, value)| (name.as_ref(), value)),
+                permissive,
+                &mut nodes,
+            )?,
+            Entry::Logical(filters) => nodes.push(logical(key, filters, permissive)?),
+            Entry::Special(value) if permissive => nodes.push(Node::Equal(key.into(), value.clone())),
+            Entry::Special(_) => return Err(Refusal::of(key).error(key, "where")),
+        }
+    }
+    Ok(Node::All(nodes))
+}
+
+fn logical<'a>(operator: &str, filters: &'a [Filter], permissive: bool) -> Result<Node<'a>> {
+    // MongoDB refuses them, and the matcher takes an empty $or for never and the others for always.
+    if filters.is_empty() {
+        return Err(invalid(format!("{operator} combines no queries")));
+    }
+    let nodes = filters
+        .iter()
+        .map(|filter| where_nodes(filter, permissive))
+        .collect::<Result<_>>()?;
+    Ok(match operator {
+        "$or" => Node::Any(nodes),
+        "$nor" => Node::Nor(nodes),
+        _ => Node::All(nodes),
+    })
+}
+
+/// The conditions on one field, while they are translated one by one.
+struct Field<'a> {
+    key: &'a str,
+    /// `createdAt` and `updatedAt` are plain ISO strings in LiveQuery, and dates everywhere else.
+    audit: bool,
+    exists: Option<bool>,
+    /// A comparison takes a missing field and null for a match (`undefined >= 6` is false, and the matcher asks what
+    /// speaks against a match), and a regular expression reads them as text.
+    guarded: bool,
+    /// Whether there is a condition that an object without the field cannot meet.
+    positive: bool,
+    not_in: Vec<Json>,
+    merged: Vec<(&'static str, Json)>,
+    others: Vec<Node<'a>>,
+    verbatim: Vec<(Operator, Json)>,
+}
+
+impl<'a> Field<'a> {
+    fn new(key: &'a str) -> Self {
+        Self {
+            key,
+            audit: matches!(key, "createdAt" | "updatedAt"),
+            exists: None,
+            guarded: false,
+            positive: false,
+            not_in: Vec::new(),
+            merged: Vec::new(),
+            others: Vec::new(),
+            verbatim: Vec::new(),
+        }
+    }
+
+    fn all(
+        mut self,
+        operators: impl IntoIterator<Item = (&'a str, &'a Json)> + Clone,
+        permissive: bool,
+        nodes: &mut Vec<Node<'a>>,
+    ) -> Result<()> {
+        let find = |wanted: &str| {
+            operators
+                .clone()
+                .into_iter()
+                .find(|(name, _)| *name == wanted)
+                .map(|(_, value)| value)
+        };
+        for (operator, value) in operators.clone() {
+            let partner = match operator {
+                "$regex" => find("$options"),
+                "$nearSphere" => find("$maxDistance"),
+                "$options" if find("$regex").is_some() => continue,
+                "$maxDistance" if find("$nearSphere").is_some() => continue,
+                _ => None,
+            };
+            match self.operator(operator, value, partner) {
+                Err(_) if permissive => self.leave(operator, value, partner),
+                done => done?,
+            }
+        }
+        self.finish(nodes)
+    }
+
+    fn leave(&mut self, operator: &str, value: &Json, partner: Option<&Json>) {
+        self.verbatim
+            .push((Operator::Owned(operator.to_owned()), value.clone()));
+        if let Some(partner) = partner {
+            let name = if operator == "$regex" {
+                "$options"
+            } else {
+                "$maxDistance"
+            };
+            self.verbatim.push((Operator::Borrowed(name), partner.clone()));
+        }
+    }
+
+    fn operator(&mut self, operator: &'a str, value: &Json, partner: Option<&Json>) -> Result<()> {
+        match operator {
+            "$eq" => self.equal_to(value),
+            "$ne" => self.not_in(std::slice::from_ref(value)),
+            "$in" => self.contained_in(list(operator, self.key, value)?),
+            "$nin" => self.not_in(list(operator, self.key, value)?),
+            "$lt" => self.range("$lt", value),
+            "$lte" => self.range("$lte", value),
+            "$gt" => self.range("$gt", value),
+            "$gte" => self.range("$gte", value),
+            "$exists" => self.exists(value),
+            "$all" => self.contains_all(list(operator, self.key, value)?),
+            "$containedBy" => self.contained_by(list(operator, self.key, value)?),
+            "$regex" => self.matches(value, partner),
+            "$nearSphere" => self.near(value, partner),
+            "$within" => self.within_box(value),
+            "$geoWithin" => self.geo_within(value),
+            "$geoIntersects" => self.polygon_contains(value),
+            "$options" | "$maxDistance" => Err(invalid(format!(
+                "{operator} on {:?} has nothing to belong to",
+                self.key
+            ))),
+            _ => Err(Refusal::of(operator).error(operator, self.key)),
+        }
+    }
+
+    fn finish(mut self, nodes: &mut Vec<Node<'a>>) -> Result<()> {
+        if self.exists == Some(false) && self.positive {
+            return Err(invalid(format!(
+                "no object meets the conditions on {:?}: it must not exist, and another condition needs its value",
+                self.key
+            )));
+        }
+        let mut conditions: Vec<(Operator, Json)> = Vec::new();
+        if self.guarded {
+            self.exists = Some(true);
+            self.not_in.push(Json::Null);
+        }
+        if let Some(exists) = self.exists {
+            conditions.push(("$exists".into(), Json::Bool(exists)));
+        }
+        if !self.not_in.is_empty() {
+            conditions.push(("$nin".into(), Json::Array(self.not_in)));
+        }
+        conditions.extend(self.merged.into_iter().map(|(name, value)| (name.into(), value)));
+        if !conditions.is_empty() {
+            nodes.push(Node::Conditions(self.key.into(), conditions));
+        }
+        nodes.append(&mut self.others);
+        if !self.verbatim.is_empty() {
+            nodes.push(Node::Conditions(self.key.into(), self.verbatim));
+        }
+        Ok(())
+    }
+
+    fn equal_to(&mut self, value: &Json) -> Result<()> {
+        self.positive |= *value != Json::Null;
+        let node = self.equality(value)?;
+        self.others.push(node);
+        Ok(())
+    }
+
+    /// The node that is true if the field equals the value, or is an array that contains it.
+    fn equality(&self, value: &Json) -> Result<Node<'a>> {
+        let key = self.key;
+        if self.audit {
+            return Ok(Node::Equal(key.into(), self.scalar(value)?));
+        }
+        Ok(match value {
+            Json::Null => null(key),
+            Json::Bool(_) | Json::Number(_) | Json::String(_) => Node::Equal(key.into(), value.clone()),
+            Json::Array(_) => deep_equality(key.into(), value.clone()),
+            Json::Object(_) => match value.parse_type() {
+                // $in, since the comparison with a pointer throws on null.
+                Some("Pointer" | "Object") => {
+                    Node::condition(key, "$in", Json::Array(vec![self.scalar(value)?]))
+                }
+                // Equality reads arrays and dates, but throws on null.
+                Some("Date") => Node::All(vec![has_value(key), Node::Equal(key.into(), date(key, value)?)]),
+                Some("Bytes") => Node::All(vec![has_value(key), Node::Equal(key.into(), value.clone())]),
+                // These are decoded into classes of the JS SDK, which equal nothing.
+                Some("GeoPoint") => {
+                    let (latitude, longitude) = geo_point(key, value)?;
+                    Node::All(vec![
+                        Node::Equal(member(key, "latitude"), Json::number(latitude)),
+                        Node::Equal(member(key, "longitude"), Json::number(longitude)),
+                    ])
+                }
+                Some("File") => {
+                    let name = value.get("name").and_then(Json::as_str);
+                    let name = name.ok_or_else(|| self.malformed(value))?;
+                    Node::Equal(member(key, "name"), Json::string(name))
+                }
+                Some("Polygon") => {
+                    let ring = closed_ring(value).ok_or_else(|| self.malformed(value))?;
+                    deep_equality(member(key, "coordinates"), ring)
+                }
+                Some("Relation") => {
+                    return Err(refuse::error(
+                        "equal_to with a relation",
+                        key,
+                        "a relation has no value",
+                        "keep an array of pointers instead",
+                    ));
+                }
+                _ => deep_equality(key.into(), value.clone()),
+            },
+        })
+    }
+
+    fn contained_in(&mut self, values: &[Json]) -> Result<()> {
+        self.positive |= !values.contains(&Json::Null);
+        let (scalars, mut nodes) = self.split(values)?;
+        if nodes.is_empty() {
+            self.merged.push(("$in", Json::Array(scalars)));
+            return Ok(());
+        }
+        if !scalars.is_empty() {
+            nodes.insert(0, Node::condition(self.key, "$in", Json::Array(scalars)));
+        }
+        self.others.push(Node::Any(nodes));
+        Ok(())
+    }
+
+    fn not_in(&mut self, values: &[Json]) -> Result<()> {
+        let (scalars, nodes) = self.split(values)?;
+        for scalar in scalars {
+            if !self.not_in.contains(&scalar) {
+                self.not_in.push(scalar);
+            }
+        }
+        if !nodes.is_empty() {
+            self.others.push(Node::Nor(nodes));
+        }
+        Ok(())
+    }
+
+    /// The values that `$in` and `$nin` compare rightly, and the nodes for the others.
+    fn split(&self, values: &[Json]) -> Result<(Vec<Json>, Vec<Node<'a>>)> {
+        let mut scalars = Vec::new();
+        let mut nodes = Vec::new();
+        for value in values.iter().flat_map(|value| match value {
+            // Parse Server flattens one level (MongoTransform.js, transformConstraint).
+            Json::Array(items) => items.as_slice(),
+            _ => std::slice::from_ref(value),
+        }) {
+            match self.scalar(value) {
+                Ok(scalar) => scalars.push(scalar),
+                Err(error) if self.audit => return Err(error),
+                Err(_) => nodes.push(self.equality(value)?),
+            }
+        }
+        Ok((scalars, nodes))
+    }
+
+    /// The value in the form in which `$in` and `$nin` compare it rightly, if they do.
+    ///
+    /// They compare by identity, after which pointers are compared by class and id; and they throw if null is in
+    /// the list and a pointer in the object.
+    fn scalar(&self, value: &Json) -> Result<Json> {
+        if self.audit {
+            return audit_date(self.key, value);
+        }
+        match value {
+            Json::Bool(_) | Json::Number(_) | Json::String(_) => Ok(value.clone()),
+            Json::Object(_) if matches!(value.parse_type(), Some("Pointer" | "Object")) => {
+                match (value.get("className"), value.get("objectId")) {
+                    (Some(class_name @ Json::String(_)), Some(id @ Json::String(_))) => {
+                        Ok(Json::Object(vec![
+                            ("__type".to_owned(), Json::string("Pointer")),
+                            ("className".to_owned(), class_name.clone()),
+                            ("objectId".to_owned(), id.clone()),
+                        ]))
+                    }
+                    _ => Err(self.malformed(value)),
+                }
+            }
+            _ => Err(self.malformed(value)),
+        }
+    }
+
+    fn range(&mut self, operator: &'static str, value: &Json) -> Result<()> {
+        let operand = match value {
+            _ if self.audit => audit_date(self.key, value)?,
+            Json::Bool(_) | Json::Number(_) | Json::String(_) => value.clone(),
+            Json::Object(_) if value.parse_type() == Some("Date") => date(self.key, value)?,
+            _ => {
+                return Err(refuse::error(
+                    operator,
+                    self.key,
+                    &format!("{value} has no order"),
+                    "compare with a number, a string or a date (a float that is not finite is null in JSON)",
+                ));
+            }
+        };
+        self.guarded = true;
+        self.positive = true;
+        self.merged.push((operator, operand));
+        Ok(())
+    }
+
+    fn exists(&mut self, value: &Json) -> Result<()> {
+        let Json::Bool(exists) = value else {
+            return Err(self.malformed(value));
+        };
+        self.positive |= exists;
+        self.exists = Some(*exists);
+        Ok(())
+    }
+
+    // The matcher's own $all compares dates, pointers and objects by identity, and throws if the field is no array.
+    fn contains_all(&mut self, values: &[Json]) -> Result<()> {
+        if values.iter().any(|value| value.get("$regex").is_some()) {
+            return Err(ALL_STARTING_WITH.error("$all", self.key));
+        }
+        if values.is_empty() {
+            self.others.push(never(self.key));
+        }
+        values.iter().try_for_each(|value| self.equal_to(value))
+    }
+
+    // find() asks for objects without an element outside the list (MongoTransform.js), so a field that is missing or
+    // no array is a match. The matcher throws there.
+    fn contained_by(&mut self, values: &[Json]) -> Result<()> {
+        let values = values
+            .iter()
+            .map(|value| match value {
+                Json::Null => Ok(Json::Null),
+                _ => self.scalar(value).map_err(|_| {
+                    refuse::error(
+                        "contained_by",
+                        self.key,
+                        &format!("the LiveQuery server does not find {value} inside an array"),
+                        "use values that are strings, numbers, booleans or pointers, or test the array in the \
+                         listener",
+                    )
+                }),
+            })
+            .collect::<Result<_>>()?;
+        self.others.push(Node::Any(vec![
+            Node::Conditions(
+                member(self.key, "length"),
+                vec![("$exists".into(), Json::Bool(false))],
+            ),
+            Node::condition(self.key, "$containedBy", Json::Array(values)),
+        ]));
+        Ok(())
+    }
+
+    fn matches(&mut self, pattern: &Json, options: Option<&Json>) -> Result<()> {
+        let pattern = pattern.as_str().ok_or_else(|| self.malformed(pattern))?;
+        let flags = match options {
+            Some(options) => {
+                regex::flags(self.key, options.as_str().ok_or_else(|| self.malformed(options))?)?
+            }
+            None => String::new(),
+        };
+        self.guarded = true;
+        self.positive = true;
+        self.merged
+            .push(("$regex", Json::String(regex::without_quotes(pattern))));
+        if !flags.is_empty() {
+            self.merged.push(("$options", Json::String(flags)));
+        }
+        Ok(())
+    }
+
+    fn near(&mut self, point: &Json, distance: Option<&Json>) -> Result<()> {
+        let center = geo_point(self.key, point)?;
+        let distance = match distance {
+            Some(distance) => Some(self.distance(distance)?),
+            None => None,
+        };
+        self.around(center, distance);
+        Ok(())
+    }
+
+    // Both the sorted and the unsorted search: the matcher sorts nothing, and $centerSphere takes a missing field for
+    // latitude 0 and longitude 0.
+    fn around(&mut self, (latitude, longitude): (f64, f64), distance: Option<f64>) {
+        let point = Json::Object(vec![
+            ("__type".to_owned(), Json::string("GeoPoint")),
+            ("latitude".to_owned(), Json::number(latitude)),
+            ("longitude".to_owned(), Json::number(longitude)),
+        ]);
+        let mut conditions = vec![("$nearSphere".into(), point)];
+        if let Some(distance) = distance {
+            // The matcher takes 0 for no limit.
+            let distance = if distance == 0.0 {
+                f64::MIN_POSITIVE
+            } else {
+                distance
+            };
+            conditions.push(("$maxDistance".into(), Json::number(distance)));
+        }
+        self.positive = true;
+        self.others.push(Node::Conditions(self.key.into(), conditions));
+    }
+
+    fn distance(&self, distance: &Json) -> Result<f64> {
+        match distance.as_f64() {
+            Some(radians) if radians >= 0.0 => Ok(radians),
+            _ => Err(invalid(format!(
+                "the distance from the point on {:?} is {distance}, and must be 0 or more",
+                self.key
+            ))),
+        }
+    }
+
+    // As ranges of the coordinates, since the matcher's $within leaves out the border.
+    fn within_box(&mut self, value: &Json) -> Result<()> {
+        let corners = value.get("$box").and_then(Json::as_array);
+        let Some([southwest, northeast]) = corners else {
+            return Err(self.malformed(value));
+        };
+        let (south, west) = geo_point(self.key, southwest)?;
+        let (north, east) = geo_point(self.key, northeast)?;
+        if south > north || west > east {
+            return Err(refuse::error(
+                "within_geo_box",
+                self.key,
+                "the box crosses the date line or its corners are not the southwest and the northeast one, so it \
+                 contains nothing",
+                "divide it at the date line into two boxes and combine them with Query::or",
+            ));
+        }
+        self.positive = true;
+        self.others
+            .push(between(member(self.key, "latitude"), south, north));
+        self.others
+            .push(between(member(self.key, "longitude"), west, east));
+        Ok(())
+    }
+
+    fn geo_within(&mut self, value: &Json) -> Result<()> {
+        if let Some(sphere) = value.get("$centerSphere") {
+            let Some([center, distance]) = sphere.as_array() else {
+                return Err(self.malformed(value));
+            };
+            let center = match center {
+                Json::Array(_) => pair(self.key, center).map(|(longitude, latitude)| (latitude, longitude)),
+                _ => geo_point(self.key, center),
+            }?;
+            let distance = self.distance(distance)?;
+            self.around(center, Some(distance));
+            return Ok(());
+        }
+        let points = polygon_points(self.key, value).ok_or_else(|| self.malformed(value))??;
+        if points.len() < 3 {
+            return Err(invalid(format!(
+                "the polygon on {:?} has {} points, and needs at least 3",
+                self.key,
+                points.len()
+            )));
+        }
+        self.positive = true;
+        self.others.push(Node::Conditions(
+            self.key.into(),
+            vec![
+                // It throws if there is no point.
+                ("$all".into(), Json::Array(Vec::new())),
+                ("$geoWithin".into(), Json::member("$polygon", Json::Array(points))),
+            ],
+        ));
+        Ok(())
+    }
+
+    fn polygon_contains(&mut self, value: &Json) -> Result<()> {
+        let point = value.get("$point").ok_or_else(|| self.malformed(value))?;
+        geo_point(self.key, point)?;
+        self.positive = true;
+        self.others.push(Node::Conditions(
+            self.key.into(),
+            vec![
+                // It throws if there is no polygon.
+                ("$all".into(), Json::Array(Vec::new())),
+                ("$geoIntersects".into(), Json::member("$point", point.clone())),
+            ],
+        ));
+        Ok(())
+    }
+
+    fn malformed(&self, value: &Json) -> crate::Error {
+        invalid(format!(
+            "the condition on {:?} has a malformed value: {value}",
+            self.key
+        ))
+    }
+}
+
+/// True if the field has a value that is not null, 0, false or an empty string.
+///
+/// The matcher's `$all` begins with this question, and is the only condition that asks it without comparing: the
+/// others throw on a null here and a pointer there.
+fn has_value(key: &str) -> Node<'_> {
+    Node::condition(key, "$all", Json::Array(Vec::new()))
+}
+
+/// True if the field is missing or null: it has no value, and is none of those that count as none.
+fn null(key: &str) -> Node<'_> {
+    Node::Nor(vec![
+        has_value(key),
+        Node::condition(
+            key,
+            "$in",
+            Json::Array(vec![Json::Number(0.into()), Json::Bool(false), Json::string("")]),
+        ),
+    ])
+}
+
+fn never(key: &str) -> Node<'_> {
+    Node::condition(key, "$in", Json::Array(Vec::new()))
+}
+
+/// `$eq` compares whole arrays and objects, and throws on null.
+fn deep_equality(key: std::borrow::Cow<'_, str>, value: Json) -> Node<'_> {
+    Node::Conditions(
+        key,
+        vec![("$all".into(), Json::Array(Vec::new())), ("$eq".into(), value)],
+    )
+}
+
+fn between(key: std::borrow::Cow<'_, str>, least: f64, most: f64) -> Node<'_> {
+    Node::Conditions(
+        key,
+        vec![
+            ("$exists".into(), Json::Bool(true)),
+            ("$gte".into(), Json::number(least)),
+            ("$lte".into(), Json::number(most)),
+        ],
+    )
+}
+
+fn member<'a>(key: &str, name: &str) -> std::borrow::Cow<'a, str> {
+    format!("{key}.{name}").into()
+}
+
+fn list<'j>(operator: &str, key: &str, value: &'j Json) -> Result<&'j [Json]> {
+    value
+        .as_array()
+        .ok_or_else(|| invalid(format!("{operator} on {key:?} needs an array, and got {value}")))
+}
+
+fn date(key: &str, value: &Json) -> Result<Json> {
+    let iso = iso(key, value)?;
+    Ok(Json::Object(vec![
+        ("__type".to_owned(), Json::string("Date")),
+        ("iso".to_owned(), Json::String(iso)),
+    ]))
+}
+
+fn audit_date(key: &str, value: &Json) -> Result<Json> {
+    iso(key, value).map(Json::String)
+}
+
+fn iso(key: &str, value: &Json) -> Result<String> {
+    let text = match value {
+        Json::String(text) => Some(text.as_str()),
+        _ if value.parse_type() == Some("Date") => value.get("iso").and_then(Json::as_str),
+        _ => None,
+    };
+    text.and_then(|text| Date::parse(text).ok())
+        .map(|date| date.to_string())
+        .ok_or_else(|| invalid(format!("the condition on {key:?} needs a date, and got {value}")))
+}
+
+fn geo_point(key: &str, value: &Json) -> Result<(f64, f64)> {
+    let coordinate = |name, most: f64| {
+        value
+            .get(name)
+            .and_then(Json::as_f64)
+            .filter(|degrees| (-most..=most).contains(degrees))
+    };
+    match (coordinate("latitude", 90.0), coordinate("longitude", 180.0)) {
+        (Some(latitude), Some(longitude)) => Ok((latitude, longitude)),
+        _ => Err(invalid(format!(
+            "the condition on {key:?} needs a GeoPoint, and got {value}"
+        ))),
+    }
+}
+
+fn pair(key: &str, value: &Json) -> Result<(f64, f64)> {
+    match value.as_array() {
+        Some([first, second]) => first.as_f64().zip(second.as_f64()),
+        _ => None,
+    }
+    .ok_or_else(|| {
+        invalid(format!(
+            "the condition on {key:?} needs a pair of numbers, and got {value}"
+        ))
+    })
+}
+
+/// The corners of `$polygon` as GeoPoints, the only form that the matcher reads: find() takes pairs of longitude and
+/// latitude too, and a whole Polygon, whose pairs it takes for the same (MongoTransform.js).
+fn polygon_points(key: &str, value: &Json) -> Option<Result<Vec<Json>>> {
+    let polygon = value.get("$polygon")?;
+    let corners = polygon
+        .as_array()
+        .or_else(|| polygon.get("coordinates")?.as_array())?;
+    Some(
+        corners
+            .iter()
+            .map(|corner| {
+                let (latitude, longitude) = match corner {
+                    Json::Array(_) => pair(key, corner).map(|(longitude, latitude)| (latitude, longitude))?,
+                    _ => geo_point(key, corner)?,
+                };
+                Ok(Json::Object(vec![
+                    ("__type".to_owned(), Json::string("GeoPoint")),
+                    ("latitude".to_owned(), Json::number(latitude)),
+                    ("longitude".to_owned(), Json::number(longitude)),
+                ]))
+            })
+            .collect(),
+    )
+}
+
+/// The coordinates of a Polygon as the server stores them: the last corner is the first one again.
+fn closed_ring(polygon: &Json) -> Option<Json> {
+    let mut ring = polygon.get("coordinates")?.as_array()?.to_vec();
+    if ring.first() != ring.last() {
+        ring.extend(ring.first().cloned());
+    }
+    Some(Json::Array(ring))
+}

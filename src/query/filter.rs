@@ -1,0 +1,210 @@
+//! The conditions of a query as `find()` takes them, in the order in which they were written: the REST form of
+//! `where`. It combines several conditions on one field and knows nothing of LiveQuery.
+
+use std::borrow::Cow;
+
+use super::json::Json;
+use crate::{Error, ErrorKind, Result};
+
+/// The name of an operator such as `$gt`.
+pub(super) type Operator = Cow<'static, str>;
+
+/// The `where` of a query.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Filter {
+    /// Conditions that all hold, in the order in which they were written.
+    Entries(Vec<(String, Entry)>),
+    /// Written by the user for the server, to be sent as it is.
+    Raw(Json),
+}
+
+/// What one key of `where` demands.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Entry {
+    /// `{"key": value}`
+    Equal(Json),
+    /// `{"key": {"$gt": 1, "$lt": 5}}`
+    Operators(Vec<(Operator, Json)>),
+    /// `{"$or": [{..}, {..}]}`
+    Logical(Vec<Filter>),
+    /// A key with `$` that is none of `$or`, `$and` and `$nor`.
+    Special(Json),
+}
+
+impl Filter {
+    /// Demands that a field equals a value.
+    pub(super) fn equal(&mut self, key: &str, value: Json) -> Result<()> {
+        match self.entry(key)? {
+            None => self.push(key, Entry::Equal(value)),
+            Some(Entry::Equal(old)) if *old == value => Ok(()),
+            Some(Entry::Operators(operators)) => add(key, operators, "$eq", value),
+            Some(_) => Err(twice(key, "$eq")),
+        }
+    }
+
+    /// Demands something of a field beside what is demanded of it already.
+    pub(super) fn operator(&mut self, key: &str, operator: &'static str, value: Json) -> Result<()> {
+        match self.entry(key)? {
+            None => self.push(key, Entry::Operators(vec![(Cow::Borrowed(operator), value)])),
+            Some(Entry::Operators(operators)) => add(key, operators, operator, value),
+            Some(entry) => {
+                if let Entry::Equal(equal) = entry {
+                    let equal = std::mem::replace(equal, Json::Null);
+                    *entry = Entry::Operators(vec![
+                        (Cow::Borrowed("$eq"), equal),
+                        (Cow::Borrowed(operator), value),
+                    ]);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// `$or`, `$and` or `$nor`.
+    pub(super) fn logical(operator: &'static str, filters: Vec<Self>) -> Self {
+        Self::Entries(vec![(operator.to_owned(), Entry::Logical(filters))])
+    }
+
+    /// Reads the REST form of `where`.
+    pub(super) fn from_json(json: Json) -> Result<Self> {
+        let Json::Object(members) = json else {
+            return Err(invalid("where is no JSON object"));
+        };
+        members
+            .into_iter()
+            .map(|(key, value)| Ok((key.clone(), Entry::from_json(&key, value)?)))
+            .collect::<Result<_>>()
+            .map(Self::Entries)
+    }
+
+    /// The REST form of `where`.
+    pub(super) fn to_json(&self) -> Json {
+        match self {
+            Self::Entries(entries) => Json::Object(
+                entries
+                    .iter()
+                    .map(|(key, entry)| (key.clone(), entry.to_json()))
+                    .collect(),
+            ),
+            Self::Raw(json) => json.clone(),
+        }
+    }
+
+    fn entry(&mut self, key: &str) -> Result<Option<&mut Entry>> {
+        check_key(key)?;
+        match self {
+            Self::Entries(entries) => Ok(entries
+                .iter_mut()
+                .find(|(name, _)| name == key)
+                .map(|(_, entry)| entry)),
+            Self::Raw(_) => Err(invalid(format!(
+                "the condition on {key:?} comes after raw_where, which stands for the whole where: \
+                 write it into the JSON, or combine both with Query::and"
+            ))),
+        }
+    }
+
+    fn push(&mut self, key: &str, entry: Entry) -> Result<()> {
+        if let Self::Entries(entries) = self {
+            entries.push((key.to_owned(), entry));
+        }
+        Ok(())
+    }
+}
+
+impl Default for Filter {
+    fn default() -> Self {
+        Self::Entries(Vec::new())
+    }
+}
+
+impl Entry {
+    fn from_json(key: &str, value: Json) -> Result<Self> {
+        match (key, value) {
+            ("$or" | "$and" | "$nor", Json::Array(items)) => items
+                .into_iter()
+                .map(Filter::from_json)
+                .collect::<Result<_>>()
+                .map(Self::Logical),
+            ("$or" | "$and" | "$nor", _) => Err(invalid(format!("{key} is no array"))),
+            (_, value) if key.starts_with('$') => Ok(Self::Special(value)),
+            // As Parse Server does it (MongoTransform.js): the first name decides what kind of object it is.
+            (_, Json::Object(members)) if members.first().is_some_and(|(name, _)| name.starts_with('$')) => {
+                check_key(key)?;
+                Ok(Self::Operators(
+                    members
+                        .into_iter()
+                        .map(|(name, value)| (Cow::Owned(name), value))
+                        .collect(),
+                ))
+            }
+            (_, value) => {
+                check_key(key)?;
+                Ok(Self::Equal(value))
+            }
+        }
+    }
+
+    fn to_json(&self) -> Json {
+        match self {
+            Self::Equal(value) | Self::Special(value) => value.clone(),
+            Self::Operators(operators) => Json::Object(
+                operators
+                    .iter()
+                    .map(|(operator, value)| (operator.clone().into_owned(), value.clone()))
+                    .collect(),
+            ),
+            Self::Logical(filters) => Json::Array(filters.iter().map(Filter::to_json).collect()),
+        }
+    }
+}
+
+/// An error of kind [`ErrorKind::InvalidQuery`].
+pub(super) fn invalid(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidQuery, message)
+}
+
+fn add(key: &str, operators: &mut Vec<(Operator, Json)>, operator: &'static str, value: Json) -> Result<()> {
+    match operators.iter().find(|(name, _)| name == operator) {
+        None => {
+            operators.push((Cow::Borrowed(operator), value));
+            Ok(())
+        }
+        Some((_, old)) if *old == value => Ok(()),
+        Some(_) => Err(twice(key, operator)),
+    }
+}
+
+fn twice(key: &str, operator: &str) -> Error {
+    let hint = if operator == "$eq" {
+        "; an array that must contain several values is contains_all"
+    } else {
+        ""
+    };
+    invalid(format!(
+        "the field {key:?} has two conditions {operator} with different values, and a field can have one of each \
+         kind: combine two queries with Query::and to demand both{hint}"
+    ))
+}
+
+// Names that Parse Server refuses in find() (DatabaseController.js, validateQuery), and its LiveQuery matcher takes
+// without a word.
+fn check_key(key: &str) -> Result<()> {
+    if key == "ACL" {
+        return Err(invalid(
+            "the ACL of an object cannot be queried: the server sends only objects that the session may read",
+        ));
+    }
+    let valid = key.starts_with(|first: char| first.is_ascii_alphabetic())
+        && key
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '.')
+        && key.split('.').all(|part| !part.is_empty());
+    if valid {
+        return Ok(());
+    }
+    Err(invalid(format!(
+        "{key:?} is no name of a field: it begins with a letter and consists of letters, digits and underscores, \
+         with dots between the names of nested fields"
+    )))
+}

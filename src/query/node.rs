@@ -1,0 +1,172 @@
+//! What the LiveQuery matcher is asked, as a tree, and its JSON text: such that no two different queries have the
+//! same hash on the server. It knows nothing of `find()`.
+
+use std::borrow::Cow;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
+use super::filter::Operator;
+use super::json::Json;
+
+/// A question about an object.
+#[derive(Clone, Debug)]
+pub(super) enum Node<'a> {
+    All(Vec<Node<'a>>),
+    Any(Vec<Node<'a>>),
+    Nor(Vec<Node<'a>>),
+    /// `{"key": value}`
+    Equal(Cow<'a, str>, Json),
+    /// `{"key": {"$exists": true, "$gt": 1}}`; the matcher evaluates them in this order.
+    Conditions(Cow<'a, str>, Vec<(Operator, Json)>),
+    /// A whole `where`.
+    Raw(Json),
+}
+
+impl<'a> Node<'a> {
+    pub(super) fn condition(key: &'a str, operator: &'static str, value: Json) -> Self {
+        Self::Conditions(key.into(), vec![(operator.into(), value)])
+    }
+
+    /// The text of `where`.
+    ///
+    /// Parse Server gives subscribers whose queries have one hash the events of the first one's query, and its hash
+    /// (QueryTools.js, queryHash) sorts the conditions of several top-level keys apart from the keys, drops what
+    /// stands beside `$or`, sorts arrays and does not escape quotation marks. One key holds it all, therefore, and
+    /// where arrays or quotation marks remain that it would confuse, a condition that is always true carries a hash
+    /// of our own.
+    pub(super) fn to_where(&self) -> String {
+        let mut nodes = Vec::new();
+        self.flatten(&mut nodes);
+        let alone = nodes.len() == 1;
+        let mut text = String::new();
+        match nodes.as_slice() {
+            [] => text.push_str("{}"),
+            [node] => node.write_where(&mut text),
+            nodes => write_and(nodes, &mut text),
+        }
+        // A query for one objectId is a `get` for the class-level permissions, and stays one.
+        let get = alone && matches!(nodes.first(), Some(Self::Equal(key, _)) if key == "objectId");
+        if get || !nodes.iter().any(|node| node.confuses_hash()) {
+            return text;
+        }
+        let mut hasher = DefaultHasher::new();
+        text.hash(&mut hasher);
+        let mark = Self::condition(
+            "objectId",
+            "$nin",
+            Json::Array(vec![Json::String(format!("#{:016x}", hasher.finish()))]),
+        );
+        nodes.push(&mark);
+        let mut text = String::new();
+        write_and(&nodes, &mut text);
+        text
+    }
+
+    fn flatten<'n>(&'n self, nodes: &mut Vec<&'n Self>) {
+        match self {
+            Self::All(all) => all.iter().for_each(|node| node.flatten(nodes)),
+            // One of one is that one.
+            Self::Any(any) if any.len() == 1 => any.iter().for_each(|node| node.flatten(nodes)),
+            _ => nodes.push(self),
+        }
+    }
+
+    fn write_where(&self, text: &mut String) {
+        match self {
+            Self::All(_) => {
+                let mut nodes = Vec::new();
+                self.flatten(&mut nodes);
+                match nodes.as_slice() {
+                    [] => text.push_str("{}"),
+                    [node] => node.write_where(text),
+                    nodes => write_and(nodes, text),
+                }
+            }
+            Self::Raw(json) => text.push_str(&json.to_string()),
+            _ => {
+                text.push('{');
+                self.write_member(text);
+                text.push('}');
+            }
+        }
+    }
+
+    /// `"key":value`
+    fn write_member(&self, text: &mut String) {
+        match self {
+            Self::Any(nodes) => write_logical("$or", nodes.iter(), text),
+            Self::Nor(nodes) => write_logical("$nor", nodes.iter(), text),
+            Self::All(nodes) => write_logical("$and", nodes.iter(), text),
+            Self::Equal(key, value) => {
+                write_string(key, text);
+                text.push(':');
+                text.push_str(&value.to_string());
+            }
+            Self::Conditions(key, conditions) => {
+                write_string(key, text);
+                text.push_str(":{");
+                for (index, (operator, value)) in conditions.iter().enumerate() {
+                    if index > 0 {
+                        text.push(',');
+                    }
+                    write_string(operator, text);
+                    text.push(':');
+                    text.push_str(&value.to_string());
+                }
+                text.push('}');
+            }
+            Self::Raw(_) => {}
+        }
+    }
+
+    fn confuses_hash(&self) -> bool {
+        match self {
+            Self::All(nodes) | Self::Any(nodes) | Self::Nor(nodes) => nodes.iter().any(Self::confuses_hash),
+            Self::Equal(_, value) => confuses_hash(value),
+            Self::Conditions(_, conditions) => {
+                conditions
+                    .iter()
+                    .any(|(operator, value)| match operator.as_ref() {
+                        // Lists whose order means nothing.
+                        "$in" | "$nin" | "$containedBy" => value
+                            .as_array()
+                            .is_some_and(|list| list.iter().any(confuses_hash)),
+                        _ => confuses_hash(value),
+                    })
+            }
+            Self::Raw(json) => confuses_hash(json),
+        }
+    }
+}
+
+fn confuses_hash(value: &Json) -> bool {
+    match value {
+        Json::Null | Json::Bool(_) | Json::Number(_) => false,
+        Json::String(text) => text.contains('"'),
+        Json::Array(items) => items.len() > 1 || items.iter().any(confuses_hash),
+        Json::Object(members) => members
+            .iter()
+            .any(|(name, value)| name.contains('"') || confuses_hash(value)),
+    }
+}
+
+fn write_and(nodes: &[&Node<'_>], text: &mut String) {
+    text.push('{');
+    write_logical("$and", nodes.iter().copied(), text);
+    text.push('}');
+}
+
+fn write_logical<'n, 'a: 'n>(operator: &str, nodes: impl Iterator<Item = &'n Node<'a>>, text: &mut String) {
+    write_string(operator, text);
+    text.push_str(":[");
+    for (index, node) in nodes.enumerate() {
+        if index > 0 {
+            text.push(',');
+        }
+        node.write_where(text);
+    }
+    text.push(']');
+}
+
+fn write_string(string: &str, text: &mut String) {
+    text.push_str(&serde_json::Value::from(string).to_string());
+}

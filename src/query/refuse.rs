@@ -1,0 +1,117 @@
+//! What cannot work in LiveQuery, why, and the way out. It knows the operators of the REST form, and nothing of how
+//! the others are encoded.
+
+use super::filter::invalid;
+use crate::Error;
+
+/// A constraint that the LiveQuery server's matcher cannot answer as `find()` does.
+pub(super) struct Refusal {
+    pub(super) operator: &'static str,
+    pub(super) method: &'static str,
+    pub(super) reason: &'static str,
+    pub(super) way_out: &'static str,
+}
+
+// Parse Server 9.10, LiveQuery/QueryTools.js, matchesKeyConstraints: all of these return false.
+pub(super) static REFUSALS: &[Refusal] = &[
+    Refusal {
+        operator: "$text",
+        method: "full_text",
+        reason: "the LiveQuery server has no text index, so it never matches",
+        way_out: "use contains or matches, or test the text in the listener",
+    },
+    Refusal {
+        operator: "$inQuery",
+        method: "matches_query",
+        reason: OTHER_OBJECTS,
+        way_out: IN_THE_OBJECT,
+    },
+    Refusal {
+        operator: "$notInQuery",
+        method: "does_not_match_query",
+        reason: OTHER_OBJECTS,
+        way_out: IN_THE_OBJECT,
+    },
+    Refusal {
+        operator: "$select",
+        method: "matches_key_in_query",
+        reason: OTHER_OBJECTS,
+        way_out: IN_THE_OBJECT,
+    },
+    Refusal {
+        operator: "$dontSelect",
+        method: "does_not_match_key_in_query",
+        reason: OTHER_OBJECTS,
+        way_out: IN_THE_OBJECT,
+    },
+    Refusal {
+        operator: "$relatedTo",
+        method: "a query of a relation",
+        reason: OTHER_OBJECTS,
+        way_out: "keep a pointer in the related object, or an array of pointers instead of the relation",
+    },
+    Refusal {
+        operator: "$not",
+        method: "$not",
+        reason: UNKNOWN,
+        way_out: "use Query::nor",
+    },
+    Refusal {
+        operator: "$size",
+        method: "$size",
+        reason: UNKNOWN,
+        way_out: "count in the listener",
+    },
+    Refusal {
+        operator: "$elemMatch",
+        method: "$elemMatch",
+        reason: UNKNOWN,
+        way_out: "test the array in the listener",
+    },
+];
+
+pub(super) static ALL_STARTING_WITH: Refusal = Refusal {
+    operator: "$all",
+    method: "contains_all_starting_with",
+    reason: "the LiveQuery server looks for the expression itself in the array, so it never matches",
+    way_out: "test the array in the listener",
+};
+
+static UNKNOWN_OPERATOR: Refusal = Refusal {
+    operator: "",
+    method: "",
+    reason: UNKNOWN,
+    way_out: "test it in the listener",
+};
+
+const OTHER_OBJECTS: &str =
+    "the LiveQuery server looks at the changed object alone and at no other, so it never matches";
+const IN_THE_OBJECT: &str = "store in the object itself what decides, or test it in the listener";
+const UNKNOWN: &str = "the LiveQuery server does not know this operator, so it never matches";
+
+impl Refusal {
+    pub(super) fn of(operator: &str) -> &'static Self {
+        REFUSALS
+            .iter()
+            .find(|refusal| refusal.operator == operator)
+            .unwrap_or(&UNKNOWN_OPERATOR)
+    }
+
+    /// The error for this constraint on a field.
+    pub(super) fn error(&self, operator: &str, key: &str) -> Error {
+        let method = if self.method.is_empty() {
+            operator
+        } else {
+            self.method
+        };
+        self::error(method, key, self.reason, self.way_out)
+    }
+}
+
+/// The error for a constraint that LiveQuery has no right form of.
+pub(super) fn error(method: &str, key: &str, reason: &str, way_out: &str) -> Error {
+    invalid(format!(
+        "{method} on {key:?} cannot work in a LiveQuery subscription: {reason}; {way_out} \
+         (allow_unsupported sends it all the same)"
+    ))
+}

@@ -1,0 +1,26 @@
+//! The fault kit: a LiveQuery server and a TCP proxy that do what the test says, at the moment the test says it, and
+//! the tools to see what came of it. It knows the wire and the kernel, and nothing of the library under test, so that
+//! a mistake of the library cannot hide in a mistake of the kit.
+//!
+//! Nothing here sleeps to wait for something: each wait is for a condition, and has a deadline after which it panics
+//! with what it has seen. Everything that the kit starts ends when its handle is dropped.
+
+mod parse;
+mod process;
+mod proxy;
+mod recorder;
+mod server;
+mod wire;
+
+use std::time::Duration;
+
+pub use parse::{object, schema_violation};
+pub use process::{
+    ThreadStat, in_own_process, open_files, resident_bytes, threads_named, wait_until, watchdog,
+};
+pub use proxy::Proxy;
+pub use recorder::{Recorder, Seen};
+pub use server::{Conn, FullBacklog, Received, Server, Then};
+
+/// The deadline of a wait that succeeds on a machine that works. Long, since it is only ever reached by a failure.
+pub const LONG: Duration = Duration::from_secs(20);
