@@ -3,8 +3,10 @@
 
 use serde::Serialize;
 
-use super::Query;
+use super::filter::invalid;
 use super::json::Json;
+use super::{Query, regex};
+use crate::GeoPoint;
 
 impl Query {
     /// The field equals the value, or is an array that contains it.
@@ -18,10 +20,34 @@ impl Query {
         })
     }
 
+    /// Each member of a struct or map equals its value: [`equal_to`](Self::equal_to) for several fields.
+    ///
+    /// ```
+    /// use parse_livequery::Query;
+    /// use serde_json::json;
+    ///
+    /// let query = Query::new("Game").equal_to_all(json!({"name": "Ann", "level": 3}));
+    /// # let _ = query;
+    /// ```
+    #[must_use]
+    pub fn equal_to_all(self, fields: impl Serialize) -> Self {
+        self.fields("equal_to_all", fields, |query, key, value| {
+            query.filter.equal(key, value)
+        })
+    }
+
     /// The field does not equal the value and is no array that contains it; it may be missing.
     #[must_use]
     pub fn not_equal_to(self, key: &str, value: impl Serialize) -> Self {
         self.condition(key, "$ne", value)
+    }
+
+    /// No member of a struct or map equals its value: [`not_equal_to`](Self::not_equal_to) for several fields.
+    #[must_use]
+    pub fn not_equal_to_all(self, fields: impl Serialize) -> Self {
+        self.fields("not_equal_to_all", fields, |query, key, value| {
+            query.filter.operator(key, "$ne", value)
+        })
     }
 
     /// The field is less than the value: a number, a string or a date.
@@ -54,6 +80,50 @@ impl Query {
         self.list(key, "$in", values)
     }
 
+    /// The field equals none of the values and is no array that contains one of them; it may be missing.
+    #[must_use]
+    pub fn not_contained_in<V: Serialize>(self, key: &str, values: impl IntoIterator<Item = V>) -> Self {
+        self.list(key, "$nin", values)
+    }
+
+    /// The field is an array of which each element is one of the values: strings, numbers, booleans or pointers.
+    ///
+    /// As in `find()` on MongoDB, a field that is missing or no array has no element that speaks against it.
+    ///
+    /// # Errors
+    ///
+    /// `subscribe` refuses values of other types, since the LiveQuery server does not find them inside an array.
+    #[must_use]
+    pub fn contained_by<V: Serialize>(self, key: &str, values: impl IntoIterator<Item = V>) -> Self {
+        self.list(key, "$containedBy", values)
+    }
+
+    /// The field is an array that contains all of the values.
+    #[must_use]
+    pub fn contains_all<V: Serialize>(self, key: &str, values: impl IntoIterator<Item = V>) -> Self {
+        self.list(key, "$all", values)
+    }
+
+    /// The field is an array in which each of the texts begins some element.
+    ///
+    /// Works in `find()` only.
+    ///
+    /// # Errors
+    ///
+    /// `subscribe` refuses it: "the LiveQuery server looks for the expression itself in the array, so it never
+    /// matches; test the array in the listener".
+    #[must_use]
+    pub fn contains_all_starting_with<S: AsRef<str>>(
+        self,
+        key: &str,
+        prefixes: impl IntoIterator<Item = S>,
+    ) -> Self {
+        let prefixes = prefixes
+            .into_iter()
+            .map(|prefix| Json::member("$regex", Json::String(regex::starting_with(prefix.as_ref()))));
+        self.list(key, "$all", prefixes)
+    }
+
     /// The field has a value, which may be null.
     #[must_use]
     pub fn exists(self, key: &str) -> Self {
@@ -66,6 +136,240 @@ impl Query {
         self.condition(key, "$exists", false)
     }
 
+    /// The field is a string in which the regular expression matches.
+    ///
+    /// The modifiers are any of `i` (either case), `m` (`^` and `$` at each line) and `s` (a dot matches a line break),
+    /// or an empty string. `find()` takes expressions of PCRE and LiveQuery those of JavaScript: keep to what both
+    /// know. `\Q..\E` is translated.
+    ///
+    /// # Errors
+    ///
+    /// `subscribe` refuses other modifiers: "the LiveQuery server takes the modifiers of JavaScript, where it is
+    /// unknown or means something else; use only i, m and s".
+    #[must_use]
+    pub fn matches(self, key: &str, pattern: &str, modifiers: &str) -> Self {
+        let query = self.condition(key, "$regex", pattern);
+        if modifiers.is_empty() {
+            query
+        } else {
+            query.condition(key, "$options", modifiers)
+        }
+    }
+
+    /// The field is a string that contains this text.
+    #[must_use]
+    pub fn contains(self, key: &str, substring: &str) -> Self {
+        self.matches(key, &regex::quote(substring), "")
+    }
+
+    /// The field is a string that begins with this text.
+    #[must_use]
+    pub fn starts_with(self, key: &str, prefix: &str) -> Self {
+        self.starts_with_modifiers(key, prefix, "")
+    }
+
+    /// [`starts_with`](Self::starts_with) with the modifiers of [`matches`](Self::matches).
+    #[must_use]
+    pub fn starts_with_modifiers(self, key: &str, prefix: &str, modifiers: &str) -> Self {
+        self.matches(key, &regex::starting_with(prefix), modifiers)
+    }
+
+    /// The field is a string that ends with this text.
+    #[must_use]
+    pub fn ends_with(self, key: &str, suffix: &str) -> Self {
+        self.ends_with_modifiers(key, suffix, "")
+    }
+
+    /// [`ends_with`](Self::ends_with) with the modifiers of [`matches`](Self::matches).
+    #[must_use]
+    pub fn ends_with_modifiers(self, key: &str, suffix: &str, modifiers: &str) -> Self {
+        self.matches(key, &format!("{}$", regex::quote(suffix)), modifiers)
+    }
+
+    /// The field contains these words, by the database's text index.
+    ///
+    /// Works in `find()` only.
+    ///
+    /// # Errors
+    ///
+    /// `subscribe` refuses it: "the LiveQuery server has no text index, so it never matches; use contains or matches,
+    /// or test the text in the listener".
+    #[must_use]
+    pub fn full_text(self, key: &str, term: &str) -> Self {
+        self.full_text_with(key, term, Json::Object(Vec::new()))
+    }
+
+    /// [`full_text`](Self::full_text) with options: `{"language": "en", "caseSensitive": true, "diacriticSensitive":
+    /// true}`, each of which may be left out.
+    ///
+    /// # Errors
+    ///
+    /// As `full_text`.
+    #[must_use]
+    pub fn full_text_with(self, key: &str, term: &str, options: impl Serialize) -> Self {
+        let search = Json::of(options)
+            .map_err(|error| super::not_serialized(key, &error))
+            .and_then(|options| {
+                let Json::Object(options) = options else {
+                    return Err(invalid("the options of full_text are no object"));
+                };
+                let mut search = vec![("$term".to_owned(), Json::string(term))];
+                for (name, value) in options {
+                    if !matches!(name.as_str(), "language" | "caseSensitive" | "diacriticSensitive") {
+                        return Err(invalid(format!("full_text has no option {name:?}")));
+                    }
+                    search.push((format!("${name}"), value));
+                }
+                Ok(Json::member("$search", Json::Object(search)))
+            });
+        self.with(|query| {
+            if term.is_empty() {
+                return Err(invalid(format!(
+                    "full_text on {key:?} has no words to search for"
+                )));
+            }
+            query.filter.operator(key, "$text", search?)
+        })
+    }
+
+    /// The field is a [`GeoPoint`], however far away. `find()` returns the nearest objects first; events have no order.
+    #[must_use]
+    pub fn near(self, key: &str, point: GeoPoint) -> Self {
+        self.condition(key, "$nearSphere", point)
+    }
+
+    /// The field is a [`GeoPoint`] at most this far away, as an angle on the sphere.
+    ///
+    /// `sorted` is for `find()`, which returns the nearest objects first; events have no order.
+    #[must_use]
+    pub fn within_radians(self, key: &str, point: GeoPoint, max_distance: f64, sorted: bool) -> Self {
+        if sorted {
+            self.near(key, point).condition(key, "$maxDistance", max_distance)
+        } else {
+            let center = [point.longitude(), point.latitude()];
+            let sphere = Json::of((center, max_distance));
+            self.with(|query| {
+                let sphere = sphere.map_err(|error| super::not_serialized(key, &error))?;
+                query
+                    .filter
+                    .operator(key, "$geoWithin", Json::member("$centerSphere", sphere))
+            })
+        }
+    }
+
+    /// [`within_radians`](Self::within_radians) in miles, with 3958.8 miles for the radius of the earth.
+    #[must_use]
+    pub fn within_miles(self, key: &str, point: GeoPoint, max_distance: f64, sorted: bool) -> Self {
+        self.within_radians(key, point, max_distance / 3958.8, sorted)
+    }
+
+    /// [`within_radians`](Self::within_radians) in kilometres, with 6371 km for the radius of the earth.
+    #[must_use]
+    pub fn within_kilometers(self, key: &str, point: GeoPoint, max_distance: f64, sorted: bool) -> Self {
+        self.within_radians(key, point, max_distance / 6371.0, sorted)
+    }
+
+    /// The field is a [`GeoPoint`] between these two corners, borders included.
+    ///
+    /// # Errors
+    ///
+    /// `subscribe` refuses a box across the date line: "the box crosses the date line or its corners are not the
+    /// southwest and the northeast one, so it contains nothing; divide it at the date line into two boxes and combine
+    /// them with Query::or".
+    #[must_use]
+    pub fn within_geo_box(self, key: &str, southwest: GeoPoint, northeast: GeoPoint) -> Self {
+        let corners = Json::of([southwest, northeast]);
+        self.with(|query| {
+            let corners = corners.map_err(|error| super::not_serialized(key, &error))?;
+            query
+                .filter
+                .operator(key, "$within", Json::member("$box", corners))
+        })
+    }
+
+    /// The field is a [`GeoPoint`] inside the polygon with these corners, of which there must be at least three.
+    #[must_use]
+    pub fn within_polygon(self, key: &str, corners: impl IntoIterator<Item = GeoPoint>) -> Self {
+        let corners = Json::of(corners.into_iter().collect::<Vec<_>>());
+        self.with(|query| {
+            let corners = corners.map_err(|error| super::not_serialized(key, &error))?;
+            query
+                .filter
+                .operator(key, "$geoWithin", Json::member("$polygon", corners))
+        })
+    }
+
+    /// The field is a [`Polygon`](crate::Polygon) around this point.
+    #[must_use]
+    pub fn polygon_contains(self, key: &str, point: GeoPoint) -> Self {
+        let point = Json::of(point);
+        self.with(|query| {
+            let point = point.map_err(|error| super::not_serialized(key, &error))?;
+            query
+                .filter
+                .operator(key, "$geoIntersects", Json::member("$point", point))
+        })
+    }
+
+    /// The field is a pointer to an object that the other query finds.
+    ///
+    /// Works in `find()` only.
+    ///
+    /// # Errors
+    ///
+    /// `subscribe` refuses it: "the LiveQuery server looks at the changed object alone and at no other, so it never
+    /// matches; store in the object itself what decides, or test it in the listener".
+    #[must_use]
+    pub fn matches_query(self, key: &str, query: Self) -> Self {
+        self.subquery(key, "$inQuery", None, query)
+    }
+
+    /// The field is no pointer to an object that the other query finds.
+    ///
+    /// Works in `find()` only.
+    ///
+    /// # Errors
+    ///
+    /// `subscribe` refuses it: "the LiveQuery server looks at the changed object alone and at no other, so it never
+    /// matches; store in the object itself what decides, or test it in the listener".
+    #[must_use]
+    pub fn does_not_match_query(self, key: &str, query: Self) -> Self {
+        self.subquery(key, "$notInQuery", None, query)
+    }
+
+    /// The field equals the field `query_key` of an object that the other query finds.
+    ///
+    /// Works in `find()` only.
+    ///
+    /// # Errors
+    ///
+    /// `subscribe` refuses it: "the LiveQuery server looks at the changed object alone and at no other, so it never
+    /// matches; store in the object itself what decides, or test it in the listener".
+    #[must_use]
+    pub fn matches_key_in_query(self, key: &str, query_key: &str, query: Self) -> Self {
+        self.subquery(key, "$select", Some(query_key), query)
+    }
+
+    /// The field equals the field `query_key` of no object that the other query finds.
+    ///
+    /// Works in `find()` only.
+    ///
+    /// # Errors
+    ///
+    /// `subscribe` refuses it: "the LiveQuery server looks at the changed object alone and at no other, so it never
+    /// matches; store in the object itself what decides, or test it in the listener".
+    #[must_use]
+    pub fn does_not_match_key_in_query(self, key: &str, query_key: &str, query: Self) -> Self {
+        self.subquery(key, "$dontSelect", Some(query_key), query)
+    }
+
+    fn condition(self, key: &str, operator: &'static str, value: impl Serialize) -> Self {
+        self.with(|query| {
+            let value = Json::of(value).map_err(|error| super::not_serialized(key, &error))?;
+            query.filter.operator(key, operator, value)
+        })
+    }
+
     fn list<V: Serialize>(
         self,
         key: &str,
@@ -74,5 +378,43 @@ impl Query {
     ) -> Self {
         let values: Vec<V> = values.into_iter().collect();
         self.condition(key, operator, values)
+    }
+
+    fn fields(
+        self,
+        method: &str,
+        fields: impl Serialize,
+        add: impl Fn(&mut Self, &str, Json) -> crate::Result<()>,
+    ) -> Self {
+        self.with(|query| {
+            let fields = Json::of(fields).map_err(|error| super::not_serialized(method, &error))?;
+            let Json::Object(fields) = fields else {
+                return Err(invalid(format!(
+                    "{method} needs a struct or a map with the names of fields, and got {fields}"
+                )));
+            };
+            fields
+                .into_iter()
+                .try_for_each(|(key, value)| add(query, &key, value))
+        })
+    }
+
+    // In the JS SDK's order: the members of the other query, then its class.
+    fn subquery(self, key: &str, operator: &'static str, query_key: Option<&str>, other: Self) -> Self {
+        self.with(|query| {
+            let Json::Object(mut members) = other.rest_form()? else {
+                return Ok(());
+            };
+            members.push(("className".to_owned(), Json::String(other.class_name)));
+            let subquery = Json::Object(members);
+            let value = match query_key {
+                Some(query_key) => Json::Object(vec![
+                    ("key".to_owned(), Json::string(query_key)),
+                    ("query".to_owned(), subquery),
+                ]),
+                None => subquery,
+            };
+            query.filter.operator(key, operator, value)
+        })
     }
 }

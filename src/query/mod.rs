@@ -171,7 +171,194 @@ impl Query {
         self
     }
 
+    /// `find()` does not return these fields. Called again, it adds to them.
+    ///
+    /// Events are not affected, of which the log is warned: they have all fields, or those of
+    /// [`select`](Self::select).
+    #[must_use]
+    pub fn exclude<S: Into<String>>(mut self, keys: impl IntoIterator<Item = S>) -> Self {
+        self.exclude.extend(keys.into_iter().map(Into::into));
+        self
+    }
+
+    /// `find()` returns the objects that these fields point to. Called again, it adds to the fields.
+    ///
+    /// Events are not affected, of which the log is warned: the field is a [`Pointer`](crate::Pointer) there, unless
+    /// the server's `afterLiveQueryEvent` hook fetches the object.
+    #[must_use]
+    pub fn include<S: Into<String>>(mut self, keys: impl IntoIterator<Item = S>) -> Self {
+        self.include.extend(keys.into_iter().map(Into::into));
+        self
+    }
+
+    /// [`include`](Self::include) for all fields that point to objects.
+    #[must_use]
+    pub fn include_all(self) -> Self {
+        self.include(["*"])
+    }
+
+    /// `find()` returns the objects sorted by these fields, instead of any order that was set before.
+    ///
+    /// Events come in the order of the changes, of which the log is warned.
+    #[must_use]
+    pub fn ascending<S: AsRef<str>>(mut self, keys: impl IntoIterator<Item = S>) -> Self {
+        self.order = None;
+        self.add_ascending(keys)
+    }
+
+    /// [`ascending`](Self::ascending) among the objects that are equal in the order that was set before.
+    #[must_use]
+    pub fn add_ascending<S: AsRef<str>>(self, keys: impl IntoIterator<Item = S>) -> Self {
+        self.add_order("", keys)
+    }
+
+    /// `find()` returns the objects sorted by these fields, greatest first, instead of any order that was set before.
+    ///
+    /// Events come in the order of the changes, of which the log is warned.
+    #[must_use]
+    pub fn descending<S: AsRef<str>>(mut self, keys: impl IntoIterator<Item = S>) -> Self {
+        self.order = None;
+        self.add_descending(keys)
+    }
+
+    /// [`descending`](Self::descending) among the objects that are equal in the order that was set before.
+    #[must_use]
+    pub fn add_descending<S: AsRef<str>>(self, keys: impl IntoIterator<Item = S>) -> Self {
+        self.add_order("-", keys)
+    }
+
+    /// `find()` returns at most this many objects.
+    ///
+    /// # Errors
+    ///
+    /// `subscribe` refuses it: "a subscription is about all objects that meet the conditions, not about the first
+    /// ones; leave limit and skip out".
+    #[must_use]
+    pub fn limit(mut self, limit: u64) -> Self {
+        self.limit = Some(limit);
+        self
+    }
+
+    /// `find()` leaves out this many objects at the beginning.
+    ///
+    /// # Errors
+    ///
+    /// `subscribe` refuses it as it does [`limit`](Self::limit).
+    #[must_use]
+    pub fn skip(mut self, skip: u64) -> Self {
+        self.skip = skip;
+        self
+    }
+
+    /// Reads a query from its REST form: `{"where": {..}, "keys": "a,b", ..}`, as the JS SDK's `toJSON` writes it.
+    ///
+    /// The conditions are those of the other methods, and are encoded or refused like them. A
+    /// [`RawValue`](serde_json::value::RawValue) keeps the order of its members, which decides nothing here.
+    ///
+    /// # Errors
+    ///
+    /// Of kind [`InvalidQuery`](crate::ErrorKind::InvalidQuery) if it is no query, or has members that no method of
+    /// this type stands for. What LiveQuery cannot do is reported by `subscribe`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use parse_livequery::Query;
+    /// use serde_json::json;
+    ///
+    /// let query = Query::from_json("Game", json!({"where": {"score": {"$gt": 10}}, "keys": "name,score"}))?;
+    /// assert_eq!(query.to_json()?, r#"{"where":{"score":{"$gt":10}},"keys":"name,score"}"#);
+    /// # Ok::<(), parse_livequery::Error>(())
+    /// ```
+    pub fn from_json(class_name: impl Into<String>, json: impl Serialize) -> Result<Self> {
+        let mut query = Self::new(class_name);
+        let json = Json::of(json).map_err(|error| not_serialized("from_json", &error))?;
+        let Json::Object(members) = json else {
+            return Err(invalid(format!("from_json needs a JSON object, and got {json}")));
+        };
+        for (name, value) in members {
+            query.read_member(&name, value)?;
+        }
+        match query.error {
+            Some(error) => Err(error),
+            None => Ok(query),
+        }
+    }
+
+    /// The REST form of the query, as the JS SDK's `toJSON` writes it: what `find()` is asked for.
+    ///
+    /// ```
+    /// use parse_livequery::Query;
+    ///
+    /// let query = Query::new("Game").greater_than("score", 10).descending(["score"]).limit(5);
+    /// assert_eq!(query.to_json()?, r#"{"where":{"score":{"$gt":10}},"limit":5,"order":"-score"}"#);
+    /// # Ok::<(), parse_livequery::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If something is wrong with the query whatever it is used for, such as a value that cannot be written as JSON.
+    pub fn to_json(&self) -> Result<String> {
+        self.rest_form().map(|json| json.to_string())
+    }
+
+    /// The `where` that a subscription sends to the LiveQuery server: the same query, in the form that the server's
+    /// matcher answers as `find()` does.
+    ///
+    /// For a look at what becomes of a query; `subscribe` does it by itself.
+    ///
+    /// ```
+    /// use parse_livequery::Query;
+    ///
+    /// let query = Query::new("Game").greater_than("score", 10).equal_to("name", "Ann");
+    /// assert_eq!(
+    ///     query.live_query_where()?,
+    ///     r#"{"$and":[{"score":{"$exists":true,"$nin":[null],"$gt":10}},{"name":"Ann"}]}"#
+    /// );
+    /// # Ok::<(), parse_livequery::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of `subscribe`.
+    pub fn live_query_where(&self) -> Result<String> {
+        self.encode().map(|encoded| encoded.where_json.into())
+    }
+
+    /// What a subscription to this query is sent as.
+    ///
+    /// # Errors
+    ///
+    /// All that is wrong with the query, and all that LiveQuery cannot do.
     pub(crate) fn encode(&self) -> Result<EncodedQuery> {
+        if !self.allow_unsupported && (self.limit.is_some() || self.skip > 0) {
+            return Err(invalid(
+                "limit and skip cannot work in a LiveQuery subscription: a subscription is about all objects that \
+                 meet the conditions, not about the first ones; leave limit and skip out (allow_unsupported ignores \
+                 them)",
+            ));
+        }
+        for (method, ignored, instead) in [
+            ("exclude", !self.exclude.is_empty(), "events have all fields"),
+            ("include", !self.include.is_empty(), "events have pointers"),
+            (
+                "ascending or descending",
+                self.order.is_some(),
+                "events come in the order of the changes",
+            ),
+        ] {
+            if ignored {
+                log::warn!(
+                    "{method} has no effect on a LiveQuery subscription to {}: {instead}",
+                    self.class_name
+                );
+            }
+        }
+        self.encode_conditions()
+    }
+
+    /// What a subscription is sent as that a collection is kept from, which sorts and limits by itself.
+    pub(crate) fn encode_conditions(&self) -> Result<EncodedQuery> {
         if let Some(error) = &self.error {
             return Err(error.clone());
         }
@@ -204,6 +391,62 @@ impl Query {
         combined
     }
 
+    fn add_order<S: AsRef<str>>(mut self, sign: &str, keys: impl IntoIterator<Item = S>) -> Self {
+        let order = self.order.get_or_insert_default();
+        for keys in keys {
+            // The JS SDK takes several names in one string.
+            let keys: String = keys.as_ref().split_whitespace().collect();
+            order.extend(keys.split(',').map(|key| format!("{sign}{key}")));
+        }
+        self
+    }
+
+    /// The REST form; in the order of the JS SDK.
+    fn rest_form(&self) -> Result<Json> {
+        if let Some(error) = &self.error {
+            return Err(error.clone());
+        }
+        let mut members = vec![("where".to_owned(), self.filter.to_json())];
+        let mut push = |name: &str, value: Option<Json>| {
+            members.extend(value.map(|value| (name.to_owned(), value)));
+        };
+        let joined = |names: &[String]| Json::String(names.join(","));
+        let unless_empty = |names: &[String]| (!names.is_empty()).then(|| joined(names));
+        push("watch", unless_empty(&self.watch));
+        push("include", unless_empty(&self.include));
+        push("excludeKeys", unless_empty(&self.exclude));
+        push("keys", self.select.as_deref().map(joined));
+        push("limit", self.limit.map(|limit| Json::Number(limit.into())));
+        push("skip", (self.skip > 0).then(|| Json::Number(self.skip.into())));
+        push("order", self.order.as_deref().map(joined));
+        Ok(Json::Object(members))
+    }
+
+    fn read_member(&mut self, name: &str, value: Json) -> Result<()> {
+        let wrong = |value: &Json| invalid(format!("{name:?} of a query cannot be {value}"));
+        let names = |value: &Json| {
+            let text = value.as_str().ok_or_else(|| wrong(value))?;
+            Ok(text.split(',').map(str::to_owned).collect::<Vec<_>>())
+        };
+        let count = |value: &Json| match value {
+            Json::Number(number) => number.as_u64().ok_or_else(|| wrong(value)),
+            _ => Err(wrong(value)),
+        };
+        match name {
+            "where" => self.filter = Filter::from_json(value)?,
+            "watch" => self.watch = names(&value)?,
+            "include" => self.include = names(&value)?,
+            "excludeKeys" => self.exclude = names(&value)?,
+            "keys" => self.select = Some(names(&value)?),
+            "order" => self.order = Some(names(&value)?),
+            "limit" => self.limit = Some(count(&value)?),
+            "skip" => self.skip = count(&value)?,
+            "className" if value.as_str() == Some(&self.class_name) => {}
+            _ => return Err(invalid(format!("a query has no member {name:?} here"))),
+        }
+        Ok(())
+    }
+
     fn problem_in(&self, method: &str, class_name: &str) -> Option<Error> {
         if self.error.is_some() {
             return self.error.clone();
@@ -214,7 +457,20 @@ impl Query {
                 self.class_name
             )));
         }
-        None
+        let lost = [
+            ("select", self.select.is_some()),
+            ("exclude", !self.exclude.is_empty()),
+            ("watch", !self.watch.is_empty()),
+            ("include", !self.include.is_empty()),
+            ("ascending or descending", self.order.is_some()),
+            ("limit", self.limit.is_some()),
+            ("skip", self.skip > 0),
+        ];
+        lost.iter().find(|(_, is_set)| *is_set).map(|(part, _)| {
+            invalid(format!(
+                "{part} of a query inside {method} would be lost: call it on the combined query"
+            ))
+        })
     }
 
     fn with(mut self, change: impl FnOnce(&mut Self) -> Result<()>) -> Self {
@@ -222,13 +478,6 @@ impl Query {
             self.error = change(&mut self).err();
         }
         self
-    }
-
-    fn condition(self, key: &str, operator: &'static str, value: impl Serialize) -> Self {
-        self.with(|query| {
-            let value = Json::of(value).map_err(|error| not_serialized(key, &error))?;
-            query.filter.operator(key, operator, value)
-        })
     }
 }
 

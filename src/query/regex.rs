@@ -8,6 +8,11 @@ pub(super) fn quote(text: &str) -> String {
     format!("\\Q{}\\E", text.replace("\\E", "\\E\\\\E\\Q"))
 }
 
+/// The expression for a text that begins so.
+pub(super) fn starting_with(prefix: &str) -> String {
+    format!("^{}", quote(prefix))
+}
+
 /// The same expression without `\Q..\E`.
 ///
 /// The matcher imitates `\Q..\E`, but the server tests what it gets as a JavaScript expression first

@@ -274,7 +274,6 @@ pub(crate) fn folder() -> PathBuf {
 }
 
 /// Runs `npm ci`, unless what the lock file names is installed already.
-/// Installs Parse Server and what it needs into the folder of these tests, if this has not been done.
 pub(crate) fn install() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
