@@ -106,6 +106,14 @@ impl<'a> Field<'a> {
                 .map(|(_, value)| value)
         };
         for (operator, value) in operators.clone() {
+            if operator == "$containedBy" && operators.clone().into_iter().count() > 1 && !permissive {
+                return Err(refuse::error(
+                    "contained_by",
+                    self.key,
+                    "beside other conditions on the same field, Parse Server asks its database for something else",
+                    "combine two queries with Query::and",
+                ));
+            }
             let partner = match operator {
                 "$regex" => find("$options"),
                 "$nearSphere" => find("$maxDistance"),
@@ -137,9 +145,9 @@ impl<'a> Field<'a> {
     fn operator(&mut self, operator: &'a str, value: &Json, partner: Option<&Json>) -> Result<()> {
         match operator {
             "$eq" => self.equal_to(value),
-            "$ne" => self.not_in(std::slice::from_ref(value)),
-            "$in" => self.contained_in(list(operator, self.key, value)?),
-            "$nin" => self.not_in(list(operator, self.key, value)?),
+            "$ne" => self.not_in([value]),
+            "$in" => self.contained_in(flat(list(operator, self.key, value)?)),
+            "$nin" => self.not_in(flat(list(operator, self.key, value)?)),
             "$lt" => self.range("$lt", value),
             "$lte" => self.range("$lte", value),
             "$gt" => self.range("$gt", value),
@@ -244,8 +252,8 @@ impl<'a> Field<'a> {
         })
     }
 
-    fn contained_in(&mut self, values: &[Json]) -> Result<()> {
-        self.positive |= !values.contains(&Json::Null);
+    fn contained_in<'j>(&mut self, values: impl Iterator<Item = &'j Json> + Clone) -> Result<()> {
+        self.positive |= values.clone().all(|value| *value != Json::Null);
         let (scalars, mut nodes) = self.split(values)?;
         if nodes.is_empty() {
             self.merged.push(("$in", Json::Array(scalars)));
@@ -258,7 +266,7 @@ impl<'a> Field<'a> {
         Ok(())
     }
 
-    fn not_in(&mut self, values: &[Json]) -> Result<()> {
+    fn not_in<'j>(&mut self, values: impl IntoIterator<Item = &'j Json>) -> Result<()> {
         let (scalars, nodes) = self.split(values)?;
         for scalar in scalars {
             if !self.not_in.contains(&scalar) {
@@ -272,14 +280,10 @@ impl<'a> Field<'a> {
     }
 
     /// The values that `$in` and `$nin` compare rightly, and the nodes for the others.
-    fn split(&self, values: &[Json]) -> Result<(Vec<Json>, Vec<Node<'a>>)> {
+    fn split<'j>(&self, values: impl IntoIterator<Item = &'j Json>) -> Result<(Vec<Json>, Vec<Node<'a>>)> {
         let mut scalars = Vec::new();
         let mut nodes = Vec::new();
-        for value in values.iter().flat_map(|value| match value {
-            // Parse Server flattens one level (MongoTransform.js, transformConstraint).
-            Json::Array(items) => items.as_slice(),
-            _ => std::slice::from_ref(value),
-        }) {
+        for value in values {
             match self.scalar(value) {
                 Ok(scalar) => scalars.push(scalar),
                 Err(error) if self.audit => return Err(error),
@@ -569,6 +573,14 @@ fn between(key: std::borrow::Cow<'_, str>, least: f64, most: f64) -> Node<'_> {
 
 fn member<'a>(key: &str, name: &str) -> std::borrow::Cow<'a, str> {
     format!("{key}.{name}").into()
+}
+
+/// Parse Server takes an array in the list of `$in` and `$nin` for its elements (MongoTransform.js).
+fn flat(values: &[Json]) -> impl Iterator<Item = &Json> + Clone {
+    values.iter().flat_map(|value| match value {
+        Json::Array(items) => items.as_slice(),
+        _ => std::slice::from_ref(value),
+    })
 }
 
 fn list<'j>(operator: &str, key: &str, value: &'j Json) -> Result<&'j [Json]> {

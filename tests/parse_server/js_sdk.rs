@@ -4,7 +4,6 @@
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use fastrand::Rng;
 use serde_json::{Value, json};
 
 use crate::generate::{self, Program, Scope};
@@ -13,7 +12,7 @@ use crate::support;
 #[test]
 #[ignore = "needs Node.js 20 and npm"]
 fn to_json_equals_what_the_js_sdk_writes() {
-    let mut rng = Rng::with_seed(1);
+    let mut rng = generate::seeded(1);
     let cases = (0..3000).map(|_| {
         let program = Program::random(&mut rng, Scope::JsSdk);
         let ours = program.to_query().to_json().unwrap();
@@ -25,7 +24,7 @@ fn to_json_equals_what_the_js_sdk_writes() {
 #[test]
 #[ignore = "needs Node.js 20 and npm"]
 fn no_two_queries_share_a_hash_on_the_server() {
-    let mut rng = Rng::with_seed(2);
+    let mut rng = generate::seeded(2);
     let cases = (0..8000).filter_map(|_| {
         let query = Program::random(&mut rng, Scope::LiveQuery).to_query();
         query.live_query_where().ok()
@@ -36,7 +35,7 @@ fn no_two_queries_share_a_hash_on_the_server() {
 #[test]
 #[ignore = "needs Node.js 20 and npm"]
 fn the_servers_matcher_finds_what_mongodb_finds() {
-    let mut rng = Rng::with_seed(3);
+    let mut rng = generate::seeded(3);
     let cases = (0..4000).filter_map(|_| {
         let query = Program::random(&mut rng, Scope::LiveQuery).to_query();
         // Contradictions are refused.
