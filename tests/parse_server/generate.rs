@@ -191,6 +191,64 @@ impl Program {
     }
 }
 
+/// A query of few words, so that many have the same ones in another arrangement.
+pub(crate) fn anagram(rng: &mut StdRng) -> Query {
+    let words = [
+        json!("a"),
+        json!("b"),
+        json!("a\",\"b"),
+        json!("b\":\"a"),
+        json!("a|b"),
+        json!(1),
+        json!("1"),
+        json!(["a", "b"]),
+        json!(["b", "a"]),
+        json!([["a", 1], "b"]),
+        json!([["b", "a"], 1]),
+        json!({"a": "b", "b": "a"}),
+        json!({"a": ["a", "b"]}),
+        json!({"a": ["b", "a"]}),
+        point(10, 20),
+        point(20, 10),
+        json!(null),
+    ];
+    let simple = |rng: &mut StdRng| {
+        let mut query = Query::new("Game");
+        for _ in 0..rng.random_range(1..3) {
+            let key = pick(rng, &["a", "b"]);
+            let word = pick(rng, &words);
+            query = match rng.random_range(0..9) {
+                0 | 1 => query.equal_to(key, word),
+                2 => query.not_equal_to(key, word),
+                3 => query.contained_in(key, [word, pick(rng, &words)]),
+                4 => query.not_contained_in(key, [word, pick(rng, &words)]),
+                5 => query.less_than(key, pick(rng, &[1, 2])),
+                6 => query.greater_than(key, pick(rng, &[1, 2])),
+                7 => query.within_radians(
+                    key,
+                    typed(&point(10, 20)),
+                    pick(rng, &[10.0, 20.0]),
+                    rng.random_bool(0.5),
+                ),
+                _ => {
+                    let mut corners = [point(1, 2), point(2, 1), point(1, 1), point(2, 2)];
+                    corners.shuffle(rng);
+                    query.within_polygon(key, corners.iter().map(typed::<GeoPoint>))
+                }
+            };
+        }
+        query
+    };
+    let of: Vec<_> = (0..rng.random_range(1..4)).map(|_| simple(rng)).collect();
+    match rng.random_range(0..6) {
+        0 => Query::or(of),
+        1 => Query::and(of),
+        2 => Query::nor(of),
+        3 => Query::or(of).equal_to(pick(rng, &["a", "b"]), pick(rng, &words)),
+        _ => simple(rng),
+    }
+}
+
 impl Call {
     fn new<const N: usize>(method: &'static str, arguments: [Value; N]) -> Self {
         Self {
