@@ -1,2 +1,112 @@
-//! placeholder
-fn main() {}
+//! What it costs to read an object: one field, four fields as a struct, everything.
+//!
+//! `Object` is made from the text each time, as for an event: one pass that checks the JSON, which the routing of a
+//! frame does as well, then the index of the members, then the decoding of what is asked for.
+
+use std::hint::black_box;
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use parse_livequery::{Date, GeoPoint, Object};
+use serde::Deserialize;
+use serde_json::Value;
+
+fn create_of_250_bytes() -> String {
+    let text = r#"{"playerName":"Sean Plott","score":1337,"cheatMode":false,"level":12,"createdAt":"2026-11-24T06:58:56.879Z","updatedAt":"2026-11-24T06:58:56.879Z","ACL":{"*":{"read":true},"gBJaZIhpwn":{"write":true}},"className":"GameScore","objectId":"AWFW34WWIH"}"#;
+    assert!((240..260).contains(&text.len()), "{}", text.len());
+    text.to_owned()
+}
+
+fn update_of_900_bytes() -> String {
+    let text = r#"{"createdAt":"2026-11-24T06:58:56.879Z","updatedAt":"2026-11-24T06:58:57.532Z","when":{"__type":"Date","iso":"2020-01-01T00:00:00.000Z"},"place":{"__type":"GeoPoint","latitude":1.5,"longitude":-2},"area":{"__type":"Polygon","coordinates":[[0,0],[0,1],[1,1],[0,0]]},"data":{"__type":"Bytes","base64":"AQID"},"tags":["a",1,null,{"x":1}],"stats":{"level":3,"owner":{"__type":"Pointer","className":"Owner","objectId":"gBJaZIhpwn"}},"playerName":"Sean Plott","score":1338,"third":0.3333333333333333,"cheatMode":true,"file":{"__type":"File","name":"e82e03f4697f_a.txt","url":"http://127.0.0.1:1337/parse/files/app/e82e03f4697f_a.txt"},"owner":{"__type":"Pointer","className":"Owner","objectId":"gBJaZIhpwn"},"players":{"__type":"Relation","className":"Owner"},"ACL":{"*":{"read":true,"write":true},"u1":{"read":true},"role:Admins":{"write":true}},"className":"GameScore","objectId":"AWFW34WWIH"}"#;
+    assert!((850..950).contains(&text.len()), "{}", text.len());
+    text.to_owned()
+}
+
+fn object_of_10_kb() -> String {
+    let entries: Vec<_> = (0..80)
+        .map(|n| {
+            format!(
+                r#"{{"round":{n},"points":{},"comment":"well played, number {n}","at":{{"__type":"Date","iso":"2026-11-24T06:58:56.879Z"}}}}"#,
+                n * 17
+            )
+        })
+        .collect();
+    let text = update_of_900_bytes().replacen('{', &format!(r#"{{"rounds":[{}],"#, entries.join(",")), 1);
+    assert!((9_500..10_500).contains(&text.len()), "{}", text.len());
+    text
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(dead_code, reason = "only decoded")]
+struct Score {
+    player_name: String,
+    score: f64,
+    created_at: Date,
+    place: Option<GeoPoint>,
+}
+
+fn read(c: &mut Criterion) {
+    for (name, text) in [
+        ("create_250B", create_of_250_bytes()),
+        ("update_900B", update_of_900_bytes()),
+        ("object_10KB", object_of_10_kb()),
+    ] {
+        let mut group = c.benchmark_group(name);
+        group.throughput(Throughput::Bytes(text.len() as u64));
+        let object = || text.parse::<Object>().expect("it is an object");
+        group.bench_function("full_value", |b| {
+            b.iter(|| {
+                let value: Value = serde_json::from_str(&text).expect("it is JSON");
+                black_box(value["score"].as_i64())
+            });
+        });
+        group.bench_function("text_and_one_field", |b| {
+            b.iter(|| black_box(object().get_i64("score")));
+        });
+        group.bench_function("text_and_struct", |b| {
+            b.iter(|| object().decode::<Score>().expect("it is a score"));
+        });
+        // Without the check and the copy of the text.
+        group.bench_function("one_field", |b| {
+            b.iter_batched_ref(
+                object,
+                |object| black_box(object.get_i64("score")),
+                BatchSize::SmallInput,
+            );
+        });
+        group.bench_function("struct", |b| {
+            let object = object();
+            b.iter(|| object.decode::<Score>().expect("it is a score"));
+        });
+        group.bench_function("one_field_again", |b| {
+            let object = object();
+            b.iter(|| black_box(object.get_i64("score")));
+        });
+        group.finish();
+    }
+}
+
+fn changes(c: &mut Criterion) {
+    let text = update_of_900_bytes();
+    let object: Object = text.parse().expect("it is an object");
+    let original: Object = text.replace("1338", "1337").parse().expect("it is an object");
+    c.bench_function("changed_keys_900B", |b| {
+        b.iter_batched_ref(
+            || {
+                (
+                    object.as_str().parse::<Object>(),
+                    original.as_str().parse::<Object>(),
+                )
+            },
+            |pair| match pair {
+                (Ok(object), Ok(original)) => assert_eq!(object.changed_keys(original).len(), 1),
+                _ => unreachable!("they are objects"),
+            },
+            BatchSize::SmallInput,
+        );
+    });
+}
+
+criterion_group!(benches, read, changes);
+criterion_main!(benches);

@@ -17,13 +17,14 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     kind: ErrorKind,
     message: Box<str>,
     code: Option<i64>,
     dropped: Option<u64>,
     fatal: bool,
-    source: Option<Box<dyn StdError + Send + Sync>>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
 impl Error {
@@ -70,7 +71,7 @@ impl Error {
         message: impl Into<String>,
         source: impl Into<Box<dyn StdError + Send + Sync>>,
     ) -> Self {
-        Self::new(kind, message).change(|inner| inner.source = Some(source.into()))
+        Self::new(kind, message).change(|inner| inner.source = Some(Arc::from(source.into())))
     }
 
     /// An error message of the server.
@@ -94,11 +95,8 @@ impl Error {
         self.change(|inner| inner.fatal = true)
     }
 
-    // Only called on errors that were just made: nobody shares them yet.
     fn change(mut self, change: impl FnOnce(&mut Inner)) -> Self {
-        if let Some(inner) = Arc::get_mut(&mut self.0) {
-            change(inner);
-        }
+        change(Arc::make_mut(&mut self.0));
         self
     }
 }

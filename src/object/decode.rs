@@ -1,9 +1,11 @@
 //! JSON text to any type: forgiving where JavaScript is, and with the place of the error where it fails.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::fmt::Write as _;
 
-use serde::de::DeserializeOwned;
+use serde::de::value::{BorrowedStrDeserializer, MapAccessDeserializer};
+use serde::de::{DeserializeOwned, DeserializeSeed, MapAccess};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -21,22 +23,25 @@ pub(super) fn decode<T: DeserializeOwned>(json: &str) -> Result<T, Failure> {
     serde_json::from_str(json).or_else(|error| {
         let mended = mend(json);
         serde_json::from_str(&mended).map_err(|last| match mended {
-            Cow::Borrowed(_) => Failure::new(&error, json),
-            Cow::Owned(mended) => Failure::new(&last, &mended),
+            Cow::Borrowed(_) => Failure::new::<T>(&error, json),
+            Cow::Owned(mended) => Failure::new::<T>(&last, &mended),
         })
     })
 }
 
 impl Failure {
-    fn new(error: &serde_json::Error, json: &str) -> Self {
-        let message = error.to_string();
-        // Nobody has the text before them.
-        let place = format!(" at line {} column {}", error.line(), error.column());
-        Self {
-            path: path_to(offset(json, error.line(), error.column()), json),
-            reason: message.strip_suffix(&place).unwrap_or(&message).to_owned(),
-        }
+    fn new<T: DeserializeOwned>(error: &serde_json::Error, json: &str) -> Self {
+        let reason = reason_of(error);
+        let path = path_by_member::<T>(&reason, json).unwrap_or_else(|| path_by_place(error, json));
+        Self { path, reason }
     }
+}
+
+fn reason_of(error: &serde_json::Error) -> String {
+    let message = error.to_string();
+    // Nobody has the text before them.
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    message.strip_suffix(&place).unwrap_or(&message).to_owned()
 }
 
 /// The same value without what serde takes as an error and JavaScript does not: keys that occur twice and, since the
@@ -81,43 +86,93 @@ fn code_unit(json: &str, at: usize) -> Option<u16> {
     u16::from_str_radix(hex, 16).ok()
 }
 
-fn offset(json: &str, line: usize, column: usize) -> usize {
-    let lines = json.split_inclusive('\n');
-    let before: usize = lines.take(line.saturating_sub(1)).map(str::len).sum();
-    before + column
+/// Decodes again, member by member, to see in which one it fails. serde_json's own place of an error that a type's
+/// `TryFrom` or the like found is somewhere behind that value. `None` if the type does not take it in this form.
+fn path_by_member<T: DeserializeOwned>(reason: &str, json: &str) -> Option<String> {
+    let index = Index::new(json);
+    let current = Cell::new(None);
+    let members = Members {
+        members: index.iter(json).map(|(key, member)| (key, member.value(json))),
+        current: &current,
+    };
+    let error = T::deserialize(MapAccessDeserializer::new(members)).err()?;
+    if reason_of(&error) != reason {
+        return None;
+    }
+    Some(match current.get() {
+        Some((key, value)) => format!(".{key}{}", path_by_place(&error, value)),
+        None => String::new(),
+    })
 }
 
-/// The innermost value at this offset. serde_json reports an error right behind the value that it read, or right in
-/// front of one that it did not.
-fn path_to(mut offset: usize, mut json: &str) -> String {
+struct Members<'a, I> {
+    members: I,
+    /// The key and the text of the value that is being decoded.
+    current: &'a Cell<Option<(&'a str, &'a str)>>,
+}
+
+impl<'a, I: Iterator<Item = (&'a str, &'a str)>> MapAccess<'a> for Members<'a, I> {
+    type Error = serde_json::Error;
+
+    fn next_key_seed<K: DeserializeSeed<'a>>(&mut self, seed: K) -> serde_json::Result<Option<K::Value>> {
+        let Some((key, value)) = self.members.next() else {
+            return Ok(None);
+        };
+        let key_only = seed.deserialize(BorrowedStrDeserializer::new(key))?;
+        self.current.set(Some((key, value)));
+        Ok(Some(key_only))
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'a>>(&mut self, seed: V) -> serde_json::Result<V::Value> {
+        let (_, json) = self.current.get().unwrap_or(("", "null"));
+        let value = seed.deserialize(&mut serde_json::Deserializer::from_str(json))?;
+        self.current.set(None);
+        Ok(value)
+    }
+}
+
+/// The innermost value at the place of the error. serde_json reports it right behind the value that it read, or right
+/// in front of one that it did not.
+fn path_by_place(error: &serde_json::Error, mut json: &str) -> String {
+    let lines = json.split_inclusive('\n');
+    let before: usize = lines.take(error.line().saturating_sub(1)).map(str::len).sum();
+    let mut place = before + error.column();
     let mut path = String::new();
     loop {
         let index = Index::new(json);
         let member = index
             .iter(json)
-            .find(|(_, member)| (member.range().start..=member.range().end).contains(&offset));
-        let inner = if let Some((key, member)) = member {
+            .map(|(key, member)| (key, member.value(json)))
+            .find(|(_, value)| is_at(place, value, json));
+        let inner = if let Some((key, value)) = member {
             let _ = write!(path, ".{key}");
-            member.value(json)
-        } else if let Some((position, element)) = element_at(offset, json) {
+            value
+        } else if let Some((position, element)) = element_at(place, json) {
             let _ = write!(path, "[{position}]");
             element
         } else {
             return path;
         };
-        offset -= inner.as_ptr().addr().saturating_sub(json.as_ptr().addr());
+        place -= start_of(inner, json);
         json = inner;
     }
 }
 
-fn element_at(offset: usize, json: &str) -> Option<(usize, &str)> {
+fn element_at(place: usize, json: &str) -> Option<(usize, &str)> {
     let elements: Vec<&RawValue> = serde_json::from_str(json).ok()?;
     elements
         .into_iter()
         .map(RawValue::get)
         .enumerate()
-        .find(|(_, element)| {
-            let start = element.as_ptr().addr().saturating_sub(json.as_ptr().addr());
-            (start..=start + element.len()).contains(&offset)
-        })
+        .find(|(_, element)| is_at(place, element, json))
+}
+
+fn is_at(place: usize, part: &str, json: &str) -> bool {
+    let start = start_of(part, json);
+    (start..=start + part.len()).contains(&place)
+}
+
+/// Where `part`, which is borrowed from `json`, begins in it.
+pub(super) fn start_of(part: &str, json: &str) -> usize {
+    part.as_ptr().addr().saturating_sub(json.as_ptr().addr())
 }

@@ -9,7 +9,7 @@ use serde::de::{MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::decode::decode;
+use super::decode::{decode, start_of};
 
 /// The members of one JSON object. Every method wants the text that the index was made of.
 pub(super) struct Index {
@@ -98,12 +98,8 @@ impl Member {
         }
     }
 
-    pub(super) fn range(&self) -> Range<usize> {
-        self.value.clone()
-    }
-
     pub(super) fn value<'a>(&self, json: &'a str) -> &'a str {
-        json.get(self.range()).unwrap_or("null")
+        json.get(self.value.clone()).unwrap_or("null")
     }
 
     /// The decoded value; `failed` is told why there is none, the first time.
@@ -152,9 +148,8 @@ impl Members<'_> {
         Key::Plain(start + 1..end - 1)
     }
 
-    /// Where `part`, which is borrowed from the text, lies in it.
     fn range_of(&self, part: &str) -> Range<usize> {
-        let start = part.as_ptr().addr().saturating_sub(self.json.as_ptr().addr());
+        let start = start_of(part, self.json);
         start..start + part.len()
     }
 }

@@ -374,3 +374,6 @@ impl<'de> Deserialize<'de> for Object {
         deserializer.deserialize_map(Members)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,6 +23,8 @@ use tungstenite::{Bytes, Message};
 use hub::{Failure, Hub};
 use transport::Acceptor;
 
+use crate::query::matcher::{Matcher, Verdict};
+
 /// A LiveQuery server on the loopback interface, with objects in memory.
 ///
 /// It speaks the protocol as Parse Server 9.10 does: it matches `where` with the same semantics, quirks included,
@@ -594,6 +596,19 @@ impl ServerSubscription {
     pub fn session_token(&self) -> Option<&str> {
         self.session_token.as_deref()
     }
+}
+
+/// What the crate's own tests compare with the matcher of a real Parse Server: whether an object matches a `where`,
+/// both as JSON.
+#[doc(hidden)]
+pub fn verdict(where_json: &str, object: &str) -> serde_json::Result<&'static str> {
+    let object: events::Fields = serde_json::from_str(object)?;
+    Ok(match Matcher::parse(where_json)?.matches_object(&object) {
+        Verdict::Match => "match",
+        Verdict::NoMatch => "no match",
+        Verdict::Throws => "throws",
+        Verdict::Unknown => "unknown",
+    })
 }
 
 #[track_caller]

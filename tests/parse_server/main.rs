@@ -3,4 +3,5 @@
 mod generate;
 mod harness;
 mod js_sdk;
+mod matcher;
 mod support;

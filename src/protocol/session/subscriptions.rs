@@ -1,0 +1,351 @@
+//! The subscriptions of a session: what is wanted, what the server has, and what its answers mean.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Link, OnServer, Output, Session, Subscription, is_unknown_member, server_error, timeout};
+use crate::event::{Event, Gap, GapReason};
+use crate::protocol::Now;
+use crate::protocol::message::{self, Dialect, EventFrame, Operation, ServerError, Spec, excerpt};
+use crate::{Error, ErrorKind};
+
+impl<T: Clone> Session<T> {
+    /// Wants a subscription; ids are never used twice.
+    pub(crate) fn subscribe(&mut self, id: u64, handle: T, spec: Arc<Spec>, now: Now) {
+        self.subscriptions.insert(
+            id,
+            Subscription {
+                handle: handle.clone(),
+                wanted: Some(spec),
+                accepted: None,
+                server: OnServer::Absent,
+                open: false,
+                gap: None,
+                respelled: false,
+            },
+        );
+        match &self.link {
+            // Refused for good: only an explicit `open` asks again, or each new subscription would.
+            Link::Refused(error) => {
+                let (handle, error) = (handle, error.clone());
+                self.outputs
+                    .push_back(Output::Event(handle, Event::failed(error)));
+            }
+            _ => self.open(now),
+        }
+        self.reconcile(id, now);
+    }
+
+    /// Wants another query for a subscription. One that had failed is tried again with it.
+    pub(crate) fn update(&mut self, id: u64, handle: T, spec: Arc<Spec>, now: Now) {
+        match self.subscriptions.get_mut(&id) {
+            Some(subscription) => {
+                subscription.wanted = Some(spec);
+                subscription.respelled = false;
+                self.reconcile(id, now);
+            }
+            None => self.subscribe(id, handle, spec, now),
+        }
+    }
+
+    pub(crate) fn unsubscribe(&mut self, id: u64, now: Now) {
+        if let Some(subscription) = self.subscriptions.get_mut(&id) {
+            subscription.wanted = None;
+            subscription.open = false;
+            let handle = subscription.handle.clone();
+            self.outputs.push_back(Output::Event(handle, Event::closed(None)));
+            self.reconcile(id, now);
+        }
+    }
+
+    /// Sends what is missing for the server to have what is wanted of a subscription.
+    pub(super) fn reconcile(&mut self, id: u64, now: Now) {
+        let live = matches!(self.link, Link::Live(_));
+        let Some(subscription) = self.subscriptions.get_mut(&id) else {
+            return;
+        };
+        let (operation, spec) = match (&subscription.server, &subscription.wanted) {
+            (OnServer::Absent, None) => {
+                self.subscriptions.remove(&id);
+                return;
+            }
+            _ if !live => return,
+            (OnServer::Absent, Some(wanted)) => (Operation::Subscribe, Arc::clone(wanted)),
+            (OnServer::Active(active), Some(wanted)) if !Arc::ptr_eq(active, wanted) => {
+                // Parse Server drops the old query before it looks at the new one.
+                subscription
+                    .gap
+                    .get_or_insert((now.wall, GapReason::QueryUpdated));
+                (Operation::Update, Arc::clone(wanted))
+            }
+            (OnServer::Active(_), None) => {
+                subscription.server = OnServer::Leaving {
+                    operation: self.next_operation,
+                };
+                self.send(id, message::unsubscribe(id), now);
+                return;
+            }
+            (OnServer::Active(_) | OnServer::Asked { .. } | OnServer::Leaving { .. }, _) => return,
+        };
+        match message::subscribe(operation, id, &spec, &self.settings.credentials, self.dialect) {
+            Ok(frame) => {
+                subscription.server = OnServer::Asked {
+                    spec,
+                    operation: self.next_operation,
+                };
+                self.send(id, frame, now);
+            }
+            Err(error) => self.refused(id, &spec, error, now),
+        }
+    }
+
+    fn send(&mut self, id: u64, frame: String, now: Now) {
+        if self.in_flight.is_empty() {
+            self.line_moved = Some(now.mono);
+        }
+        self.in_flight.insert(self.next_operation, id);
+        self.next_operation += 1;
+        self.outputs.push_back(Output::Send(frame));
+    }
+
+    /// The server answered an operation.
+    fn answered(&mut self, operation: u64, now: Now) {
+        if self
+            .in_flight
+            .first_key_value()
+            .is_some_and(|(first, _)| *first == operation)
+        {
+            self.line_moved = Some(now.mono);
+        }
+        self.in_flight.remove(&operation);
+    }
+
+    pub(super) fn subscribed(&mut self, id: u64, now: Now) {
+        let Some(subscription) = self.subscriptions.get_mut(&id) else {
+            log::debug!("ignored `subscribed` for {id}, which is not subscribed");
+            return;
+        };
+        let OnServer::Asked { spec, operation } = &subscription.server else {
+            log::debug!("ignored a second `subscribed` for {id}");
+            return;
+        };
+        let (spec, operation) = (Arc::clone(spec), *operation);
+        subscription.accepted = Some(Arc::clone(&spec));
+        subscription.server = OnServer::Active(spec);
+        let gap = subscription
+            .gap
+            .take()
+            .map(|(from, reason)| Gap::new(from, now.wall, reason));
+        if subscription.wanted.is_some() {
+            let handle = subscription.handle.clone();
+            if std::mem::replace(&mut subscription.open, true) {
+                self.outputs
+                    .push_back(Output::Event(handle.clone(), Event::closed(None)));
+            }
+            self.outputs.push_back(Output::Event(handle, Event::opened(gap)));
+        }
+        self.answered(operation, now);
+        self.attribute(now);
+        self.reconcile(id, now);
+    }
+
+    pub(super) fn unsubscribed(&mut self, id: u64, now: Now) {
+        let Some(subscription) = self.subscriptions.get_mut(&id) else {
+            log::debug!("ignored `unsubscribed` for {id}, which is not subscribed");
+            return;
+        };
+        if let OnServer::Leaving { operation } = subscription.server {
+            subscription.server = OnServer::Absent;
+            self.answered(operation, now);
+            self.attribute(now);
+        } else {
+            log::warn!("the server ended subscription {id} without being asked; subscribing again");
+            subscription.server = OnServer::Absent;
+        }
+        self.reconcile(id, now);
+    }
+
+    pub(super) fn event<'a>(
+        &mut self,
+        id: u64,
+        frame: EventFrame<'a>,
+        now: Now,
+    ) -> Option<(T, EventFrame<'a>)> {
+        // An event proves that the server has the subscription, whatever became of its `subscribed`.
+        if self
+            .subscriptions
+            .get(&id)
+            .is_some_and(|s| !s.open && matches!(s.server, OnServer::Asked { .. }))
+        {
+            self.subscribed(id, now);
+        }
+        match self.subscriptions.get(&id) {
+            Some(subscription) if subscription.wanted.is_some() => Some((subscription.handle.clone(), frame)),
+            _ => {
+                log::debug!("ignored an event for {id}, which is not subscribed");
+                None
+            }
+        }
+    }
+
+    pub(super) fn subscription_error(&mut self, id: u64, error: &ServerError, now: Now) {
+        let Some(subscription) = self.subscriptions.get(&id) else {
+            log::debug!(
+                "ignored an error for {id}, which is not subscribed: {}",
+                excerpt(&error.text)
+            );
+            return;
+        };
+        match &subscription.server {
+            OnServer::Asked { .. } | OnServer::Leaving { .. } => {
+                self.operation_failed(id, error, now);
+                self.attribute(now);
+            }
+            // An afterLiveQueryEvent hook threw: the event is lost, and the subscription goes on.
+            OnServer::Active(_) | OnServer::Absent => {
+                if subscription.wanted.is_some() {
+                    let handle = subscription.handle.clone();
+                    self.report_of(handle, server_error(ErrorKind::Server, error));
+                }
+            }
+        }
+    }
+
+    /// «Cannot find subscription …», to an unsubscribe or an update.
+    pub(super) fn unknown_to_server(&mut self, id: u64, now: Now) {
+        let Some(subscription) = self.subscriptions.get_mut(&id) else {
+            return;
+        };
+        // After an update comes a `subscribed` as well: Parse Server 9.10 subscribes to what it did not find.
+        if let OnServer::Leaving { operation } = subscription.server {
+            subscription.server = OnServer::Absent;
+            self.answered(operation, now);
+            self.attribute(now);
+            self.reconcile(id, now);
+        }
+    }
+
+    /// An error that names no subscription. Each operation gets one answer, so as soon as there are as many such
+    /// errors as operations without an answer they belong together, in the order of sending: Parse Server checks a
+    /// message against its schema before anything else.
+    pub(super) fn blame(&mut self, error: ServerError, now: Now) {
+        if self.in_flight.is_empty() {
+            self.report(server_error(ErrorKind::Server, &error));
+        } else {
+            self.unattributed.push_back(error);
+            self.attribute(now);
+        }
+    }
+
+    fn attribute(&mut self, now: Now) {
+        while !self.unattributed.is_empty() && self.unattributed.len() >= self.in_flight.len() {
+            let Some(error) = self.unattributed.pop_front() else {
+                return;
+            };
+            match self.in_flight.first_key_value().map(|(_, id)| *id) {
+                Some(id) => self.operation_failed(id, &error, now),
+                None => self.report(server_error(ErrorKind::Server, &error)),
+            }
+        }
+    }
+
+    /// The operation of a subscription that is under way was refused.
+    fn operation_failed(&mut self, id: u64, error: &ServerError, now: Now) {
+        let Some(subscription) = self.subscriptions.get_mut(&id) else {
+            return;
+        };
+        match std::mem::replace(&mut subscription.server, OnServer::Absent) {
+            OnServer::Asked { spec, operation } => {
+                let selects = spec.query.keys.is_some() || spec.query.watch.is_some();
+                let respell =
+                    error.code == 1 && is_unknown_member(error) && selects && !subscription.respelled;
+                if respell {
+                    subscription.respelled = true;
+                    self.dialect = match self.dialect {
+                        Dialect::Keys => Dialect::Fields,
+                        Dialect::Fields => Dialect::Keys,
+                    };
+                    if spec.query.watch.is_some() && self.dialect == Dialect::Fields {
+                        log::warn!("the server is older than Parse Server 6 and ignores `watch`");
+                    }
+                }
+                self.answered(operation, now);
+                if respell {
+                    self.reconcile(id, now);
+                } else {
+                    self.refused(id, &spec, server_error(ErrorKind::Server, error), now);
+                }
+            }
+            OnServer::Leaving { operation } => {
+                self.answered(operation, now);
+                self.reconcile(id, now);
+            }
+            untouched @ (OnServer::Active(_) | OnServer::Absent) => subscription.server = untouched,
+        }
+    }
+
+    /// The server does not want this query. An earlier one that it accepted comes back in its place, since a
+    /// refused update has ended that one on the server (Parse Server 9.10, `_handleUpdateSubscription`).
+    fn refused(&mut self, id: u64, spec: &Arc<Spec>, error: Error, now: Now) {
+        let Some(subscription) = self.subscriptions.get_mut(&id) else {
+            return;
+        };
+        subscription.server = OnServer::Absent;
+        let Some(wanted) = &subscription.wanted else {
+            self.reconcile(id, now);
+            return;
+        };
+        if !Arc::ptr_eq(wanted, spec) {
+            // The user has changed the query again meanwhile; this refusal is of no further consequence.
+            let handle = subscription.handle.clone();
+            self.report_of(handle, error);
+            self.reconcile(id, now);
+            return;
+        }
+        match &subscription.accepted {
+            Some(accepted) if !Arc::ptr_eq(accepted, spec) => {
+                subscription.wanted = Some(Arc::clone(accepted));
+                let handle = subscription.handle.clone();
+                self.report_of(handle, error);
+                self.reconcile(id, now);
+            }
+            _ => {
+                if let Some(subscription) = self.subscriptions.remove(&id) {
+                    self.report_of(subscription.handle.clone(), error.fatal());
+                    self.outputs
+                        .push_back(Output::Event(subscription.handle, Event::closed(None)));
+                }
+            }
+        }
+    }
+
+    pub(super) fn give_up_on_answers(&mut self, now: Now) {
+        while self.answer_deadline().is_some_and(|due| due <= now.mono) {
+            let Some((_, id)) = self.in_flight.pop_first() else {
+                return;
+            };
+            self.line_moved = Some(now.mono);
+            if let Some(error) = self.unattributed.pop_front() {
+                self.operation_failed(id, &error, now);
+                continue;
+            }
+            // The answer may still come, so the operation stays under way; on another connection it is sent again.
+            let limit = self.settings.ack_timeout;
+            if let Some(subscription) = self.subscriptions.get(&id).filter(|s| s.wanted.is_some()) {
+                let text = format!(
+                    "the server has not answered the subscription for {limit:?}; it is still waited for, and asked \
+                     again when the link is made anew"
+                );
+                let handle = subscription.handle.clone();
+                self.report_of(handle, timeout(text));
+            }
+        }
+    }
+
+    /// When the oldest operation without an answer has waited too long. The time counts from when those before it
+    /// were answered: ten thousand subscriptions sent at once are answered one after another.
+    pub(super) fn answer_deadline(&self) -> Option<Instant> {
+        self.in_flight.first_key_value()?;
+        Some(self.line_moved? + self.settings.ack_timeout)
+    }
+}
