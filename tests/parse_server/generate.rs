@@ -160,12 +160,16 @@ impl Program {
     }
 
     pub(crate) fn to_query(&self) -> Query {
-        let of = self.of.iter().map(Self::to_query);
+        self.to_query_of("Game")
+    }
+
+    pub(crate) fn to_query_of(&self, class_name: &str) -> Query {
+        let of = self.of.iter().map(|program| program.to_query_of(class_name));
         let query = match self.combine {
             Some("or") => Query::or(of),
             Some("and") => Query::and(of),
             Some(_) => Query::nor(of),
-            None => Query::new("Game"),
+            None => Query::new(class_name),
         };
         self.calls.iter().fold(query, |query, call| call.apply(query))
     }
@@ -602,7 +606,7 @@ fn value(rng: &mut StdRng, kind: Kind) -> Value {
             json!({"__type": "Date", "iso": iso})
         }
         Kind::Boolean => json!(rng.random_bool(0.5)),
-        Kind::Bytes => json!({"__type": "Bytes", "base64": pick(rng, &["AQID", "", "/w=="])}),
+        Kind::Bytes => json!({"__type": "Bytes", "base64": pick(rng, &["AQID", "AA==", "/w=="])}),
         Kind::File => {
             let name = pick(rng, &["a.txt", "b.txt"]);
             json!({"__type": "File", "name": name, "url": format!("http://localhost/{name}")})

@@ -1,5 +1,5 @@
-// Reads one case per line and writes one line per failure, for js_sdk.rs: what the JS SDK writes for a query, what the
-// LiveQuery server's own matcher and hash make of ours, and what MongoDB would find.
+// Reads one case per line and writes one line per failure (or per answer), for js_sdk.rs and differential.rs: what the
+// JS SDK writes for a query, what the LiveQuery server's own matcher and hash make of ours, and what MongoDB would find.
 
 import { createRequire } from 'node:module';
 import { readFileSync } from 'node:fs';
@@ -16,10 +16,10 @@ Parse.initialize('app');
 // Lists whose order means nothing.
 const UNORDERED = ['$and', '$or', '$nor', '$in', '$nin', '$containedBy'];
 
-const modes = { toJson, hash, match };
+const modes = { toJson, hash, match, find };
 const lines = readFileSync(0, 'utf8').split('\n').filter(line => line);
-for (const failure of modes[process.argv[2]](lines.map(line => JSON.parse(line)))) {
-  console.log(JSON.stringify(failure));
+for (const answer of modes[process.argv[2]](lines.map(line => JSON.parse(line)))) {
+  console.log(JSON.stringify(answer));
 }
 
 // `ours` equals what the JS SDK writes, with the same order of members.
@@ -82,6 +82,13 @@ function* match(cases) {
         yield { rest, live, object: named(object, live), matched, found: found[index] };
       }
     }
+  }
+}
+
+// Whether MongoDB finds each of the objects.
+function* find(cases) {
+  for (const { rest, objects, fields } of cases) {
+    yield mongoMatcher(rest, objects, fields);
   }
 }
 

@@ -56,10 +56,21 @@ fn the_servers_matcher_finds_what_mongodb_finds() {
     assert_no_failures("match", cases);
 }
 
-/// Has the cases judged, one line for each.
 fn assert_no_failures(mode: &str, cases: impl Iterator<Item = String>) {
-    support::install();
     let cases: Vec<_> = cases.collect();
+    let failures = answers(mode, &cases);
+    assert!(
+        failures.is_empty(),
+        "{} of {} cases failed:\n{}",
+        failures.len(),
+        cases.len(),
+        failures[..failures.len().min(20)].join("\n")
+    );
+}
+
+/// What the program says to the cases, each of which is a line of JSON; by mode, for each one or for those that fail.
+pub(crate) fn answers(mode: &str, cases: &[String]) -> Vec<String> {
+    support::install();
     let mut process = Command::new("node")
         .arg(support::folder().join("js_sdk.mjs"))
         .arg(mode)
@@ -72,13 +83,7 @@ fn assert_no_failures(mode: &str, cases: impl Iterator<Item = String>) {
     stdin.write_all(cases.join("\n").as_bytes()).unwrap();
     drop(stdin);
     let output = process.wait_with_output().unwrap();
-    let failures = String::from_utf8(output.stdout).unwrap();
-    let shown: Vec<_> = failures.lines().take(20).collect();
-    assert!(
-        output.status.success() && shown.is_empty(),
-        "{} of {} cases failed:\n{}",
-        failures.lines().count(),
-        cases.len(),
-        shown.join("\n")
-    );
+    assert!(output.status.success(), "js_sdk.mjs {mode}: {}", output.status);
+    let output = String::from_utf8(output.stdout).unwrap();
+    output.lines().map(str::to_owned).collect()
 }

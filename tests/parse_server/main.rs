@@ -1,5 +1,6 @@
 //! What the library promises, tried on a real Parse Server 9.10 that the tests install and start themselves.
 
+mod differential;
 mod generate;
 mod harness;
 mod js_sdk;
