@@ -4,7 +4,7 @@
 //! A port of `QueryTools.matchesQuery` of Parse Server 9.10 with its quirks, since the question is never what a query
 //! should mean but what the server does with it: a range matches an object that lacks the field, conditions are taken
 //! in the order of the text, and some of them end the evaluation. Where JavaScript cannot be followed by simple means
-//! the answer is [`Verdict::Unknown`], never a guess.
+//! the answer is that both are possible, never a guess.
 
 mod compile;
 mod js;
@@ -29,18 +29,11 @@ pub(crate) struct Matcher {
     overlapping: bool,
 }
 
-/// What [`Matcher::matches`] knows.
+/// What [`Matcher::matches`] says: the answers of the server's matcher that are possible. There is one, unless
+/// something cannot be told here: a regular expression beyond the quoted forms, a field that was not sent, a date in
+/// some local time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// The object matches.
-    Match,
-    /// It does not.
-    NoMatch,
-    /// The server's matcher throws: Parse Server 9.10 logs it and skips the subscription for this change.
-    Throws,
-    /// It cannot be told here: a regular expression beyond the quoted forms, a field that was not sent.
-    Unknown,
-}
+pub(crate) struct Verdict(u8);
 
 /// What [`Matcher::matches`] is told of a field.
 #[derive(Clone, Copy, Debug)]
@@ -143,70 +136,45 @@ enum Condition {
     Fixed(Verdict),
 }
 
-/// What a condition says about the rest of its key.
-enum Step {
-    /// Go on if it is a match, else this is the answer.
-    Verdict(Verdict),
-    /// This is the answer: `$nearSphere`, `$within`, `$containedBy`, `$geoWithin` and `$geoIntersects` `return` in
-    /// the server's matcher, so conditions after them are never looked at.
-    Return(Verdict),
-}
-
 impl Verdict {
+    /// The object matches.
+    pub(crate) const MATCH: Self = Self(1);
+    /// It does not.
+    pub(crate) const NO_MATCH: Self = Self(2);
+    /// The server's matcher throws: Parse Server 9.10 logs it and skips the subscription for this change.
+    pub(crate) const THROWS: Self = Self(4);
+    /// A match or none.
+    const UNKNOWN: Self = Self(1 | 2);
+    const ANYTHING: Self = Self(1 | 2 | 4);
+
+    /// Whether an answer is possible.
+    pub(crate) fn may_be(self, answer: Self) -> bool {
+        self.0 & answer.0 != 0
+    }
+
     fn of(holds: bool) -> Self {
-        if holds { Self::Match } else { Self::NoMatch }
+        if holds { Self::MATCH } else { Self::NO_MATCH }
     }
 
     fn not(self) -> Self {
-        match self {
-            Self::Match => Self::NoMatch,
-            Self::NoMatch => Self::Match,
-            other => other,
-        }
-    }
-}
-
-/// Verdicts of things that must all hold, taken one after another as JavaScript does.
-#[derive(Default)]
-struct Sequence {
-    unknown: bool,
-}
-
-impl Sequence {
-    /// The answer, if this verdict settles it.
-    fn take(&mut self, verdict: Verdict) -> Option<Verdict> {
-        match verdict {
-            Verdict::Match => None,
-            Verdict::Unknown => {
-                self.unknown = true;
-                None
-            }
-            // It throws only if the unknown one before it held.
-            Verdict::Throws if self.unknown => Some(Verdict::Unknown),
-            settled => Some(settled),
-        }
+        Self(self.0 & Self::THROWS.0 | (self.0 & 1) << 1 | (self.0 & 2) >> 1)
     }
 
-    fn end(self) -> Verdict {
-        if self.unknown {
-            Verdict::Unknown
-        } else {
-            Verdict::Match
-        }
-    }
-
-    fn all(verdicts: impl Iterator<Item = Verdict>) -> Verdict {
-        let mut sequence = Self::default();
+    /// Of things that must all hold: the first that does not is the answer, and those after it are not looked at.
+    fn all(verdicts: impl Iterator<Item = Self>) -> Self {
+        let mut possible = 0;
         for verdict in verdicts {
-            if let Some(settled) = sequence.take(verdict) {
-                return settled;
+            possible |= verdict.0 & !Self::MATCH.0;
+            if !verdict.may_be(Self::MATCH) {
+                return Self(possible);
             }
         }
-        sequence.end()
+        Self(possible | Self::MATCH.0)
     }
 
-    fn any(verdicts: impl Iterator<Item = Verdict>) -> Verdict {
-        Self::all(verdicts.map(Verdict::not)).not()
+    /// Of things of which one must hold, likewise.
+    fn any(verdicts: impl Iterator<Item = Self>) -> Self {
+        Self::all(verdicts.map(Self::not)).not()
     }
 }
 
@@ -218,18 +186,18 @@ struct Evaluation<'f, F> {
 
 impl<'a, 'f, F: Fn(&str) -> Field<'a>> Evaluation<'f, F> {
     fn query(&self, query: &'f Query) -> Verdict {
-        Sequence::all(query.iter().map(|clause| self.clause(clause)))
+        Verdict::all(query.iter().map(|clause| self.clause(clause)))
     }
 
     fn clause(&self, clause: &'f Clause) -> Verdict {
         match clause {
-            Clause::And(queries) => Sequence::all(queries.iter().map(|query| self.query(query))),
-            Clause::Or(queries) => Sequence::any(queries.iter().map(|query| self.query(query))),
-            Clause::Nor(queries) => Sequence::any(queries.iter().map(|query| self.query(query))).not(),
+            Clause::And(queries) => Verdict::all(queries.iter().map(|query| self.query(query))),
+            Clause::Or(queries) => Verdict::any(queries.iter().map(|query| self.query(query))),
+            Clause::Nor(queries) => Verdict::any(queries.iter().map(|query| self.query(query))).not(),
             Clause::Fixed(verdict) => *verdict,
             Clause::Field(path, test) => match self.look_up(path) {
                 Some(left) => test.verdict(&left),
-                None => Verdict::Unknown,
+                None => Verdict::ANYTHING,
             },
         }
     }
@@ -284,12 +252,12 @@ impl Test {
                 object_id,
             } => any_item(left, |left| {
                 let value = match left {
-                    Left::Undefined => return Verdict::NoMatch,
+                    Left::Undefined => return Verdict::NO_MATCH,
                     Left::Date(_) => return Verdict::of(class_name.is_none() && object_id.is_none()),
                     Left::Value(value) => value,
                 };
                 if value.is_null() {
-                    return Verdict::Throws;
+                    return Verdict::THROWS;
                 }
                 Verdict::of(
                     js::same_member(value, "className", class_name.as_ref())
@@ -298,19 +266,7 @@ impl Test {
             }),
             Self::Equal(right) => any_item(left, |left| js::equal(left, right)),
             Self::Conditions(conditions) => {
-                let mut sequence = Sequence::default();
-                for condition in conditions {
-                    let (verdict, last) = match condition.step(left) {
-                        Step::Verdict(verdict) => (verdict, false),
-                        Step::Return(verdict) => (verdict, true),
-                    };
-                    match sequence.take(verdict) {
-                        Some(settled) => return settled,
-                        None if last => break,
-                        None => {}
-                    }
-                }
-                sequence.end()
+                Verdict::all(conditions.iter().map(|condition| condition.verdict(left)))
             }
         }
     }
@@ -320,20 +276,20 @@ impl Test {
 fn any_item(left: &Left<'_>, test: impl Fn(&Left<'_>) -> Verdict) -> Verdict {
     match left.as_value() {
         Some(Value::Array(items)) => {
-            Sequence::any(items.iter().map(|item| test(&Left::Value(Cow::Borrowed(item)))))
+            Verdict::any(items.iter().map(|item| test(&Left::Value(Cow::Borrowed(item)))))
         }
         _ => test(left),
     }
 }
 
 impl Condition {
-    fn step(&self, left: &Left<'_>) -> Step {
+    fn verdict(&self, left: &Left<'_>) -> Verdict {
         use Ordering::{Equal, Greater, Less};
         // The server asks for the opposite, and what cannot be compared is neither: a missing field passes.
         let unless = |right: &Right, orderings: &[Ordering]| {
             Verdict::of(!js::compare(left, right).is_some_and(|ordering| orderings.contains(&ordering)))
         };
-        let verdict = match self {
+        match self {
             Self::Less(right) => unless(right, &[Greater, Equal]),
             Self::LessOrEqual(right) => unless(right, &[Greater]),
             Self::Greater(right) => unless(right, &[Less, Equal]),
@@ -346,51 +302,50 @@ impl Condition {
             Self::Exists(wanted) => Verdict::of(matches!(left, Left::Undefined) != *wanted),
             Self::Regex(pattern) => match left.text() {
                 Some(text) => Verdict::of(pattern.is_match(&text)),
-                None => Verdict::Unknown,
+                None => Verdict::UNKNOWN,
             },
             Self::Fixed(verdict) => *verdict,
-            Self::Near { center, max_distance } => return Step::Return(near(left, *center, max_distance)),
-            Self::WithinBox(corners) => return Step::Return(within_box(left, corners.as_ref())),
-            Self::ContainedBy(list) => return Step::Return(contained_by(left, list)),
-            Self::WithinPolygon(corners) => return Step::Return(within_polygon(left, corners.as_deref())),
-            Self::WithinSphere(sphere) => return Step::Return(within_sphere(left, sphere.as_ref())),
-            Self::Intersects(point) => return Step::Return(intersects(left, *point)),
-        };
-        Step::Verdict(verdict)
+            Self::Near { center, max_distance } => near(left, *center, max_distance),
+            Self::WithinBox(corners) => within_box(left, corners.as_ref()),
+            Self::ContainedBy(list) => contained_by(left, list),
+            Self::WithinPolygon(corners) => within_polygon(left, corners.as_deref()),
+            Self::WithinSphere(sphere) => within_sphere(left, sphere.as_ref()),
+            Self::Intersects(point) => intersects(left, *point),
+        }
     }
 }
 
 fn contains_all(left: &Left<'_>, items: &[Value]) -> Verdict {
     if !left.truthy() {
-        return Verdict::NoMatch;
+        return Verdict::NO_MATCH;
     }
-    Sequence::all(items.iter().map(|item| match left.as_value() {
+    Verdict::all(items.iter().map(|item| match left.as_value() {
         Some(Value::Array(held)) => Verdict::of(held.iter().any(|held| js::same(held, item))),
         Some(Value::String(text)) => Verdict::of(text.contains(&*js::text(item))),
         // Nothing else has an `indexOf`.
-        _ => Verdict::Throws,
+        _ => Verdict::THROWS,
     }))
 }
 
 fn contained_by(left: &Left<'_>, list: &Value) -> Verdict {
     let contained = |item: &Value| js::contains(list, &Left::Value(Cow::Borrowed(item)));
     match left.as_value() {
-        Some(Value::Array(items)) => Sequence::all(items.iter().map(contained)),
-        Some(Value::String(text)) => Sequence::all(
+        Some(Value::Array(items)) => Verdict::all(items.iter().map(contained)),
+        Some(Value::String(text)) => Verdict::all(
             text.chars()
                 .map(|character| contained(&Value::String(character.into()))),
         ),
         // Nothing else is iterable.
-        _ => Verdict::Throws,
+        _ => Verdict::THROWS,
     }
 }
 
 fn near(left: &Left<'_>, center: Option<(f64, f64)>, max_distance: &Value) -> Verdict {
     if !left.truthy() {
-        return Verdict::NoMatch;
+        return Verdict::NO_MATCH;
     }
     let Some(center) = center else {
-        return Verdict::Throws;
+        return Verdict::THROWS;
     };
     let distance = js::radians(center, left.coordinates());
     Verdict::of(at_most(distance, max_distance))
@@ -402,10 +357,10 @@ fn at_most(distance: f64, max_distance: &Value) -> bool {
 
 fn within_box(left: &Left<'_>, corners: Option<&[Value; 2]>) -> Verdict {
     if !left.truthy() {
-        return Verdict::NoMatch;
+        return Verdict::NO_MATCH;
     }
     let Some([south_west, north_east]) = corners else {
-        return Verdict::Throws;
+        return Verdict::THROWS;
     };
     let order = |one: Option<Cow<'_, Value>>, other: Option<Cow<'_, Value>>| {
         js::compare_values(one.as_deref(), other.as_deref())
@@ -417,7 +372,7 @@ fn within_box(left: &Left<'_>, corners: Option<&[Value; 2]>) -> Verdict {
     if order(south.clone(), north.clone()) == Some(Ordering::Greater)
         || order(west.clone(), east.clone()) == Some(Ordering::Greater)
     {
-        return Verdict::NoMatch;
+        return Verdict::NO_MATCH;
     }
     let held = |name| {
         left.as_value()
@@ -431,8 +386,8 @@ fn within_box(left: &Left<'_>, corners: Option<&[Value; 2]>) -> Verdict {
 
 fn within_polygon(left: &Left<'_>, corners: Option<&[(f64, f64)]>) -> Verdict {
     match (corners, left.as_value()) {
-        (None, _) | (_, Some(Value::Null)) => Verdict::Throws,
-        _ if matches!(left, Left::Undefined) => Verdict::Throws,
+        (None, _) | (_, Some(Value::Null)) => Verdict::THROWS,
+        _ if matches!(left, Left::Undefined) => Verdict::THROWS,
         (Some(corners), _) => Verdict::of(js::polygon_contains(corners, left.coordinates())),
     }
 }
@@ -448,7 +403,7 @@ fn within_sphere(left: &Left<'_>, sphere: Option<&((f64, f64), Value)>) -> Verdi
         (Some(point), Some((center, max_distance))) => {
             Verdict::of(at_most(js::radians(point, *center), max_distance))
         }
-        _ => Verdict::Throws,
+        _ => Verdict::THROWS,
     }
 }
 
@@ -459,6 +414,6 @@ fn intersects(left: &Left<'_>, point: Option<(f64, f64)>) -> Verdict {
         .and_then(|coordinates| js::polygon(&coordinates));
     match (corners, point) {
         (Some(corners), Some(point)) => Verdict::of(js::polygon_contains(&corners, point)),
-        _ => Verdict::Throws,
+        _ => Verdict::THROWS,
     }
 }

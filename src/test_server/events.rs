@@ -178,11 +178,9 @@ impl State {
 
 /// `None` if the server's matcher throws. A condition that cannot be judged here counts as met.
 fn matches(matcher: &Matcher, object: &Fields) -> Option<bool> {
-    match matcher.matches_object(object) {
-        Verdict::Match | Verdict::Unknown => Some(true),
-        Verdict::NoMatch => Some(false),
-        Verdict::Throws => None,
-    }
+    let verdict = matcher.matches_object(object);
+    let matches = verdict.may_be(Verdict::MATCH);
+    (matches || verdict.may_be(Verdict::NO_MATCH)).then_some(matches)
 }
 
 /// `_checkWatchFields`: whether one of the watched fields differs.

@@ -1,8 +1,13 @@
 //! What the library promises, tried on a real Parse Server 9.10 that the tests install and start themselves.
 
+mod access;
 mod differential;
 mod generate;
 mod harness;
 mod js_sdk;
+mod link;
 mod matcher;
+mod objects;
+mod queries;
+mod recorder;
 mod support;

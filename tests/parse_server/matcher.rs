@@ -24,20 +24,19 @@ fn the_matcher_answers_as_that_of_the_server() {
     let theirs = ask_server(&pairs);
     assert_eq!(theirs.len(), pairs.len());
 
-    let mut count: BTreeMap<(Form, &str, &str), usize> = BTreeMap::new();
+    let mut count: BTreeMap<(Form, String), usize> = BTreeMap::new();
     let mut wrong = Vec::new();
     for ((form, where_json, object), theirs) in pairs.iter().zip(&theirs) {
         let ours = verdict(where_json, object).unwrap();
-        *count.entry((*form, ours, theirs.as_str())).or_default() += 1;
-        let may_be_unknown = *form == Form::Raw && ours == "unknown";
-        if ours != theirs && !may_be_unknown {
+        if !ours.contains(&theirs.as_str()) {
             wrong.push(format!(
-                "{ours}, the server: {theirs}\n  {where_json}\n  {object}"
+                "{ours:?}, the server: {theirs}\n  {where_json}\n  {object}"
             ));
         }
+        *count.entry((*form, ours.join(" or "))).or_default() += 1;
     }
-    for ((form, ours, theirs), count) in &count {
-        println!("{form:?}: {ours}, the server: {theirs}: {count}");
+    for ((form, answer), count) in &count {
+        println!("{form:?}: {answer}: {count}");
     }
     assert!(
         wrong.is_empty(),
@@ -45,20 +44,21 @@ fn the_matcher_answers_as_that_of_the_server() {
         wrong.len(),
         wrong[..wrong.len().min(10)].join("\n")
     );
-    // The test means something only if all answers come up.
-    let with = |form, answer: &str| -> usize {
-        count
+    // The test means something only if all answers come up, and few are open.
+    let with = |form, answer: &str| count.get(&(form, answer.to_owned())).copied().unwrap_or_default();
+    let open = |form| -> usize {
+        let open = count
             .iter()
-            .filter(|((of, ours, _), _)| *of == form && *ours == answer)
-            .map(|(_, count)| count)
-            .sum()
+            .filter(|((of, answer), _)| *of == form && answer.contains(" or "));
+        open.map(|(_, count)| count).sum()
     };
     for form in [Form::Exact, Form::Raw] {
         assert!(with(form, "match") > PAIRS / 20);
         assert!(with(form, "no match") > PAIRS / 20);
     }
     assert!(with(Form::Raw, "throws") > PAIRS / 100);
-    assert!(with(Form::Raw, "unknown") < PAIRS / 20);
+    assert!(open(Form::Exact) < PAIRS / 500);
+    assert!(open(Form::Raw) < PAIRS / 50);
 }
 
 fn ask_server(pairs: &[(Form, String, String)]) -> Vec<String> {

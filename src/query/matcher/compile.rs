@@ -21,7 +21,7 @@ pub(super) fn query(json: &Json) -> Query {
             .enumerate()
             .map(|(index, constraint)| clause(&index.to_string(), constraint))
             .collect(),
-        Json::Leaf(Value::String(text)) if !text.is_empty() => vec![Clause::Fixed(Verdict::Unknown)],
+        Json::Leaf(Value::String(text)) if !text.is_empty() => vec![Clause::Fixed(Verdict::ANYTHING)],
         Json::Leaf(_) => Query::new(),
     }
 }
@@ -54,20 +54,20 @@ fn collect_keys<'q>(query: &'q Query, keys: &mut Vec<&'q str>) {
 
 fn clause(key: &str, constraint: &Json) -> Clause {
     if matches!(constraint, Json::Leaf(Value::Null)) {
-        return Clause::Fixed(Verdict::NoMatch);
+        return Clause::Fixed(Verdict::NO_MATCH);
     }
     let queries = |wrap: fn(Vec<Query>) -> Clause| match constraint {
         Json::Array(queries) => wrap(queries.iter().map(query).collect()),
-        _ => Clause::Fixed(Verdict::NoMatch),
+        _ => Clause::Fixed(Verdict::NO_MATCH),
     };
     match key {
         "$or" => queries(Clause::Or),
         "$and" => queries(Clause::And),
         "$nor" => queries(Clause::Nor),
-        "$relatedTo" => Clause::Fixed(Verdict::NoMatch),
+        "$relatedTo" => Clause::Fixed(Verdict::NO_MATCH),
         _ => match (path(key), test(constraint)) {
             (Some(path), Some(test)) => Clause::Field(path, test),
-            _ => Clause::Fixed(Verdict::Unknown),
+            _ => Clause::Fixed(Verdict::ANYTHING),
         },
     }
 }
@@ -105,8 +105,8 @@ fn test(constraint: &Json) -> Option<Test> {
         Json::Array(items) if items.is_empty() => return Some(Test::Conditions(Vec::new())),
         Json::Array(items) => {
             return Some(Test::Conditions(match decode(items.first()?)? {
-                Some(_) => vec![Condition::Fixed(Verdict::NoMatch)],
-                None => vec![Condition::Fixed(Verdict::Throws)],
+                Some(_) => vec![Condition::Fixed(Verdict::NO_MATCH)],
+                None => vec![Condition::Fixed(Verdict::THROWS)],
             }));
         }
         Json::Object(members) => members,
@@ -119,16 +119,34 @@ fn test(constraint: &Json) -> Option<Test> {
         }),
         Some(_) => Some(match decode(constraint)? {
             Some(right) => Test::Equal(right),
-            None => Test::Conditions(vec![Condition::Fixed(Verdict::Throws)]),
+            None => Test::Conditions(vec![Condition::Fixed(Verdict::THROWS)]),
         }),
-        None => Some(Test::Conditions(
-            members
-                .iter()
-                .map(|(name, operand)| {
-                    condition(name, operand, constraint).unwrap_or(Condition::Fixed(Verdict::Unknown))
-                })
-                .collect(),
-        )),
+        None => {
+            let mut conditions = Vec::with_capacity(members.len());
+            for (name, operand) in members {
+                let condition =
+                    condition(name, operand, constraint).unwrap_or(Condition::Fixed(Verdict::ANYTHING));
+                let last = ends_evaluation(name, &condition);
+                conditions.push(condition);
+                if last {
+                    break;
+                }
+            }
+            Some(Test::Conditions(conditions))
+        }
+    }
+}
+
+/// Whether the server's matcher returns with the answer of a condition, so that those after it are never looked at.
+fn ends_evaluation(name: &str, condition: &Condition) -> bool {
+    match name {
+        "$nearSphere" | "$within" | "$containedBy" | "$geoIntersects" => true,
+        // Only if it is one of the two kinds.
+        "$geoWithin" => matches!(
+            condition,
+            Condition::WithinPolygon(_) | Condition::WithinSphere(_)
+        ),
+        _ => false,
     }
 }
 
@@ -167,10 +185,10 @@ fn decode(json: &Json) -> Option<Option<Right>> {
 /// `None` if it cannot be told what the server makes of the condition.
 fn condition(name: &str, operand: &Json, constraint: &Json) -> Option<Condition> {
     let Some(right) = decode(operand)? else {
-        return Some(Condition::Fixed(Verdict::Throws));
+        return Some(Condition::Fixed(Verdict::THROWS));
     };
-    let pass = Condition::Fixed(Verdict::Match);
-    let throws = Condition::Fixed(Verdict::Throws);
+    let pass = Condition::Fixed(Verdict::MATCH);
+    let throws = Condition::Fixed(Verdict::THROWS);
     Some(match name {
         "$lt" => Condition::Less(right),
         "$lte" => Condition::LessOrEqual(right),
@@ -205,8 +223,8 @@ fn condition(name: &str, operand: &Json, constraint: &Json) -> Option<Condition>
                     .map_or_else(String::new, |options| js::text(options).into_owned());
                 match Regex::parse(&text, &flags) {
                     Regex::Literal(pattern) => Condition::Regex(pattern),
-                    Regex::Invalid => Condition::Fixed(Verdict::NoMatch),
-                    Regex::Unknown => return None,
+                    Regex::Invalid => Condition::Fixed(Verdict::NO_MATCH),
+                    Regex::Unknown => Condition::Fixed(Verdict::UNKNOWN),
                 }
             }
             Right::Value(Value::Object(_) | Value::Array(_)) | Right::Date(_) | Right::GeoPoint { .. } => {
@@ -220,7 +238,7 @@ fn condition(name: &str, operand: &Json, constraint: &Json) -> Option<Condition>
             center: match right {
                 Right::GeoPoint { latitude, longitude } => Some((latitude, longitude)),
                 Right::Value(value) if !js::truthy(&value) => {
-                    return Some(Condition::Fixed(Verdict::NoMatch));
+                    return Some(Condition::Fixed(Verdict::NO_MATCH));
                 }
                 _ => None,
             },
@@ -231,7 +249,7 @@ fn condition(name: &str, operand: &Json, constraint: &Json) -> Option<Condition>
                 .unwrap_or_else(|| Value::from("Infinity")),
         },
         "$within" => match right {
-            Right::Value(value) if !js::truthy(&value) => Condition::Fixed(Verdict::NoMatch),
+            Right::Value(value) if !js::truthy(&value) => Condition::Fixed(Verdict::NO_MATCH),
             Right::Value(value) => Condition::WithinBox(corners_of_box(&value)),
             _ => Condition::WithinBox(None),
         },
@@ -253,7 +271,7 @@ fn condition(name: &str, operand: &Json, constraint: &Json) -> Option<Condition>
         },
         "$options" | "$maxDistance" => pass,
         // `$select`, `$dontSelect`, and all that the matcher does not know.
-        _ => Condition::Fixed(Verdict::NoMatch),
+        _ => Condition::Fixed(Verdict::NO_MATCH),
     })
 }
 

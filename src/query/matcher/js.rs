@@ -167,9 +167,9 @@ pub(super) fn same_member(value: &Value, name: &str, wanted: Option<&Value>) -> 
 /// Parse Server's `equalObjects`.
 pub(super) fn equal(left: &Left<'_>, right: &Right) -> Verdict {
     let left = match (left, right) {
-        (Left::Undefined, _) => return Verdict::NoMatch,
+        (Left::Undefined, _) => return Verdict::NO_MATCH,
         (Left::Date(left), Right::Date(right)) => return Verdict::of(left == right),
-        (Left::Date(_), _) => return Verdict::NoMatch,
+        (Left::Date(_), _) => return Verdict::NO_MATCH,
         (Left::Value(left), _) => &**left,
     };
     if let Right::Value(right) = right {
@@ -177,9 +177,9 @@ pub(super) fn equal(left: &Left<'_>, right: &Right) -> Verdict {
     }
     let members = match left {
         // `Object.keys(null)`.
-        Value::Null => return Verdict::Throws,
+        Value::Null => return Verdict::THROWS,
         Value::Object(members) => members,
-        _ => return Verdict::NoMatch,
+        _ => return Verdict::NO_MATCH,
     };
     match right {
         // A date has no keys of its own, and neither has `{}`.
@@ -193,8 +193,8 @@ pub(super) fn equal(left: &Left<'_>, right: &Right) -> Verdict {
                     _ => false,
                 }),
         ),
-        _ if members.is_empty() || members.contains_key("__type") => Verdict::NoMatch,
-        _ => Verdict::Unknown,
+        _ if members.is_empty() || members.contains_key("__type") => Verdict::NO_MATCH,
+        _ => Verdict::ANYTHING,
     }
 }
 
@@ -202,20 +202,20 @@ fn equal_values(one: &Value, other: &Value) -> Verdict {
     let members = match (one, other) {
         (Value::Array(one), Value::Array(other)) => {
             if one.len() != other.len() {
-                return Verdict::NoMatch;
+                return Verdict::NO_MATCH;
             }
             // The first pair that differs settles it, or throws.
             return one
                 .iter()
                 .zip(other)
                 .map(|(one, other)| equal_values(one, other))
-                .find(|verdict| *verdict != Verdict::Match)
-                .unwrap_or(Verdict::Match);
+                .find(|verdict| *verdict != Verdict::MATCH)
+                .unwrap_or(Verdict::MATCH);
         }
-        (Value::Null, Value::Null) => return Verdict::Match,
-        (Value::Array(_), Value::Object(_) | Value::Null) => return Verdict::NoMatch,
+        (Value::Null, Value::Null) => return Verdict::MATCH,
+        (Value::Array(_), Value::Object(_) | Value::Null) => return Verdict::NO_MATCH,
         (Value::Null, Value::Array(_) | Value::Object(_)) | (Value::Object(_), Value::Null) => {
-            return Verdict::Throws;
+            return Verdict::THROWS;
         }
         (Value::Object(members), Value::Array(_) | Value::Object(_)) => members,
         _ => return Verdict::of(same(one, other)),
@@ -226,18 +226,18 @@ fn equal_values(one: &Value, other: &Value) -> Verdict {
         _ => 0,
     };
     if members.len() != count {
-        return Verdict::NoMatch;
+        return Verdict::NO_MATCH;
     }
-    let mut settled = Verdict::Match;
+    let mut settled = Verdict::MATCH;
     for (name, value) in members {
         let verdict =
-            member(Cow::Borrowed(other), name).map_or(Verdict::NoMatch, |other| equal_values(value, &other));
+            member(Cow::Borrowed(other), name).map_or(Verdict::NO_MATCH, |other| equal_values(value, &other));
         settled = match (settled, verdict) {
-            (settled, Verdict::Match) => settled,
-            (Verdict::Match, verdict) => verdict,
+            (settled, Verdict::MATCH) => settled,
+            (Verdict::MATCH, verdict) => verdict,
             (settled, verdict) if settled == verdict => settled,
             // The first of them in the server's own order of members counts, and that order is not known here.
-            _ => return Verdict::Unknown,
+            _ => return Verdict::ANYTHING,
         };
     }
     settled
@@ -249,13 +249,13 @@ pub(super) fn contains(list: &Value, needle: &Left<'_>) -> Verdict {
         Left::Value(needle) => &**needle,
         Left::Date(_) | Left::Undefined => {
             return match list {
-                Value::Array(_) => Verdict::NoMatch,
+                Value::Array(_) => Verdict::NO_MATCH,
                 Value::String(text) => match needle {
                     Left::Undefined => Verdict::of(text.contains("undefined")),
-                    _ => Verdict::Unknown,
+                    _ => Verdict::UNKNOWN,
                 },
                 // Nothing else has an `indexOf`.
-                _ => Verdict::Throws,
+                _ => Verdict::THROWS,
             };
         }
     };
@@ -265,7 +265,7 @@ pub(super) fn contains(list: &Value, needle: &Left<'_>) -> Verdict {
     if let Value::Array(items) = needle {
         for item in items {
             let verdict = contains(list, &Left::Value(Cow::Borrowed(item)));
-            if verdict != Verdict::NoMatch {
+            if verdict != Verdict::NO_MATCH {
                 return verdict;
             }
         }
@@ -273,7 +273,7 @@ pub(super) fn contains(list: &Value, needle: &Left<'_>) -> Verdict {
     match list {
         Value::Array(held) => Verdict::of(held.iter().any(|held| same(held, needle))),
         Value::String(held) => Verdict::of(held.contains(&*text(needle))),
-        _ => Verdict::Throws,
+        _ => Verdict::THROWS,
     }
 }
 
@@ -281,22 +281,22 @@ fn contains_pointer(list: &Value, pointer: &Value) -> Verdict {
     let items: Vec<&Value> = match list {
         Value::Array(items) => items.iter().collect(),
         Value::Object(members) => members.values().collect(),
-        Value::String(text) if !text.is_empty() => return Verdict::Unknown,
+        Value::String(text) if !text.is_empty() => return Verdict::ANYTHING,
         _ => Vec::new(),
     };
     let (class_name, object_id) = (pointer.get("className"), pointer.get("objectId"));
     for item in items {
         if item.is_null() {
-            return Verdict::Throws;
+            return Verdict::THROWS;
         }
         let same_id_text = item.is_string() && object_id == Some(item);
         if same_id_text
             || same_member(item, "className", class_name) && same_member(item, "objectId", object_id)
         {
-            return Verdict::Match;
+            return Verdict::MATCH;
         }
     }
-    Verdict::NoMatch
+    Verdict::NO_MATCH
 }
 
 /// How `<` and `>` order a field and an operand; `None` if neither holds, nor equality.
