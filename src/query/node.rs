@@ -10,9 +10,9 @@ use super::json::Json;
 /// A question about an object.
 #[derive(Clone, Debug)]
 pub(super) enum Node<'a> {
-    All(Vec<Node<'a>>),
-    Any(Vec<Node<'a>>),
-    Nor(Vec<Node<'a>>),
+    All(Vec<Self>),
+    Any(Vec<Self>),
+    Nor(Vec<Self>),
     /// `{"key": value}`
     Equal(Cow<'a, str>, Json),
     /// `{"key": {"$exists": true, "$gt": 1}}`; the matcher evaluates them in this order.

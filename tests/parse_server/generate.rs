@@ -58,6 +58,8 @@ pub(crate) const FIELDS: &[(&str, Kind)] = &[
     ("bytes", Kind::Bytes),
     ("obj.a", Kind::Number),
     ("obj.s", Kind::String),
+    ("obj.when", Kind::Date),
+    ("obj.who", Kind::Pointer),
     ("obj.deep", Kind::Nested),
     ("obj.deep.n", Kind::Number),
     ("obj.list", Kind::NestedList),
@@ -549,6 +551,8 @@ pub(crate) fn object(rng: &mut StdRng) -> Value {
             for (name, kind) in [
                 ("a", Kind::Number),
                 ("s", Kind::String),
+                ("when", Kind::Date),
+                ("who", Kind::Pointer),
                 ("deep", Kind::Nested),
                 ("list", Kind::NestedList),
             ] {
