@@ -273,15 +273,22 @@ impl<'a> Field<'a> {
     }
 
     fn not_in<'j>(&mut self, values: impl IntoIterator<Item = &'j Json>) -> Result<()> {
-        let (scalars, nodes) = self.split(values)?;
+        let (scalars, mut nodes) = self.split(values)?;
         for scalar in scalars {
             if !self.not_in.contains(&scalar) {
                 self.not_in.push(scalar);
             }
         }
-        if !nodes.is_empty() {
-            self.others.push(Node::Nor(nodes));
-        }
+        let node = match nodes.pop() {
+            None => return Ok(()),
+            // Not null: neither is needed.
+            Some(Node::Nor(has_value)) if nodes.is_empty() => Node::Any(has_value),
+            Some(last) => {
+                nodes.push(last);
+                Node::Nor(nodes)
+            }
+        };
+        self.others.push(node);
         Ok(())
     }
 
