@@ -1,6 +1,7 @@
 //! What the library promises, tried on a real Parse Server 9.10 that the tests install and start themselves.
 
 mod access;
+mod differential;
 mod generate;
 mod harness;
 mod js_sdk;
