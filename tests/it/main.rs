@@ -11,5 +11,7 @@
     reason = "clippy takes the helpers of an integration test for ordinary code"
 )]
 
+mod harness;
 mod kit;
+mod link;
 mod support;

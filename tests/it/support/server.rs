@@ -188,9 +188,9 @@ impl Server {
         self.shared.state.lock().conns.len()
     }
 
-    /// How many connections the clients hold open, by the kernel's own table where there is one.
+    /// How many connections the clients hold open.
     pub fn open_now(&self) -> usize {
-        established(self.addr.port()).unwrap_or_else(|| self.shared.state.lock().open.len())
+        held_by_client(&self.open_conns())
     }
 
     /// The most connections that clients held open at the moment when one was accepted. A client that closes a
@@ -258,10 +258,9 @@ impl Server {
 
     fn listen_on(&self, listener: TcpListener) {
         let shared = Arc::clone(&self.shared);
-        let port = self.addr.port();
         let thread = thread::Builder::new()
             .name("kit-accept".into())
-            .spawn(move || shared.accept_until_refusing(&listener, port))
+            .spawn(move || shared.accept_until_refusing(&listener))
             .expect("a thread");
         *self.listener.lock() = Some(thread);
     }
@@ -324,6 +323,15 @@ struct State {
     panics: Vec<String>,
 }
 
+impl State {
+    fn open_conns(&self) -> Vec<Conn> {
+        self.open
+            .iter()
+            .map(|number| self.conns[number - 1].clone())
+            .collect()
+    }
+}
+
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Shared")
@@ -358,7 +366,7 @@ impl Shared {
         }
     }
 
-    fn accept_until_refusing(self: &Arc<Self>, listener: &TcpListener, port: u16) {
+    fn accept_until_refusing(self: &Arc<Self>, listener: &TcpListener) {
         loop {
             let stream = match listener.accept() {
                 Ok((stream, _)) => stream,
@@ -372,6 +380,10 @@ impl Shared {
             if state.refusing {
                 return;
             }
+            let others = state.open_conns();
+            drop(state);
+            let open = 1 + held_by_client(&others);
+            let mut state = self.state.lock();
             stream.set_nodelay(true).expect("a socket that was just accepted");
             stream
                 .set_write_timeout(Some(Duration::from_millis(100)))
@@ -396,8 +408,6 @@ impl Shared {
                 shared: Arc::clone(self),
             }));
             state.open.insert(number);
-            // The threads of other connections may not have noticed their end yet; the kernel has.
-            let open = established(port).unwrap_or(state.open.len());
             state.max_open = state.max_open.max(open);
             state.conns.push(conn.clone());
             if self.auto {
@@ -501,10 +511,16 @@ impl Conn {
 
     /// Answers the upgrade request, reading it first if nobody has, and reads frames from now on.
     pub fn upgrade(&self) {
+        self.upgrade_with(&[]);
+    }
+
+    /// Like [`upgrade`](Self::upgrade), with bytes that follow the answer in the same TCP segment.
+    pub fn upgrade_with(&self, glued: &[u8]) {
         if self.request().is_none() {
             self.read_request();
         }
-        self.send_raw(wire::switching_protocols(&self.request().expect("just read")).as_bytes());
+        let answer = wire::switching_protocols(&self.request().expect("just read"));
+        self.send_raw(&[answer.as_bytes(), glued].concat());
         self.0.reading.store(true, Ordering::Relaxed);
         let thread = spawn(self, Self::read_frames);
         self.0.shared.state.lock().threads.push(thread);
@@ -894,10 +910,13 @@ pub struct FullBacklog {
 
 impl FullBacklog {
     pub fn new() -> Option<Self> {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-        socket
-            .bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())
-            .expect("a free port");
+        Self::at((Ipv4Addr::LOCALHOST, 0).into())
+    }
+
+    /// Such a port at this address.
+    pub fn at(addr: SocketAddr) -> Option<Self> {
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None).ok()?;
+        socket.bind(&addr.into()).ok()?;
         socket.listen(0).expect("a bound socket listens");
         let addr = socket.local_addr().expect("a bound socket").as_socket()?;
         let mut fill = vec![];
@@ -921,21 +940,43 @@ impl FullBacklog {
 
 const STOPPED: &str = "the server was dropped during this wait";
 
-/// How many connections to this port have a client that has not closed its end, by the kernel's table. Both ends are
-/// in the table; those of the server are the ones with the port as their own.
-fn established(port: u16) -> Option<usize> {
-    const ESTABLISHED: &str = "01";
-    let table = std::fs::read_to_string("/proc/self/net/tcp").ok()?;
-    let own = format!(":{port:04X}");
-    Some(
-        table
-            .lines()
-            .skip(1)
-            .filter(|line| {
-                let mut columns = line.split_whitespace().skip(1);
-                let local = columns.next().is_some_and(|local| local.ends_with(&own));
-                local && columns.nth(1) == Some(ESTABLISHED)
-            })
-            .count(),
-    )
+/// How many of these connections the client has not ended, by the kernel's word: the thread that reads may be late to
+/// notice.
+#[cfg(unix)]
+fn held_by_client(conns: &[Conn]) -> usize {
+    use std::os::fd::AsRawFd;
+
+    // A client that closes one connection and then makes the next has done so in this order, but on a machine that is
+    // busy the end of the first may be a little late.
+    const LATE: Duration = Duration::from_millis(5);
+
+    let mut poll = mio::Poll::new().expect("a poller");
+    let mut events = mio::Events::with_capacity(64);
+    let streams: Vec<_> = conns.iter().filter_map(Conn::stream).collect();
+    for (at, stream) in streams.iter().enumerate() {
+        let fd = stream.as_raw_fd();
+        let mut source = mio::unix::SourceFd(&fd);
+        poll.registry()
+            .register(&mut source, mio::Token(at), mio::Interest::READABLE)
+            .expect("a socket can be polled");
+    }
+    let mut held: BTreeSet<_> = (0..streams.len()).collect();
+    let deadline = Instant::now() + LATE;
+    while !held.is_empty() && Instant::now() < deadline {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // A signal interrupts it: then it goes round once more.
+        let _ = poll.poll(&mut events, Some(left));
+        for event in events
+            .iter()
+            .filter(|event| event.is_read_closed() || event.is_error())
+        {
+            held.remove(&event.token().0);
+        }
+    }
+    held.len()
+}
+
+#[cfg(not(unix))]
+fn held_by_client(conns: &[Conn]) -> usize {
+    conns.len()
 }
