@@ -71,6 +71,11 @@ pub fn subscribe(client: &Client, class: &str) -> (Subscription, Events) {
     (subscription, events)
 }
 
+/// Waits until the server has answered, and the listeners have been told, all that came before.
+pub fn fence(client: &Client) {
+    drop(subscribe(client, "Fence"));
+}
+
 /// Fails unless a history is what a user may rely on: `open` and `close` alternate, `open` first, and objects come
 /// only in between. Errors may come at any time.
 pub fn assert_grammar(who: &str, kinds: &[EventKind]) {

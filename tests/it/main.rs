@@ -14,4 +14,5 @@
 mod harness;
 mod kit;
 mod link;
+mod subscriptions;
 mod support;

@@ -619,10 +619,9 @@ impl Conn {
         self.0.inner.lock().session.subscribed(request_id, frame)
     }
 
-    /// Sends `unsubscribed`.
-    pub fn unsubscribed(&self, request_id: u64) {
-        let message = self.0.inner.lock().session.unsubscribed(request_id);
-        self.send(&message);
+    /// From now on the server does not have this subscription; the client is not told.
+    pub fn forget_subscription(&self, request_id: u64) {
+        self.0.inner.lock().session.forget(request_id);
     }
 
     /// Sends an event, whether or not there is such a subscription.
