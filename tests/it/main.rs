@@ -11,6 +11,8 @@
     reason = "clippy takes the helpers of an integration test for ordinary code"
 )]
 
+mod callbacks;
+mod gap;
 mod harness;
 mod kit;
 mod link;
