@@ -1,7 +1,7 @@
 //! A LiveQuery server under the test's command. Left alone it answers as Parse Server 9.10 does; the test takes over
 //! at the steps that it is about. It knows the wire, and nothing of the client.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::mem;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -402,6 +402,7 @@ impl Shared {
                 inner: Mutex::new(Inner {
                     session: Session::new(number),
                     request: None,
+                    announced: BTreeSet::new(),
                     controls: vec![],
                     taken: 0,
                 }),
@@ -478,6 +479,8 @@ struct Link {
 struct Inner {
     session: Session,
     request: Option<String>,
+    /// The subscriptions whose `subscribed` was sent: what the client may know of.
+    announced: BTreeSet<u64>,
     controls: Vec<(Control, Vec<u8>)>,
     /// How many text frames `expect_op` has handed out.
     taken: usize,
@@ -582,16 +585,11 @@ impl Conn {
             .collect()
     }
 
-    /// The active subscriptions, each with the frame that made it.
-    pub fn subscriptions(&self) -> BTreeMap<u64, Value> {
-        self.0.inner.lock().session.subscriptions().clone()
-    }
-
-    /// The requestIds of the active subscriptions to a class.
+    /// The requestIds of the active subscriptions to a class, of those whose `subscribed` was sent.
     pub fn subscriptions_to(&self, class: &str) -> Vec<u64> {
         let inner = self.0.inner.lock();
         let all = inner.session.subscriptions().iter();
-        all.filter(|(_, frame)| frame["query"]["className"] == class)
+        all.filter(|(id, frame)| inner.announced.contains(id) && frame["query"]["className"] == class)
             .map(|(id, _)| *id)
             .collect()
     }
@@ -616,7 +614,9 @@ impl Conn {
             .rev()
             .find(|received| received.request_id() == request_id);
         let frame = frame.map(|received| received.frame.clone()).unwrap_or_default();
-        self.0.inner.lock().session.subscribed(request_id, frame)
+        let mut inner = self.0.inner.lock();
+        inner.announced.insert(request_id);
+        inner.session.subscribed(request_id, frame)
     }
 
     /// From now on the server does not have this subscription; the client is not told.
@@ -852,6 +852,9 @@ impl Conn {
         let answers = self.0.inner.lock().session.answer(text);
         for answer in answers {
             self.send(&answer);
+            if answer["op"] == "subscribed" {
+                self.0.inner.lock().announced.extend(answer["requestId"].as_u64());
+            }
         }
         self.0.shared.notify();
     }
