@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use serde_json::Value;
 use socket2::{Domain, SockRef, Socket, Type};
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
@@ -479,7 +479,7 @@ struct Link {
 struct Inner {
     session: Session,
     request: Option<String>,
-    /// The subscriptions whose `subscribed` was sent: what the client may know of.
+    /// The subscriptions whose `subscribed` was sent, or is being sent: what the client may know of.
     announced: BTreeSet<u64>,
     controls: Vec<(Control, Vec<u8>)>,
     /// How many text frames `expect_op` has handed out.
@@ -585,7 +585,7 @@ impl Conn {
             .collect()
     }
 
-    /// The requestIds of the active subscriptions to a class, of those whose `subscribed` was sent.
+    /// The requestIds of the active subscriptions to a class, of those whose `subscribed` is on its way.
     pub fn subscriptions_to(&self, class: &str) -> Vec<u64> {
         let inner = self.0.inner.lock();
         let all = inner.session.subscriptions().iter();
@@ -696,8 +696,11 @@ impl Conn {
 
     /// Sends bytes as they are. What the peer does not take because it is gone is lost, as in every network.
     pub fn send_raw(&self, bytes: &[u8]) {
+        self.write(bytes, &self.0.write.lock());
+    }
+
+    fn write(&self, bytes: &[u8], _one_at_a_time: &MutexGuard<'_, ()>) {
         let Some(stream) = self.stream() else { return };
-        let _one_at_a_time = self.0.write.lock();
         let ended = || self.0.ended.load(Ordering::Relaxed);
         if let Err(error) = wire::write_all(&stream, bytes, LONG, ended) {
             assert!(
@@ -718,6 +721,7 @@ impl Conn {
     /// Ends the connection with FIN and no close frame.
     pub fn cut(&self) {
         self.0.ended.store(true, Ordering::Relaxed);
+        let _after_the_present_frame = self.0.write.lock();
         if let Some(stream) = self.0.stream.lock().take() {
             // Fails if the peer was faster, which is as well.
             let _ = stream.shutdown(Shutdown::Both);
@@ -728,6 +732,7 @@ impl Conn {
     /// Ends the connection with RST. The kernel sends it when the thread that reads has let go of the socket.
     pub fn reset(&self) {
         self.0.ended.store(true, Ordering::Relaxed);
+        let _after_the_present_frame = self.0.write.lock();
         if let Some(stream) = self.0.stream.lock().take() {
             SockRef::from(&*stream)
                 .set_linger(Some(Duration::ZERO))
@@ -851,10 +856,13 @@ impl Conn {
     fn answer_text(&self, text: &str) {
         let answers = self.0.inner.lock().session.answer(text);
         for answer in answers {
-            self.send(&answer);
+            let bytes = wire::encode(OpCode::Data(Data::Text), true, answer.to_string().as_bytes());
+            // Who finds the subscription announced, and sends or cuts then, does so after this is on its way.
+            let guard = self.0.write.lock();
             if answer["op"] == "subscribed" {
                 self.0.inner.lock().announced.extend(answer["requestId"].as_u64());
             }
+            self.write(&bytes, &guard);
         }
         self.0.shared.notify();
     }
