@@ -33,6 +33,8 @@ struct Status {
     error: Option<Error>,
     /// How often `close` was called, and how many of these calls are carried out, listeners included.
     closes: (u64, u64),
+    /// Orders to connect that the I/O thread has not looked at: until it has, the state is of the past.
+    orders: u64,
 }
 
 impl Shared {
@@ -48,6 +50,7 @@ impl Shared {
                 state: ClientState::Initialized,
                 error: None,
                 closes: (0, 0),
+                orders: 0,
             }),
             changed: Condvar::new(),
         }
@@ -59,6 +62,17 @@ impl Shared {
 
     pub(crate) fn state(&self) -> ClientState {
         self.status.lock().state
+    }
+
+    /// An order to connect is on its way to the I/O thread.
+    pub(crate) fn ordered(&self) {
+        self.status.lock().orders += 1;
+    }
+
+    /// The I/O thread has looked at an order to connect, and made known what came of it.
+    pub(crate) fn order_seen(&self) {
+        self.status.lock().orders -= 1;
+        self.changed.notify_all();
     }
 
     pub(crate) fn set_state(&self, state: ClientState, error: Option<Error>) {
@@ -199,7 +213,9 @@ impl Shared {
     pub(crate) fn wait_connected(&self, deadline: Instant) -> Result<()> {
         self.wait_until(deadline, |status| match status.state {
             ClientState::Connected => Some(Ok(())),
-            ClientState::Closed => Some(Err(Error::new(ErrorKind::Closed, "the client was closed"))),
+            ClientState::Closed if status.orders == 0 => {
+                Some(Err(Error::new(ErrorKind::Closed, "the client was closed")))
+            }
             _ => status.refusal().map(Err),
         })
         .unwrap_or_else(|last| Err(not_open_in_time("client", last)))
@@ -271,7 +287,7 @@ impl Status {
     fn refusal(&self) -> Option<Error> {
         self.error
             .clone()
-            .filter(|_| self.state == ClientState::Disconnected)
+            .filter(|_| self.state == ClientState::Disconnected && self.orders == 0)
     }
 }
 

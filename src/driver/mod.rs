@@ -60,15 +60,26 @@ pub(crate) enum Command {
     Shutdown,
 }
 
+impl Command {
+    /// Whether it may make the client connect.
+    fn is_order(&self) -> bool {
+        matches!(self, Self::Open | Self::Subscribe(..) | Self::Update(..))
+    }
+}
+
 /// The way to the I/O thread.
 #[derive(Clone, Debug)]
 pub(crate) struct Commands {
+    shared: Arc<Shared>,
     sender: Sender<Command>,
     waker: Arc<Waker>,
 }
 
 impl Commands {
     pub(crate) fn send(&self, command: Command) {
+        if command.is_order() {
+            self.shared.ordered();
+        }
         // The thread lives until it got `Shutdown`, and that comes last.
         if self.sender.send(command).is_ok() {
             if let Err(error) = self.waker.wake() {
@@ -100,7 +111,11 @@ pub(crate) fn spawn(
     let poll = Poll::new().map_err(failed)?;
     let waker = Arc::new(Waker::new(poll.registry(), WAKER).map_err(failed)?);
     let (sender, receiver) = crossbeam_channel::unbounded();
-    let commands = Commands { sender, waker };
+    let commands = Commands {
+        shared: Arc::clone(&shared),
+        sender,
+        waker,
+    };
     let driver = Driver {
         url,
         token_provider,
@@ -120,6 +135,7 @@ pub(crate) fn spawn(
         shutdown: false,
         state: ClientState::Initialized,
         last_error: None,
+        error_changed: false,
         items: Vec::new(),
         shared,
     };
@@ -157,6 +173,7 @@ struct Driver {
     /// The state that was made known last, and what the last attempt failed of.
     state: ClientState,
     last_error: Option<Error>,
+    error_changed: bool,
     /// What this turn of the loop has for the dispatch thread.
     items: Vec<Item>,
     shared: Arc<Shared>,
@@ -218,6 +235,7 @@ impl Driver {
 
     fn take_command(&mut self, command: Command) {
         let now = now();
+        let order = command.is_order();
         match command {
             Command::Open => self.session.open(now),
             Command::Close { below, number } => {
@@ -258,6 +276,9 @@ impl Driver {
             }
         }
         self.carry_out();
+        if order {
+            self.shared.order_seen();
+        }
     }
 
     /// Does what the session wants done.
@@ -289,16 +310,16 @@ impl Driver {
                 Output::ClientEvent(event) => {
                     match event.kind() {
                         ClientEventKind::Open => {
-                            self.last_error = None;
+                            self.set_error(None);
                             Counters::add(&self.shared.counters.connections, 1);
                             self.ping();
                         }
                         ClientEventKind::Reconnecting => {
-                            self.last_error = event.error().cloned();
+                            self.set_error(event.error());
                             Counters::add(&self.shared.counters.failures, 1);
                         }
                         ClientEventKind::Error if event.error().is_some_and(Error::is_fatal) => {
-                            self.last_error = event.error().cloned();
+                            self.set_error(event.error());
                         }
                         ClientEventKind::Error
                             if event
@@ -318,11 +339,17 @@ impl Driver {
             .subscriptions
             .store(self.session.len(), Ordering::Relaxed);
         let state = self.session.state();
-        if state != self.state {
+        if state != self.state || self.error_changed {
             log::debug!("{:?} -> {state:?}", self.state);
             self.state = state;
+            self.error_changed = false;
             self.shared.set_state(state, self.last_error.clone());
         }
+    }
+
+    fn set_error(&mut self, error: Option<&Error>) {
+        self.last_error = error.cloned();
+        self.error_changed = true;
     }
 
     fn connect(&mut self) {
