@@ -617,8 +617,16 @@ impl Driver {
     }
 
     fn finish_close(&mut self) {
-        if self.farewell.is_none() {
-            self.items.extend(self.closing.take().map(Item::CloseDone));
+        if self.farewell.is_some() {
+            return;
+        }
+        if let Some(number) = self.closing.take() {
+            if self.shared.queue.is_manual() {
+                // Whoever gives out may be the one that waits.
+                self.shared.close_done(number);
+            } else {
+                self.items.push(Item::CloseDone(number));
+            }
         }
     }
 

@@ -12,6 +12,7 @@
 )]
 
 mod callbacks;
+mod dispatch;
 mod gap;
 mod harness;
 mod kit;
