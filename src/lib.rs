@@ -28,7 +28,7 @@ pub use default::{default_client, initialize};
 pub use dispatch::{Dispatch, Overflow};
 pub use emitter::ListenerId;
 pub use error::{Error, ErrorKind, Result};
-pub use event::{ClientEvent, ClientEventKind, Event, EventKind, Gap, GapReason, UnknownEvent};
+pub use event::{ClientEvent, ClientEventKind, Decoded, Event, EventKind, Gap, GapReason, UnknownEvent};
 pub use object::Object;
 pub use query::Query;
 pub use state::{ClientState, SubscriptionState};
