@@ -54,6 +54,9 @@ use crate::{Error, Result};
 /// `find()` in turn, as Parse Server translates it for MongoDB, forgets conditions if there are two `contained_by`, or
 /// one beside [`Query::nor`], and LiveQuery does not.
 ///
+/// Two conditions, `nor` and null need Parse Server 5.0 or later, and comparisons with whole arrays and objects 6.3. The
+/// form is nested by one or two levels more than what you wrote, which counts if the server limits `queryDepth`.
+///
 /// # Several conditions
 ///
 /// All conditions must hold. A field can have several of different kinds. Two of the same kind with different values,
@@ -130,7 +133,9 @@ impl Query {
     /// Replaces all conditions by this `where`, which is sent as it is.
     ///
     /// For those who know the server's matcher: nothing is checked, corrected or refused, and the server may mix up
-    /// this query with another one that has the same keys and values in another arrangement.
+    /// this query with another one that has the same keys and values in another arrangement. Where the order of
+    /// members counts, pass a struct or a [`RawValue`](serde_json::value::RawValue), since a `serde_json::Value` sorts
+    /// them.
     #[must_use]
     pub fn raw_where(self, json: impl Serialize) -> Self {
         self.with(|query| {
@@ -373,6 +378,16 @@ impl Query {
         })
     }
 
+    /// What `find()` sorts and counts by, for a collection that does so itself.
+    #[expect(dead_code, reason = "the collection comes later")]
+    pub(crate) fn window(&self) -> Window<'_> {
+        Window {
+            order: self.order.as_deref().unwrap_or_default(),
+            limit: self.limit,
+            skip: self.skip,
+        }
+    }
+
     fn combine(operator: &'static str, queries: impl IntoIterator<Item = Self>) -> Self {
         let method = operator.replace('$', "Query::");
         let mut combined = Self::new("");
@@ -494,6 +509,15 @@ pub(crate) struct EncodedQuery {
     pub(crate) keys: Option<Box<str>>,
     /// The JSON text of an array of distinct names.
     pub(crate) watch: Option<Box<str>>,
+}
+
+/// Which of the objects that meet the conditions `find()` returns.
+#[expect(dead_code, reason = "the collection comes later")]
+pub(crate) struct Window<'a> {
+    /// Names of fields, with a minus sign before those whose greatest value is first.
+    pub(crate) order: &'a [String],
+    pub(crate) limit: Option<u64>,
+    pub(crate) skip: u64,
 }
 
 // Parse Server refuses a subscription with no or equal names (RequestSchema.js), and ignores names with dots
