@@ -5,3 +5,4 @@ mod harness;
 mod js_sdk;
 mod matcher;
 mod support;
+mod transcript;
