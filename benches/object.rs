@@ -3,6 +3,9 @@
 //! `Object` is made from the text each time, as for an event: one pass that checks the JSON, which the routing of a
 //! frame does as well, then the index of the members, then the decoding of what is asked for.
 
+#![allow(clippy::expect_used, reason = "a benchmark that fails has nothing to measure")]
+#![allow(missing_docs, reason = "criterion's macro makes a public function")]
+
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};

@@ -1,4 +1,5 @@
-//! A Parse LiveQuery client for programs without an async runtime.
+#![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod builder;
 mod client;

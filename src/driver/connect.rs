@@ -136,7 +136,7 @@ fn established(stream: &TcpStream) -> io::Result<bool> {
 }
 
 /// Begins the WebSocket upgrade.
-pub(crate) fn upgrade(url: &Url, stream: TcpStream) -> Result<Upgrade> {
+pub(crate) fn upgrade(url: &Url, stream: TcpStream) -> Result<Box<Upgrade>> {
     // Small frames go out at once; a system that cannot do that still works.
     let _ = stream.set_nodelay(true);
     let config = WebSocketConfig::default()
@@ -147,21 +147,22 @@ pub(crate) fn upgrade(url: &Url, stream: TcpStream) -> Result<Upgrade> {
     url.as_str()
         .into_client_request()
         .and_then(|request| ClientHandshake::start(Socket::new(stream), request, Some(config)))
+        .map(Box::new)
         .map_err(|error| upgrade_failed(url, error))
 }
 
 pub(crate) enum Upgraded {
     Done(Box<WebSocket<Socket>>),
-    NotYet(Upgrade),
+    NotYet(Box<Upgrade>),
     Failed(Error),
 }
 
 /// Goes on with the upgrade as far as possible without waiting.
-pub(crate) fn advance_upgrade(url: &Url, upgrade: Upgrade) -> Upgraded {
+pub(crate) fn advance_upgrade(url: &Url, upgrade: Box<Upgrade>) -> Upgraded {
     match upgrade.handshake() {
         Ok((socket, _)) => Upgraded::Done(Box::new(socket)),
         Err(HandshakeError::Interrupted(mut upgrade)) => match upgrade.get_mut().get_mut().send() {
-            Ok(()) => Upgraded::NotYet(upgrade),
+            Ok(()) => Upgraded::NotYet(Box::new(upgrade)),
             Err(error) => Upgraded::Failed(upgrade_failed(url, error.into())),
         },
         Err(HandshakeError::Failure(error)) => Upgraded::Failed(upgrade_failed(url, error)),

@@ -134,7 +134,7 @@ enum Transport {
     Down,
     Resolving,
     Dialling(Dial),
-    Upgrading(Upgrade),
+    Upgrading(Box<Upgrade>),
     Up(Box<WebSocket<Socket>>),
 }
 

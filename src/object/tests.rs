@@ -108,6 +108,7 @@ fn half_of_a_surrogate_pair_becomes_a_replacement_character() {
         (r"a\ud83d", "a\u{FFFD}"),
         (r"\ud83d\ud83d\ude00b", "\u{FFFD}😀b"),
         (r"\\ud83d\ud83d", "\\ud83d\u{FFFD}"),
+        (r"\udbff\udfff\udc00\ud800\udc00", "\u{10FFFF}\u{FFFD}\u{10000}"),
         (r"\ud83d\n\u00e9", "\u{FFFD}\né"),
         (r"\ud83dé", "\u{FFFD}é"),
     ] {
@@ -231,6 +232,10 @@ fn an_error_of_decode_names_the_path() {
         (
             r#"{"name":"","stats":{"a":[[]]}}"#,
             "field `stats.a[0]` of Game: invalid length 0, expected struct Stat",
+        ),
+        (
+            "{\"name\":\"\",\"x\":1e999,\n\n\"stats\":{\n\"é\":\n [\n{\"level\":{}}]}}",
+            "field `stats.é[0].level` of Game: invalid type: map, expected i32",
         ),
     ] {
         let json = json.replacen('{', r#"{"className":"Game","#, 1);

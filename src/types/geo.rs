@@ -330,5 +330,22 @@ mod tests {
         ] {
             assert_eq!(polygon.contains(point(place)), inside, "{place:?}");
         }
+
+        // Where the rounding decides, and would decide otherwise for the edge taken from its other end.
+        for (corners, place, inside) in [
+            (
+                [(0.7, 17.2), (41.8, 37.3), (22.9, 4.5)],
+                (11.712598425196848, 10.9),
+                false,
+            ),
+            (
+                [(9.8, 46.6), (5.5, 4.9), (40.3, 7.7)],
+                (25.010796915167095, 27.2),
+                true,
+            ),
+        ] {
+            let polygon = Polygon::new(corners.map(point)).unwrap();
+            assert_eq!(polygon.contains(point(place)), inside, "{place:?}");
+        }
     }
 }

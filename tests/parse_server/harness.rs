@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tungstenite::stream::MaybeTlsStream;
 use tungstenite::{Message, WebSocket};
 
-use crate::support::{APPLICATION_ID, JAVASCRIPT_KEY, Options, PATIENCE, ParseServer, only, wait_until};
+use crate::support::{APPLICATION_ID, JAVASCRIPT_KEY, PATIENCE, ParseServer, only, wait_until};
 
 #[test]
 #[ignore = "needs Node.js 20 and npm"]
@@ -67,26 +67,6 @@ fn rest_finds_what_it_created_and_keeps_sessions() {
     let sessions = json!({"sessionToken": user.session_token}).to_string();
     let left = server.rest("GET", "/sessions", &[("where", &sessions)], None);
     assert_eq!(left["results"], json!([]));
-}
-
-#[test]
-#[ignore = "needs Node.js 20 and npm"]
-fn a_killed_server_comes_back_on_its_port_with_its_data() {
-    let server = ParseServer::start(Options {
-        keeps_data: true,
-        ..Options::default()
-    });
-    let id = server.create("Kept", &json!({"score": 1}));
-    let (url, mut socket) = (server.ws_url(), connect(&server.ws_url()));
-
-    server.kill();
-    assert!(socket.read().is_err());
-    server.start_again();
-
-    assert_eq!(server.ws_url(), url);
-    assert_eq!(server.find("Kept", &json!({}), &[])[0]["objectId"], id.as_str());
-    connect(&format!("{}?again", server.ws_url()));
-    assert_eq!(server.connections("/parse?again"), 1);
 }
 
 fn connect(url: &str) -> WebSocket<MaybeTlsStream<TcpStream>> {

@@ -59,8 +59,10 @@ function cloud(Parse) {
       throw new Parse.Error(Parse.Error.INVALID_QUERY, 'forbidden may not be queried');
     }
   });
-  // Leaves the client time to send more before the subscription is acknowledged.
-  Parse.Cloud.beforeSubscribe('Slow', () => new Promise(resolve => setTimeout(resolve, 300)));
+  // Leave the client time to send more before the subscription is acknowledged.
+  for (const className of ['SlowToEnd', 'SlowToUpdate']) {
+    Parse.Cloud.beforeSubscribe(className, () => new Promise(resolve => setTimeout(resolve, 300)));
+  }
   Parse.Cloud.afterLiveQueryEvent('Throws', request => {
     if (request.object.get('fail')) {
       throw new Parse.Error(Parse.Error.SCRIPT_FAILED, 'afterLiveQueryEvent failed');
