@@ -480,7 +480,7 @@ pub(super) fn frame_start(op: &str, client: &ClientInfo, request_id: Option<f64>
 }
 
 /// A number as JavaScript writes it: whole ones without a fraction.
-fn number_value(number: f64) -> Value {
+pub(super) fn number_value(number: f64) -> Value {
     #[expect(
         clippy::cast_possible_truncation,
         reason = "it is compared with what it came from"
