@@ -380,6 +380,9 @@ pub enum GapReason {
     ConnectionLost,
     /// The query of the subscription was changed; the server drops the events between the old query and the new.
     QueryUpdated,
+    /// The session token was changed, and the connection or the subscription made anew with it. Events that waited for
+    /// their listeners were discarded, so fetch all anew: what may be read is another set of objects.
+    SessionTokenChanged,
 }
 
 /// An event of a client.

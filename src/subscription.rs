@@ -5,14 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use crate::client::{Client, deadline, known};
 use crate::dispatch::{Item, refuse_in_listener};
 use crate::driver::Command;
 use crate::emitter::{Emitter, MissedOpen, Times};
 use crate::event::UnknownEvent;
 use crate::protocol::message::Spec;
+use crate::query::EncodedQuery;
 use crate::secret::Secret;
 use crate::shared::SubscriptionCore;
+use crate::stats::SubscriptionStats;
 use crate::{Error, ErrorKind, Event, EventKind, Gap, ListenerId, Object, Query, Result, SubscriptionState};
 
 /// A query that the server watches for you.
@@ -33,8 +37,14 @@ pub struct Subscription(Arc<Handle>);
 struct Handle {
     core: Arc<SubscriptionCore>,
     client: Client,
-    session_token: Option<Secret>,
+    /// What was asked for last. Locked while it is sent, so that the server gets changes in their order.
+    asked: Mutex<Asked>,
     detached: AtomicBool,
+}
+
+struct Asked {
+    query: EncodedQuery,
+    session_token: Option<Secret>,
 }
 
 impl Subscription {
@@ -168,11 +178,32 @@ impl Subscription {
     /// [`ErrorKind::InvalidQuery`] for a query that LiveQuery cannot serve, and [`ErrorKind::Closed`] if the
     /// subscription has ended. In both cases nothing has changed.
     pub fn update(&self, query: &Query) -> Result<()> {
+        let query = query.encode()?;
+        self.ask(|asked| {
+            asked.query = query;
+            self.0.core.identity()
+        })
+    }
+
+    /// Reads objects with another session token from now on; `None` is for the client's.
+    ///
+    /// Once this has returned, no event that came under the old token is given out any more. When the server has
+    /// taken the new one there is a `close` and an `open` with the gap. If it refuses the token, the subscription fails
+    /// with an `error`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`] if the subscription has ended.
+    pub fn set_session_token(&self, token: Option<&str>) -> Result<()> {
+        let token = token.map(Secret::from);
+        self.ask(|asked| {
+            asked.session_token = token;
+            self.0.core.change_identity()
+        })
+    }
+
+    /// Changes what is asked for, and asks. The change returns the identity that it is asked under.
+    fn ask(&self, change: impl FnOnce(&mut Asked) -> u64) -> Result<()> {
         let core = &self.0.core;
-        let spec = Spec {
-            query: query.encode()?,
-            session_token: self.0.session_token.clone(),
-        };
         let shared = self.0.client.shared();
         if shared.is_ended(core) {
             return Err(Error::new(
@@ -180,11 +211,42 @@ impl Subscription {
                 "the subscription has ended; subscribe anew",
             ));
         }
+        let mut asked = self.0.asked.lock();
+        let identity = change(&mut asked);
+        let spec = Spec {
+            query: asked.query.clone(),
+            session_token: asked.session_token.clone(),
+            identity,
+        };
         shared.asked_again(core);
         self.0
             .client
             .send(Command::Update(Arc::clone(core), Arc::new(spec)));
         Ok(())
+    }
+
+    /// Ends the subscription as [`unsubscribe`](Self::unsubscribe) does, and waits until a listener that is running
+    /// has finished.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] if it takes longer, [`ErrorKind::CalledFromListener`] in a listener of this client. The
+    /// subscription is ended in any case.
+    pub fn unsubscribe_and_wait(&self, timeout: Duration) -> Result<()> {
+        self.unsubscribe();
+        refuse_in_listener(self.0.client.shared(), "unsubscribe_and_wait")?;
+        match self.0.core.running.try_lock_until(deadline(timeout)) {
+            Some(_) => Ok(()),
+            None => {
+                let text = format!("a listener of {} is still running", self.0.core);
+                Err(Error::new(ErrorKind::Timeout, text))
+            }
+        }
+    }
+
+    /// What goes on in this subscription.
+    #[must_use]
+    pub fn stats(&self) -> SubscriptionStats {
+        self.0.client.shared().subscription_stats(&self.0.core)
     }
 
     /// Waits until the server has acknowledged the subscription. Returns at once if it has.
@@ -376,9 +438,11 @@ impl SubscriptionBuilder {
             session_token,
             emitter,
         } = self;
+        let query = query.encode()?;
         let spec = Spec {
-            query: query.encode()?,
+            query: query.clone(),
             session_token: session_token.clone(),
+            identity: 0,
         };
         let id = client.shared().next_id();
         let core = Arc::new(SubscriptionCore::new(id, &spec.query.class_name, emitter));
@@ -386,7 +450,7 @@ impl SubscriptionBuilder {
         Ok(Subscription(Arc::new(Handle {
             core,
             client,
-            session_token,
+            asked: Mutex::new(Asked { query, session_token }),
             detached: AtomicBool::new(false),
         })))
     }

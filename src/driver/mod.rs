@@ -5,8 +5,11 @@
 mod connect;
 mod socket;
 
+use std::fmt;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -19,12 +22,14 @@ use url::Url;
 
 use self::connect::{Dial, Dialled, Upgrade, Upgraded};
 use self::socket::Socket;
-use crate::dispatch::Item;
+use crate::dispatch::{Item, Waiting};
 use crate::event::{Change, Event};
 use crate::protocol::Now;
 use crate::protocol::message::{EventFrame, Spec};
-use crate::protocol::session::{Output, Session, Settings, Stage};
+use crate::protocol::session::{Output, Received, Session, Settings, Stage};
+use crate::secret::Secret;
 use crate::shared::{Shared, SubscriptionCore};
+use crate::stats::Counters;
 use crate::{ClientEventKind, ClientState, Error, ErrorKind, Object, Result};
 
 /// What handles ask of the I/O thread. It never answers; what comes of it shows in events and states.
@@ -39,6 +44,14 @@ pub(crate) enum Command {
     Subscribe(Arc<SubscriptionCore>, Arc<Spec>),
     Update(Arc<SubscriptionCore>, Arc<Spec>),
     Unsubscribe(u64),
+    ReconnectNow,
+    /// The number is that of the client's new identity.
+    SetSessionToken(Option<Secret>, u64),
+    /// The session token provider has answered; `attempt` is `None` if it was asked for another token in between.
+    Token {
+        attempt: Option<u64>,
+        token: Option<Secret>,
+    },
     Resolved {
         attempt: u64,
         addresses: Result<Vec<SocketAddr>>,
@@ -47,15 +60,26 @@ pub(crate) enum Command {
     Shutdown,
 }
 
+impl Command {
+    /// Whether it may make the client connect.
+    fn is_order(&self) -> bool {
+        matches!(self, Self::Open | Self::Subscribe(..) | Self::Update(..))
+    }
+}
+
 /// The way to the I/O thread.
 #[derive(Clone, Debug)]
 pub(crate) struct Commands {
+    shared: Arc<Shared>,
     sender: Sender<Command>,
     waker: Arc<Waker>,
 }
 
 impl Commands {
     pub(crate) fn send(&self, command: Command) {
+        if command.is_order() {
+            self.shared.ordered();
+        }
         // The thread lives until it got `Shutdown`, and that comes last.
         if self.sender.send(command).is_ok() {
             if let Err(error) = self.waker.wake() {
@@ -65,10 +89,21 @@ impl Commands {
     }
 }
 
+/// Where the session token comes from.
+#[derive(Clone)]
+pub(crate) struct TokenProvider(pub(crate) Arc<dyn Fn() -> Option<String> + Send + Sync>);
+
+impl fmt::Debug for TokenProvider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenProvider")
+    }
+}
+
 /// Starts the I/O thread.
 pub(crate) fn spawn(
     url: Url,
     settings: Settings,
+    token_provider: Option<TokenProvider>,
     close_timeout: Duration,
     shared: Arc<Shared>,
 ) -> Result<Commands> {
@@ -76,9 +111,16 @@ pub(crate) fn spawn(
     let poll = Poll::new().map_err(failed)?;
     let waker = Arc::new(Waker::new(poll.registry(), WAKER).map_err(failed)?);
     let (sender, receiver) = crossbeam_channel::unbounded();
-    let commands = Commands { sender, waker };
+    let commands = Commands {
+        shared: Arc::clone(&shared),
+        sender,
+        waker,
+    };
     let driver = Driver {
         url,
+        token_provider,
+        identity: 0,
+        pinged: None,
         connect_timeout: settings.connect_timeout,
         farewell_timeout: close_timeout / 2,
         poll,
@@ -93,6 +135,7 @@ pub(crate) fn spawn(
         shutdown: false,
         state: ClientState::Initialized,
         last_error: None,
+        error_changed: false,
         items: Vec::new(),
         shared,
     };
@@ -105,6 +148,11 @@ pub(crate) fn spawn(
 
 struct Driver {
     url: Url,
+    token_provider: Option<TokenProvider>,
+    /// The identity of the client that the connection was made under.
+    identity: u64,
+    /// When the ping was sent that is not answered yet.
+    pinged: Option<Instant>,
     connect_timeout: Duration,
     farewell_timeout: Duration,
     poll: Poll,
@@ -125,6 +173,7 @@ struct Driver {
     /// The state that was made known last, and what the last attempt failed of.
     state: ClientState,
     last_error: Option<Error>,
+    error_changed: bool,
     /// What this turn of the loop has for the dispatch thread.
     items: Vec<Item>,
     shared: Arc<Shared>,
@@ -186,6 +235,7 @@ impl Driver {
 
     fn take_command(&mut self, command: Command) {
         let now = now();
+        let order = command.is_order();
         match command {
             Command::Open => self.session.open(now),
             Command::Close { below, number } => {
@@ -204,6 +254,21 @@ impl Driver {
                 }
             }
             Command::Unsubscribe(id) => self.session.unsubscribe(id, now),
+            Command::ReconnectNow => self.session.reconnect_now(now),
+            Command::SetSessionToken(token, identity) => {
+                self.identity = identity;
+                self.session.set_session_token(token, now);
+            }
+            Command::Token { attempt: None, token } => self.session.token_renewed(token, now),
+            Command::Token {
+                attempt: Some(attempt),
+                token,
+            } => {
+                if attempt == self.attempt && matches!(self.transport, Transport::Resolving) {
+                    self.session.provide_token(token);
+                    self.resolve();
+                }
+            }
             Command::Resolved { attempt, addresses } => self.resolved(attempt, addresses),
             Command::Shutdown => {
                 self.session.close(u64::MAX, now);
@@ -211,6 +276,9 @@ impl Driver {
             }
         }
         self.carry_out();
+        if order {
+            self.shared.order_seen();
+        }
     }
 
     /// Does what the session wants done.
@@ -221,17 +289,18 @@ impl Driver {
                 Output::Disconnect => self.transport = Transport::Down,
                 Output::Farewell => self.begin_farewell(),
                 Output::Send(text) => {
+                    Counters::add(&self.shared.counters.messages_out, 1);
+                    Counters::add(&self.shared.counters.bytes_out, text.len() as u64);
                     if let Transport::Up(socket) = &mut self.transport {
                         if let Err(error) = socket.get_mut().queue_text(text) {
                             self.lost(error);
                         }
                     }
                 }
-                Output::Ping => {
-                    if let Transport::Up(socket) = &mut self.transport {
-                        if let Err(error) = socket.write(Message::Ping(Default::default())) {
-                            self.lost(error);
-                        }
+                Output::Ping => self.ping(),
+                Output::RenewToken => {
+                    if let Err(error) = self.ask_for_token(None) {
+                        self.session.lost(error, now());
                     }
                 }
                 Output::Event(subscription, event) => {
@@ -240,10 +309,24 @@ impl Driver {
                 }
                 Output::ClientEvent(event) => {
                     match event.kind() {
-                        ClientEventKind::Open => self.last_error = None,
-                        ClientEventKind::Reconnecting => self.last_error = event.error().cloned(),
+                        ClientEventKind::Open => {
+                            self.set_error(None);
+                            Counters::add(&self.shared.counters.connections, 1);
+                            self.ping();
+                        }
+                        ClientEventKind::Reconnecting => {
+                            self.set_error(event.error());
+                            Counters::add(&self.shared.counters.failures, 1);
+                        }
                         ClientEventKind::Error if event.error().is_some_and(Error::is_fatal) => {
-                            self.last_error = event.error().cloned();
+                            self.set_error(event.error());
+                        }
+                        ClientEventKind::Error
+                            if event
+                                .error()
+                                .is_some_and(|error| error.kind() == ErrorKind::Protocol) =>
+                        {
+                            Counters::add(&self.shared.counters.malformed, 1);
                         }
                         ClientEventKind::Error | ClientEventKind::Close => {}
                     }
@@ -251,18 +334,63 @@ impl Driver {
                 }
             }
         }
+        self.shared
+            .counters
+            .subscriptions
+            .store(self.session.len(), Ordering::Relaxed);
         let state = self.session.state();
-        if state != self.state {
+        if state != self.state || self.error_changed {
             log::debug!("{:?} -> {state:?}", self.state);
             self.state = state;
+            self.error_changed = false;
             self.shared.set_state(state, self.last_error.clone());
         }
+    }
+
+    fn set_error(&mut self, error: Option<&Error>) {
+        self.last_error = error.cloned();
+        self.error_changed = true;
     }
 
     fn connect(&mut self) {
         self.farewell = None;
         self.attempt += 1;
         self.transport = Transport::Resolving;
+        if self.token_provider.is_some() {
+            if let Err(error) = self.ask_for_token(Some(self.attempt)) {
+                self.session.lost(error, now());
+            }
+        } else {
+            self.resolve();
+        }
+    }
+
+    /// Asks the provider, whose code is the user's and may block, on a thread of its own.
+    fn ask_for_token(&self, attempt: Option<u64>) -> Result<()> {
+        let Some(TokenProvider(provider)) = self.token_provider.clone() else {
+            return Ok(());
+        };
+        let commands = self.commands.clone();
+        thread::Builder::new()
+            .name("livequery-token".to_owned())
+            .spawn(move || {
+                let token = catch_unwind(AssertUnwindSafe(|| provider())).unwrap_or_else(|_| {
+                    log::error!("the session token provider panicked; going on without a token");
+                    None
+                });
+                commands.send(Command::Token {
+                    attempt,
+                    token: token.map(Secret::from),
+                });
+            })
+            .map(drop)
+            .map_err(|error| {
+                Error::with_source(ErrorKind::Io, "the thread for the token cannot be started", error)
+            })
+    }
+
+    fn resolve(&mut self) {
+        self.session.reached(Stage::Resolve);
         match connect::resolve(&self.url, self.attempt, &self.commands) {
             Ok(Some(addresses)) => self.resolved(self.attempt, Ok(addresses)),
             Ok(None) => {}
@@ -339,20 +467,33 @@ impl Driver {
             let message = socket.read();
             if socket.get_mut().take_received() {
                 self.session.alive(now);
+                *self.shared.counters.last_received.lock() = Some(now.wall);
             }
             match message {
                 Ok(Message::Text(text)) => {
-                    let event = self.session.received(text.as_str(), now);
+                    self.count_message(text.len());
+                    let received = self.session.received(text.as_str(), now);
                     // An event comes after what the session has to say of it, as `open`.
                     self.carry_out();
-                    if let Some((subscription, frame)) = event_of(event, text.as_str()) {
-                        self.items
-                            .extend(self.shared.queue.object(&subscription, frame, text.len()));
+                    if let Some(received) = received {
+                        self.take_in(received, text.as_str(), now);
                     }
                 }
-                Ok(Message::Binary(bytes)) => self.session.received_binary(bytes.len()),
+                Ok(Message::Binary(bytes)) => {
+                    self.count_message(bytes.len());
+                    self.session.received_binary(bytes.len());
+                }
+                Ok(Message::Pong(_)) => {
+                    let round_trip = self
+                        .pinged
+                        .take()
+                        .map(|at| now.mono.saturating_duration_since(at));
+                    if round_trip.is_some() {
+                        *self.shared.counters.round_trip.lock() = round_trip;
+                    }
+                }
                 // Answered by the WebSocket layer; that something came is all that counts.
-                Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => {}
+                Ok(Message::Ping(_) | Message::Frame(_)) => {}
                 Ok(Message::Close(frame)) => {
                     let reason = frame.map_or_else(String::new, |frame| format!(" ({frame})"));
                     let text = format!("the server closed the link{reason}");
@@ -367,6 +508,44 @@ impl Driver {
             }
             self.carry_out();
         }
+    }
+
+    fn ping(&mut self) {
+        if let Transport::Up(socket) = &mut self.transport {
+            self.pinged = Some(Instant::now());
+            if let Err(error) = socket.write(Message::Ping(Default::default())) {
+                self.lost(error);
+            }
+        }
+    }
+
+    fn count_message(&self, bytes: usize) {
+        Counters::add(&self.shared.counters.messages_in, 1);
+        Counters::add(&self.shared.counters.bytes_in, bytes as u64);
+    }
+
+    /// Puts an object that came into the inbox of its subscription.
+    fn take_in(&mut self, received: Received<'_, Arc<SubscriptionCore>>, text: &str, now: Now) {
+        let Received {
+            handle: subscription,
+            identity,
+            frame,
+        } = received;
+        {
+            let mut inbox = subscription.inbox.lock();
+            inbox.events.count(frame.kind);
+            inbox.last_event = Some(now.wall);
+        }
+        let waiting = Waiting {
+            event: event_of(frame, text),
+            bytes: text.len(),
+            identity: (self.identity, identity),
+        };
+        self.items.extend(
+            self.shared
+                .queue
+                .accept(&subscription, waiting, &self.shared.counters),
+        );
     }
 
     fn lost(&mut self, error: tungstenite::Error) {
@@ -458,11 +637,7 @@ impl Driver {
 
 /// Makes an event of a frame: its text is copied once, to exactly its size, so that an event that is kept keeps no
 /// read buffer alive.
-fn event_of(
-    event: Option<(Arc<SubscriptionCore>, EventFrame<'_>)>,
-    text: &str,
-) -> Option<(Arc<SubscriptionCore>, Event)> {
-    let (subscription, frame) = event?;
+fn event_of(frame: EventFrame<'_>, text: &str) -> Event {
     let shared: Arc<str> = Arc::from(text);
     let range = |part: &str| {
         let start = part.as_ptr() as usize - text.as_ptr() as usize;
@@ -476,7 +651,7 @@ fn event_of(
         installation_id: frame.installation_id.map(range),
         text: Arc::clone(&shared),
     };
-    Some((subscription, Event::changed(frame.kind, change)))
+    Event::changed(frame.kind, change)
 }
 
 fn now() -> Now {

@@ -30,6 +30,8 @@ pub(crate) struct Spec {
     /// Sent with the subscription. Class-level permissions and protected fields are judged by this one alone (Parse
     /// Server 9.10, ParseLiveQueryServer.js), so the client's own is sent where a subscription has none.
     pub(crate) session_token: Option<Secret>,
+    /// Counts the session tokens that this subscription has had: events of an earlier one are not given out.
+    pub(crate) identity: u64,
 }
 
 /// How the server wants selected fields to be named.

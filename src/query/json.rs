@@ -13,8 +13,8 @@ pub(super) enum Json {
     Bool(bool),
     Number(serde_json::Number),
     String(String),
-    Array(Vec<Json>),
-    Object(Vec<(String, Json)>),
+    Array(Vec<Self>),
+    Object(Vec<(String, Self)>),
 }
 
 impl Json {

@@ -48,8 +48,11 @@ use crate::{Error, Result};
 /// - comparisons and regular expressions look at an array as a whole, not at its elements, and comparisons do not
 ///   check that the value is of the same type as the operand;
 /// - names with dots reach into objects and to an index of an array (`tags.0`), not into each object of an array;
-/// - a pointer field equals a [`Pointer`](crate::Pointer), not an `objectId` alone; a relation equals nothing;
-/// - the borders of polygons are computed in the plane.
+/// - `equal_to` on a relation finds nothing, where `find()` looks for the members of the relation;
+/// - the edges of polygons are straight lines between degrees.
+///
+/// `find()` in turn, as Parse Server translates it for MongoDB, forgets conditions if there are two `contained_by`, or
+/// one beside [`Query::nor`], and LiveQuery does not.
 ///
 /// # Several conditions
 ///

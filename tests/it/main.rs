@@ -11,5 +11,10 @@
     reason = "clippy takes the helpers of an integration test for ordinary code"
 )]
 
+mod callbacks;
+mod gap;
+mod harness;
 mod kit;
+mod link;
+mod subscriptions;
 mod support;

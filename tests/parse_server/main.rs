@@ -8,6 +8,7 @@
 )]
 
 mod access;
+mod differential;
 mod generate;
 mod harness;
 mod js_sdk;

@@ -16,7 +16,8 @@ use std::time::Duration;
 
 pub use parse::{object, schema_violation};
 pub use process::{
-    ThreadStat, in_own_process, open_files, resident_bytes, threads_named, wait_until, watchdog,
+    ThreadStat, in_own_process, open_files, resident_bytes, threads_named, wait_until, wait_until_within,
+    watchdog,
 };
 pub use proxy::Proxy;
 pub use recorder::{Recorder, Seen};

@@ -34,10 +34,16 @@ pub fn watchdog<T: Send + 'static>(limit: Duration, body: impl FnOnce() -> T + S
 
 /// Waits until a condition that nothing announces has become true, such as the end of a thread.
 #[track_caller]
-pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + super::LONG;
+pub fn wait_until(what: &str, condition: impl FnMut() -> bool) {
+    wait_until_within(super::LONG, what, condition);
+}
+
+/// Like [`wait_until`], for what takes long.
+#[track_caller]
+pub fn wait_until_within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + limit;
     while !condition() {
-        assert!(Instant::now() < deadline, "not within {:?}: {what}", super::LONG);
+        assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
         thread::park_timeout(Duration::from_millis(2));
     }
 }

@@ -1,7 +1,7 @@
 //! A LiveQuery server under the test's command. Left alone it answers as Parse Server 9.10 does; the test takes over
 //! at the steps that it is about. It knows the wire, and nothing of the client.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::mem;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use serde_json::Value;
 use socket2::{Domain, SockRef, Socket, Type};
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
@@ -188,9 +188,9 @@ impl Server {
         self.shared.state.lock().conns.len()
     }
 
-    /// How many connections the clients hold open, by the kernel's own table where there is one.
+    /// How many connections the clients hold open.
     pub fn open_now(&self) -> usize {
-        established(self.addr.port()).unwrap_or_else(|| self.shared.state.lock().open.len())
+        held_by_client(&self.open_conns())
     }
 
     /// The most connections that clients held open at the moment when one was accepted. A client that closes a
@@ -258,10 +258,9 @@ impl Server {
 
     fn listen_on(&self, listener: TcpListener) {
         let shared = Arc::clone(&self.shared);
-        let port = self.addr.port();
         let thread = thread::Builder::new()
             .name("kit-accept".into())
-            .spawn(move || shared.accept_until_refusing(&listener, port))
+            .spawn(move || shared.accept_until_refusing(&listener))
             .expect("a thread");
         *self.listener.lock() = Some(thread);
     }
@@ -324,6 +323,15 @@ struct State {
     panics: Vec<String>,
 }
 
+impl State {
+    fn open_conns(&self) -> Vec<Conn> {
+        self.open
+            .iter()
+            .map(|number| self.conns[number - 1].clone())
+            .collect()
+    }
+}
+
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Shared")
@@ -358,7 +366,7 @@ impl Shared {
         }
     }
 
-    fn accept_until_refusing(self: &Arc<Self>, listener: &TcpListener, port: u16) {
+    fn accept_until_refusing(self: &Arc<Self>, listener: &TcpListener) {
         loop {
             let stream = match listener.accept() {
                 Ok((stream, _)) => stream,
@@ -372,6 +380,10 @@ impl Shared {
             if state.refusing {
                 return;
             }
+            let others = state.open_conns();
+            drop(state);
+            let open = 1 + held_by_client(&others);
+            let mut state = self.state.lock();
             stream.set_nodelay(true).expect("a socket that was just accepted");
             stream
                 .set_write_timeout(Some(Duration::from_millis(100)))
@@ -390,14 +402,13 @@ impl Shared {
                 inner: Mutex::new(Inner {
                     session: Session::new(number),
                     request: None,
+                    announced: BTreeSet::new(),
                     controls: vec![],
                     taken: 0,
                 }),
                 shared: Arc::clone(self),
             }));
             state.open.insert(number);
-            // The threads of other connections may not have noticed their end yet; the kernel has.
-            let open = established(port).unwrap_or(state.open.len());
             state.max_open = state.max_open.max(open);
             state.conns.push(conn.clone());
             if self.auto {
@@ -468,6 +479,8 @@ struct Link {
 struct Inner {
     session: Session,
     request: Option<String>,
+    /// The subscriptions whose `subscribed` was sent, or is being sent: what the client may know of.
+    announced: BTreeSet<u64>,
     controls: Vec<(Control, Vec<u8>)>,
     /// How many text frames `expect_op` has handed out.
     taken: usize,
@@ -501,10 +514,16 @@ impl Conn {
 
     /// Answers the upgrade request, reading it first if nobody has, and reads frames from now on.
     pub fn upgrade(&self) {
+        self.upgrade_with(&[]);
+    }
+
+    /// Like [`upgrade`](Self::upgrade), with bytes that follow the answer in the same TCP segment.
+    pub fn upgrade_with(&self, glued: &[u8]) {
         if self.request().is_none() {
             self.read_request();
         }
-        self.send_raw(wire::switching_protocols(&self.request().expect("just read")).as_bytes());
+        let answer = wire::switching_protocols(&self.request().expect("just read"));
+        self.send_raw(&[answer.as_bytes(), glued].concat());
         self.0.reading.store(true, Ordering::Relaxed);
         let thread = spawn(self, Self::read_frames);
         self.0.shared.state.lock().threads.push(thread);
@@ -566,16 +585,11 @@ impl Conn {
             .collect()
     }
 
-    /// The active subscriptions, each with the frame that made it.
-    pub fn subscriptions(&self) -> BTreeMap<u64, Value> {
-        self.0.inner.lock().session.subscriptions().clone()
-    }
-
-    /// The requestIds of the active subscriptions to a class.
+    /// The requestIds of the active subscriptions to a class, of those whose `subscribed` is on its way.
     pub fn subscriptions_to(&self, class: &str) -> Vec<u64> {
         let inner = self.0.inner.lock();
         let all = inner.session.subscriptions().iter();
-        all.filter(|(_, frame)| frame["query"]["className"] == class)
+        all.filter(|(id, frame)| inner.announced.contains(id) && frame["query"]["className"] == class)
             .map(|(id, _)| *id)
             .collect()
     }
@@ -600,13 +614,14 @@ impl Conn {
             .rev()
             .find(|received| received.request_id() == request_id);
         let frame = frame.map(|received| received.frame.clone()).unwrap_or_default();
-        self.0.inner.lock().session.subscribed(request_id, frame)
+        let mut inner = self.0.inner.lock();
+        inner.announced.insert(request_id);
+        inner.session.subscribed(request_id, frame)
     }
 
-    /// Sends `unsubscribed`.
-    pub fn unsubscribed(&self, request_id: u64) {
-        let message = self.0.inner.lock().session.unsubscribed(request_id);
-        self.send(&message);
+    /// From now on the server does not have this subscription; the client is not told.
+    pub fn forget_subscription(&self, request_id: u64) {
+        self.0.inner.lock().session.forget(request_id);
     }
 
     /// Sends an event, whether or not there is such a subscription.
@@ -681,8 +696,11 @@ impl Conn {
 
     /// Sends bytes as they are. What the peer does not take because it is gone is lost, as in every network.
     pub fn send_raw(&self, bytes: &[u8]) {
+        self.write(bytes, &self.0.write.lock());
+    }
+
+    fn write(&self, bytes: &[u8], _one_at_a_time: &MutexGuard<'_, ()>) {
         let Some(stream) = self.stream() else { return };
-        let _one_at_a_time = self.0.write.lock();
         let ended = || self.0.ended.load(Ordering::Relaxed);
         if let Err(error) = wire::write_all(&stream, bytes, LONG, ended) {
             assert!(
@@ -703,6 +721,7 @@ impl Conn {
     /// Ends the connection with FIN and no close frame.
     pub fn cut(&self) {
         self.0.ended.store(true, Ordering::Relaxed);
+        let _after_the_present_frame = self.0.write.lock();
         if let Some(stream) = self.0.stream.lock().take() {
             // Fails if the peer was faster, which is as well.
             let _ = stream.shutdown(Shutdown::Both);
@@ -713,6 +732,7 @@ impl Conn {
     /// Ends the connection with RST. The kernel sends it when the thread that reads has let go of the socket.
     pub fn reset(&self) {
         self.0.ended.store(true, Ordering::Relaxed);
+        let _after_the_present_frame = self.0.write.lock();
         if let Some(stream) = self.0.stream.lock().take() {
             SockRef::from(&*stream)
                 .set_linger(Some(Duration::ZERO))
@@ -836,7 +856,13 @@ impl Conn {
     fn answer_text(&self, text: &str) {
         let answers = self.0.inner.lock().session.answer(text);
         for answer in answers {
-            self.send(&answer);
+            let bytes = wire::encode(OpCode::Data(Data::Text), true, answer.to_string().as_bytes());
+            // Who finds the subscription announced, and sends or cuts then, does so after this is on its way.
+            let guard = self.0.write.lock();
+            if answer["op"] == "subscribed" {
+                self.0.inner.lock().announced.extend(answer["requestId"].as_u64());
+            }
+            self.write(&bytes, &guard);
         }
         self.0.shared.notify();
     }
@@ -894,10 +920,13 @@ pub struct FullBacklog {
 
 impl FullBacklog {
     pub fn new() -> Option<Self> {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-        socket
-            .bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())
-            .expect("a free port");
+        Self::at((Ipv4Addr::LOCALHOST, 0).into())
+    }
+
+    /// Such a port at this address.
+    pub fn at(addr: SocketAddr) -> Option<Self> {
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None).ok()?;
+        socket.bind(&addr.into()).ok()?;
         socket.listen(0).expect("a bound socket listens");
         let addr = socket.local_addr().expect("a bound socket").as_socket()?;
         let mut fill = vec![];
@@ -921,21 +950,43 @@ impl FullBacklog {
 
 const STOPPED: &str = "the server was dropped during this wait";
 
-/// How many connections to this port have a client that has not closed its end, by the kernel's table. Both ends are
-/// in the table; those of the server are the ones with the port as their own.
-fn established(port: u16) -> Option<usize> {
-    const ESTABLISHED: &str = "01";
-    let table = std::fs::read_to_string("/proc/self/net/tcp").ok()?;
-    let own = format!(":{port:04X}");
-    Some(
-        table
-            .lines()
-            .skip(1)
-            .filter(|line| {
-                let mut columns = line.split_whitespace().skip(1);
-                let local = columns.next().is_some_and(|local| local.ends_with(&own));
-                local && columns.nth(1) == Some(ESTABLISHED)
-            })
-            .count(),
-    )
+/// How many of these connections the client has not ended, by the kernel's word: the thread that reads may be late to
+/// notice.
+#[cfg(unix)]
+fn held_by_client(conns: &[Conn]) -> usize {
+    use std::os::fd::AsRawFd;
+
+    // A client that closes one connection and then makes the next has done so in this order, but on a machine that is
+    // busy the end of the first may be a little late.
+    const LATE: Duration = Duration::from_millis(5);
+
+    let mut poll = mio::Poll::new().expect("a poller");
+    let mut events = mio::Events::with_capacity(64);
+    let streams: Vec<_> = conns.iter().filter_map(Conn::stream).collect();
+    for (at, stream) in streams.iter().enumerate() {
+        let fd = stream.as_raw_fd();
+        let mut source = mio::unix::SourceFd(&fd);
+        poll.registry()
+            .register(&mut source, mio::Token(at), mio::Interest::READABLE)
+            .expect("a socket can be polled");
+    }
+    let mut held: BTreeSet<_> = (0..streams.len()).collect();
+    let deadline = Instant::now() + LATE;
+    while !held.is_empty() && Instant::now() < deadline {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // A signal interrupts it: then it goes round once more.
+        let _ = poll.poll(&mut events, Some(left));
+        for event in events
+            .iter()
+            .filter(|event| event.is_read_closed() || event.is_error())
+        {
+            held.remove(&event.token().0);
+        }
+    }
+    held.len()
+}
+
+#[cfg(not(unix))]
+fn held_by_client(conns: &[Conn]) -> usize {
+    conns.len()
 }
