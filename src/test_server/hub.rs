@@ -14,8 +14,8 @@ use tungstenite::Message;
 
 use super::events;
 use super::schema::{Connect, Refusal, Request, Subscribe};
+use crate::query::json::Json;
 use crate::query::matcher::Matcher;
-use crate::query::matcher::ordered::Json;
 use crate::query::matcher::regex::valid_flags;
 
 /// Everything that the threads of a server share.
@@ -513,8 +513,8 @@ fn invalid_query(condition: &Json) -> Option<String> {
     members
         .iter()
         .find_map(|(_, constraint)| match constraint.get("$regex")? {
-            Json::Leaf(Value::String(_)) => {
-                let Some(Json::Leaf(Value::String(flags))) = constraint.get("$options") else {
+            Json::String(_) => {
+                let Some(Json::String(flags)) = constraint.get("$options") else {
                     return None;
                 };
                 (!valid_flags(flags)).then(|| {
