@@ -3,7 +3,8 @@
 mod constraints;
 mod encode;
 mod filter;
-mod json;
+pub(crate) mod json;
+#[cfg(any(test, feature = "test-server"))]
 pub(crate) mod matcher;
 mod node;
 mod refuse;
