@@ -12,9 +12,13 @@
 )]
 
 mod callbacks;
+mod decoding;
+mod errors;
 mod gap;
 mod harness;
 mod kit;
 mod link;
+mod sessions;
+mod shutdown;
 mod subscriptions;
 mod support;
