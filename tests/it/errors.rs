@@ -388,7 +388,8 @@ fn error_counts_not_multiplied() {
 
 #[test]
 fn close_is_silent() {
-    let farewells: [(&str, fn(&Conn)); 4] = [
+    type Farewell = (&'static str, fn(&Conn));
+    let farewells: [Farewell; 4] = [
         ("answered", |_| {}),
         ("not answered", |conn| conn.answer_close(false)),
         ("reset", |conn| conn.reset_on_close()),

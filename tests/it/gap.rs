@@ -144,7 +144,7 @@ fn order_preserved() {
             let (seen, wrong) = (Arc::clone(&seen), Arc::clone(&wrong));
             let mut next = at;
             let subscription = client
-                .subscription(&Query::new(&format!("C{at}")))
+                .subscription(&Query::new(format!("C{at}")))
                 .on_create(move |object| {
                     if object.get("at") != Some(&json!(next)) {
                         *wrong.lock() = Some((at, next, object.get("at").cloned()));

@@ -461,7 +461,8 @@ fn unsubscribe_in_a_listener_is_final() {
 
 #[test]
 fn unsubscribe_offline() {
-    let states: [(&str, ClientState, fn(&Server)); 4] = [
+    type Situation = (&'static str, ClientState, fn(&Server));
+    let situations: [Situation; 4] = [
         ("refused", ClientState::Reconnecting, |server| server.refuse()),
         ("not accepted", ClientState::Connecting, |server| {
             server.pause_accepting()
@@ -473,7 +474,7 @@ fn unsubscribe_offline() {
             server.on_frame(|_, _| Then::Handled);
         }),
     ];
-    for (name, state, fault) in states {
+    for (name, state, fault) in situations {
         for was_live in [false, true] {
             let server = Server::auto();
             let client = client(&server.url());
@@ -697,7 +698,7 @@ fn updates_go_out_one_at_a_time_and_the_last_one_stands() {
     subscription.update(&Query::new("C1")).unwrap();
     server.wait_op(1, "update", 1);
     for at in 2..10 {
-        subscription.update(&Query::new(&format!("C{at}"))).unwrap();
+        subscription.update(&Query::new(format!("C{at}"))).unwrap();
     }
     fence(&client);
     assert_eq!(

@@ -734,7 +734,8 @@ impl Conn {
     pub fn cut(&self) {
         self.0.ended.store(true, Ordering::Relaxed);
         let _after_the_present_frame = self.0.write.lock();
-        if let Some(stream) = self.0.stream.lock().take() {
+        let stream = self.0.stream.lock().take();
+        if let Some(stream) = stream {
             // Fails if the peer was faster, which is as well.
             let _ = stream.shutdown(Shutdown::Both);
         }
@@ -745,7 +746,8 @@ impl Conn {
     pub fn reset(&self) {
         self.0.ended.store(true, Ordering::Relaxed);
         let _after_the_present_frame = self.0.write.lock();
-        if let Some(stream) = self.0.stream.lock().take() {
+        let stream = self.0.stream.lock().take();
+        if let Some(stream) = stream {
             SockRef::from(&*stream)
                 .set_linger(Some(Duration::ZERO))
                 .expect("a TCP socket");
