@@ -327,7 +327,7 @@ fn on_off_reentrancy() {
     // One that is registered in a listener hears from the next event on.
     let (handle, inner) = (subscription.clone(), note("inner"));
     let mut inner = Some(inner);
-    let mut outer = note("outer");
+    let outer = note("outer");
     let id = subscription.on("create", move |event| {
         outer(event);
         if let Some(inner) = inner.take() {
@@ -347,7 +347,7 @@ fn on_off_reentrancy() {
     // One that removes itself, and one that removes the one after it: in this very event.
     let slot = Arc::new(parking_lot::Mutex::new(vec![]));
     let (handle, ids) = (subscription.clone(), Arc::clone(&slot));
-    let mut remover = note("remover");
+    let remover = note("remover");
     let own = subscription.on("update", move |event| {
         remover(event);
         for id in ids.lock().drain(..) {

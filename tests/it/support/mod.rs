@@ -16,11 +16,10 @@ use std::time::Duration;
 
 pub use parse::{object, schema_violation};
 pub use process::{
-    ThreadStat, in_own_process, open_files, resident_bytes, threads_named, wait_until, wait_until_within,
-    watchdog,
+    in_own_process, open_files, resident_bytes, threads_named, wait_until, wait_until_within, watchdog,
 };
 pub use proxy::Proxy;
-pub use recorder::{Recorder, Seen};
+pub use recorder::Recorder;
 pub use server::{Conn, FullBacklog, Received, Server, Then};
 
 /// The deadline of a wait that succeeds on a machine that works. Long, since it is only ever reached by a failure.

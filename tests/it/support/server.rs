@@ -396,6 +396,7 @@ impl Shared {
                 pong: AtomicBool::new(true),
                 owed_pong: AtomicBool::new(false),
                 answer_close: AtomicBool::new(true),
+                reset_on_close: AtomicBool::new(false),
                 close_sent: AtomicBool::new(false),
                 reading: AtomicBool::new(false),
                 ended: AtomicBool::new(false),
@@ -468,6 +469,7 @@ struct Link {
     pong: AtomicBool,
     owed_pong: AtomicBool,
     answer_close: AtomicBool,
+    reset_on_close: AtomicBool,
     close_sent: AtomicBool,
     /// Whether the connection was upgraded, and frames are read.
     reading: AtomicBool,
@@ -679,6 +681,11 @@ impl Conn {
         }
     }
 
+    /// Sends one frame, which need not be a message.
+    pub fn send_frame(&self, opcode: OpCode, is_final: bool, payload: &[u8]) {
+        self.send_raw(&wire::encode(opcode, is_final, payload));
+    }
+
     pub fn ping(&self, payload: &[u8]) {
         self.send_raw(&wire::encode(OpCode::Control(Control::Ping), true, payload));
     }
@@ -692,6 +699,11 @@ impl Conn {
     /// otherwise.
     pub fn answer_close(&self, answer: bool) {
         self.0.answer_close.store(answer, Ordering::Relaxed);
+    }
+
+    /// Ends the connection with RST when the client sends a close frame, in place of an answer.
+    pub fn reset_on_close(&self) {
+        self.0.reset_on_close.store(true, Ordering::Relaxed);
     }
 
     /// Sends bytes as they are. What the peer does not take because it is gone is lost, as in every network.
@@ -722,7 +734,8 @@ impl Conn {
     pub fn cut(&self) {
         self.0.ended.store(true, Ordering::Relaxed);
         let _after_the_present_frame = self.0.write.lock();
-        if let Some(stream) = self.0.stream.lock().take() {
+        let stream = self.0.stream.lock().take();
+        if let Some(stream) = stream {
             // Fails if the peer was faster, which is as well.
             let _ = stream.shutdown(Shutdown::Both);
         }
@@ -733,7 +746,8 @@ impl Conn {
     pub fn reset(&self) {
         self.0.ended.store(true, Ordering::Relaxed);
         let _after_the_present_frame = self.0.write.lock();
-        if let Some(stream) = self.0.stream.lock().take() {
+        let stream = self.0.stream.lock().take();
+        if let Some(stream) = stream {
             SockRef::from(&*stream)
                 .set_linger(Some(Duration::ZERO))
                 .expect("a TCP socket");
@@ -873,6 +887,7 @@ impl Conn {
                 self.send_raw(&wire::encode(OpCode::Control(Control::Pong), true, &payload));
             }
             Control::Pong => self.0.owed_pong.store(false, Ordering::Relaxed),
+            Control::Close if self.0.reset_on_close.load(Ordering::Relaxed) => self.reset(),
             Control::Close if self.0.answer_close.load(Ordering::Relaxed) => {
                 // As RFC 6455 has it: the server answers a close frame, unless it was the first to send one, and then
                 // ends the TCP connection.
