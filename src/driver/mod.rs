@@ -242,9 +242,11 @@ impl Driver {
                 self.session.close(below, now);
                 self.closing = Some(number);
             }
-            // One that was ended before it came here never was.
             Command::Subscribe(subscription, spec) => {
-                if !self.shared.is_ended(&subscription) {
+                if self.shared.is_ended(&subscription) {
+                    // It was ended before it came here. What its listeners own is set free by this.
+                    self.items.push(Item::Event(subscription, Event::closed(None)));
+                } else {
                     self.session.subscribe(subscription.id, subscription, spec, now);
                 }
             }

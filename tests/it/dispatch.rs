@@ -49,7 +49,7 @@ fn manual_dispatch_thread() {
     subscription.wait_open(LONG).unwrap();
     assert!(events.is_empty(), "nothing is given out before it is asked for");
 
-    let mut pump = |wanted: EventKind| {
+    let pump = |wanted: EventKind| {
         loop {
             if let Ok(event) = events.try_recv() {
                 if event.kind() == wanted {

@@ -415,7 +415,7 @@ fn unsubscribe_is_final() {
             "{} listeners started after it",
             after - at_return
         );
-        assert_eq!(closed.load(Ordering::SeqCst), 1);
+        wait_until("close is told", || closed.load(Ordering::SeqCst) == 1);
         assert_eq!(subscription.state(), SubscriptionState::Closed);
         wait_until("the server has heard of it", || {
             server
