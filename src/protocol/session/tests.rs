@@ -811,9 +811,6 @@ fn messages_that_mean_nothing_change_nothing() {
         json!({"op": "connected", "clientId": "x", "requestId": 1, "object": {}}),
         json!({"op": "surprise", "requestId": 1}),
         json!({"op": "create", "requestId": 99, "object": {}}),
-        json!({"op": "create", "object": {}}),
-        json!({"op": "create", "requestId": 1}),
-        json!({"op": "subscribed"}),
         json!({"op": "subscribed", "requestId": 99}),
         json!({"op": "subscribed", "requestId": 1}),
         json!({"op": "unsubscribed", "requestId": 99}),
@@ -821,7 +818,20 @@ fn messages_that_mean_nothing_change_nothing() {
         assert_eq!(rig.receive(message.clone()), None);
         assert_eq!(rig.outputs(), Vec::<String>::new(), "{message}");
     }
-    for text in ["", "null", "7", "[]", "{", "{}", r#"{"op":7}"#, "\u{0}"] {
+    for text in [
+        "",
+        "null",
+        "7",
+        "[]",
+        "{",
+        "{}",
+        r#"{"op":7}"#,
+        "\u{0}",
+        r#"{"op":"create","object":{}}"#,
+        r#"{"op":"create","requestId":1}"#,
+        r#"{"op":"create","requestId":1,"object":7}"#,
+        r#"{"op":"subscribed"}"#,
+    ] {
         rig.session.received(text, rig.now);
         assert_eq!(rig.outputs(), ["client error Protocol"], "{text}");
     }
