@@ -73,7 +73,7 @@ fn unsubscribe_is_final() {
             "{} listeners started after it",
             after - at_return
         );
-        assert_eq!(closed.load(Ordering::SeqCst), 1);
+        wait_until("the last `close`", || closed.load(Ordering::SeqCst) == 1);
         assert_eq!(subscription.state(), SubscriptionState::Closed);
         wait_until("the server has heard of it", || {
             server
@@ -110,6 +110,7 @@ fn unsubscribe_in_a_listener_is_final() {
     conn.send_together(&messages);
     server.emit("create", &object("Fence", "a", json!({})));
     fence.wait_for("create");
+    events.wait_for("close");
     assert_eq!(events.count("create"), 10);
     assert_eq!(events.kinds().last().unwrap(), "close");
     assert_eq!(events.count("close"), 1);
