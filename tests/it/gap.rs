@@ -300,10 +300,10 @@ fn flood_before_a_blocked_listener_keeps_memory_bounded() {
                 object("Game", "a", json!({ "text": text })),
                 None,
             );
-            let batch = vec![event; 1000];
+            let batch = Conn::frames_of(&vec![event; 1000]);
             let mut before = None;
             for round in 0..100 {
-                conn.send_together(&batch);
+                conn.send_raw(&batch);
                 if round == 10 {
                     before = resident_bytes();
                 }
