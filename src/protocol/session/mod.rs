@@ -79,8 +79,8 @@ pub(crate) enum Output<T> {
 #[derive(Debug)]
 pub(crate) struct Received<'a, T> {
     pub(crate) handle: T,
-    /// That of the [`Spec`] whose events these are.
-    pub(crate) identity: u64,
+    /// What the server was asked for and sends this for.
+    pub(crate) spec: Arc<Spec>,
     pub(crate) frame: EventFrame<'a>,
 }
 

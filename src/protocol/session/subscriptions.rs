@@ -180,21 +180,17 @@ impl<T: Clone> Session<T> {
         {
             self.subscribed(id, now);
         }
-        let Some((handle, wanted)) = self
-            .subscriptions
-            .get(&id)
-            .and_then(|s| Some((&s.handle, s.wanted.as_ref()?, s.accepted.as_ref()?)))
-            .filter(|(_, wanted, accepted)| wanted.identity == accepted.identity)
-            .map(|(handle, wanted, _)| (handle.clone(), wanted))
-        else {
+        // After a change of the session token, what still comes of the old one is not wanted any more.
+        let wanted = self.subscriptions.get(&id).and_then(|subscription| {
+            let accepted = subscription.accepted.as_ref()?;
+            let same_identity = subscription.wanted.as_ref()?.identity == accepted.identity;
+            same_identity.then(|| (subscription.handle.clone(), Arc::clone(accepted)))
+        });
+        let Some((handle, spec)) = wanted else {
             log::debug!("ignored an event for {id}, which is not subscribed");
             return None;
         };
-        Some(Received {
-            handle,
-            identity: wanted.identity,
-            frame,
-        })
+        Some(Received { handle, spec, frame })
     }
 
     pub(super) fn subscription_error(&mut self, id: u64, error: &ServerError, now: Now) {

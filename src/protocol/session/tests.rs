@@ -173,11 +173,7 @@ fn spec(class: &str) -> Arc<Spec> {
 }
 
 fn spec_of(query: &Query) -> Arc<Spec> {
-    Arc::new(Spec {
-        query: query.encode().unwrap(),
-        session_token: None,
-        identity: 0,
-    })
+    Arc::new(Spec::new(query.encode().unwrap(), None, 0))
 }
 
 const SCHEMA_ERROR: &str = "Additional properties not allowed";
@@ -777,11 +773,11 @@ fn no_nulls_on_wire_and_the_session_token_goes_with_each_subscription() {
         frame,
         r#"{"op":"subscribe","requestId":1,"query":{"className":"Game","where":{}},"sessionToken":"r:client"}"#
     );
-    let own = Spec {
-        query: Query::new("Game").encode().unwrap(),
-        session_token: Some(Secret::from("r:own")),
-        identity: 0,
-    };
+    let own = Spec::new(
+        Query::new("Game").encode().unwrap(),
+        Some(Secret::from("r:own")),
+        0,
+    );
     rig.session.subscribe(2, 2, Arc::new(own), rig.now);
     let Some(Output::Send(frame)) = rig.session.next_output() else {
         panic!()
@@ -966,11 +962,11 @@ fn kinds_reach_the_caller() {
 /// A query with a session token of its own, the given one of those that the subscription has had.
 fn spec_as(class: &str, identity: u64) -> Arc<Spec> {
     let session_token = Some(Secret::from(format!("r:{identity}")));
-    Arc::new(Spec {
-        query: Query::new(class).encode().unwrap(),
+    Arc::new(Spec::new(
+        Query::new(class).encode().unwrap(),
         session_token,
         identity,
-    })
+    ))
 }
 
 #[test]
@@ -988,7 +984,7 @@ fn after_a_new_token_of_a_subscription_nothing_comes_of_the_old_one() {
         ["1: close", "1: open after SessionTokenChanged 0ns"]
     );
     let text = event.to_string();
-    assert_eq!(rig.session.received(&text, rig.now).unwrap().identity, 1);
+    assert_eq!(rig.session.received(&text, rig.now).unwrap().spec.identity, 1);
 }
 
 #[test]
