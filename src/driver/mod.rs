@@ -4,6 +4,7 @@
 
 mod connect;
 mod socket;
+mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,13 +18,16 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Message, WebSocket};
 use url::Url;
 
-use self::connect::{Dial, Dialled, Upgrade, Upgraded};
+pub(crate) use self::connect::Network;
+use self::connect::{Attempt, Io, Progress};
 use self::socket::Socket;
+#[cfg(feature = "webpki-roots")]
+pub(crate) use self::tls::Trust;
 use crate::dispatch::Item;
 use crate::event::{Change, Event};
 use crate::protocol::Now;
 use crate::protocol::message::{EventFrame, Spec};
-use crate::protocol::session::{Output, Session, Settings, Stage};
+use crate::protocol::session::{Output, Session, Settings};
 use crate::shared::{Shared, SubscriptionCore};
 use crate::{ClientEventKind, ClientState, Error, ErrorKind, Object, Result};
 
@@ -68,6 +72,7 @@ impl Commands {
 /// Starts the I/O thread.
 pub(crate) fn spawn(
     url: Url,
+    network: Network,
     settings: Settings,
     close_timeout: Duration,
     shared: Arc<Shared>,
@@ -77,13 +82,17 @@ pub(crate) fn spawn(
     let waker = Arc::new(Waker::new(poll.registry(), WAKER).map_err(failed)?);
     let (sender, receiver) = crossbeam_channel::unbounded();
     let commands = Commands { sender, waker };
+    let io = Io {
+        registry: poll.registry().try_clone().map_err(failed)?,
+        commands: commands.clone(),
+    };
     let driver = Driver {
         url,
-        connect_timeout: settings.connect_timeout,
+        network,
+        io,
         farewell_timeout: close_timeout / 2,
         poll,
         receiver,
-        commands: commands.clone(),
         session: Session::new(settings, rand::random()),
         transport: Transport::Down,
         farewell: None,
@@ -105,12 +114,11 @@ pub(crate) fn spawn(
 
 struct Driver {
     url: Url,
-    connect_timeout: Duration,
+    network: Network,
+    io: Io,
     farewell_timeout: Duration,
     poll: Poll,
     receiver: Receiver<Command>,
-    /// For the resolver's answer.
-    commands: Commands,
     session: Session<Arc<SubscriptionCore>>,
     transport: Transport,
     /// A connection that was closed, while the server may still say farewell. Dropped before another is made.
@@ -132,9 +140,7 @@ struct Driver {
 
 enum Transport {
     Down,
-    Resolving,
-    Dialling(Dial),
-    Upgrading(Box<Upgrade>),
+    Connecting(Box<Attempt>),
     Up(Box<WebSocket<Socket>>),
 }
 
@@ -218,7 +224,13 @@ impl Driver {
         while let Some(output) = self.session.next_output() {
             match output {
                 Output::Connect => self.connect(),
-                Output::Disconnect => self.transport = Transport::Down,
+                Output::Disconnect => {
+                    if let Transport::Up(socket) = &mut self.transport {
+                        // The answer to a close frame of the server, and the end of TLS.
+                        socket.get_mut().end();
+                    }
+                    self.transport = Transport::Down;
+                }
                 Output::Farewell => self.begin_farewell(),
                 Output::Send(text) => {
                     if let Transport::Up(socket) = &mut self.transport {
@@ -262,65 +274,45 @@ impl Driver {
     fn connect(&mut self) {
         self.farewell = None;
         self.attempt += 1;
-        self.transport = Transport::Resolving;
-        match connect::resolve(&self.url, self.attempt, &self.commands) {
-            Ok(Some(addresses)) => self.resolved(self.attempt, Ok(addresses)),
-            Ok(None) => {}
-            Err(error) => self.session.lost(error, now()),
-        }
-    }
-
-    fn resolved(&mut self, attempt: u64, addresses: Result<Vec<SocketAddr>>) {
-        if attempt != self.attempt || !matches!(self.transport, Transport::Resolving) {
-            return;
-        }
-        match addresses {
-            Ok(addresses) => {
-                self.session.reached(Stage::Connect);
-                self.transport =
-                    Transport::Dialling(Dial::new(addresses, Instant::now(), self.connect_timeout));
+        match Attempt::start(self.attempt, self.url.clone(), &self.io) {
+            Ok(attempt) => {
+                self.transport = Transport::Connecting(Box::new(attempt));
                 self.advance_connection();
             }
             Err(error) => self.session.lost(error, now()),
         }
     }
 
-    /// Goes on with an attempt to connect.
-    fn advance_connection(&mut self) {
-        if let Transport::Dialling(_) = self.transport {
-            let Transport::Dialling(dial) = std::mem::replace(&mut self.transport, Transport::Down) else {
-                return;
-            };
-            match dial.advance(self.poll.registry(), SOCKET, Instant::now()) {
-                Dialled::NotYet(dial) => self.transport = Transport::Dialling(dial),
-                Dialled::Failed(error) => self.session.lost(error, now()),
-                Dialled::Connected(stream) => {
-                    self.session.reached(Stage::Upgrade);
-                    match connect::upgrade(&self.url, stream) {
-                        Ok(upgrade) => self.transport = Transport::Upgrading(upgrade),
-                        Err(error) => self.session.lost(error, now()),
-                    }
-                }
+    fn resolved(&mut self, number: u64, addresses: Result<Vec<SocketAddr>>) {
+        if let Transport::Connecting(attempt) = &mut self.transport {
+            match attempt.resolved(number, addresses) {
+                Ok(()) => self.advance_connection(),
+                Err(error) => self.session.lost(error, now()),
             }
         }
-        if let Transport::Upgrading(_) = self.transport {
-            let Transport::Upgrading(upgrade) = std::mem::replace(&mut self.transport, Transport::Down)
-            else {
-                return;
-            };
-            match connect::advance_upgrade(&self.url, upgrade) {
-                Upgraded::NotYet(upgrade) => {
-                    self.transport = Transport::Upgrading(upgrade);
-                    self.readable = false;
-                }
-                Upgraded::Failed(error) => self.session.lost(error, now()),
-                Upgraded::Done(socket) => {
-                    self.transport = Transport::Up(socket);
-                    // The first frame may have come with the answer to the upgrade.
-                    self.readable = true;
-                    self.session.transport_up();
-                }
+    }
+
+    /// Goes on with an attempt to connect.
+    fn advance_connection(&mut self) {
+        if !matches!(self.transport, Transport::Connecting(_)) {
+            return;
+        }
+        let Transport::Connecting(attempt) = std::mem::replace(&mut self.transport, Transport::Down) else {
+            return;
+        };
+        match attempt.advance(&self.network, &self.io) {
+            Ok(Progress::NotYet(attempt)) => {
+                self.session.reached(attempt.stage(), attempt.trouble());
+                self.transport = Transport::Connecting(Box::new(attempt));
+                self.readable = false;
             }
+            Ok(Progress::Up(socket)) => {
+                self.transport = Transport::Up(socket);
+                // The first frame may have come with the answer to the upgrade.
+                self.readable = true;
+                self.session.transport_up();
+            }
+            Err(error) => self.session.lost(error, now()),
         }
         self.carry_out();
     }
@@ -373,7 +365,8 @@ impl Driver {
         let error = match error {
             tungstenite::Error::Capacity(error) => Error::with_source(
                 ErrorKind::Protocol,
-                "the server sent a message over the size limit, and the link was given up for it",
+                "the server sent a message over the size limit, and the link was given up for it; raise \
+                 `max_message_size` if such messages are wanted",
                 error,
             ),
             error => Error::with_source(
@@ -422,6 +415,8 @@ impl Driver {
                 break;
             }
             match socket.read() {
+                // Both sides have said that they say no more.
+                Ok(Message::Close(_)) => socket.get_mut().end(),
                 Ok(_) => {}
                 Err(tungstenite::Error::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock => {
                     self.readable = false;
@@ -432,6 +427,7 @@ impl Driver {
             }
         }
         if over {
+            socket.get_mut().end();
             self.readable = false;
             self.farewell = None;
         }
@@ -444,12 +440,12 @@ impl Driver {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let dial = match &self.transport {
-            Transport::Dialling(dial) => dial.deadline(),
+        let attempt = match &self.transport {
+            Transport::Connecting(attempt) => attempt.deadline(),
             _ => None,
         };
         let farewell = self.farewell.as_ref().map(|(_, deadline)| *deadline);
-        [self.session.deadline(), dial, farewell]
+        [self.session.deadline(), attempt, farewell]
             .into_iter()
             .flatten()
             .min()

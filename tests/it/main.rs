@@ -11,5 +11,8 @@
     reason = "clippy takes the helpers of an integration test for ordinary code"
 )]
 
+mod connecting;
 mod kit;
 mod support;
+#[cfg(feature = "tls")]
+mod tls;

@@ -504,7 +504,17 @@ impl Conn {
         if self.request().is_none() {
             self.read_request();
         }
-        self.send_raw(wire::switching_protocols(&self.request().expect("just read")).as_bytes());
+        self.send_raw(self.switching_protocols().as_bytes());
+        self.take_over();
+    }
+
+    /// The answer with which [`upgrade`](Self::upgrade) upgrades, for a test that sends it in its own way.
+    pub fn switching_protocols(&self) -> String {
+        wire::switching_protocols(&self.request().expect("the request was read"))
+    }
+
+    /// Reads frames from now on: the test has upgraded the connection.
+    pub fn take_over(&self) {
         self.0.reading.store(true, Ordering::Relaxed);
         let thread = spawn(self, Self::read_frames);
         self.0.shared.state.lock().threads.push(thread);
@@ -772,7 +782,7 @@ impl Conn {
             return self.cut();
         }
         drop(stream);
-        self.send_raw(wire::switching_protocols(&self.request().expect("just read")).as_bytes());
+        self.send_raw(self.switching_protocols().as_bytes());
         self.0.reading.store(true, Ordering::Relaxed);
         self.read_frames();
     }
