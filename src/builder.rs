@@ -1,12 +1,13 @@
 //! The settings of a client, checked before there is one.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::client::Client;
-use crate::dispatch::{self, Limits, Queue};
-use crate::driver::{self, Network};
+use crate::dispatch::{self, Dispatch, Limits, Overflow, Queue};
+use crate::driver::{self, Network, TokenProvider};
 use crate::protocol::message::Credentials;
 use crate::protocol::session::Settings;
 use crate::secret::Secret;
@@ -27,6 +28,9 @@ pub struct ClientBuilder {
     reconnect_delay: (Duration, Duration),
     limits: Limits,
     pub(crate) network: Network,
+    max_attempts: Option<NonZeroU32>,
+    token_provider: Option<TokenProvider>,
+    dispatch: Dispatch,
 }
 
 impl ClientBuilder {
@@ -44,10 +48,14 @@ impl ClientBuilder {
             close_timeout: Duration::from_secs(2),
             reconnect_delay: (Duration::from_millis(250), Duration::from_secs(30)),
             limits: Limits {
-                events: 65_536,
+                objects: 65_536,
                 bytes: 16 * 1024 * 1024,
+                overflow: Overflow::default(),
             },
             network: Network::default(),
+            max_attempts: None,
+            token_provider: None,
+            dispatch: Dispatch::default(),
         }
     }
 
@@ -140,10 +148,40 @@ impl ClientBuilder {
     /// How many objects, and how many bytes of them, may wait for the listeners of one subscription. What comes on
     /// top is dropped and reported as one `error` of kind [`ErrorKind::Lagged`]. Default: 65,536 and 16 MiB.
     pub fn queue_limits(mut self, objects: usize, bytes: usize) -> Self {
-        self.limits = Limits {
-            events: objects,
-            bytes,
-        };
+        self.limits.objects = objects;
+        self.limits.bytes = bytes;
+        self
+    }
+
+    /// Which objects are dropped when more wait than may. Default: [`Overflow::DropNewest`].
+    pub fn overflow(mut self, overflow: Overflow) -> Self {
+        self.limits.overflow = overflow;
+        self
+    }
+
+    /// Gives up after this many attempts to connect have failed in a row: with an `error` that is fatal, in the state
+    /// [`Disconnected`](crate::ClientState::Disconnected), from which [`Client::open`] starts anew. Default: never.
+    pub fn max_attempts(mut self, attempts: NonZeroU32) -> Self {
+        self.max_attempts = Some(attempts);
+        self
+    }
+
+    /// Asks for the session token each time that the client connects, and once more if the server does not take it;
+    /// `None` is for no token. Then [`session_token`](Self::session_token) is not used.
+    ///
+    /// It is called on a thread of its own, and may block: to renew a token, say. The time counts towards the
+    /// [`connect_timeout`](Self::connect_timeout).
+    pub fn session_token_provider(
+        mut self,
+        provider: impl Fn() -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
+        self.token_provider = Some(TokenProvider(Arc::new(provider)));
+        self
+    }
+
+    /// Which thread runs the listeners. Default: [`Dispatch::Thread`].
+    pub fn dispatch(mut self, dispatch: Dispatch) -> Self {
+        self.dispatch = dispatch;
         self
     }
 
@@ -276,12 +314,15 @@ impl ClientBuilder {
             pong_timeout: self.pong_timeout,
             ack_timeout: self.ack_timeout,
             reconnect_delay: (shortest, longest.min(LONGEST)),
+            max_attempts: self.max_attempts,
+            renewable_token: self.token_provider.is_some(),
         };
-        let shared = Arc::new(Shared::new(Queue::new(self.limits)));
+        let shared = Arc::new(Shared::new(Queue::new(self.limits, self.dispatch)));
         let commands = driver::spawn(
             url.clone(),
             self.network,
             settings,
+            self.token_provider,
             self.close_timeout,
             Arc::clone(&shared),
         )?;
@@ -304,6 +345,9 @@ impl fmt::Debug for ClientBuilder {
             .field("reconnect_delay", &self.reconnect_delay)
             .field("limits", &self.limits)
             .field("network", &self.network)
+            .field("max_attempts", &self.max_attempts)
+            .field("token_provider", &self.token_provider)
+            .field("dispatch", &self.dispatch)
             // The URL, which may hold a password where it must not, is shown by the client that was built with it.
             .finish_non_exhaustive()
     }

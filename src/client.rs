@@ -7,11 +7,14 @@ use std::time::{Duration, Instant};
 use url::Url;
 
 use crate::builder::ClientBuilder;
-use crate::dispatch::{Item, in_listener_of, refuse_in_listener};
+use crate::diagnose;
+use crate::dispatch::{Item, dispatch_pending, in_listener_of, refuse_in_listener};
 use crate::driver::{Command, Commands};
 use crate::emitter::{MissedOpen, Times};
 use crate::event::UnknownEvent;
+use crate::secret::Secret;
 use crate::shared::Shared;
+use crate::stats::ClientStats;
 use crate::subscription::{Subscription, SubscriptionBuilder};
 use crate::{ClientEvent, ClientEventKind, ClientState, ListenerId, Query, Result};
 
@@ -178,6 +181,65 @@ impl Client {
         self.0.shared.emitter.count(known(kind))
     }
 
+    /// Uses another session token from now on, for the connection and for all subscriptions without one of their own:
+    /// at log-in, at log-out (`None`), and when a token was renewed.
+    ///
+    /// Once this has returned, no event that came under the old token is given out any more. The connection is made
+    /// anew, since the server takes a token for it only at its beginning; each subscription gets `close` and `open`
+    /// with the gap. A client with a [`session_token_provider`](ClientBuilder::session_token_provider) asks that
+    /// instead; there this makes it ask.
+    pub fn set_session_token(&self, token: Option<&str>) {
+        let identity = self.0.shared.change_identity();
+        self.0
+            .commands
+            .send(Command::SetSessionToken(token.map(Secret::from), identity));
+    }
+
+    /// Tries at once what would be tried later: the next attempt to connect; or, if the client is connected, whether
+    /// the link is still alive, which is to be proved within 3 s. For programs that know that the network has changed.
+    pub fn reconnect_now(&self) {
+        self.0.commands.send(Command::ReconnectNow);
+    }
+
+    /// Calls the listeners for all that has come up to now, on this thread. For clients with [`Dispatch::Manual`]
+    /// (on others it does nothing). Returns how many events there were.
+    ///
+    /// One thread at a time calls listeners: called while another does, or in a listener, it returns 0.
+    ///
+    /// [`Dispatch::Manual`]: crate::Dispatch::Manual
+    pub fn dispatch_pending(&self) -> usize {
+        dispatch_pending(&self.0.shared, None)
+    }
+
+    /// As [`dispatch_pending`](Self::dispatch_pending), but starts no further listener after a time, so that a frame
+    /// of a GUI is not missed. If something is left over, the wake function is called again.
+    pub fn dispatch_pending_for(&self, limit: Duration) -> usize {
+        dispatch_pending(&self.0.shared, Some(deadline(limit)))
+    }
+
+    /// What goes on in this client.
+    #[must_use]
+    pub fn stats(&self) -> ClientStats {
+        self.0.shared.stats()
+    }
+
+    /// What to look at when a subscription is open and nothing comes, as a text: where this client stands, and what
+    /// the server does not tell.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> parse_livequery::Result<()> {
+    /// let client = parse_livequery::Client::builder("ws://localhost:1337/parse", "APP_ID").build()?;
+    /// println!("{}", client.diagnose());
+    /// # assert!(client.diagnose().contains("never opened"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn diagnose(&self) -> String {
+        diagnose::diagnose(&self.address(), &self.0.shared)
+    }
+
     /// Where the client stands.
     #[must_use]
     pub fn state(&self) -> ClientState {
@@ -227,13 +289,24 @@ impl Client {
         self.0.commands.send(command);
     }
 
+    /// The URL for people to read: its query may hold a secret.
+    fn address(&self) -> String {
+        let mut url = self.0.url.clone();
+        url.set_query(None);
+        url.into()
+    }
+
     fn listen(
         &self,
         kind: ClientEventKind,
         times: Times,
-        listener: impl FnMut(&ClientEvent) + Send + 'static,
+        mut listener: impl FnMut(&ClientEvent) + Send + 'static,
     ) -> ListenerId {
         let shared = &self.0.shared;
+        let listener = move |event: &ClientEvent| {
+            listener(event);
+            Ok(())
+        };
         let (id, missed) = shared.emitter.on(Some(kind), times, listener);
         if missed == MissedOpen::Yes {
             shared.queue.push(&mut vec![Item::ClientMissedOpen(id)]);
@@ -244,11 +317,8 @@ impl Client {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A query part of the URL may hold a secret.
-        let mut url = self.0.url.clone();
-        url.set_query(None);
         f.debug_struct("Client")
-            .field("url", &url.as_str())
+            .field("url", &self.address())
             .field("state", &self.state())
             .finish()
     }

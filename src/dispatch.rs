@@ -1,28 +1,135 @@
-//! The way from the I/O thread to the listeners: a bounded queue, and the thread that calls them.
+//! The way from the I/O thread to the listeners: a bounded queue, and whoever calls them.
 //!
-//! Only this module calls listeners, one after another on one thread, and it holds no lock while one runs.
+//! Only this module calls listeners, one after another, and it holds no lock that anybody else waits for while one
+//! runs.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
-use std::fmt;
+use std::fmt::{self, Display};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::emitter::{ListenerId, Panicked};
+use crate::emitter::{Fault, ListenerId};
 use crate::event::{ClientEvent, ClientEventKind, Event, EventKind};
 use crate::shared::{Shared, SubscriptionCore};
+use crate::stats::{Counters, EventCounts};
 use crate::{Error, ErrorKind, Result};
 
-/// What the dispatch thread has to do, in the order in which it came about.
+/// Which thread runs the listeners of a client.
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub enum Dispatch {
+    /// A thread of the client's own, with the name `livequery-dispatch`.
+    #[default]
+    Thread,
+    /// The one that calls [`Client::dispatch_pending`](crate::Client::dispatch_pending): the thread of a GUI, say.
+    Manual {
+        /// Called when there is something to dispatch and nothing was waiting before, on a thread of the client or
+        /// on one that uses it. It should do no more than to make the other thread come: wake an event loop, ask for
+        /// a repaint.
+        wake: Arc<dyn Fn() + Send + Sync>,
+    },
+}
+
+impl Dispatch {
+    /// Listeners run in [`Client::dispatch_pending`](crate::Client::dispatch_pending), and `wake` is called when there
+    /// is something for it to do.
+    pub fn manual(wake: impl Fn() + Send + Sync + 'static) -> Self {
+        Self::Manual { wake: Arc::new(wake) }
+    }
+}
+
+impl fmt::Debug for Dispatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Thread => f.write_str("Thread"),
+            Self::Manual { .. } => f.write_str("Manual"),
+        }
+    }
+}
+
+/// Which objects of a subscription are dropped when more wait for its listeners than may.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Overflow {
+    /// Those that come, until what waits is given out: what the listeners get is complete up to one gap.
+    #[default]
+    DropNewest,
+    /// Those that have waited longest: what the listeners get is up to date.
+    DropOldest,
+}
+
+/// What may wait for the listeners of one subscription.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) objects: usize,
+    pub(crate) bytes: usize,
+    pub(crate) overflow: Overflow,
+}
+
+/// An object that waits for the listeners of its subscription.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    pub(crate) event: Event,
+    pub(crate) bytes: usize,
+    /// The identity of the client and that of the subscription that it came under.
+    pub(crate) identity: (u64, u64),
+}
+
+/// The objects that wait for the listeners of one subscription.
+#[derive(Debug, Default)]
+pub(crate) struct Inbox {
+    waiting: VecDeque<Waiting>,
+    bytes: usize,
+    /// Dropped since the last report.
+    dropped: u64,
+    /// Dropped in all.
+    pub(crate) dropped_in_all: u64,
+    pub(crate) events: EventCounts,
+    pub(crate) last_event: Option<SystemTime>,
+    /// A report is in the queue. Until it is given out nothing else goes in, so that it says all, at the right place.
+    closed: bool,
+}
+
+impl Inbox {
+    pub(crate) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn drop(&mut self, number: u64, counters: &Counters) {
+        self.dropped += number;
+        self.dropped_in_all += number;
+        Counters::add(&counters.dropped, number);
+    }
+
+    fn pop(&mut self) -> Option<Waiting> {
+        let waiting = self.waiting.pop_front()?;
+        self.bytes -= waiting.bytes;
+        if self.waiting.is_empty() {
+            // A burst must not cost its memory for ever.
+            self.waiting.shrink_to(KEPT_CAPACITY);
+        }
+        Some(waiting)
+    }
+}
+
+/// What has to be given out, in the order in which it came about.
 #[derive(Debug)]
 pub(crate) enum Item {
+    /// `open`, `close` or `error`, which are never dropped.
     Event(Arc<SubscriptionCore>, Event),
-    /// An object came, of this many bytes. Counted against the limits, unlike all other items.
-    Object(Arc<SubscriptionCore>, Event, usize),
-    /// From here on objects of the subscription were dropped, for want of room.
+    /// The next object in the subscription's inbox.
+    Object(Arc<SubscriptionCore>),
+    /// From here on objects of the subscription were dropped.
     Lagged(Arc<SubscriptionCore>),
     /// A listener for `open` came too late for it.
     MissedOpen(Arc<SubscriptionCore>, ListenerId),
@@ -32,83 +139,49 @@ pub(crate) enum Item {
     CloseDone(u64),
 }
 
-/// What may wait for the listeners of one subscription.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
-    pub(crate) events: usize,
-    pub(crate) bytes: usize,
-}
-
-/// What waits for the listeners of one subscription.
-#[derive(Debug, Default)]
-pub(crate) struct Usage {
-    events: AtomicUsize,
-    bytes: AtomicUsize,
-    /// Dropped since the last report; not 0 exactly while a report waits in the queue.
-    dropped: AtomicU64,
-}
-
-impl Usage {
-    /// Takes room for an object. If there is none, the object is to be dropped.
-    fn take(&self, bytes: usize, limits: Limits) -> Room {
-        // Until the loss is reported nothing else goes in, so that one report says all, at the place of the loss.
-        if self.dropped.load(Ordering::Acquire) > 0 {
-            // The dispatch thread may have reported just now: then this is the first of a new loss.
-            return if self.dropped.fetch_add(1, Ordering::AcqRel) == 0 {
-                Room::NoMore
-            } else {
-                Room::None
-            };
-        }
-        let (events, held) = (
-            self.events.load(Ordering::Relaxed),
-            self.bytes.load(Ordering::Relaxed),
-        );
-        // A single object may be larger than the limit: alone it is let through.
-        if events >= limits.events || (events > 0 && held.saturating_add(bytes) > limits.bytes) {
-            self.dropped.store(1, Ordering::Release);
-            return Room::NoMore;
-        }
-        self.events.fetch_add(1, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        Room::Taken
-    }
-
-    fn give_back(&self, bytes: usize) {
-        self.events.fetch_sub(1, Ordering::Relaxed);
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-    }
-}
-
-enum Room {
-    Taken,
-    /// Not any more: the loss has to be reported.
-    NoMore,
-    /// Still not: the report is under way.
-    None,
-}
-
-/// The queue. The I/O thread puts in what one turn of its loop brought, and is never held up by it; the dispatch
-/// thread takes out all that is there.
+/// The queue. The I/O thread puts in what one turn of its loop brought, and is never held up by it; whoever dispatches
+/// takes out all that is there.
 pub(crate) struct Queue {
-    inner: Mutex<Waiting>,
+    inner: Mutex<Incoming>,
     filled: Condvar,
     limits: Limits,
+    dispatch: Dispatch,
+    /// The objects of all subscriptions, and their bytes.
+    objects: AtomicUsize,
+    bytes: AtomicUsize,
+    /// What was taken out with [`Dispatch::Manual`] and not yet given out; locked by who gives out.
+    taken: Mutex<VecDeque<Item>>,
 }
 
 #[derive(Default)]
-struct Waiting {
+struct Incoming {
     items: VecDeque<Item>,
     ended: bool,
 }
 
 impl Queue {
-    pub(crate) fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits, dispatch: Dispatch) -> Self {
         Self {
-            inner: Mutex::new(Waiting::default()),
+            inner: Mutex::new(Incoming::default()),
             filled: Condvar::new(),
             limits,
+            dispatch,
+            objects: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            taken: Mutex::new(VecDeque::new()),
         }
+    }
+
+    pub(crate) fn is_manual(&self) -> bool {
+        matches!(self.dispatch, Dispatch::Manual { .. })
+    }
+
+    /// How many objects wait, and their bytes.
+    pub(crate) fn depth(&self) -> (usize, usize) {
+        (
+            self.objects.load(Ordering::Relaxed),
+            self.bytes.load(Ordering::Relaxed),
+        )
     }
 
     /// Adds the items, which are removed from the list.
@@ -121,23 +194,57 @@ impl Queue {
         inner.items.extend(items.drain(..));
         drop(inner);
         if was_empty {
-            self.filled.notify_one();
+            self.notify();
         }
     }
 
-    /// The item for an object, if there is room for it.
-    pub(crate) fn object(
+    /// Puts an object into the inbox of its subscription, if there is room. Returns what is to be [`push`](Self::push)ed
+    /// for it.
+    pub(crate) fn accept(
         &self,
         subscription: &Arc<SubscriptionCore>,
-        event: Event,
-        bytes: usize,
+        waiting: Waiting,
+        counters: &Counters,
     ) -> Option<Item> {
-        let subscription = Arc::clone(subscription);
-        match subscription.usage.take(bytes, self.limits) {
-            Room::Taken => Some(Item::Object(subscription, event, bytes)),
-            Room::NoMore => Some(Item::Lagged(subscription)),
-            Room::None => None,
+        let bytes = waiting.bytes;
+        let total = self.bytes.load(Ordering::Relaxed);
+        let mut guard = subscription.inbox.lock();
+        let inbox = &mut *guard;
+        if inbox.closed {
+            inbox.drop(1, counters);
+            return None;
         }
+        let full = |inbox: &Inbox, total: usize| {
+            inbox.len() >= self.limits.objects
+                // A single object may be larger than the limit: alone it is let through.
+                || inbox.len() > 0
+                    && (inbox.bytes.saturating_add(bytes) > self.limits.bytes
+                        || total.saturating_add(bytes) > self.limits.bytes.saturating_mul(SUBSCRIPTIONS_WORTH))
+        };
+        let mut replaced = 0;
+        if full(inbox, total) {
+            match self.limits.overflow {
+                Overflow::DropNewest => {
+                    inbox.closed = true;
+                    inbox.drop(1, counters);
+                    return Some(Item::Lagged(Arc::clone(subscription)));
+                }
+                Overflow::DropOldest => {
+                    while full(inbox, self.bytes.load(Ordering::Relaxed)) {
+                        let Some(oldest) = inbox.pop() else { break };
+                        self.left(&oldest);
+                        replaced += 1;
+                    }
+                    inbox.drop(replaced, counters);
+                }
+            }
+        }
+        self.objects.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        inbox.bytes += bytes;
+        inbox.waiting.push_back(waiting);
+        // Where an object took the place of another, the item of that one serves it.
+        (replaced == 0).then(|| Item::Object(Arc::clone(subscription)))
     }
 
     /// Nothing will be added any more.
@@ -146,8 +253,26 @@ impl Queue {
         self.filled.notify_all();
     }
 
+    fn left(&self, waiting: &Waiting) {
+        self.objects.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(waiting.bytes, Ordering::Relaxed);
+    }
+
+    fn notify(&self) {
+        match &self.dispatch {
+            Dispatch::Thread => {
+                self.filled.notify_one();
+            }
+            Dispatch::Manual { wake } => {
+                if catch_unwind(AssertUnwindSafe(|| wake())).is_err() {
+                    log::error!("the wake function of the client panicked");
+                }
+            }
+        }
+    }
+
     /// Waits for items and moves all that there are into the empty list. `false` once there will be none.
-    fn take(&self, into: &mut VecDeque<Item>) -> bool {
+    fn wait(&self, into: &mut VecDeque<Item>) -> bool {
         let mut inner = self.inner.lock();
         while inner.items.is_empty() {
             if inner.ended {
@@ -164,17 +289,21 @@ impl fmt::Debug for Queue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Queue")
             .field("limits", &self.limits)
+            .field("dispatch", &self.dispatch)
             .finish_non_exhaustive()
     }
 }
 
-/// Starts the dispatch thread. It ends after [`Queue::end`], when all is given out.
+/// Starts the dispatch thread, if there is to be one. It ends after [`Queue::end`], when all is given out.
 pub(crate) fn spawn(shared: Arc<Shared>) -> Result<()> {
+    if shared.queue.is_manual() {
+        return Ok(());
+    }
     thread::Builder::new()
         .name("livequery-dispatch".to_owned())
         .spawn(move || {
             let mut batch = VecDeque::new();
-            while shared.queue.take(&mut batch) {
+            while shared.queue.wait(&mut batch) {
                 while let Some(item) = batch.pop_front() {
                     dispatch(&shared, item);
                 }
@@ -182,6 +311,31 @@ pub(crate) fn spawn(shared: Arc<Shared>) -> Result<()> {
         })
         .map(drop)
         .map_err(|error| Error::with_source(ErrorKind::Io, "the dispatch thread cannot be started", error))
+}
+
+/// Gives out what waits with [`Dispatch::Manual`], until the deadline. Returns how much that was.
+///
+/// What comes meanwhile is left for the next call, and so is everything if another thread is giving out, or if this is
+/// called in a listener.
+pub(crate) fn dispatch_pending(shared: &Arc<Shared>, deadline: Option<Instant>) -> usize {
+    if !shared.queue.is_manual() || in_listener_of(shared) {
+        return 0;
+    }
+    let Some(mut taken) = shared.queue.taken.try_lock() else {
+        return 0;
+    };
+    taken.append(&mut shared.queue.inner.lock().items);
+    let mut count = 0;
+    while let Some(item) = taken.pop_front() {
+        dispatch(shared, item);
+        count += 1;
+        if !taken.is_empty() && deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            drop(taken);
+            shared.queue.notify();
+            break;
+        }
+    }
+    count
 }
 
 thread_local! {
@@ -207,56 +361,85 @@ pub(crate) fn refuse_in_listener(shared: &Arc<Shared>, call: &str) -> Result<()>
 }
 
 fn dispatch(shared: &Arc<Shared>, item: Item) {
-    IN_LISTENER_OF.set(Some(Arc::as_ptr(shared)));
+    let outer = IN_LISTENER_OF.replace(Some(Arc::as_ptr(shared)));
     match item {
         Item::Event(subscription, event) => emit(shared, &subscription, &event),
-        Item::Object(subscription, event, bytes) => {
-            subscription.usage.give_back(bytes);
-            emit(shared, &subscription, &event);
+        Item::Object(subscription) => {
+            let (dropped, waiting) = {
+                let mut guard = subscription.inbox.lock();
+                let inbox = &mut *guard;
+                // With a report in the queue, that one tells.
+                let dropped = if inbox.closed {
+                    0
+                } else {
+                    std::mem::take(&mut inbox.dropped)
+                };
+                (dropped, inbox.pop())
+            };
+            if dropped > 0 {
+                emit(shared, &subscription, &Event::failed(Error::lagged(dropped)));
+            }
+            if let Some(waiting) = waiting {
+                shared.queue.left(&waiting);
+                if waiting.identity == shared.identity(&subscription) {
+                    emit(shared, &subscription, &waiting.event);
+                }
+            }
         }
         Item::Lagged(subscription) => {
-            let dropped = subscription.usage.dropped.swap(0, Ordering::AcqRel);
+            let dropped = {
+                let mut guard = subscription.inbox.lock();
+                guard.closed = false;
+                std::mem::take(&mut guard.dropped)
+            };
             emit(shared, &subscription, &Event::failed(Error::lagged(dropped)));
         }
         Item::MissedOpen(subscription, listener) => {
             if !shared.is_ended(&subscription) {
-                let panicked = subscription.emitter.emit_open_to(listener);
-                report(shared, panicked, || {
-                    format!("`open` of {}", describe(&subscription))
-                });
+                let faults = subscription.emitter.emit_open_to(listener);
+                report(shared, faults, Some(&subscription), &EventKind::Open);
             }
         }
         Item::ClientEvent(event) => emit_of_client(shared, &event),
         Item::ClientMissedOpen(listener) => {
-            let panicked = shared.emitter.emit_open_to(listener);
-            report(shared, panicked, || "`open` of the client".to_owned());
+            let faults = shared.emitter.emit_open_to(listener);
+            report(shared, faults, None, &ClientEventKind::Open);
         }
         Item::CloseDone(number) => shared.close_done(number),
     }
-    IN_LISTENER_OF.set(None);
+    IN_LISTENER_OF.set(outer);
 }
 
 fn emit(shared: &Arc<Shared>, subscription: &SubscriptionCore, event: &Event) {
+    // Held so that `unsubscribe_and_wait` can tell when the listeners are done; nobody else takes it.
+    let running = subscription.running.lock();
     let ended = shared.is_ended(subscription);
     // Of a subscription that was ended only that is told.
     if ended && event.kind() != EventKind::Close {
         return;
     }
+    let started = Instant::now();
     if let (EventKind::Error, Some(error)) = (event.kind(), event.error()) {
         if subscription.emitter.count(EventKind::Error) + shared.emitter.count(ClientEventKind::Error) == 0 {
-            log::warn!("{}: {error}", describe(subscription));
+            log::warn!("{subscription}: {error}");
         }
-        // The client's listeners hear of the errors of all subscriptions. That the whole connection was refused
-        // they have heard already.
-        if error.kind() != ErrorKind::Refused {
-            let panicked = shared.emitter.emit(&ClientEvent::failed(error.clone()));
-            report(shared, panicked, || "`error` of the client".to_owned());
+        // The client's listeners hear of the errors of all subscriptions. That the whole connection has ended they
+        // have heard already.
+        if !matches!(error.kind(), ErrorKind::Refused | ErrorKind::GaveUp) {
+            let faults = shared.emitter.emit(&ClientEvent::failed(error.clone()));
+            report(shared, faults, None, &ClientEventKind::Error);
         }
     }
-    let panicked = subscription.emitter.emit(event);
-    report(shared, panicked, || {
-        format!("`{}` of {}", event.kind(), describe(subscription))
-    });
+    let faults = subscription.emitter.emit(event);
+    drop(running);
+    let took = started.elapsed();
+    if took >= SLOW {
+        log::warn!(
+            "the listeners for `{}` of {subscription} took {took:.1?}; all other events wait meanwhile",
+            event.kind()
+        );
+    }
+    report(shared, faults, Some(subscription), &event.kind());
     if ended {
         // Nothing more will come; what the closures own is free, the client perhaps.
         subscription.emitter.remove_all(None);
@@ -269,22 +452,42 @@ fn emit_of_client(shared: &Arc<Shared>, event: &ClientEvent) {
             log::warn!("{error}");
         }
     }
-    let panicked = shared.emitter.emit(event);
-    report(shared, panicked, || format!("`{}` of the client", event.kind()));
+    let faults = shared.emitter.emit(event);
+    report(shared, faults, None, &event.kind());
 }
 
-/// Tells the client's listeners of listeners that panicked. One that panics on being told is only logged.
-fn report(shared: &Arc<Shared>, panicked: Vec<Panicked>, what: impl Fn() -> String) {
-    for Panicked(text) in panicked {
-        let text = format!("a listener for {} panicked: {text}", what());
-        log::error!("{text}");
-        let event = ClientEvent::failed(Error::new(ErrorKind::ListenerPanicked, text));
-        for Panicked(text) in shared.emitter.emit(&event) {
-            log::error!("a listener for `error` of the client panicked in turn: {text}");
+/// Tells what went wrong in listeners: that one panicked to the client's listeners, that an object did not fit to
+/// those of the subscription.
+fn report(
+    shared: &Arc<Shared>,
+    faults: Vec<Fault>,
+    subscription: Option<&SubscriptionCore>,
+    what: &dyn Display,
+) {
+    for fault in faults {
+        match (fault, subscription) {
+            (Fault::Unfit(error), Some(subscription)) => emit(shared, subscription, &Event::failed(error)),
+            (Fault::Unfit(error), None) => log::warn!("{error}"),
+            (Fault::Panicked(text), _) => {
+                let text = match subscription {
+                    Some(subscription) => {
+                        format!("a listener for `{what}` of {subscription} panicked: {text}")
+                    }
+                    None => format!("a listener for `{what}` of the client panicked: {text}"),
+                };
+                log::error!("{text}");
+                let event = ClientEvent::failed(Error::new(ErrorKind::ListenerPanicked, text));
+                // One that panics on being told is only logged.
+                for fault in shared.emitter.emit(&event) {
+                    log::error!("a listener for `error` of the client failed in turn: {fault:?}");
+                }
+            }
         }
     }
 }
 
-fn describe(subscription: &SubscriptionCore) -> String {
-    format!("subscription {} to {}", subscription.id, subscription.class_name)
-}
+/// A listener that takes longer is worth a warning.
+const SLOW: Duration = Duration::from_secs(1);
+/// All subscriptions together may hold as many bytes as this many of them.
+const SUBSCRIPTIONS_WORTH: usize = 16;
+const KEPT_CAPACITY: usize = 32;

@@ -156,6 +156,9 @@ pub enum ErrorKind {
     ConnectionLost,
     /// A value does not fit the type that it was asked for as.
     Decode,
+    /// As many attempts to connect failed in a row as the client was allowed; the cause is what the last one failed
+    /// of.
+    GaveUp,
     /// The server did not answer the WebSocket upgrade with one.
     Handshake,
     /// A query that cannot mean in LiveQuery what it means in `find()`, or is no query at all.

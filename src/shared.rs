@@ -6,15 +6,19 @@ use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::dispatch::{Queue, Usage};
+use crate::dispatch::{Inbox, Queue};
 use crate::emitter::Emitter;
 use crate::event::{ClientEvent, Event, EventKind};
+use crate::stats::{ClientStats, Counters, SubscriptionStats};
 use crate::{ClientState, Error, ErrorKind, Result, SubscriptionState};
 
 /// One client.
 pub(crate) struct Shared {
     pub(crate) emitter: Emitter<ClientEvent>,
     pub(crate) queue: Queue,
+    pub(crate) counters: Counters,
+    /// Counts the session tokens that the client has had: objects that came under an earlier one are not given out.
+    identity: AtomicU64,
     /// The next request id. Never set back, so that an old handle can never mean a new subscription.
     next_id: AtomicU64,
     /// Subscriptions with a smaller id were ended by `close`.
@@ -29,6 +33,8 @@ struct Status {
     error: Option<Error>,
     /// How often `close` was called, and how many of these calls are carried out, listeners included.
     closes: (u64, u64),
+    /// Orders to connect that the I/O thread has not looked at: until it has, the state is of the past.
+    orders: u64,
 }
 
 impl Shared {
@@ -36,12 +42,15 @@ impl Shared {
         Self {
             emitter: Emitter::new(),
             queue,
+            counters: Counters::default(),
+            identity: AtomicU64::new(0),
             next_id: AtomicU64::new(1),
             closed_below: AtomicU64::new(0),
             status: Mutex::new(Status {
                 state: ClientState::Initialized,
                 error: None,
                 closes: (0, 0),
+                orders: 0,
             }),
             changed: Condvar::new(),
         }
@@ -53,6 +62,17 @@ impl Shared {
 
     pub(crate) fn state(&self) -> ClientState {
         self.status.lock().state
+    }
+
+    /// An order to connect is on its way to the I/O thread.
+    pub(crate) fn ordered(&self) {
+        self.status.lock().orders += 1;
+    }
+
+    /// The I/O thread has looked at an order to connect, and made known what came of it.
+    pub(crate) fn order_seen(&self) {
+        self.status.lock().orders -= 1;
+        self.changed.notify_all();
     }
 
     pub(crate) fn set_state(&self, state: ClientState, error: Option<Error>) {
@@ -68,6 +88,19 @@ impl Shared {
         self.closed_below.fetch_max(below, Ordering::AcqRel);
         self.changed_somewhere();
         below
+    }
+
+    /// Under which session tokens objects have to come for the listeners of a subscription to get them.
+    pub(crate) fn identity(&self, subscription: &SubscriptionCore) -> (u64, u64) {
+        (
+            self.identity.load(Ordering::Acquire),
+            subscription.identity.load(Ordering::Acquire),
+        )
+    }
+
+    /// The client gets another session token. Returns the number of the new identity.
+    pub(crate) fn change_identity(&self) -> u64 {
+        self.identity.fetch_add(1, Ordering::AcqRel) + 1
     }
 
     /// Whether the subscription was ended, by itself or with all others.
@@ -88,6 +121,48 @@ impl Shared {
         subscription.progress.lock().state
     }
 
+    pub(crate) fn stats(&self) -> ClientStats {
+        let counters = &self.counters;
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (queued, queued_bytes) = self.queue.depth();
+        ClientStats {
+            state: self.state(),
+            connections: get(&counters.connections),
+            failures: get(&counters.failures),
+            subscriptions: counters.subscriptions.load(Ordering::Relaxed),
+            messages_in: get(&counters.messages_in),
+            bytes_in: get(&counters.bytes_in),
+            messages_out: get(&counters.messages_out),
+            bytes_out: get(&counters.bytes_out),
+            malformed: get(&counters.malformed),
+            last_received: *counters.last_received.lock(),
+            round_trip: *counters.round_trip.lock(),
+            queued,
+            queued_bytes,
+            dropped: get(&counters.dropped),
+        }
+    }
+
+    pub(crate) fn subscription_stats(&self, subscription: &SubscriptionCore) -> SubscriptionStats {
+        let state = self.subscription_state(subscription);
+        let acknowledged = subscription.progress.lock().acknowledged;
+        let inbox = subscription.inbox.lock();
+        SubscriptionStats {
+            state,
+            acknowledged,
+            events: inbox.events,
+            last_event: inbox.last_event,
+            queued: inbox.len(),
+            queued_bytes: inbox.bytes(),
+            dropped: inbox.dropped_in_all,
+        }
+    }
+
+    /// What the last attempt to connect failed of, until one succeeds.
+    pub(crate) fn last_error(&self) -> Option<Error> {
+        self.status.lock().error.clone()
+    }
+
     /// The session reported an event of a subscription: its state follows from it.
     pub(crate) fn progressed(&self, subscription: &SubscriptionCore, event: &Event) {
         let (state, error) = match event.kind() {
@@ -103,8 +178,10 @@ impl Shared {
             let mut progress = subscription.progress.lock();
             // A subscription that was refused is closed by that, and still refused.
             if event.kind() != EventKind::Close || progress.state != SubscriptionState::Failed {
-                *progress = Progress { state, error };
+                progress.state = state;
+                progress.error = error;
             }
+            progress.acknowledged += u64::from(event.kind() == EventKind::Open);
         }
         self.changed_somewhere();
     }
@@ -113,10 +190,8 @@ impl Shared {
     pub(crate) fn asked_again(&self, subscription: &SubscriptionCore) {
         let mut progress = subscription.progress.lock();
         if progress.state == SubscriptionState::Failed {
-            *progress = Progress {
-                state: SubscriptionState::Pending,
-                error: None,
-            };
+            progress.state = SubscriptionState::Pending;
+            progress.error = None;
         }
     }
 
@@ -138,7 +213,9 @@ impl Shared {
     pub(crate) fn wait_connected(&self, deadline: Instant) -> Result<()> {
         self.wait_until(deadline, |status| match status.state {
             ClientState::Connected => Some(Ok(())),
-            ClientState::Closed => Some(Err(Error::new(ErrorKind::Closed, "the client was closed"))),
+            ClientState::Closed if status.orders == 0 => {
+                Some(Err(Error::new(ErrorKind::Closed, "the client was closed")))
+            }
             _ => status.refusal().map(Err),
         })
         .unwrap_or_else(|last| Err(not_open_in_time("client", last)))
@@ -210,7 +287,7 @@ impl Status {
     fn refusal(&self) -> Option<Error> {
         self.error
             .clone()
-            .filter(|_| self.state == ClientState::Disconnected)
+            .filter(|_| self.state == ClientState::Disconnected && self.orders == 0)
     }
 }
 
@@ -228,15 +305,21 @@ pub(crate) struct SubscriptionCore {
     pub(crate) id: u64,
     pub(crate) class_name: Box<str>,
     pub(crate) emitter: Emitter<Event>,
-    /// What of it waits in the queue.
-    pub(crate) usage: Usage,
+    pub(crate) inbox: Mutex<Inbox>,
+    /// Locked while listeners run.
+    pub(crate) running: Mutex<()>,
+    /// Counts the session tokens that the subscription has had.
+    identity: AtomicU64,
     ended: AtomicBool,
     progress: Mutex<Progress>,
 }
 
 struct Progress {
     state: SubscriptionState,
+    /// What the server refused it for.
     error: Option<Error>,
+    /// How often the server acknowledged it.
+    acknowledged: u64,
 }
 
 impl SubscriptionCore {
@@ -245,13 +328,32 @@ impl SubscriptionCore {
             id,
             class_name: class_name.into(),
             emitter,
-            usage: Usage::default(),
+            inbox: Mutex::new(Inbox::default()),
+            running: Mutex::new(()),
+            identity: AtomicU64::new(0),
             ended: AtomicBool::new(false),
             progress: Mutex::new(Progress {
                 state: SubscriptionState::Pending,
                 error: None,
+                acknowledged: 0,
             }),
         }
+    }
+
+    /// The number of the present identity, for what is sent to the server.
+    pub(crate) fn identity(&self) -> u64 {
+        self.identity.load(Ordering::Acquire)
+    }
+
+    /// The subscription gets another session token. Returns the number of the new identity.
+    pub(crate) fn change_identity(&self) -> u64 {
+        self.identity.fetch_add(1, Ordering::AcqRel) + 1
+    }
+}
+
+impl fmt::Display for SubscriptionCore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "subscription {} to {}", self.id, self.class_name)
     }
 }
 

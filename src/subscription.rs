@@ -5,15 +5,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crossbeam_channel::{Receiver, TrySendError};
+use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
+
 use crate::client::{Client, deadline, known};
 use crate::dispatch::{Item, refuse_in_listener};
 use crate::driver::Command;
 use crate::emitter::{Emitter, MissedOpen, Times};
 use crate::event::UnknownEvent;
 use crate::protocol::message::Spec;
+use crate::query::EncodedQuery;
 use crate::secret::Secret;
 use crate::shared::SubscriptionCore;
-use crate::{Error, ErrorKind, Event, EventKind, Gap, ListenerId, Object, Query, Result, SubscriptionState};
+use crate::stats::SubscriptionStats;
+use crate::{
+    Decoded, Error, ErrorKind, Event, EventKind, Gap, ListenerId, Object, Query, Result, SubscriptionState,
+};
 
 /// A query that the server watches for you.
 ///
@@ -33,8 +41,14 @@ pub struct Subscription(Arc<Handle>);
 struct Handle {
     core: Arc<SubscriptionCore>,
     client: Client,
-    session_token: Option<Secret>,
+    /// What was asked for last. Locked while it is sent, so that the server gets changes in their order.
+    asked: Mutex<Asked>,
     detached: AtomicBool,
+}
+
+struct Asked {
+    query: EncodedQuery,
+    session_token: Option<Secret>,
 }
 
 impl Subscription {
@@ -113,7 +127,86 @@ impl Subscription {
         self.listen(Some(EventKind::Error), Times::Always, with_error(listener))
     }
 
-    /// Calls a listener for each event of any kind. One that comes late is not told of an `open` before it.
+    /// Calls a listener for each event of a kind that carries an object, decoded as a type of your own.
+    ///
+    /// An object that does not fit the type is reported as an `error` of kind [`ErrorKind::Decode`] that names the
+    /// field, and the listener is not called for it; nothing else is affected.
+    ///
+    /// # Panics
+    /// If there is no event of this name, or if it carries no object.
+    ///
+    /// # Examples
+    /// ```
+    /// use parse_livequery::{Client, Query};
+    /// use serde::Deserialize;
+    ///
+    /// #[derive(Deserialize)]
+    /// struct Game {
+    ///     name: String,
+    ///     score: Option<f64>,
+    /// }
+    ///
+    /// # fn main() -> parse_livequery::Result<()> {
+    /// # let client = Client::builder("ws://localhost:1337/parse", "APP_ID").build()?;
+    /// let games = client.subscribe(&Query::new("Game"))?;
+    /// games.on_as::<Game>("update", |game| {
+    ///     println!("{}: {:?} -> {:?}", game.name, game.original().map(|before| before.score), game.score);
+    /// });
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn on_as<T: DeserializeOwned>(
+        &self,
+        kind: impl TryInto<EventKind, Error: Into<UnknownEvent>>,
+        listener: impl FnMut(&Decoded<T>) + Send + 'static,
+    ) -> ListenerId {
+        self.register(
+            Some(with_object_only(known(kind))),
+            Times::Always,
+            decoded(listener),
+        )
+    }
+
+    /// The events of this subscription as a channel, for `select!`, for time-outs, for threads of your own; beside
+    /// listeners or in place of them. An `open` that still holds comes first.
+    ///
+    /// The channel holds 1,024 events, or as many as
+    /// [`events_with_capacity`](Self::events_with_capacity) says. What comes while it is full is dropped, and reported
+    /// in the channel by one `error` of kind [`ErrorKind::Lagged`] as soon as there is room.
+    ///
+    /// The channel ends, after what is in it, when the subscription ends. It does not keep the subscription alive.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # fn print(subscription: &parse_livequery::Subscription) {
+    /// for event in subscription.events() {
+    ///     println!("{} {:?}", event.kind(), event.id());
+    /// }
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn events(&self) -> Receiver<Event> {
+        self.events_with_capacity(EVENTS)
+    }
+
+    /// As [`events`](Self::events), in a channel that holds so many events; at least one.
+    #[must_use]
+    pub fn events_with_capacity(&self, capacity: usize) -> Receiver<Event> {
+        let (sender, receiver) = crossbeam_channel::bounded(capacity.max(1));
+        let mut dropped = 0;
+        self.on_any(move |event| {
+            if dropped > 0 && sender.try_send(Event::failed(Error::lagged(dropped))).is_ok() {
+                dropped = 0;
+            }
+            if dropped > 0 || matches!(sender.try_send(event.clone()), Err(TrySendError::Full(_))) {
+                dropped += 1;
+            }
+        });
+        receiver
+    }
+
+    /// Calls a listener for each event of any kind.
     pub fn on_any(&self, listener: impl FnMut(&Event) + Send + 'static) -> ListenerId {
         self.listen(None, Times::Always, listener)
     }
@@ -168,11 +261,32 @@ impl Subscription {
     /// [`ErrorKind::InvalidQuery`] for a query that LiveQuery cannot serve, and [`ErrorKind::Closed`] if the
     /// subscription has ended. In both cases nothing has changed.
     pub fn update(&self, query: &Query) -> Result<()> {
+        let query = query.encode()?;
+        self.ask(|asked| {
+            asked.query = query;
+            self.0.core.identity()
+        })
+    }
+
+    /// Reads objects with another session token from now on; `None` is for the client's.
+    ///
+    /// Once this has returned, no event that came under the old token is given out any more. When the server has
+    /// taken the new one there is a `close` and an `open` with the gap. If it refuses the token, the subscription fails
+    /// with an `error`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`] if the subscription has ended.
+    pub fn set_session_token(&self, token: Option<&str>) -> Result<()> {
+        let token = token.map(Secret::from);
+        self.ask(|asked| {
+            asked.session_token = token;
+            self.0.core.change_identity()
+        })
+    }
+
+    /// Changes what is asked for, and asks. The change returns the identity that it is asked under.
+    fn ask(&self, change: impl FnOnce(&mut Asked) -> u64) -> Result<()> {
         let core = &self.0.core;
-        let spec = Spec {
-            query: query.encode()?,
-            session_token: self.0.session_token.clone(),
-        };
         let shared = self.0.client.shared();
         if shared.is_ended(core) {
             return Err(Error::new(
@@ -180,11 +294,42 @@ impl Subscription {
                 "the subscription has ended; subscribe anew",
             ));
         }
+        let mut asked = self.0.asked.lock();
+        let identity = change(&mut asked);
+        let spec = Spec {
+            query: asked.query.clone(),
+            session_token: asked.session_token.clone(),
+            identity,
+        };
         shared.asked_again(core);
         self.0
             .client
             .send(Command::Update(Arc::clone(core), Arc::new(spec)));
         Ok(())
+    }
+
+    /// Ends the subscription as [`unsubscribe`](Self::unsubscribe) does, and waits until a listener that is running
+    /// has finished.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] if it takes longer, [`ErrorKind::CalledFromListener`] in a listener of this client. The
+    /// subscription is ended in any case.
+    pub fn unsubscribe_and_wait(&self, timeout: Duration) -> Result<()> {
+        self.unsubscribe();
+        refuse_in_listener(self.0.client.shared(), "unsubscribe_and_wait")?;
+        match self.0.core.running.try_lock_until(deadline(timeout)) {
+            Some(_) => Ok(()),
+            None => {
+                let text = format!("a listener of {} is still running", self.0.core);
+                Err(Error::new(ErrorKind::Timeout, text))
+            }
+        }
+    }
+
+    /// What goes on in this subscription.
+    #[must_use]
+    pub fn stats(&self) -> SubscriptionStats {
+        self.0.client.shared().subscription_stats(&self.0.core)
     }
 
     /// Waits until the server has acknowledged the subscription. Returns at once if it has.
@@ -227,6 +372,15 @@ impl Subscription {
         kind: Option<EventKind>,
         times: Times,
         listener: impl FnMut(&Event) + Send + 'static,
+    ) -> ListenerId {
+        self.register(kind, times, infallible(listener))
+    }
+
+    fn register(
+        &self,
+        kind: Option<EventKind>,
+        times: Times,
+        listener: impl FnMut(&Event) -> Result<()> + Send + 'static,
     ) -> ListenerId {
         let (id, missed) = self.0.core.emitter.on(kind, times, listener);
         if missed == MissedOpen::Yes {
@@ -354,6 +508,24 @@ impl SubscriptionBuilder {
         self.listen(Some(EventKind::Error), Times::Always, with_error(listener))
     }
 
+    /// As [`Subscription::on_as`].
+    ///
+    /// # Panics
+    /// If there is no event of this name, or if it carries no object.
+    #[track_caller]
+    pub fn on_as<T: DeserializeOwned>(
+        self,
+        kind: impl TryInto<EventKind, Error: Into<UnknownEvent>>,
+        listener: impl FnMut(&Decoded<T>) + Send + 'static,
+    ) -> Self {
+        self.emitter.on(
+            Some(with_object_only(known(kind))),
+            Times::Always,
+            decoded(listener),
+        );
+        self
+    }
+
     /// As [`Subscription::on_any`].
     pub fn on_any(self, listener: impl FnMut(&Event) + Send + 'static) -> Self {
         self.listen(None, Times::Always, listener)
@@ -376,9 +548,11 @@ impl SubscriptionBuilder {
             session_token,
             emitter,
         } = self;
+        let query = query.encode()?;
         let spec = Spec {
-            query: query.encode()?,
+            query: query.clone(),
             session_token: session_token.clone(),
+            identity: 0,
         };
         let id = client.shared().next_id();
         let core = Arc::new(SubscriptionCore::new(id, &spec.query.class_name, emitter));
@@ -386,7 +560,7 @@ impl SubscriptionBuilder {
         Ok(Subscription(Arc::new(Handle {
             core,
             client,
-            session_token,
+            asked: Mutex::new(Asked { query, session_token }),
             detached: AtomicBool::new(false),
         })))
     }
@@ -397,7 +571,7 @@ impl SubscriptionBuilder {
         times: Times,
         listener: impl FnMut(&Event) + Send + 'static,
     ) -> Self {
-        self.emitter.on(kind, times, listener);
+        self.emitter.on(kind, times, infallible(listener));
         self
     }
 }
@@ -409,6 +583,34 @@ impl fmt::Debug for SubscriptionBuilder {
             .field("session_token", &self.session_token)
             .field("emitter", &self.emitter)
             .finish_non_exhaustive()
+    }
+}
+
+/// The kind, if its events carry an object.
+#[track_caller]
+fn with_object_only(kind: EventKind) -> EventKind {
+    assert!(
+        kind.has_object(),
+        "the event `{kind}` carries no object to decode"
+    );
+    kind
+}
+
+fn decoded<T: DeserializeOwned>(
+    mut listener: impl FnMut(&Decoded<T>) + Send + 'static,
+) -> impl FnMut(&Event) -> Result<()> + Send + 'static {
+    move |event| {
+        listener(&event.decoded()?);
+        Ok(())
+    }
+}
+
+fn infallible(
+    mut listener: impl FnMut(&Event) + Send + 'static,
+) -> impl FnMut(&Event) -> Result<()> + Send + 'static {
+    move |event| {
+        listener(event);
+        Ok(())
     }
 }
 
@@ -439,3 +641,6 @@ fn with_error(mut listener: impl FnMut(&Error) + Send + 'static) -> impl FnMut(&
         }
     }
 }
+
+/// The events that a channel holds.
+const EVENTS: usize = 1024;

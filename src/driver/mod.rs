@@ -6,8 +6,11 @@ mod connect;
 mod socket;
 mod tls;
 
+use std::fmt;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -23,12 +26,14 @@ use self::connect::{Attempt, Io, Progress};
 use self::socket::Socket;
 #[cfg(feature = "webpki-roots")]
 pub(crate) use self::tls::Trust;
-use crate::dispatch::Item;
+use crate::dispatch::{Item, Waiting};
 use crate::event::{Change, Event};
 use crate::protocol::Now;
 use crate::protocol::message::{EventFrame, Spec};
-use crate::protocol::session::{Output, Session, Settings};
+use crate::protocol::session::{Output, Received, Session, Settings};
+use crate::secret::Secret;
 use crate::shared::{Shared, SubscriptionCore};
+use crate::stats::Counters;
 use crate::{ClientEventKind, ClientState, Error, ErrorKind, Object, Result};
 
 /// What handles ask of the I/O thread. It never answers; what comes of it shows in events and states.
@@ -43,6 +48,14 @@ pub(crate) enum Command {
     Subscribe(Arc<SubscriptionCore>, Arc<Spec>),
     Update(Arc<SubscriptionCore>, Arc<Spec>),
     Unsubscribe(u64),
+    ReconnectNow,
+    /// The number is that of the client's new identity.
+    SetSessionToken(Option<Secret>, u64),
+    /// The session token provider has answered; `attempt` is `None` if it was asked for another token in between.
+    Token {
+        attempt: Option<u64>,
+        token: Option<Secret>,
+    },
     Resolved {
         attempt: u64,
         addresses: Result<Vec<SocketAddr>>,
@@ -51,15 +64,26 @@ pub(crate) enum Command {
     Shutdown,
 }
 
+impl Command {
+    /// Whether it may make the client connect.
+    fn is_order(&self) -> bool {
+        matches!(self, Self::Open | Self::Subscribe(..) | Self::Update(..))
+    }
+}
+
 /// The way to the I/O thread.
 #[derive(Clone, Debug)]
 pub(crate) struct Commands {
+    shared: Arc<Shared>,
     sender: Sender<Command>,
     waker: Arc<Waker>,
 }
 
 impl Commands {
     pub(crate) fn send(&self, command: Command) {
+        if command.is_order() {
+            self.shared.ordered();
+        }
         // The thread lives until it got `Shutdown`, and that comes last.
         if self.sender.send(command).is_ok() {
             if let Err(error) = self.waker.wake() {
@@ -69,11 +93,22 @@ impl Commands {
     }
 }
 
+/// Where the session token comes from.
+#[derive(Clone)]
+pub(crate) struct TokenProvider(pub(crate) Arc<dyn Fn() -> Option<String> + Send + Sync>);
+
+impl fmt::Debug for TokenProvider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenProvider")
+    }
+}
+
 /// Starts the I/O thread.
 pub(crate) fn spawn(
     url: Url,
     network: Network,
     settings: Settings,
+    token_provider: Option<TokenProvider>,
     close_timeout: Duration,
     shared: Arc<Shared>,
 ) -> Result<Commands> {
@@ -81,7 +116,11 @@ pub(crate) fn spawn(
     let poll = Poll::new().map_err(failed)?;
     let waker = Arc::new(Waker::new(poll.registry(), WAKER).map_err(failed)?);
     let (sender, receiver) = crossbeam_channel::unbounded();
-    let commands = Commands { sender, waker };
+    let commands = Commands {
+        shared: Arc::clone(&shared),
+        sender,
+        waker,
+    };
     let io = Io {
         registry: poll.registry().try_clone().map_err(failed)?,
         commands: commands.clone(),
@@ -90,6 +129,9 @@ pub(crate) fn spawn(
         url,
         network,
         io,
+        token_provider,
+        identity: 0,
+        pinged: None,
         farewell_timeout: close_timeout / 2,
         poll,
         receiver,
@@ -102,6 +144,7 @@ pub(crate) fn spawn(
         shutdown: false,
         state: ClientState::Initialized,
         last_error: None,
+        error_changed: false,
         items: Vec::new(),
         shared,
     };
@@ -116,6 +159,11 @@ struct Driver {
     url: Url,
     network: Network,
     io: Io,
+    token_provider: Option<TokenProvider>,
+    /// The identity of the client that the connection was made under.
+    identity: u64,
+    /// When the ping was sent that is not answered yet.
+    pinged: Option<Instant>,
     farewell_timeout: Duration,
     poll: Poll,
     receiver: Receiver<Command>,
@@ -133,6 +181,7 @@ struct Driver {
     /// The state that was made known last, and what the last attempt failed of.
     state: ClientState,
     last_error: Option<Error>,
+    error_changed: bool,
     /// What this turn of the loop has for the dispatch thread.
     items: Vec<Item>,
     shared: Arc<Shared>,
@@ -140,6 +189,7 @@ struct Driver {
 
 enum Transport {
     Down,
+    AwaitingToken,
     Connecting(Box<Attempt>),
     Up(Box<WebSocket<Socket>>),
 }
@@ -192,15 +242,18 @@ impl Driver {
 
     fn take_command(&mut self, command: Command) {
         let now = now();
+        let order = command.is_order();
         match command {
             Command::Open => self.session.open(now),
             Command::Close { below, number } => {
                 self.session.close(below, now);
                 self.closing = Some(number);
             }
-            // One that was ended before it came here never was.
             Command::Subscribe(subscription, spec) => {
-                if !self.shared.is_ended(&subscription) {
+                if self.shared.is_ended(&subscription) {
+                    // It was ended before it came here. What its listeners own is set free by this.
+                    self.items.push(Item::Event(subscription, Event::closed(None)));
+                } else {
                     self.session.subscribe(subscription.id, subscription, spec, now);
                 }
             }
@@ -210,6 +263,21 @@ impl Driver {
                 }
             }
             Command::Unsubscribe(id) => self.session.unsubscribe(id, now),
+            Command::ReconnectNow => self.session.reconnect_now(now),
+            Command::SetSessionToken(token, identity) => {
+                self.identity = identity;
+                self.session.set_session_token(token, now);
+            }
+            Command::Token { attempt: None, token } => self.session.token_renewed(token, now),
+            Command::Token {
+                attempt: Some(attempt),
+                token,
+            } => {
+                if attempt == self.attempt && matches!(self.transport, Transport::AwaitingToken) {
+                    self.session.provide_token(token);
+                    self.start_attempt();
+                }
+            }
             Command::Resolved { attempt, addresses } => self.resolved(attempt, addresses),
             Command::Shutdown => {
                 self.session.close(u64::MAX, now);
@@ -217,6 +285,9 @@ impl Driver {
             }
         }
         self.carry_out();
+        if order {
+            self.shared.order_seen();
+        }
     }
 
     /// Does what the session wants done.
@@ -233,17 +304,18 @@ impl Driver {
                 }
                 Output::Farewell => self.begin_farewell(),
                 Output::Send(text) => {
+                    Counters::add(&self.shared.counters.messages_out, 1);
+                    Counters::add(&self.shared.counters.bytes_out, text.len() as u64);
                     if let Transport::Up(socket) = &mut self.transport {
                         if let Err(error) = socket.get_mut().queue_text(text) {
                             self.lost(error);
                         }
                     }
                 }
-                Output::Ping => {
-                    if let Transport::Up(socket) = &mut self.transport {
-                        if let Err(error) = socket.write(Message::Ping(Default::default())) {
-                            self.lost(error);
-                        }
+                Output::Ping => self.ping(),
+                Output::RenewToken => {
+                    if let Err(error) = self.ask_for_token(None) {
+                        self.session.lost(error, now());
                     }
                 }
                 Output::Event(subscription, event) => {
@@ -252,10 +324,24 @@ impl Driver {
                 }
                 Output::ClientEvent(event) => {
                     match event.kind() {
-                        ClientEventKind::Open => self.last_error = None,
-                        ClientEventKind::Reconnecting => self.last_error = event.error().cloned(),
+                        ClientEventKind::Open => {
+                            self.set_error(None);
+                            Counters::add(&self.shared.counters.connections, 1);
+                            self.ping();
+                        }
+                        ClientEventKind::Reconnecting => {
+                            self.set_error(event.error());
+                            Counters::add(&self.shared.counters.failures, 1);
+                        }
                         ClientEventKind::Error if event.error().is_some_and(Error::is_fatal) => {
-                            self.last_error = event.error().cloned();
+                            self.set_error(event.error());
+                        }
+                        ClientEventKind::Error
+                            if event
+                                .error()
+                                .is_some_and(|error| error.kind() == ErrorKind::Protocol) =>
+                        {
+                            Counters::add(&self.shared.counters.malformed, 1);
                         }
                         ClientEventKind::Error | ClientEventKind::Close => {}
                     }
@@ -263,17 +349,62 @@ impl Driver {
                 }
             }
         }
+        self.shared
+            .counters
+            .subscriptions
+            .store(self.session.len(), Ordering::Relaxed);
         let state = self.session.state();
-        if state != self.state {
+        if state != self.state || self.error_changed {
             log::debug!("{:?} -> {state:?}", self.state);
             self.state = state;
+            self.error_changed = false;
             self.shared.set_state(state, self.last_error.clone());
         }
+    }
+
+    fn set_error(&mut self, error: Option<&Error>) {
+        self.last_error = error.cloned();
+        self.error_changed = true;
     }
 
     fn connect(&mut self) {
         self.farewell = None;
         self.attempt += 1;
+        if self.token_provider.is_some() {
+            self.transport = Transport::AwaitingToken;
+            if let Err(error) = self.ask_for_token(Some(self.attempt)) {
+                self.session.lost(error, now());
+            }
+        } else {
+            self.start_attempt();
+        }
+    }
+
+    /// Asks the provider, whose code is the user's and may block, on a thread of its own.
+    fn ask_for_token(&self, attempt: Option<u64>) -> Result<()> {
+        let Some(TokenProvider(provider)) = self.token_provider.clone() else {
+            return Ok(());
+        };
+        let commands = self.io.commands.clone();
+        thread::Builder::new()
+            .name("livequery-token".to_owned())
+            .spawn(move || {
+                let token = catch_unwind(AssertUnwindSafe(|| provider())).unwrap_or_else(|_| {
+                    log::error!("the session token provider panicked; going on without a token");
+                    None
+                });
+                commands.send(Command::Token {
+                    attempt,
+                    token: token.map(Secret::from),
+                });
+            })
+            .map(drop)
+            .map_err(|error| {
+                Error::with_source(ErrorKind::Io, "the thread for the token cannot be started", error)
+            })
+    }
+
+    fn start_attempt(&mut self) {
         match Attempt::start(self.attempt, self.url.clone(), &self.io) {
             Ok(attempt) => {
                 self.transport = Transport::Connecting(Box::new(attempt));
@@ -331,20 +462,33 @@ impl Driver {
             let message = socket.read();
             if socket.get_mut().take_received() {
                 self.session.alive(now);
+                *self.shared.counters.last_received.lock() = Some(now.wall);
             }
             match message {
                 Ok(Message::Text(text)) => {
-                    let event = self.session.received(text.as_str(), now);
+                    self.count_message(text.len());
+                    let received = self.session.received(text.as_str(), now);
                     // An event comes after what the session has to say of it, as `open`.
                     self.carry_out();
-                    if let Some((subscription, frame)) = event_of(event, text.as_str()) {
-                        self.items
-                            .extend(self.shared.queue.object(&subscription, frame, text.len()));
+                    if let Some(received) = received {
+                        self.take_in(received, text.as_str(), now);
                     }
                 }
-                Ok(Message::Binary(bytes)) => self.session.received_binary(bytes.len()),
+                Ok(Message::Binary(bytes)) => {
+                    self.count_message(bytes.len());
+                    self.session.received_binary(bytes.len());
+                }
+                Ok(Message::Pong(_)) => {
+                    let round_trip = self
+                        .pinged
+                        .take()
+                        .map(|at| now.mono.saturating_duration_since(at));
+                    if round_trip.is_some() {
+                        *self.shared.counters.round_trip.lock() = round_trip;
+                    }
+                }
                 // Answered by the WebSocket layer; that something came is all that counts.
-                Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => {}
+                Ok(Message::Ping(_) | Message::Frame(_)) => {}
                 Ok(Message::Close(frame)) => {
                     let reason = frame.map_or_else(String::new, |frame| format!(" ({frame})"));
                     let text = format!("the server closed the link{reason}");
@@ -359,6 +503,44 @@ impl Driver {
             }
             self.carry_out();
         }
+    }
+
+    fn ping(&mut self) {
+        if let Transport::Up(socket) = &mut self.transport {
+            self.pinged = Some(Instant::now());
+            if let Err(error) = socket.write(Message::Ping(Default::default())) {
+                self.lost(error);
+            }
+        }
+    }
+
+    fn count_message(&self, bytes: usize) {
+        Counters::add(&self.shared.counters.messages_in, 1);
+        Counters::add(&self.shared.counters.bytes_in, bytes as u64);
+    }
+
+    /// Puts an object that came into the inbox of its subscription.
+    fn take_in(&mut self, received: Received<'_, Arc<SubscriptionCore>>, text: &str, now: Now) {
+        let Received {
+            handle: subscription,
+            identity,
+            frame,
+        } = received;
+        {
+            let mut inbox = subscription.inbox.lock();
+            inbox.events.count(frame.kind);
+            inbox.last_event = Some(now.wall);
+        }
+        let waiting = Waiting {
+            event: event_of(frame, text),
+            bytes: text.len(),
+            identity: (self.identity, identity),
+        };
+        self.items.extend(
+            self.shared
+                .queue
+                .accept(&subscription, waiting, &self.shared.counters),
+        );
     }
 
     fn lost(&mut self, error: tungstenite::Error) {
@@ -434,8 +616,16 @@ impl Driver {
     }
 
     fn finish_close(&mut self) {
-        if self.farewell.is_none() {
-            self.items.extend(self.closing.take().map(Item::CloseDone));
+        if self.farewell.is_some() {
+            return;
+        }
+        if let Some(number) = self.closing.take() {
+            if self.shared.queue.is_manual() {
+                // Whoever gives out may be the one that waits.
+                self.shared.close_done(number);
+            } else {
+                self.items.push(Item::CloseDone(number));
+            }
         }
     }
 
@@ -454,11 +644,7 @@ impl Driver {
 
 /// Makes an event of a frame: its text is copied once, to exactly its size, so that an event that is kept keeps no
 /// read buffer alive.
-fn event_of(
-    event: Option<(Arc<SubscriptionCore>, EventFrame<'_>)>,
-    text: &str,
-) -> Option<(Arc<SubscriptionCore>, Event)> {
-    let (subscription, frame) = event?;
+fn event_of(frame: EventFrame<'_>, text: &str) -> Event {
     let shared: Arc<str> = Arc::from(text);
     let range = |part: &str| {
         let start = part.as_ptr() as usize - text.as_ptr() as usize;
@@ -472,7 +658,7 @@ fn event_of(
         installation_id: frame.installation_id.map(range),
         text: Arc::clone(&shared),
     };
-    Some((subscription, Event::changed(frame.kind, change)))
+    Event::changed(frame.kind, change)
 }
 
 fn now() -> Now {

@@ -30,6 +30,8 @@ pub(crate) struct Spec {
     /// Sent with the subscription. Class-level permissions and protected fields are judged by this one alone (Parse
     /// Server 9.10, ParseLiveQueryServer.js), so the client's own is sent where a subscription has none.
     pub(crate) session_token: Option<Secret>,
+    /// Counts the session tokens that this subscription has had: events of an earlier one are not given out.
+    pub(crate) identity: u64,
 }
 
 /// How the server wants selected fields to be named.
@@ -187,7 +189,7 @@ pub(crate) enum Message<'a> {
         frame: EventFrame<'a>,
     },
     Error(ServerError),
-    /// An operation that this client does not know, or one without the member that it needs.
+    /// An operation that this client does not know.
     Unknown(Cow<'a, str>),
 }
 
@@ -236,7 +238,7 @@ struct Incoming<'a> {
 /// Reads a message of the server.
 ///
 /// # Errors
-/// [`ErrorKind::Protocol`] if the text is no JSON object with an `op`.
+/// [`ErrorKind::Protocol`] if the text is no JSON object with an `op` and the members that this operation needs.
 pub(crate) fn parse(text: &str) -> Result<Message<'_>> {
     let incoming: Incoming<'_> = serde_json::from_str(text).map_err(|error| {
         Error::with_source(
@@ -258,14 +260,12 @@ pub(crate) fn parse(text: &str) -> Result<Message<'_>> {
             }));
         }
         "subscribed" => {
-            return Ok(with_id(incoming.op, request_id, |request_id| {
-                Message::Subscribed { request_id }
-            }));
+            let request_id = request_id.ok_or_else(|| incomplete(text))?;
+            return Ok(Message::Subscribed { request_id });
         }
         "unsubscribed" => {
-            return Ok(with_id(incoming.op, request_id, |request_id| {
-                Message::Unsubscribed { request_id }
-            }));
+            let request_id = request_id.ok_or_else(|| incomplete(text))?;
+            return Ok(Message::Unsubscribed { request_id });
         }
         "create" => EventKind::Create,
         "update" => EventKind::Update,
@@ -274,8 +274,9 @@ pub(crate) fn parse(text: &str) -> Result<Message<'_>> {
         "delete" => EventKind::Delete,
         _ => return Ok(Message::Unknown(incoming.op)),
     };
-    let (Some(request_id), Some(object)) = (request_id, incoming.object) else {
-        return Ok(Message::Unknown(incoming.op));
+    let object = incoming.object.filter(|raw| raw.get().starts_with('{'));
+    let (Some(request_id), Some(object)) = (request_id, object) else {
+        return Err(incomplete(text));
     };
     Ok(Message::Event {
         request_id,
@@ -289,8 +290,12 @@ pub(crate) fn parse(text: &str) -> Result<Message<'_>> {
     })
 }
 
-fn with_id<'a>(op: Cow<'a, str>, id: Option<u64>, message: impl Fn(u64) -> Message<'a>) -> Message<'a> {
-    id.map_or(Message::Unknown(op), message)
+fn incomplete(text: &str) -> Error {
+    let text = format!(
+        "the server sent a message that lacks its `requestId` or its `object`: `{}`",
+        excerpt(text)
+    );
+    Error::new(ErrorKind::Protocol, text)
 }
 
 /// A number; one in quotes will do as well.

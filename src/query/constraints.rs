@@ -92,7 +92,9 @@ impl Query {
     ///
     /// # Errors
     ///
-    /// `subscribe` refuses values of other types, since the LiveQuery server does not find them inside an array.
+    /// `subscribe` refuses values of other types, since the LiveQuery server does not find them inside an array, and
+    /// other conditions on the same field: "beside other conditions on the same field, Parse Server asks its database
+    /// for something else; combine two queries with Query::and".
     #[must_use]
     pub fn contained_by<V: Serialize>(self, key: &str, values: impl IntoIterator<Item = V>) -> Self {
         self.list(key, "$containedBy", values)

@@ -6,12 +6,18 @@
 //! around it, and up to Parse Server 7.4 keeps the event from other subscribers too. So nodes can be combined and
 //! negated at will.
 
+mod geo;
+mod values;
+
+use std::borrow::Cow;
+
+use self::values::{audit_date, closed_ring, date, geo_point};
 use super::filter::{Entry, Filter, Operator, invalid};
 use super::json::Json;
 use super::node::Node;
 use super::refuse::{self, ALL_STARTING_WITH, Refusal};
 use super::regex;
-use crate::{Date, Result};
+use crate::Result;
 
 /// The LiveQuery form of `where`, as JSON text.
 ///
@@ -106,6 +112,14 @@ impl<'a> Field<'a> {
                 .map(|(_, value)| value)
         };
         for (operator, value) in operators.clone() {
+            if operator == "$containedBy" && operators.clone().into_iter().count() > 1 && !permissive {
+                return Err(refuse::error(
+                    "contained_by",
+                    self.key,
+                    "beside other conditions on the same field, Parse Server asks its database for something else",
+                    "combine two queries with Query::and",
+                ));
+            }
             let partner = match operator {
                 "$regex" => find("$options"),
                 "$nearSphere" => find("$maxDistance"),
@@ -137,9 +151,9 @@ impl<'a> Field<'a> {
     fn operator(&mut self, operator: &'a str, value: &Json, partner: Option<&Json>) -> Result<()> {
         match operator {
             "$eq" => self.equal_to(value),
-            "$ne" => self.not_in(std::slice::from_ref(value)),
-            "$in" => self.contained_in(list(operator, self.key, value)?),
-            "$nin" => self.not_in(list(operator, self.key, value)?),
+            "$ne" => self.not_in([value]),
+            "$in" => self.contained_in(flat(list(operator, self.key, value)?)),
+            "$nin" => self.not_in(flat(list(operator, self.key, value)?)),
             "$lt" => self.range("$lt", value),
             "$lte" => self.range("$lte", value),
             "$gt" => self.range("$gt", value),
@@ -244,8 +258,8 @@ impl<'a> Field<'a> {
         })
     }
 
-    fn contained_in(&mut self, values: &[Json]) -> Result<()> {
-        self.positive |= !values.contains(&Json::Null);
+    fn contained_in<'j>(&mut self, values: impl Iterator<Item = &'j Json> + Clone) -> Result<()> {
+        self.positive |= values.clone().all(|value| *value != Json::Null);
         let (scalars, mut nodes) = self.split(values)?;
         if nodes.is_empty() {
             self.merged.push(("$in", Json::Array(scalars)));
@@ -258,28 +272,31 @@ impl<'a> Field<'a> {
         Ok(())
     }
 
-    fn not_in(&mut self, values: &[Json]) -> Result<()> {
-        let (scalars, nodes) = self.split(values)?;
+    fn not_in<'j>(&mut self, values: impl IntoIterator<Item = &'j Json>) -> Result<()> {
+        let (scalars, mut nodes) = self.split(values)?;
         for scalar in scalars {
             if !self.not_in.contains(&scalar) {
                 self.not_in.push(scalar);
             }
         }
-        if !nodes.is_empty() {
-            self.others.push(Node::Nor(nodes));
-        }
+        let node = match nodes.pop() {
+            None => return Ok(()),
+            // Not null: neither is needed.
+            Some(Node::Nor(has_value)) if nodes.is_empty() => Node::Any(has_value),
+            Some(last) => {
+                nodes.push(last);
+                Node::Nor(nodes)
+            }
+        };
+        self.others.push(node);
         Ok(())
     }
 
     /// The values that `$in` and `$nin` compare rightly, and the nodes for the others.
-    fn split(&self, values: &[Json]) -> Result<(Vec<Json>, Vec<Node<'a>>)> {
+    fn split<'j>(&self, values: impl IntoIterator<Item = &'j Json>) -> Result<(Vec<Json>, Vec<Node<'a>>)> {
         let mut scalars = Vec::new();
         let mut nodes = Vec::new();
-        for value in values.iter().flat_map(|value| match value {
-            // Parse Server flattens one level (MongoTransform.js, transformConstraint).
-            Json::Array(items) => items.as_slice(),
-            _ => std::slice::from_ref(value),
-        }) {
+        for value in values {
             match self.scalar(value) {
                 Ok(scalar) => scalars.push(scalar),
                 Err(error) if self.audit => return Err(error),
@@ -401,121 +418,6 @@ impl<'a> Field<'a> {
         Ok(())
     }
 
-    fn near(&mut self, point: &Json, distance: Option<&Json>) -> Result<()> {
-        let center = geo_point(self.key, point)?;
-        let distance = match distance {
-            Some(distance) => Some(self.distance(distance)?),
-            None => None,
-        };
-        self.around(center, distance);
-        Ok(())
-    }
-
-    // Both the sorted and the unsorted search: the matcher sorts nothing, and $centerSphere takes a missing field for
-    // latitude 0 and longitude 0.
-    fn around(&mut self, (latitude, longitude): (f64, f64), distance: Option<f64>) {
-        let point = Json::Object(vec![
-            ("__type".to_owned(), Json::string("GeoPoint")),
-            ("latitude".to_owned(), Json::number(latitude)),
-            ("longitude".to_owned(), Json::number(longitude)),
-        ]);
-        let mut conditions = vec![("$nearSphere".into(), point)];
-        if let Some(distance) = distance {
-            // The matcher takes 0 for no limit.
-            let distance = if distance == 0.0 {
-                f64::MIN_POSITIVE
-            } else {
-                distance
-            };
-            conditions.push(("$maxDistance".into(), Json::number(distance)));
-        }
-        self.positive = true;
-        self.others.push(Node::Conditions(self.key.into(), conditions));
-    }
-
-    fn distance(&self, distance: &Json) -> Result<f64> {
-        match distance.as_f64() {
-            Some(radians) if radians >= 0.0 => Ok(radians),
-            _ => Err(invalid(format!(
-                "the distance from the point on {:?} is {distance}, and must be 0 or more",
-                self.key
-            ))),
-        }
-    }
-
-    // As ranges of the coordinates, since the matcher's $within leaves out the border.
-    fn within_box(&mut self, value: &Json) -> Result<()> {
-        let corners = value.get("$box").and_then(Json::as_array);
-        let Some([southwest, northeast]) = corners else {
-            return Err(self.malformed(value));
-        };
-        let (south, west) = geo_point(self.key, southwest)?;
-        let (north, east) = geo_point(self.key, northeast)?;
-        if south > north || west > east {
-            return Err(refuse::error(
-                "within_geo_box",
-                self.key,
-                "the box crosses the date line or its corners are not the southwest and the northeast one, so it \
-                 contains nothing",
-                "divide it at the date line into two boxes and combine them with Query::or",
-            ));
-        }
-        self.positive = true;
-        self.others
-            .push(between(member(self.key, "latitude"), south, north));
-        self.others
-            .push(between(member(self.key, "longitude"), west, east));
-        Ok(())
-    }
-
-    fn geo_within(&mut self, value: &Json) -> Result<()> {
-        if let Some(sphere) = value.get("$centerSphere") {
-            let Some([center, distance]) = sphere.as_array() else {
-                return Err(self.malformed(value));
-            };
-            let center = match center {
-                Json::Array(_) => pair(self.key, center).map(|(longitude, latitude)| (latitude, longitude)),
-                _ => geo_point(self.key, center),
-            }?;
-            let distance = self.distance(distance)?;
-            self.around(center, Some(distance));
-            return Ok(());
-        }
-        let points = polygon_points(self.key, value).ok_or_else(|| self.malformed(value))??;
-        if points.len() < 3 {
-            return Err(invalid(format!(
-                "the polygon on {:?} has {} points, and needs at least 3",
-                self.key,
-                points.len()
-            )));
-        }
-        self.positive = true;
-        self.others.push(Node::Conditions(
-            self.key.into(),
-            vec![
-                // It throws if there is no point.
-                ("$all".into(), Json::Array(Vec::new())),
-                ("$geoWithin".into(), Json::member("$polygon", Json::Array(points))),
-            ],
-        ));
-        Ok(())
-    }
-
-    fn polygon_contains(&mut self, value: &Json) -> Result<()> {
-        let point = value.get("$point").ok_or_else(|| self.malformed(value))?;
-        geo_point(self.key, point)?;
-        self.positive = true;
-        self.others.push(Node::Conditions(
-            self.key.into(),
-            vec![
-                // It throws if there is no polygon.
-                ("$all".into(), Json::Array(Vec::new())),
-                ("$geoIntersects".into(), Json::member("$point", point.clone())),
-            ],
-        ));
-        Ok(())
-    }
-
     fn malformed(&self, value: &Json) -> crate::Error {
         invalid(format!(
             "the condition on {:?} has a malformed value: {value}",
@@ -549,114 +451,27 @@ fn never(key: &str) -> Node<'_> {
 }
 
 /// `$eq` compares whole arrays and objects, and throws on null.
-fn deep_equality(key: std::borrow::Cow<'_, str>, value: Json) -> Node<'_> {
+fn deep_equality(key: Cow<'_, str>, value: Json) -> Node<'_> {
     Node::Conditions(
         key,
         vec![("$all".into(), Json::Array(Vec::new())), ("$eq".into(), value)],
     )
 }
 
-fn between(key: std::borrow::Cow<'_, str>, least: f64, most: f64) -> Node<'_> {
-    Node::Conditions(
-        key,
-        vec![
-            ("$exists".into(), Json::Bool(true)),
-            ("$gte".into(), Json::number(least)),
-            ("$lte".into(), Json::number(most)),
-        ],
-    )
+fn member<'a>(key: &str, name: &str) -> Cow<'a, str> {
+    format!("{key}.{name}").into()
 }
 
-fn member<'a>(key: &str, name: &str) -> std::borrow::Cow<'a, str> {
-    format!("{key}.{name}").into()
+/// Parse Server takes an array in the list of `$in` and `$nin` for its elements (MongoTransform.js).
+fn flat(values: &[Json]) -> impl Iterator<Item = &Json> + Clone {
+    values.iter().flat_map(|value| match value {
+        Json::Array(items) => items.as_slice(),
+        _ => std::slice::from_ref(value),
+    })
 }
 
 fn list<'j>(operator: &str, key: &str, value: &'j Json) -> Result<&'j [Json]> {
     value
         .as_array()
         .ok_or_else(|| invalid(format!("{operator} on {key:?} needs an array, and got {value}")))
-}
-
-fn date(key: &str, value: &Json) -> Result<Json> {
-    let iso = iso(key, value)?;
-    Ok(Json::Object(vec![
-        ("__type".to_owned(), Json::string("Date")),
-        ("iso".to_owned(), Json::String(iso)),
-    ]))
-}
-
-fn audit_date(key: &str, value: &Json) -> Result<Json> {
-    iso(key, value).map(Json::String)
-}
-
-fn iso(key: &str, value: &Json) -> Result<String> {
-    let text = match value {
-        Json::String(text) => Some(text.as_str()),
-        _ if value.parse_type() == Some("Date") => value.get("iso").and_then(Json::as_str),
-        _ => None,
-    };
-    text.and_then(|text| Date::parse(text).ok())
-        .map(|date| date.to_string())
-        .ok_or_else(|| invalid(format!("the condition on {key:?} needs a date, and got {value}")))
-}
-
-fn geo_point(key: &str, value: &Json) -> Result<(f64, f64)> {
-    let coordinate = |name, most: f64| {
-        value
-            .get(name)
-            .and_then(Json::as_f64)
-            .filter(|degrees| (-most..=most).contains(degrees))
-    };
-    match (coordinate("latitude", 90.0), coordinate("longitude", 180.0)) {
-        (Some(latitude), Some(longitude)) => Ok((latitude, longitude)),
-        _ => Err(invalid(format!(
-            "the condition on {key:?} needs a GeoPoint, and got {value}"
-        ))),
-    }
-}
-
-fn pair(key: &str, value: &Json) -> Result<(f64, f64)> {
-    match value.as_array() {
-        Some([first, second]) => first.as_f64().zip(second.as_f64()),
-        _ => None,
-    }
-    .ok_or_else(|| {
-        invalid(format!(
-            "the condition on {key:?} needs a pair of numbers, and got {value}"
-        ))
-    })
-}
-
-/// The corners of `$polygon` as GeoPoints, the only form that the matcher reads: find() takes pairs of longitude and
-/// latitude too, and a whole Polygon, whose pairs it takes for the same (MongoTransform.js).
-fn polygon_points(key: &str, value: &Json) -> Option<Result<Vec<Json>>> {
-    let polygon = value.get("$polygon")?;
-    let corners = polygon
-        .as_array()
-        .or_else(|| polygon.get("coordinates")?.as_array())?;
-    Some(
-        corners
-            .iter()
-            .map(|corner| {
-                let (latitude, longitude) = match corner {
-                    Json::Array(_) => pair(key, corner).map(|(longitude, latitude)| (latitude, longitude))?,
-                    _ => geo_point(key, corner)?,
-                };
-                Ok(Json::Object(vec![
-                    ("__type".to_owned(), Json::string("GeoPoint")),
-                    ("latitude".to_owned(), Json::number(latitude)),
-                    ("longitude".to_owned(), Json::number(longitude)),
-                ]))
-            })
-            .collect(),
-    )
-}
-
-/// The coordinates of a Polygon as the server stores them: the last corner is the first one again.
-fn closed_ring(polygon: &Json) -> Option<Json> {
-    let mut ring = polygon.get("coordinates")?.as_array()?.to_vec();
-    if ring.first() != ring.last() {
-        ring.extend(ring.first().cloned());
-    }
-    Some(Json::Array(ring))
 }

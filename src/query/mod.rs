@@ -3,7 +3,8 @@
 mod constraints;
 mod encode;
 mod filter;
-mod json;
+pub(crate) mod json;
+#[cfg(any(test, feature = "test-server"))]
 pub(crate) mod matcher;
 mod node;
 mod refuse;
@@ -48,8 +49,14 @@ use crate::{Error, Result};
 /// - comparisons and regular expressions look at an array as a whole, not at its elements, and comparisons do not
 ///   check that the value is of the same type as the operand;
 /// - names with dots reach into objects and to an index of an array (`tags.0`), not into each object of an array;
-/// - a pointer field equals a [`Pointer`](crate::Pointer), not an `objectId` alone; a relation equals nothing;
-/// - the borders of polygons are computed in the plane.
+/// - `equal_to` on a relation finds nothing, where `find()` looks for the members of the relation;
+/// - the edges of polygons are straight lines between degrees.
+///
+/// `find()` in turn, as Parse Server translates it for MongoDB, forgets conditions if there are two `contained_by`, or
+/// one beside [`Query::nor`], and LiveQuery does not.
+///
+/// Two conditions, `nor` and null need Parse Server 5.0 or later, and comparisons with whole arrays and objects 6.3. The
+/// form is nested by one or two levels more than what you wrote, which counts if the server limits `queryDepth`.
 ///
 /// # Several conditions
 ///
@@ -127,7 +134,9 @@ impl Query {
     /// Replaces all conditions by this `where`, which is sent as it is.
     ///
     /// For those who know the server's matcher: nothing is checked, corrected or refused, and the server may mix up
-    /// this query with another one that has the same keys and values in another arrangement.
+    /// this query with another one that has the same keys and values in another arrangement. Where the order of
+    /// members counts, pass a struct or a [`RawValue`](serde_json::value::RawValue), since a `serde_json::Value` sorts
+    /// them.
     #[must_use]
     pub fn raw_where(self, json: impl Serialize) -> Self {
         self.with(|query| {
@@ -370,6 +379,16 @@ impl Query {
         })
     }
 
+    /// What `find()` sorts and counts by, for a collection that does so itself.
+    #[expect(dead_code, reason = "the collection comes later")]
+    pub(crate) fn window(&self) -> Window<'_> {
+        Window {
+            order: self.order.as_deref().unwrap_or_default(),
+            limit: self.limit,
+            skip: self.skip,
+        }
+    }
+
     fn combine(operator: &'static str, queries: impl IntoIterator<Item = Self>) -> Self {
         let method = operator.replace('$', "Query::");
         let mut combined = Self::new("");
@@ -491,6 +510,15 @@ pub(crate) struct EncodedQuery {
     pub(crate) keys: Option<Box<str>>,
     /// The JSON text of an array of distinct names.
     pub(crate) watch: Option<Box<str>>,
+}
+
+/// Which of the objects that meet the conditions `find()` returns.
+#[expect(dead_code, reason = "the collection comes later")]
+pub(crate) struct Window<'a> {
+    /// Names of fields, with a minus sign before those whose greatest value is first.
+    pub(crate) order: &'a [String],
+    pub(crate) limit: Option<u64>,
+    pub(crate) skip: u64,
 }
 
 // Parse Server refuses a subscription with no or equal names (RequestSchema.js), and ignores names with dots

@@ -10,9 +10,9 @@ use super::json::Json;
 /// A question about an object.
 #[derive(Clone, Debug)]
 pub(super) enum Node<'a> {
-    All(Vec<Node<'a>>),
-    Any(Vec<Node<'a>>),
-    Nor(Vec<Node<'a>>),
+    All(Vec<Self>),
+    Any(Vec<Self>),
+    Nor(Vec<Self>),
     /// `{"key": value}`
     Equal(Cow<'a, str>, Json),
     /// `{"key": {"$exists": true, "$gt": 1}}`; the matcher evaluates them in this order.
@@ -34,17 +34,12 @@ impl<'a> Node<'a> {
     /// where arrays or quotation marks remain that it would confuse, a condition that is always true carries a hash
     /// of our own.
     pub(super) fn to_where(&self) -> String {
+        let mut text = String::new();
+        self.write_where(&mut text);
         let mut nodes = Vec::new();
         self.flatten(&mut nodes);
-        let alone = nodes.len() == 1;
-        let mut text = String::new();
-        match nodes.as_slice() {
-            [] => text.push_str("{}"),
-            [node] => node.write_where(&mut text),
-            nodes => write_and(nodes, &mut text),
-        }
         // A query for one objectId is a `get` for the class-level permissions, and stays one.
-        let get = alone && matches!(nodes.first(), Some(Self::Equal(key, _)) if key == "objectId");
+        let get = matches!(nodes.as_slice(), [Self::Equal(key, _)] if key == "objectId");
         if get || !nodes.iter().any(|node| node.confuses_hash()) {
             return text;
         }
@@ -56,8 +51,8 @@ impl<'a> Node<'a> {
             Json::Array(vec![Json::String(format!("#{:016x}", hasher.finish()))]),
         );
         nodes.push(&mark);
-        let mut text = String::new();
-        write_and(&nodes, &mut text);
+        text.clear();
+        write_logical("$and", nodes.into_iter(), &mut text);
         text
     }
 
@@ -78,43 +73,27 @@ impl<'a> Node<'a> {
                 match nodes.as_slice() {
                     [] => text.push_str("{}"),
                     [node] => node.write_where(text),
-                    nodes => write_and(nodes, text),
+                    nodes => write_logical("$and", nodes.iter().copied(), text),
                 }
             }
-            Self::Raw(json) => text.push_str(&json.to_string()),
-            _ => {
-                text.push('{');
-                self.write_member(text);
-                text.push('}');
-            }
-        }
-    }
-
-    /// `"key":value`
-    fn write_member(&self, text: &mut String) {
-        match self {
             Self::Any(nodes) => write_logical("$or", nodes.iter(), text),
             Self::Nor(nodes) => write_logical("$nor", nodes.iter(), text),
-            Self::All(nodes) => write_logical("$and", nodes.iter(), text),
             Self::Equal(key, value) => {
-                write_string(key, text);
-                text.push(':');
+                write_name('{', key, text);
                 text.push_str(&value.to_string());
-            }
-            Self::Conditions(key, conditions) => {
-                write_string(key, text);
-                text.push_str(":{");
-                for (index, (operator, value)) in conditions.iter().enumerate() {
-                    if index > 0 {
-                        text.push(',');
-                    }
-                    write_string(operator, text);
-                    text.push(':');
-                    text.push_str(&value.to_string());
-                }
                 text.push('}');
             }
-            Self::Raw(_) => {}
+            Self::Conditions(key, conditions) => {
+                write_name('{', key, text);
+                let mut before = '{';
+                for (operator, value) in conditions {
+                    write_name(before, operator, text);
+                    text.push_str(&value.to_string());
+                    before = ',';
+                }
+                text.push_str("}}");
+            }
+            Self::Raw(json) => text.push_str(&json.to_string()),
         }
     }
 
@@ -149,24 +128,21 @@ fn confuses_hash(value: &Json) -> bool {
     }
 }
 
-fn write_and(nodes: &[&Node<'_>], text: &mut String) {
-    text.push('{');
-    write_logical("$and", nodes.iter().copied(), text);
-    text.push('}');
-}
-
 fn write_logical<'n, 'a: 'n>(operator: &str, nodes: impl Iterator<Item = &'n Node<'a>>, text: &mut String) {
-    write_string(operator, text);
-    text.push_str(":[");
+    write_name('{', operator, text);
+    text.push('[');
     for (index, node) in nodes.enumerate() {
         if index > 0 {
             text.push(',');
         }
         node.write_where(text);
     }
-    text.push(']');
+    text.push_str("]}");
 }
 
-fn write_string(string: &str, text: &mut String) {
-    text.push_str(&serde_json::Value::from(string).to_string());
+/// `{"name":` or `,"name":`
+fn write_name(before: char, name: &str, text: &mut String) {
+    text.push(before);
+    text.push_str(&serde_json::Value::from(name).to_string());
+    text.push(':');
 }

@@ -457,10 +457,10 @@ fn proxy_delays_chops_and_stalls() {
     assert_eq!(hear(&mut client)["op"], "subscribed");
     assert!(start.elapsed() >= 2 * delay);
 
-    proxy.one_byte_chunks(Duration::ZERO);
+    proxy.chunks_of(1, Duration::ZERO);
     say(&mut client, &subscribe(2, "Game"));
     assert_eq!(hear(&mut client)["op"], "subscribed");
-    proxy.one_byte_chunks(Duration::from_millis(1));
+    proxy.chunks_of(1, Duration::from_millis(1));
     let message = json!({ "op": "hello" });
     let start = Instant::now();
     server.conn(1).send(&message);

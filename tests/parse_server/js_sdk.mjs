@@ -1,9 +1,12 @@
-// Reads one case per line and writes one line per failure, for js_sdk.rs: what the JS SDK writes for a query, what the
-// LiveQuery server's own matcher and hash make of ours, and what MongoDB would find.
+// Reads one case per line and writes one line per failure (or per answer), for js_sdk.rs and differential.rs: what the
+// JS SDK writes for a query, what the LiveQuery server's own matcher and hash make of ours, and what MongoDB would find.
 
 import { createRequire } from 'node:module';
 import { readFileSync } from 'node:fs';
 import { Query as MongoQuery } from 'mingo';
+
+// Parse Server writes its log into the working directory unless told otherwise.
+process.env.PARSE_SERVER_LOGS_FOLDER = 'null';
 
 const require = createRequire(import.meta.url);
 const Parse = require('parse/node');
@@ -13,10 +16,13 @@ const mongo = require('./node_modules/parse-server/lib/Adapters/Storage/Mongo/Mo
 
 Parse.initialize('app');
 
-const modes = { toJson, hash, match };
+// Lists whose order means nothing.
+const UNORDERED = ['$and', '$or', '$nor', '$in', '$nin', '$containedBy'];
+
+const modes = { toJson, hash, match, find };
 const lines = readFileSync(0, 'utf8').split('\n').filter(line => line);
-for (const failure of modes[process.argv[2]](lines.map(line => JSON.parse(line)))) {
-  console.log(JSON.stringify(failure));
+for (const answer of modes[process.argv[2]](lines.map(line => JSON.parse(line)))) {
+  console.log(JSON.stringify(answer));
 }
 
 // `ours` equals what the JS SDK writes, with the same order of members.
@@ -52,8 +58,6 @@ function* hash(cases) {
   }
 }
 
-const UNORDERED = ['$and', '$or', '$nor', '$in', '$nin', '$containedBy'];
-
 function canonical(value, unordered = false) {
   if (Array.isArray(value)) {
     const items = value.map(item => canonical(item));
@@ -78,10 +82,23 @@ function* match(cases) {
         matched = `throws ${error.message}`;
       }
       if (matched !== found[index]) {
-        yield { rest, live, object, matched, found: found[index] };
+        yield { rest, live, object: named(object, live), matched, found: found[index] };
       }
     }
   }
+}
+
+// Whether MongoDB finds each of the objects.
+function* find(cases) {
+  for (const { rest, objects, fields } of cases) {
+    yield mongoMatcher(rest, objects, fields);
+  }
+}
+
+// The fields that the query names, for the report.
+function named(object, live) {
+  const text = JSON.stringify(live);
+  return Object.fromEntries(Object.entries(object).filter(([name]) => text.includes(`"${name}`)));
 }
 
 function mongoMatcher(rest, objects, types) {
@@ -91,7 +108,7 @@ function mongoMatcher(rest, objects, types) {
   const schema = { fields };
   const documents = objects.map(object => ({ ...object }));
   const where = mongo.transformWhere('Game', withoutGeo(rest, documents, fields), schema);
-  unquote(where);
+  completeMingo(where);
   const query = new MongoQuery(where);
   return documents.map(object => {
     const document = mongo.parseObjectToMongoObjectForCreate('Game', structuredClone(object), schema);
@@ -172,13 +189,25 @@ function geoAnswer(operator, value, constraint) {
   }
 }
 
-// MongoDB's expressions know \Q..\E, and mingo's do not.
-function unquote(where) {
+// What MongoDB does and mingo does not: \Q..\E in regular expressions, and $all as the $and of equalities that it is by
+// MongoDB's manual, for missing fields too.
+function completeMingo(where) {
   for (const [key, value] of Object.entries(where)) {
     if (key === '$regex') {
       where[key] = value.replace(/\\Q(.*?)\\E/gs, (_, text) => text.replace(/[\\^$.*+?()[\]{}|]/g, '\\$&'));
-    } else if (value && typeof value === 'object') {
-      unquote(value);
+    } else if (Array.isArray(value?.$all) && value.$all.length) {
+      const equalities = value.$all.map(item => ({ [key]: item }));
+      delete value.$all;
+      where.$and = [...(where.$and ?? []), ...equalities];
+      if (Object.keys(value).length) {
+        completeMingo(value);
+      } else {
+        delete where[key];
+      }
+    } else if (value && typeof value === 'object' && value.constructor === Object) {
+      completeMingo(value);
+    } else if (Array.isArray(value)) {
+      value.filter(item => item?.constructor === Object).forEach(completeMingo);
     }
   }
 }

@@ -1,6 +1,14 @@
 //! What the library promises, tried on a real Parse Server 9.10 that the tests install and start themselves.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by a panic"
+)]
+
 mod access;
+mod differential;
 mod generate;
 mod harness;
 mod js_sdk;
@@ -10,3 +18,4 @@ mod objects;
 mod queries;
 mod recorder;
 mod support;
+mod transcript;

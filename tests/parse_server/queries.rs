@@ -38,9 +38,11 @@ fn an_unsubscribe_that_overtakes_the_acknowledgement_leaves_nothing_on_the_serve
     let client = client(server);
     let query = |name| Query::new("SlowToEnd").equal_to(name, true);
     let brief = Recorder::start(client.subscription(&query("brief")));
+    let dropped = Recorder::start(client.subscription(&query("dropped")));
+    // Once this one is acknowledged the server has both of them, and has not answered them.
+    record(&client, &Query::new("Quick")).end();
     brief.subscription.unsubscribe();
-    // Dropping the last handle does the same.
-    drop(Recorder::start(client.subscription(&query("dropped"))));
+    drop(dropped);
 
     // The server takes as long for this one, so the others would have been acknowledged before it.
     let stays = record(&client, &Query::new("SlowToEnd"));
@@ -86,8 +88,9 @@ fn of_updates_faster_than_the_server_the_last_one_holds() {
     let server = ParseServer::shared();
     let client = client(server);
     let query = |lane| Query::new("SlowToUpdate").equal_to("lane", lane);
-    // The first of them comes before the subscription itself is acknowledged.
     let recorder = Recorder::start(client.subscription(&query("a")));
+    // Once this one is acknowledged the server has the other, and has not answered it.
+    record(&client, &Query::new("Quick")).end();
     for lane in ["b", "c", "d"] {
         recorder.subscription.update(&query(lane)).unwrap();
     }

@@ -118,7 +118,8 @@ impl ParseServer {
 
     /// Ends the server as a power cut does (SIGKILL).
     pub(crate) fn kill(&self) {
-        if let Some(mut process) = self.process.lock().unwrap().take() {
+        let process = self.process.lock().unwrap().take();
+        if let Some(mut process) = process {
             process.kill().expect("the server can be killed");
             process.wait().expect("the server ends");
         }

@@ -7,7 +7,7 @@ use url::Url;
 use crate::{Error, ErrorKind, Result};
 
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Settings;
+pub(crate) struct Settings {}
 
 impl Settings {
     pub(crate) fn is_set(&self) -> bool {

@@ -19,6 +19,7 @@ mod subscriptions;
 mod tests;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -31,6 +32,7 @@ use super::message::{
     self, Credentials, Dialect, EventFrame, InstallationId, Message, ServerError, Spec, excerpt,
 };
 use crate::event::{ClientEvent, Event, GapReason};
+use crate::secret::Secret;
 use crate::{ClientState, Error, ErrorKind};
 
 /// What a session is told once.
@@ -47,6 +49,10 @@ pub(crate) struct Settings {
     pub(crate) ack_timeout: Duration,
     /// The shortest and the longest delay between two attempts.
     pub(crate) reconnect_delay: (Duration, Duration),
+    /// How many attempts in a row may fail; without a limit, any number.
+    pub(crate) max_attempts: Option<NonZeroU32>,
+    /// Whether [`Output::RenewToken`] has somebody to ask.
+    pub(crate) renewable_token: bool,
 }
 
 /// What has to be done. `T` is whatever the caller knows a subscription by.
@@ -60,6 +66,8 @@ pub(crate) enum Output<T> {
     Farewell,
     Send(String),
     Ping,
+    /// The server does not take the session token: ask for another, and say [`Session::token_renewed`].
+    RenewToken,
     /// Tell the listeners of a subscription: `open`, `close` or `error`. The end of a subscription is told by
     /// `close` even if it was not open; its listeners are not called then.
     Event(T, Event),
@@ -67,9 +75,19 @@ pub(crate) enum Output<T> {
     ClientEvent(ClientEvent),
 }
 
+/// An event for a subscription that is wanted.
+#[derive(Debug)]
+pub(crate) struct Received<'a, T> {
+    pub(crate) handle: T,
+    /// That of the [`Spec`] whose events these are.
+    pub(crate) identity: u64,
+    pub(crate) frame: EventFrame<'a>,
+}
+
 /// How far an attempt to connect has come, for the error that says where it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
+    Token,
     Resolve,
     Connect,
     Tls,
@@ -80,6 +98,7 @@ pub(crate) enum Stage {
 impl Stage {
     fn doing(self) -> &'static str {
         match self {
+            Self::Token => "waiting for the session token provider",
             Self::Resolve => "resolving the name of the server",
             Self::Connect => "connecting to the server",
             Self::Tls => "securing the connection with TLS",
@@ -95,8 +114,14 @@ pub(crate) struct Session<T> {
     rng: StdRng,
     link: Link,
     backoff: Backoff,
+    /// The attempts that failed since one succeeded.
+    failures: u32,
     installation_id: InstallationId,
     dialect: Dialect,
+    /// Subscriptions that the server refused for their session token, while another is asked for.
+    held: Vec<(u64, Arc<Spec>, Error)>,
+    /// Another token may be asked for: not again before the server has accepted one.
+    renewal: bool,
     subscriptions: HashMap<u64, Subscription<T>>,
     /// The operations that the server has not answered, in the order in which they were sent.
     in_flight: BTreeMap<u64, u64>,
@@ -171,6 +196,9 @@ impl<T: Clone> Session<T> {
             rng: StdRng::seed_from_u64(seed),
             link: Link::Idle { was_open: false },
             backoff: Backoff::new(floor, cap),
+            failures: 0,
+            held: Vec::new(),
+            renewal: true,
             installation_id: InstallationId::Sent,
             dialect: Dialect::Keys,
             subscriptions: HashMap::new(),
@@ -206,6 +234,11 @@ impl<T: Clone> Session<T> {
         }
     }
 
+    /// How many subscriptions there are, those whose end the server has not confirmed among them.
+    pub(crate) fn len(&self) -> usize {
+        self.subscriptions.len()
+    }
+
     pub(crate) fn state(&self) -> ClientState {
         match &self.link {
             Link::Idle { was_open: false } => ClientState::Initialized,
@@ -221,7 +254,59 @@ impl<T: Clone> Session<T> {
     pub(crate) fn open(&mut self, now: Now) {
         if matches!(self.link, Link::Idle { .. } | Link::Refused(_)) {
             self.backoff.reset();
+            self.failures = 0;
             self.connect(now);
+        }
+    }
+
+    /// Tries now what would be tried later: the next attempt, or whether the link is still alive.
+    pub(crate) fn reconnect_now(&mut self, now: Now) {
+        match &mut self.link {
+            Link::Live(live) => {
+                live.answer_due = Some(now.mono + self.settings.pong_timeout.min(ANSWER_AT_ONCE));
+                self.outputs.push_back(Output::Ping);
+            }
+            Link::Waiting { .. } => {
+                self.backoff.reset();
+                self.connect(now);
+            }
+            Link::Idle { .. } | Link::Connecting { .. } | Link::Refused(_) => {}
+        }
+    }
+
+    /// Uses another session token from now on. A connection that was made with the old one is given up.
+    pub(crate) fn set_session_token(&mut self, token: Option<Secret>, now: Now) {
+        self.settings.credentials.session_token = token;
+        match std::mem::replace(&mut self.link, Link::Idle { was_open: true }) {
+            Link::Live(live) => {
+                self.outputs.push_back(Output::Disconnect);
+                self.forget_connection(&live, None, GapReason::SessionTokenChanged);
+                self.outputs
+                    .push_back(Output::ClientEvent(ClientEvent::closed(None)));
+                self.connect(now);
+            }
+            Link::Connecting { .. } => {
+                self.outputs.push_back(Output::Disconnect);
+                self.connect(now);
+            }
+            other => self.link = other,
+        }
+    }
+
+    /// The token to connect with, from the provider.
+    pub(crate) fn provide_token(&mut self, token: Option<Secret>) {
+        self.settings.credentials.session_token = token;
+    }
+
+    /// The answer to [`Output::RenewToken`].
+    pub(crate) fn token_renewed(&mut self, token: Option<Secret>, now: Now) {
+        if token != self.settings.credentials.session_token {
+            self.held.clear();
+            self.set_session_token(token, now);
+            return;
+        }
+        for (id, spec, error) in std::mem::take(&mut self.held) {
+            self.refused(id, &spec, error, now);
         }
     }
 
@@ -246,7 +331,7 @@ impl<T: Clone> Session<T> {
         match std::mem::replace(&mut self.link, Link::Idle { was_open: true }) {
             Link::Live(live) => {
                 self.outputs.push_back(Output::Farewell);
-                self.forget_connection(&live, None);
+                self.forget_connection(&live, None, GapReason::ConnectionLost);
                 self.outputs
                     .push_back(Output::ClientEvent(ClientEvent::closed(None)));
             }
@@ -283,14 +368,26 @@ impl<T: Clone> Session<T> {
         match std::mem::replace(&mut self.link, Link::Idle { was_open: true }) {
             Link::Live(live) => {
                 self.outputs.push_back(Output::Disconnect);
-                self.forget_connection(&live, Some(&error));
+                self.forget_connection(&live, Some(&error), GapReason::ConnectionLost);
                 if now.mono.saturating_duration_since(live.since) >= STABLE_AFTER {
                     self.backoff.reset();
                 }
                 self.outputs
                     .push_back(Output::ClientEvent(ClientEvent::closed(Some(error.clone()))));
             }
-            Link::Connecting { .. } => self.outputs.push_back(Output::Disconnect),
+            Link::Connecting { .. } => {
+                self.failures = self.failures.saturating_add(1);
+                if self
+                    .settings
+                    .max_attempts
+                    .is_some_and(|max| self.failures >= max.get())
+                {
+                    let text = format!("gave up after {} attempts to connect", self.failures);
+                    self.refuse(Error::with_source(ErrorKind::GaveUp, text, error));
+                    return;
+                }
+                self.outputs.push_back(Output::Disconnect);
+            }
             other @ (Link::Idle { .. } | Link::Waiting { .. } | Link::Refused(_)) => {
                 self.link = other;
                 return;
@@ -318,7 +415,7 @@ impl<T: Clone> Session<T> {
 
     /// A text frame came. Returns the event that it carries, if it is one for a subscription that is wanted; the
     /// outputs come before it.
-    pub(crate) fn received<'a>(&mut self, text: &'a str, now: Now) -> Option<(T, EventFrame<'a>)> {
+    pub(crate) fn received<'a>(&mut self, text: &'a str, now: Now) -> Option<Received<'a, T>> {
         match message::parse(text) {
             Ok(Message::Event { request_id, frame }) => return self.event(request_id, frame, now),
             Ok(Message::Connected) => self.connected(now),
@@ -342,7 +439,9 @@ impl<T: Clone> Session<T> {
     /// Does what is due. To be called at the [`deadline`](Self::deadline), and as often besides as is convenient.
     pub(crate) fn tick(&mut self, now: Now) {
         if self.slept_until(now) {
-            self.woken(now);
+            log::debug!("the clocks jumped apart: the machine has slept");
+            // The socket may well be dead, and the network is probably back.
+            self.reconnect_now(now);
         }
         match &mut self.link {
             Link::Idle { .. } | Link::Refused(_) => {}
@@ -386,7 +485,7 @@ impl<T: Clone> Session<T> {
     fn connect(&mut self, now: Now) {
         let deadline = now.mono + self.settings.connect_timeout;
         self.link = Link::Connecting {
-            stage: Stage::Resolve,
+            stage: Stage::Token,
             deadline,
             trouble: None,
         };
@@ -411,6 +510,7 @@ impl<T: Clone> Session<T> {
             last_received: now,
             answer_due: None,
         });
+        self.failures = 0;
         self.outputs.push_back(Output::ClientEvent(ClientEvent::opened()));
         let mut ids: Vec<_> = self.subscriptions.keys().copied().collect();
         ids.sort_unstable();
@@ -466,7 +566,7 @@ impl<T: Clone> Session<T> {
         self.outputs.push_back(Output::Disconnect);
         let was = std::mem::replace(&mut self.link, Link::Refused(error.clone()));
         if let Link::Live(live) = &was {
-            self.forget_connection(live, Some(&error));
+            self.forget_connection(live, Some(&error), GapReason::ConnectionLost);
             self.outputs
                 .push_back(Output::ClientEvent(ClientEvent::closed(Some(error.clone()))));
         }
@@ -484,7 +584,8 @@ impl<T: Clone> Session<T> {
     }
 
     /// What was on this connection is gone with it.
-    fn forget_connection(&mut self, live: &Live, error: Option<&Error>) {
+    fn forget_connection(&mut self, live: &Live, error: Option<&Error>, reason: GapReason) {
+        self.held.clear();
         self.in_flight.clear();
         self.unattributed.clear();
         self.subscriptions
@@ -495,7 +596,7 @@ impl<T: Clone> Session<T> {
             subscription.respelled = false;
             if subscription.accepted.is_some() {
                 let from = live.last_received.wall;
-                subscription.gap.get_or_insert((from, GapReason::ConnectionLost));
+                subscription.gap.get_or_insert((from, reason));
             }
             if std::mem::take(&mut subscription.open) {
                 closed.push((*id, subscription.handle.clone()));
@@ -538,22 +639,6 @@ impl<T: Clone> Session<T> {
         let mono = now.mono.saturating_duration_since(last.mono);
         wall.saturating_sub(mono) >= CLOCK_JUMP
     }
-
-    /// After a sleep the socket may well be dead, and the network is probably back.
-    fn woken(&mut self, now: Now) {
-        log::debug!("the clocks jumped apart: the machine has slept");
-        match &mut self.link {
-            Link::Live(live) => {
-                live.answer_due = Some(now.mono + self.settings.pong_timeout.min(ANSWER_AFTER_WAKE));
-                self.outputs.push_back(Output::Ping);
-            }
-            Link::Waiting { until } => {
-                *until = now.mono;
-                self.backoff.reset();
-            }
-            Link::Idle { .. } | Link::Connecting { .. } | Link::Refused(_) => {}
-        }
-    }
 }
 
 fn timeout(text: String) -> Error {
@@ -591,5 +676,5 @@ fn unknown_subscription(text: &str) -> Option<u64> {
 const STABLE_AFTER: Duration = Duration::from_secs(10);
 /// How far the clocks may run apart before the machine is taken to have slept.
 const CLOCK_JUMP: Duration = Duration::from_secs(5);
-/// How long the link may take to prove that it survived the sleep.
-const ANSWER_AFTER_WAKE: Duration = Duration::from_secs(3);
+/// How long the link may take to prove that it is alive when there is a reason to doubt it.
+const ANSWER_AT_ONCE: Duration = Duration::from_secs(3);

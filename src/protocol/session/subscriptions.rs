@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Link, OnServer, Output, Session, Subscription, is_unknown_member, server_error, timeout};
+use super::{
+    Link, OnServer, Output, Received, Session, Subscription, is_unknown_member, server_error, timeout,
+};
 use crate::event::{Event, Gap, GapReason};
 use crate::protocol::Now;
 use crate::protocol::message::{self, Dialect, EventFrame, Operation, ServerError, Spec, excerpt};
@@ -73,9 +75,12 @@ impl<T: Clone> Session<T> {
             (OnServer::Absent, Some(wanted)) => (Operation::Subscribe, Arc::clone(wanted)),
             (OnServer::Active(active), Some(wanted)) if !Arc::ptr_eq(active, wanted) => {
                 // Parse Server drops the old query before it looks at the new one.
-                subscription
-                    .gap
-                    .get_or_insert((now.wall, GapReason::QueryUpdated));
+                let reason = if active.identity == wanted.identity {
+                    GapReason::QueryUpdated
+                } else {
+                    GapReason::SessionTokenChanged
+                };
+                subscription.gap.get_or_insert((now.wall, reason));
                 (Operation::Update, Arc::clone(wanted))
             }
             (OnServer::Active(_), None) => {
@@ -131,6 +136,7 @@ impl<T: Clone> Session<T> {
         };
         let (spec, operation) = (Arc::clone(spec), *operation);
         subscription.accepted = Some(Arc::clone(&spec));
+        self.renewal = true;
         subscription.server = OnServer::Active(spec);
         let gap = subscription
             .gap
@@ -165,12 +171,7 @@ impl<T: Clone> Session<T> {
         self.reconcile(id, now);
     }
 
-    pub(super) fn event<'a>(
-        &mut self,
-        id: u64,
-        frame: EventFrame<'a>,
-        now: Now,
-    ) -> Option<(T, EventFrame<'a>)> {
+    pub(super) fn event<'a>(&mut self, id: u64, frame: EventFrame<'a>, now: Now) -> Option<Received<'a, T>> {
         // An event proves that the server has the subscription, whatever became of its `subscribed`.
         if self
             .subscriptions
@@ -179,13 +180,21 @@ impl<T: Clone> Session<T> {
         {
             self.subscribed(id, now);
         }
-        match self.subscriptions.get(&id) {
-            Some(subscription) if subscription.wanted.is_some() => Some((subscription.handle.clone(), frame)),
-            _ => {
-                log::debug!("ignored an event for {id}, which is not subscribed");
-                None
-            }
-        }
+        let Some((handle, wanted)) = self
+            .subscriptions
+            .get(&id)
+            .and_then(|s| Some((&s.handle, s.wanted.as_ref()?, s.accepted.as_ref()?)))
+            .filter(|(_, wanted, accepted)| wanted.identity == accepted.identity)
+            .map(|(handle, wanted, _)| (handle.clone(), wanted))
+        else {
+            log::debug!("ignored an event for {id}, which is not subscribed");
+            return None;
+        };
+        Some(Received {
+            handle,
+            identity: wanted.identity,
+            frame,
+        })
     }
 
     pub(super) fn subscription_error(&mut self, id: u64, error: &ServerError, now: Now) {
@@ -272,6 +281,8 @@ impl<T: Clone> Session<T> {
                 self.answered(operation, now);
                 if respell {
                     self.reconcile(id, now);
+                } else if error.code == INVALID_SESSION_TOKEN && self.may_renew(&spec) {
+                    self.held.push((id, spec, server_error(ErrorKind::Server, error)));
                 } else {
                     self.refused(id, &spec, server_error(ErrorKind::Server, error), now);
                 }
@@ -286,7 +297,7 @@ impl<T: Clone> Session<T> {
 
     /// The server does not want this query. An earlier one that it accepted comes back in its place, since a
     /// refused update has ended that one on the server (Parse Server 9.10, `_handleUpdateSubscription`).
-    fn refused(&mut self, id: u64, spec: &Arc<Spec>, error: Error, now: Now) {
+    pub(super) fn refused(&mut self, id: u64, spec: &Arc<Spec>, error: Error, now: Now) {
         let Some(subscription) = self.subscriptions.get_mut(&id) else {
             return;
         };
@@ -303,7 +314,8 @@ impl<T: Clone> Session<T> {
             return;
         }
         match &subscription.accepted {
-            Some(accepted) if !Arc::ptr_eq(accepted, spec) => {
+            // Not if it was for another session token: what that may read is not to be given out any more.
+            Some(accepted) if !Arc::ptr_eq(accepted, spec) && accepted.identity == spec.identity => {
                 subscription.wanted = Some(Arc::clone(accepted));
                 let handle = subscription.handle.clone();
                 self.report_of(handle, error);
@@ -348,4 +360,20 @@ impl<T: Clone> Session<T> {
         self.in_flight.first_key_value()?;
         Some(self.line_moved? + self.settings.ack_timeout)
     }
+
+    /// Whether another session token may help. Asks for it, once for all subscriptions that need it.
+    fn may_renew(&mut self, spec: &Spec) -> bool {
+        if !self.held.is_empty() {
+            return true;
+        }
+        let renew = self.settings.renewable_token && spec.session_token.is_none() && self.renewal;
+        if renew {
+            self.renewal = false;
+            self.outputs.push_back(Output::RenewToken);
+        }
+        renew
+    }
 }
+
+/// Parse's code for it.
+const INVALID_SESSION_TOKEN: i64 = 209;

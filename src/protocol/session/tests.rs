@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
 
-use super::{Output, Session, Settings, Stage};
+use super::{Output, Received, Session, Settings, Stage};
 use crate::event::{ClientEventKind, EventKind};
 use crate::protocol::Now;
 use crate::protocol::message::{Credentials, Spec};
@@ -34,6 +34,8 @@ impl Rig {
             pong_timeout: Duration::from_secs(10),
             ack_timeout: Duration::from_secs(10),
             reconnect_delay: (Duration::from_millis(250), Duration::from_secs(30)),
+            max_attempts: None,
+            renewable_token: false,
         };
         change(&mut settings);
         Self {
@@ -70,7 +72,9 @@ impl Rig {
     fn receive(&mut self, message: Value) -> Option<u64> {
         self.session.alive(self.now);
         let text = message.to_string();
-        self.session.received(&text, self.now).map(|(id, _)| id)
+        self.session
+            .received(&text, self.now)
+            .map(|received| received.handle)
     }
 
     fn ack(&mut self, id: u64) {
@@ -119,6 +123,7 @@ fn describe(output: &Output<u64>) -> String {
         Output::Disconnect => "disconnect".into(),
         Output::Farewell => "farewell".into(),
         Output::Ping => "ping".into(),
+        Output::RenewToken => "renew token".into(),
         Output::Send(frame) => {
             let frame: Value = serde_json::from_str(frame).unwrap();
             let op = frame["op"].as_str().unwrap();
@@ -171,6 +176,7 @@ fn spec_of(query: &Query) -> Arc<Spec> {
     Arc::new(Spec {
         query: query.encode().unwrap(),
         session_token: None,
+        identity: 0,
     })
 }
 
@@ -775,6 +781,7 @@ fn no_nulls_on_wire_and_the_session_token_goes_with_each_subscription() {
     let own = Spec {
         query: Query::new("Game").encode().unwrap(),
         session_token: Some(Secret::from("r:own")),
+        identity: 0,
     };
     rig.session.subscribe(2, 2, Arc::new(own), rig.now);
     let Some(Output::Send(frame)) = rig.session.next_output() else {
@@ -805,9 +812,6 @@ fn messages_that_mean_nothing_change_nothing() {
         json!({"op": "connected", "clientId": "x", "requestId": 1, "object": {}}),
         json!({"op": "surprise", "requestId": 1}),
         json!({"op": "create", "requestId": 99, "object": {}}),
-        json!({"op": "create", "object": {}}),
-        json!({"op": "create", "requestId": 1}),
-        json!({"op": "subscribed"}),
         json!({"op": "subscribed", "requestId": 99}),
         json!({"op": "subscribed", "requestId": 1}),
         json!({"op": "unsubscribed", "requestId": 99}),
@@ -815,7 +819,20 @@ fn messages_that_mean_nothing_change_nothing() {
         assert_eq!(rig.receive(message.clone()), None);
         assert_eq!(rig.outputs(), Vec::<String>::new(), "{message}");
     }
-    for text in ["", "null", "7", "[]", "{", "{}", r#"{"op":7}"#, "\u{0}"] {
+    for text in [
+        "",
+        "null",
+        "7",
+        "[]",
+        "{",
+        "{}",
+        r#"{"op":7}"#,
+        "\u{0}",
+        r#"{"op":"create","object":{}}"#,
+        r#"{"op":"create","requestId":1}"#,
+        r#"{"op":"create","requestId":1,"object":7}"#,
+        r#"{"op":"subscribed"}"#,
+    ] {
         rig.session.received(text, rig.now);
         assert_eq!(rig.outputs(), ["client error Protocol"], "{text}");
     }
@@ -939,10 +956,179 @@ fn kinds_reach_the_caller() {
     ] {
         let text =
             json!({"op": kind.as_str(), "requestId": 1, "object": {"a": 1}, "original": {}}).to_string();
-        let (id, frame) = rig.session.received(&text, rig.now).unwrap();
+        let Received { handle, frame, .. } = rig.session.received(&text, rig.now).unwrap();
         assert_eq!(
-            (id, frame.kind, frame.object, frame.original),
+            (handle, frame.kind, frame.object, frame.original),
             (1, kind, r#"{"a":1}"#, Some("{}"))
         );
     }
+}
+
+/// A query with a session token of its own, the given one of those that the subscription has had.
+fn spec_as(class: &str, identity: u64) -> Arc<Spec> {
+    let session_token = Some(Secret::from(format!("r:{identity}")));
+    Arc::new(Spec {
+        query: Query::new(class).encode().unwrap(),
+        session_token,
+        identity,
+    })
+}
+
+#[test]
+fn after_a_new_token_of_a_subscription_nothing_comes_of_the_old_one() {
+    let mut rig = Rig::live();
+    rig.session.subscribe(1, 1, spec_as("Game", 0), rig.now);
+    rig.ack(1);
+    rig.outputs();
+    rig.session.update(1, 1, spec_as("Game", 1), rig.now);
+    let event = json!({"op": "create", "requestId": 1, "object": {}});
+    assert_eq!(rig.receive(event.clone()), None, "it came under the old token");
+    rig.ack(1);
+    assert_eq!(
+        rig.outputs()[1..],
+        ["1: close", "1: open after SessionTokenChanged 0ns"]
+    );
+    let text = event.to_string();
+    assert_eq!(rig.session.received(&text, rig.now).unwrap().identity, 1);
+}
+
+#[test]
+fn a_refused_token_of_a_subscription_does_not_bring_the_old_one_back() {
+    let mut rig = Rig::live();
+    rig.session.subscribe(1, 1, spec_as("Game", 0), rig.now);
+    rig.ack(1);
+    rig.session.update(1, 1, spec_as("Game", 1), rig.now);
+    rig.outputs();
+    rig.error(209, "Invalid session token", false, json!(1));
+    assert_eq!(rig.outputs(), ["1: error Server fatal", "1: close"]);
+}
+
+#[test]
+fn a_new_token_of_the_client_makes_a_new_connection_with_it() {
+    let mut rig = Rig::live();
+    rig.subscribed(1);
+    rig.session
+        .set_session_token(Some(Secret::from("r:new")), rig.now);
+    assert_eq!(
+        rig.outputs(),
+        ["disconnect", "1: close", "client close", "connect"]
+    );
+    rig.session.transport_up();
+    let Some(Output::Send(connect)) = rig.session.next_output() else {
+        panic!()
+    };
+    assert!(connect.contains(r#""sessionToken":"r:new""#), "{connect}");
+    rig.receive(json!({"op": "connected"}));
+    rig.session.next_output();
+    let Some(Output::Send(subscribe)) = rig.session.next_output() else {
+        panic!()
+    };
+    assert!(subscribe.contains(r#""sessionToken":"r:new""#), "{subscribe}");
+    rig.ack(1);
+    assert_eq!(rig.outputs(), ["1: open after SessionTokenChanged 0ns"]);
+}
+
+#[test]
+fn a_new_token_without_a_connection_waits_for_the_next() {
+    let mut rig = Rig::new();
+    rig.session.set_session_token(None, rig.now);
+    assert_eq!(rig.outputs(), Vec::<String>::new());
+    rig.session.open(rig.now);
+    rig.lose();
+    rig.outputs();
+    rig.session.set_session_token(None, rig.now);
+    assert_eq!(rig.outputs(), Vec::<String>::new());
+    assert_eq!(rig.session.state(), ClientState::Reconnecting);
+}
+
+#[test]
+fn a_token_that_the_server_does_not_take_is_renewed_once() {
+    let mut rig = Rig::with(|settings| settings.renewable_token = true);
+    rig.session.provide_token(Some(Secret::from("r:old")));
+    rig.session.open(rig.now);
+    rig.greet();
+    rig.subscribe(1, "Game");
+    rig.subscribe(2, "Game");
+    rig.outputs();
+    for id in [1, 2] {
+        rig.error(209, "Invalid session token", false, json!(id));
+    }
+    assert_eq!(rig.outputs(), ["renew token"], "once for both");
+    rig.session.token_renewed(Some(Secret::from("r:new")), rig.now);
+    assert_eq!(rig.outputs(), ["disconnect", "client close", "connect"]);
+    rig.greet();
+    rig.outputs();
+    rig.error(209, "Invalid session token", false, json!(1));
+    assert_eq!(
+        rig.outputs(),
+        ["1: error Server fatal", "1: close"],
+        "the new one is no better"
+    );
+    rig.ack(2);
+    rig.subscribe(3, "Game");
+    rig.outputs();
+    rig.error(209, "Invalid session token", false, json!(3));
+    assert_eq!(rig.outputs(), ["renew token"]);
+    rig.session.token_renewed(Some(Secret::from("r:old")), rig.now);
+    rig.greet();
+    rig.outputs();
+}
+
+#[test]
+fn a_provider_that_has_no_other_token_ends_the_subscription() {
+    let mut rig = Rig::with(|settings| settings.renewable_token = true);
+    rig.session.open(rig.now);
+    rig.greet();
+    rig.subscribe(1, "Game");
+    rig.error(209, "Invalid session token", false, json!(1));
+    rig.outputs();
+    rig.session.token_renewed(None, rig.now);
+    assert_eq!(rig.outputs(), ["1: error Server fatal", "1: close"]);
+    assert_eq!(rig.session.state(), ClientState::Connected);
+}
+
+#[test]
+fn max_attempts_end_in_a_state_and_an_event() {
+    let mut rig = Rig::with(|settings| settings.max_attempts = std::num::NonZeroU32::new(3));
+    rig.subscribe(1, "Game");
+    for _ in 0..2 {
+        rig.lose();
+        assert_eq!(rig.session.state(), ClientState::Reconnecting);
+        rig.pass(Duration::from_secs(31));
+    }
+    rig.outputs();
+    rig.lose();
+    assert_eq!(
+        rig.outputs(),
+        ["disconnect", "client error GaveUp fatal", "1: error GaveUp"]
+    );
+    assert_eq!(rig.session.state(), ClientState::Disconnected);
+    rig.session.open(rig.now);
+    rig.greet();
+    assert_eq!(rig.outputs().last().unwrap(), "send subscribe 1 Game");
+}
+
+#[test]
+fn never_gives_up_by_default() {
+    let mut rig = Rig::new();
+    rig.subscribe(1, "Game");
+    for _ in 0..500 {
+        rig.lose();
+        rig.pass(Duration::from_secs(31));
+    }
+    rig.greet();
+    rig.ack(1);
+    assert_eq!(rig.outputs().last().unwrap(), "1: open");
+}
+
+#[test]
+fn reconnect_now_skips_the_delay_and_doubts_a_link_that_is_up() {
+    let mut rig = Rig::live();
+    rig.session.reconnect_now(rig.now);
+    assert_eq!(rig.outputs(), ["ping"]);
+    rig.pass(Duration::from_secs(3));
+    rig.outputs();
+    rig.session.reconnect_now(rig.now);
+    rig.session.reconnect_now(rig.now);
+    assert_eq!(rig.outputs(), ["connect"]);
 }

@@ -18,10 +18,10 @@ use std::time::Duration;
 
 pub use parse::{object, schema_violation};
 pub use process::{
-    ThreadStat, in_own_process, open_files, resident_bytes, threads_named, wait_until, watchdog,
+    in_own_process, open_files, resident_bytes, threads_named, wait_until, wait_until_within, watchdog,
 };
 pub use proxy::Proxy;
-pub use recorder::{Recorder, Seen};
+pub use recorder::Recorder;
 pub use server::{Conn, FullBacklog, Received, Server, Then};
 #[cfg(feature = "tls")]
 pub use tls::{Authority, Farewell, TlsServer};

@@ -207,10 +207,9 @@ impl Session {
         self.message("subscribed", Some(request_id))
     }
 
-    /// `unsubscribed`.
-    pub fn unsubscribed(&mut self, request_id: u64) -> Value {
+    /// The subscription is gone, as if it had never been.
+    pub fn forget(&mut self, request_id: u64) {
         self.subscriptions.remove(&request_id);
-        self.message("unsubscribed", Some(request_id))
     }
 
     /// An event of a subscription.

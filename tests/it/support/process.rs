@@ -34,10 +34,16 @@ pub fn watchdog<T: Send + 'static>(limit: Duration, body: impl FnOnce() -> T + S
 
 /// Waits until a condition that nothing announces has become true, such as the end of a thread.
 #[track_caller]
-pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + super::LONG;
+pub fn wait_until(what: &str, condition: impl FnMut() -> bool) {
+    wait_until_within(super::LONG, what, condition);
+}
+
+/// Like [`wait_until`], for what takes long.
+#[track_caller]
+pub fn wait_until_within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + limit;
     while !condition() {
-        assert!(Instant::now() < deadline, "not within {:?}: {what}", super::LONG);
+        assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
         thread::park_timeout(Duration::from_millis(2));
     }
 }
@@ -51,7 +57,7 @@ pub fn in_own_process(module: &str, test: &str, limit: Duration, body: impl FnOn
     const CHILD: &str = "LIVEQUERY_IT_CHILD";
     let path = module
         .split_once("::")
-        .map_or(test.to_owned(), |(_, rest)| format!("{rest}::{test}"));
+        .map_or_else(|| test.to_owned(), |(_, rest)| format!("{rest}::{test}"));
     if env::var(CHILD).is_ok_and(|child| child == path) {
         body();
         return None;

@@ -41,7 +41,7 @@ enum Flow {
     Pass,
     Blackhole,
     Delay(Duration),
-    Trickle(Duration),
+    Trickle(usize, Duration),
 }
 
 /// What happens to new connections.
@@ -121,9 +121,9 @@ impl Proxy {
         self.flow(Flow::Delay(delay));
     }
 
-    /// Forwards one byte in each direction, waits so long, forwards the next.
-    pub fn one_byte_chunks(&self, pause: Duration) {
-        self.flow(Flow::Trickle(pause));
+    /// Forwards this many bytes in each direction, waits so long, forwards the next.
+    pub fn chunks_of(&self, bytes: usize, pause: Duration) {
+        self.flow(Flow::Trickle(bytes, pause));
     }
 
     /// Lets this many further bytes of each connection, present and future, through to the client, and then forwards
@@ -231,14 +231,17 @@ impl Worker {
                 if matches!(command, Command::Stop) {
                     self.links.clear();
                     drop(self);
-                    return drop(done.send(()));
+                    let _ = done.send(());
+                    return;
                 }
                 self.obey(command);
                 acknowledge.push(done);
             }
             due = self.turn();
-            // Whoever gave the command may have stopped waiting: its test has failed.
-            acknowledge.into_iter().for_each(|done| drop(done.send(())));
+            for done in acknowledge {
+                // Whoever gave the command may have stopped waiting: its test has failed.
+                let _ = done.send(());
+            }
         }
     }
 
@@ -370,7 +373,7 @@ impl Link {
                 match server
                     .stream
                     .take_error()
-                    .map(|error| error.or(server.stream.peer_addr().err()))
+                    .map(|error| error.or_else(|| server.stream.peer_addr().err()))
                 {
                     Ok(None) => server.connecting = false,
                     Ok(Some(error)) if error.kind() == ErrorKind::NotConnected => return Turn::Due(None),
@@ -485,12 +488,12 @@ impl Side {
                         return forwarded;
                     }
                 }
-                Flow::Trickle(_) => {
+                Flow::Trickle(size, _) => {
                     if let Some(next) = self.next_byte.filter(|next| now < *next) {
                         forwarded.due = Some(next);
                         return forwarded;
                     }
-                    allowed = 1;
+                    allowed = allowed.min(size);
                 }
             }
             if let Some(budget) = budget {
@@ -508,7 +511,7 @@ impl Side {
                     }
                     self.inbox_bytes -= count;
                     forwarded.bytes += count as u64;
-                    if let Flow::Trickle(pause) = flow {
+                    if let Flow::Trickle(_, pause) = flow {
                         self.next_byte = Some(now + pause);
                     }
                 }

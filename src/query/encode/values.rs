@@ -1,0 +1,89 @@
+//! Dates, points and polygons as constraints name them: read, checked, and put into the form that LiveQuery compares.
+
+use crate::query::filter::invalid;
+use crate::query::json::Json;
+use crate::{Date, Result};
+
+pub(super) fn date(key: &str, value: &Json) -> Result<Json> {
+    let iso = iso(key, value)?;
+    Ok(Json::Object(vec![
+        ("__type".to_owned(), Json::string("Date")),
+        ("iso".to_owned(), Json::String(iso)),
+    ]))
+}
+
+pub(super) fn audit_date(key: &str, value: &Json) -> Result<Json> {
+    iso(key, value).map(Json::String)
+}
+
+fn iso(key: &str, value: &Json) -> Result<String> {
+    let text = match value {
+        Json::String(text) => Some(text.as_str()),
+        _ if value.parse_type() == Some("Date") => value.get("iso").and_then(Json::as_str),
+        _ => None,
+    };
+    text.and_then(|text| Date::parse(text).ok())
+        .map(|date| date.to_string())
+        .ok_or_else(|| invalid(format!("the condition on {key:?} needs a date, and got {value}")))
+}
+
+pub(super) fn geo_point(key: &str, value: &Json) -> Result<(f64, f64)> {
+    let coordinate = |name, most: f64| {
+        value
+            .get(name)
+            .and_then(Json::as_f64)
+            .filter(|degrees| (-most..=most).contains(degrees))
+    };
+    match (coordinate("latitude", 90.0), coordinate("longitude", 180.0)) {
+        (Some(latitude), Some(longitude)) => Ok((latitude, longitude)),
+        _ => Err(invalid(format!(
+            "the condition on {key:?} needs a GeoPoint, and got {value}"
+        ))),
+    }
+}
+
+pub(super) fn pair(key: &str, value: &Json) -> Result<(f64, f64)> {
+    match value.as_array() {
+        Some([first, second]) => first.as_f64().zip(second.as_f64()),
+        _ => None,
+    }
+    .ok_or_else(|| {
+        invalid(format!(
+            "the condition on {key:?} needs a pair of numbers, and got {value}"
+        ))
+    })
+}
+
+/// The corners of `$polygon` as GeoPoints, the only form that the matcher reads: find() takes pairs of longitude and
+/// latitude too, and a whole Polygon, whose pairs it takes for the same (MongoTransform.js).
+pub(super) fn polygon_points(key: &str, value: &Json) -> Option<Result<Vec<Json>>> {
+    let polygon = value.get("$polygon")?;
+    let corners = polygon
+        .as_array()
+        .or_else(|| polygon.get("coordinates")?.as_array())?;
+    Some(
+        corners
+            .iter()
+            .map(|corner| {
+                let (latitude, longitude) = match corner {
+                    Json::Array(_) => pair(key, corner).map(|(longitude, latitude)| (latitude, longitude))?,
+                    _ => geo_point(key, corner)?,
+                };
+                Ok(Json::Object(vec![
+                    ("__type".to_owned(), Json::string("GeoPoint")),
+                    ("latitude".to_owned(), Json::number(latitude)),
+                    ("longitude".to_owned(), Json::number(longitude)),
+                ]))
+            })
+            .collect(),
+    )
+}
+
+/// The coordinates of a Polygon as the server stores them: the last corner is the first one again.
+pub(super) fn closed_ring(polygon: &Json) -> Option<Json> {
+    let mut ring = polygon.get("coordinates")?.as_array()?.to_vec();
+    if ring.first() != ring.last() {
+        ring.extend(ring.first().cloned());
+    }
+    Some(Json::Array(ring))
+}

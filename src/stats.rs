@@ -1,0 +1,121 @@
+//! Counters: what goes on in a client, for whoever looks for a fault.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
+
+use crate::event::EventKind;
+use crate::{ClientState, SubscriptionState};
+
+/// What goes on in a client. A snapshot, made by [`Client::stats`](crate::Client::stats).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ClientStats {
+    /// Where the client stands.
+    pub state: ClientState,
+    /// The number of the present connection, or of the last one: how often the server has accepted this client.
+    pub connections: u64,
+    /// How many attempts to connect have failed, and how many connections were lost.
+    pub failures: u64,
+    /// The subscriptions that have not ended.
+    pub subscriptions: usize,
+    /// Text and binary messages that came, and their bytes.
+    pub messages_in: u64,
+    /// The bytes of the messages that came.
+    pub bytes_in: u64,
+    /// LiveQuery messages that were sent.
+    pub messages_out: u64,
+    /// The bytes of the messages that were sent.
+    pub bytes_out: u64,
+    /// Messages that were no LiveQuery messages.
+    pub malformed: u64,
+    /// When something last came from the server, a ping included.
+    pub last_received: Option<SystemTime>,
+    /// How long the server took to answer the last ping of this client. It pings when it has connected, and when the
+    /// link is silent.
+    pub round_trip: Option<Duration>,
+    /// The objects that wait for their listeners.
+    pub queued: usize,
+    /// The bytes of the objects that wait for their listeners.
+    pub queued_bytes: usize,
+    /// The objects that were dropped since their listeners were too slow.
+    pub dropped: u64,
+}
+
+/// What goes on in a subscription. A snapshot, made by [`Subscription::stats`](crate::Subscription::stats).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct SubscriptionStats {
+    /// Where the subscription stands.
+    pub state: SubscriptionState,
+    /// How often the server has acknowledged it.
+    pub acknowledged: u64,
+    /// The events that came, by kind.
+    pub events: EventCounts,
+    /// When the last event came.
+    pub last_event: Option<SystemTime>,
+    /// The objects that wait for their listeners.
+    pub queued: usize,
+    /// The bytes of the objects that wait for their listeners.
+    pub queued_bytes: usize,
+    /// The objects that were dropped since their listeners were too slow.
+    pub dropped: u64,
+}
+
+/// The events of a subscription that came from the server, by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EventCounts {
+    /// The `create` events.
+    pub create: u64,
+    /// The `update` events.
+    pub update: u64,
+    /// The `enter` events.
+    pub enter: u64,
+    /// The `leave` events.
+    pub leave: u64,
+    /// The `delete` events.
+    pub delete: u64,
+}
+
+impl EventCounts {
+    /// All of them.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.create + self.update + self.enter + self.leave + self.delete
+    }
+
+    pub(crate) fn count(&mut self, kind: EventKind) {
+        match kind {
+            EventKind::Create => self.create += 1,
+            EventKind::Update => self.update += 1,
+            EventKind::Enter => self.enter += 1,
+            EventKind::Leave => self.leave += 1,
+            EventKind::Delete => self.delete += 1,
+            EventKind::Open | EventKind::Close | EventKind::Error => {}
+        }
+    }
+}
+
+/// The counters of a client. The I/O thread counts, anybody may look.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) connections: AtomicU64,
+    pub(crate) failures: AtomicU64,
+    pub(crate) subscriptions: AtomicUsize,
+    pub(crate) messages_in: AtomicU64,
+    pub(crate) bytes_in: AtomicU64,
+    pub(crate) messages_out: AtomicU64,
+    pub(crate) bytes_out: AtomicU64,
+    pub(crate) malformed: AtomicU64,
+    pub(crate) dropped: AtomicU64,
+    pub(crate) last_received: Mutex<Option<SystemTime>>,
+    pub(crate) round_trip: Mutex<Option<Duration>>,
+}
+
+impl Counters {
+    pub(crate) fn add(counter: &AtomicU64, number: u64) {
+        counter.fetch_add(number, Ordering::Relaxed);
+    }
+}
