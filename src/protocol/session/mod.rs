@@ -92,6 +92,7 @@ pub(crate) enum Stage {
     Token,
     Resolve,
     Connect,
+    Tls,
     Upgrade,
     Greeting,
 }
@@ -102,6 +103,7 @@ impl Stage {
             Self::Token => "waiting for the session token provider",
             Self::Resolve => "resolving the name of the server",
             Self::Connect => "connecting to the server",
+            Self::Tls => "securing the connection with TLS",
             Self::Upgrade => "waiting for the server's answer to the WebSocket upgrade",
             Self::Greeting => "waiting for the server's answer to `connect`",
         }
@@ -148,6 +150,8 @@ enum Link {
     Connecting {
         stage: Stage,
         deadline: Instant,
+        /// What a part of the attempt failed of, while the rest of it goes on.
+        trouble: Option<Error>,
     },
     Live(Live),
     Refused(Error),
@@ -345,16 +349,18 @@ impl<T: Clone> Session<T> {
     }
 
     /// The attempt to connect has come to another stage.
-    pub(crate) fn reached(&mut self, reached: Stage) {
-        if let Link::Connecting { stage, .. } = &mut self.link {
+    pub(crate) fn reached(&mut self, reached: Stage, in_trouble: Option<&Error>) {
+        if let Link::Connecting { stage, trouble, .. } = &mut self.link {
             *stage = reached;
+            *trouble = in_trouble.cloned();
         }
     }
 
     /// The WebSocket is there.
     pub(crate) fn transport_up(&mut self) {
-        if let Link::Connecting { stage, .. } = &mut self.link {
+        if let Link::Connecting { stage, trouble, .. } = &mut self.link {
             *stage = Stage::Greeting;
+            *trouble = None;
             match message::connect(&self.settings.credentials, self.installation_id) {
                 Ok(frame) => self.outputs.push_back(Output::Send(frame)),
                 Err(error) => self.refuse(error),
@@ -449,13 +455,19 @@ impl<T: Clone> Session<T> {
                     self.connect(now);
                 }
             }
-            Link::Connecting { stage, deadline } => {
+            Link::Connecting {
+                stage,
+                deadline,
+                trouble,
+            } => {
                 if *deadline <= now.mono {
-                    let (stage, limit) = (*stage, self.settings.connect_timeout);
-                    self.lost(
-                        timeout(format!("gave up after {limit:?} while {}", stage.doing())),
-                        now,
-                    );
+                    let limit = self.settings.connect_timeout;
+                    let text = format!("gave up after {limit:?} while {}", stage.doing());
+                    let error = match trouble.take() {
+                        Some(trouble) => Error::with_source(ErrorKind::Timeout, text, trouble),
+                        None => timeout(text),
+                    };
+                    self.lost(error, now);
                 }
             }
             Link::Live(live) => match live.answer_due {
@@ -480,6 +492,7 @@ impl<T: Clone> Session<T> {
         self.link = Link::Connecting {
             stage: Stage::Token,
             deadline,
+            trouble: None,
         };
         self.outputs.push_back(Output::Connect);
     }

@@ -404,6 +404,7 @@ fn each_stage_of_connecting_times_out_under_its_name_and_is_tried_again() {
     for (stage, name) in [
         (Stage::Resolve, "resolving"),
         (Stage::Connect, "connecting to"),
+        (Stage::Tls, "TLS"),
         (Stage::Upgrade, "upgrade"),
         (Stage::Greeting, "`connect`"),
     ] {
@@ -411,7 +412,7 @@ fn each_stage_of_connecting_times_out_under_its_name_and_is_tried_again() {
         rig.session.open(rig.now);
         for _ in 0..50 {
             rig.outputs();
-            rig.session.reached(stage);
+            rig.session.reached(stage, None);
             rig.pass(Duration::from_secs(20));
             let Some(Output::Disconnect) = rig.session.next_output() else {
                 panic!("no disconnect")
