@@ -18,3 +18,5 @@ mod kit;
 mod link;
 mod subscriptions;
 mod support;
+#[cfg(unix)]
+mod tail;
