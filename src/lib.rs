@@ -14,6 +14,7 @@ mod object;
 mod protocol;
 mod query;
 mod secret;
+mod server_url;
 mod shared;
 mod state;
 mod stats;
@@ -21,6 +22,8 @@ mod subscription;
 #[cfg(feature = "test-server")]
 pub mod test_server;
 mod types;
+#[cfg(feature = "unstable-tls")]
+pub mod unstable_tls;
 
 pub use builder::ClientBuilder;
 pub use client::Client;

@@ -234,8 +234,8 @@ fn answers_that_are_no_upgrade_are_told_as_what_they_are() {
         ),
         ("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", "403"),
         (
-            "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:9/\r\n\r\n",
-            "302",
+            "HTTP/1.1 304 Not Modified\r\nLocation: http://127.0.0.1:9/\r\n\r\n",
+            "304",
         ),
         ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", "200"),
         ("HTTP/1.1 502 Bad Gateway\r\n\r\n<html>bad</html>", "502"),

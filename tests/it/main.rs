@@ -16,6 +16,7 @@
 )]
 
 mod callbacks;
+mod connecting;
 mod decoding;
 mod dispatch;
 mod errors;
@@ -28,5 +29,7 @@ mod sessions;
 mod shutdown;
 mod subscriptions;
 mod support;
+#[cfg(feature = "tls")]
+mod tls;
 mod unsubscribe;
 mod update;

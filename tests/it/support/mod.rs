@@ -10,6 +10,8 @@ mod process;
 mod proxy;
 mod recorder;
 mod server;
+#[cfg(feature = "tls")]
+mod tls;
 mod wire;
 
 use std::time::Duration;
@@ -21,6 +23,8 @@ pub use process::{
 pub use proxy::Proxy;
 pub use recorder::Recorder;
 pub use server::{Conn, FullBacklog, Received, Server, Then};
+#[cfg(feature = "tls")]
+pub use tls::{Authority, Farewell, TlsServer};
 
 /// The deadline of a wait that succeeds on a machine that works. Long, since it is only ever reached by a failure.
 pub const LONG: Duration = Duration::from_secs(20);

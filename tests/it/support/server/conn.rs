@@ -114,8 +114,17 @@ impl Conn {
         if self.request().is_none() {
             self.read_request();
         }
-        let answer = wire::switching_protocols(&self.request().expect("just read"));
-        self.send_raw(&[answer.as_bytes(), glued].concat());
+        self.send_raw(&[self.switching_protocols().as_bytes(), glued].concat());
+        self.take_over();
+    }
+
+    /// The answer with which [`upgrade`](Self::upgrade) upgrades, for a test that sends it in its own way.
+    pub fn switching_protocols(&self) -> String {
+        wire::switching_protocols(&self.request().expect("the request was read"))
+    }
+
+    /// Reads frames from now on: the test has upgraded the connection.
+    pub fn take_over(&self) {
         self.0.reading.store(true, Ordering::Relaxed);
         let thread = self.spawn(Self::read_frames);
         self.0.shared.state.lock().threads.push(thread);
