@@ -25,6 +25,8 @@ mod grammar;
 mod harness;
 mod kit;
 mod link;
+mod proxies;
+mod servers;
 mod sessions;
 mod shutdown;
 mod subscriptions;
