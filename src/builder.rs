@@ -5,16 +5,14 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use url::Url;
-
 use crate::client::Client;
 use crate::dispatch::{self, Dispatch, Limits, Overflow, Queue};
-use crate::driver::{self, TokenProvider};
+use crate::driver::{self, Network, TokenProvider};
 use crate::protocol::message::Credentials;
 use crate::protocol::session::Settings;
 use crate::secret::Secret;
 use crate::shared::Shared;
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, server_url};
 
 /// Sets up a [`Client`]. Made by [`Client::builder`]; each setting states its default.
 #[derive(Clone)]
@@ -29,6 +27,7 @@ pub struct ClientBuilder {
     close_timeout: Duration,
     reconnect_delay: (Duration, Duration),
     limits: Limits,
+    pub(crate) network: Network,
     max_attempts: Option<NonZeroU32>,
     token_provider: Option<TokenProvider>,
     dispatch: Dispatch,
@@ -53,6 +52,7 @@ impl ClientBuilder {
                 bytes: 16 * 1024 * 1024,
                 overflow: Overflow::default(),
             },
+            network: Network::default(),
             max_attempts: None,
             token_provider: None,
             dispatch: Dispatch::default(),
@@ -185,12 +185,84 @@ impl ClientBuilder {
         self
     }
 
+    /// Trusts the authorities whose certificates are in this PEM file as well: for servers with a certificate of a
+    /// private authority, or one that they signed themselves. Can be called several times.
+    ///
+    /// Default: the authorities that the system trusts (cargo feature `tls`), or else Mozilla's list (cargo feature
+    /// `webpki-roots`).
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let client = parse_livequery::Client::builder("wss://parse.intranet/parse", "app")
+    ///     .add_root_certificate(std::fs::read("company-ca.pem")?)
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "_tls")]
+    #[cfg_attr(docsrs, doc(cfg(any(feature = "tls", feature = "webpki-roots"))))]
+    pub fn add_root_certificate(mut self, pem: impl AsRef<[u8]>) -> Self {
+        self.network.tls.roots.push(pem.as_ref().to_vec());
+        self
+    }
+
+    /// Trusts Mozilla's list of authorities, which is compiled into the program, and not those of the system.
+    ///
+    /// Default: those of the system. Where this crate is built without its feature `tls` that list is all there is;
+    /// but other crates of a program may turn that feature on, and a program that calls this does not depend on them.
+    #[cfg(feature = "webpki-roots")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "webpki-roots")))]
+    pub fn webpki_roots(mut self) -> Self {
+        self.network.tls.trust = driver::Trust::Mozilla;
+        self
+    }
+
+    /// Proves to the server who this client is, with a certificate and its private key, both as PEM. The certificate
+    /// comes first in the chain, and those in between to its authority after it; the key has no password. Not sent
+    /// by default.
+    #[cfg(feature = "_tls")]
+    #[cfg_attr(docsrs, doc(cfg(any(feature = "tls", feature = "webpki-roots"))))]
+    pub fn client_certificate(mut self, chain_pem: impl AsRef<[u8]>, key_pem: impl AsRef<[u8]>) -> Self {
+        let key = String::from_utf8_lossy(key_pem.as_ref());
+        self.network.tls.identity = Some((chain_pem.as_ref().to_vec(), Secret::from(key)));
+        self
+    }
+
+    /// A header of the WebSocket upgrade, as `Authorization`, `Cookie` or `Origin`. It goes to the host of the server
+    /// URL alone, and is in no log and no `Debug` output. A header of the same name that was set before is replaced.
+    ///
+    /// Default: `User-Agent`, with the name and version of this crate.
+    ///
+    /// # Examples
+    /// ```
+    /// use parse_livequery::Client;
+    ///
+    /// let builder = Client::builder("wss://example.com/parse", "app")
+    ///     .header("Authorization", "Bearer of the reverse proxy")
+    ///     .header("User-Agent", "my-program/1.0");
+    /// assert!(!format!("{builder:?}").contains("Bearer"));
+    /// ```
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.network.headers.set(name.into(), Secret::from(value));
+        self
+    }
+
+    /// The longest message that the client takes from the server, in bytes; a frame of it may be as long. A longer
+    /// one ends the link with an error of kind [`ErrorKind::Protocol`], and the `open` after it has a gap. Default:
+    /// 64 MiB.
+    pub fn max_message_size(mut self, bytes: usize) -> Self {
+        self.network.max_message_size = bytes;
+        self
+    }
+
     /// Builds the client and starts its two threads. It connects with the first subscription, or with
     /// [`Client::open`].
     ///
     /// # Errors
     /// [`ErrorKind::InvalidSetting`] for a URL that is none or has another scheme than `ws`, `wss`, `http` or
-    /// `https`, for an empty application id and for time-outs of zero; [`ErrorKind::Io`] if the system refuses a
+    /// `https`, for one that asks for TLS in a build without it, for an empty application id, time-outs of zero,
+    /// headers that HTTP does not allow, and certificates that are none; [`ErrorKind::Io`] if the system refuses a
     /// thread.
     ///
     /// # Examples
@@ -202,7 +274,7 @@ impl ClientBuilder {
     /// assert!(error.to_string().contains("`ftp`"));
     /// ```
     pub fn build(self) -> Result<Client> {
-        let url = web_socket_url(&self.server_url)?;
+        let url = server_url::parse(&self.server_url)?;
         if self.credentials.application_id.is_empty() {
             return Err(invalid(
                 "the application id is empty; it is the `appId` of the server's configuration",
@@ -231,6 +303,10 @@ impl ClientBuilder {
                 format!("`reconnect_delay` is {shortest:?} to {longest:?}; the shortest delay comes first");
             return Err(invalid(text));
         }
+        self.network.headers.check()?;
+        if url.scheme() == "wss" || self.network.tls.is_set() {
+            self.network.tls.check()?;
+        }
         let settings = Settings {
             credentials: self.credentials,
             connect_timeout: self.connect_timeout,
@@ -244,6 +320,7 @@ impl ClientBuilder {
         let shared = Arc::new(Shared::new(Queue::new(self.limits, self.dispatch)));
         let commands = driver::spawn(
             url.clone(),
+            self.network,
             settings,
             self.token_provider,
             self.close_timeout,
@@ -267,6 +344,7 @@ impl fmt::Debug for ClientBuilder {
             .field("close_timeout", &self.close_timeout)
             .field("reconnect_delay", &self.reconnect_delay)
             .field("limits", &self.limits)
+            .field("network", &self.network)
             .field("max_attempts", &self.max_attempts)
             .field("token_provider", &self.token_provider)
             .field("dispatch", &self.dispatch)
@@ -275,88 +353,9 @@ impl fmt::Debug for ClientBuilder {
     }
 }
 
-/// The URL of the WebSocket: the scheme is mapped, everything else is kept.
-fn web_socket_url(text: &str) -> Result<Url> {
-    let mut url = Url::parse(text).map_err(|error| {
-        let text = "the server URL is not valid; it looks like `wss://parse.example.com/parse`";
-        Error::with_source(ErrorKind::InvalidSetting, text, error)
-    })?;
-    let scheme = match url.scheme() {
-        "ws" | "http" => "ws",
-        "wss" | "https" => {
-            return Err(invalid(format!(
-                "the server URL has the scheme `{}`, and this build of parse-livequery has no TLS; use `ws` or `http` \
-                 where the network is safe, or a TLS tunnel on this machine",
-                url.scheme()
-            )));
-        }
-        other => {
-            return Err(invalid(format!(
-                "the server URL has the scheme `{other}`; it must be `ws`, `wss`, `http` or `https`"
-            )));
-        }
-    };
-    if url.host_str().is_none_or(str::is_empty) {
-        return Err(invalid("the server URL names no host"));
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(invalid(
-            "the server URL holds a user name or a password, which a WebSocket has no use for; leave them out",
-        ));
-    }
-    if url.fragment().is_some() {
-        return Err(invalid(
-            "the server URL has a fragment (`#…`), which is never sent; leave it out",
-        ));
-    }
-    // Both are among the schemes that the URL standard calls special, so this cannot fail.
-    let _ = url.set_scheme(scheme);
-    Ok(url)
-}
-
 fn invalid(text: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidSetting, text)
 }
 
 /// Longer than any time-out makes sense, and short enough to add to any point in time.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn url_table() {
-        for (given, connects_to) in [
-            ("ws://example.com", "ws://example.com/"),
-            ("http://example.com/parse", "ws://example.com/parse"),
-            ("http://http.example.com/http?q=http#", "fragment"),
-            (
-                "http://http.example.com/http?q=http",
-                "ws://http.example.com/http?q=http",
-            ),
-            ("ws://[::1]:1337/parse", "ws://[::1]:1337/parse"),
-            ("HTTP://EXAMPLE.com:80/", "ws://example.com/"),
-            ("http://bücher.example/", "ws://xn--bcher-kva.example/"),
-            ("wss://example.com", "no TLS"),
-            ("https://http.example.com/https", "no TLS"),
-            ("ftp://example.com", "`ftp`"),
-            ("mailto:a@example.com", "`mailto`"),
-            ("example.com", "not valid"),
-            ("localhost:1337/parse", "`localhost`"),
-            ("", "not valid"),
-            ("ws://", "not valid"),
-            ("ws://user:secret@example.com", "user name"),
-        ] {
-            let got = match web_socket_url(given) {
-                Ok(url) => url.to_string(),
-                Err(error) => {
-                    assert_eq!(error.kind(), ErrorKind::InvalidSetting);
-                    error.to_string()
-                }
-            };
-            assert!(got == connects_to || got.contains(connects_to), "{given}: {got}");
-            assert!(!got.contains("secret"), "{got}");
-        }
-    }
-}

@@ -300,9 +300,13 @@ impl Client {
         &self,
         kind: ClientEventKind,
         times: Times,
-        listener: impl FnMut(&ClientEvent) + Send + 'static,
+        mut listener: impl FnMut(&ClientEvent) + Send + 'static,
     ) -> ListenerId {
         let shared = &self.0.shared;
+        let listener = move |event: &ClientEvent| {
+            listener(event);
+            Ok(())
+        };
         let (id, missed) = shared.emitter.on(Some(kind), times, listener);
         if missed == MissedOpen::Yes {
             shared.queue.push(&mut vec![Item::ClientMissedOpen(id)]);

@@ -5,7 +5,7 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
-use std::fmt;
+use std::fmt::{self, Display};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,8 +14,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::emitter::{ListenerId, Panicked};
+use crate::emitter::{Fault, ListenerId};
 use crate::event::{ClientEvent, ClientEventKind, Event, EventKind};
+use crate::protocol::message::Spec;
 use crate::shared::{Shared, SubscriptionCore};
 use crate::stats::{Counters, EventCounts};
 use crate::{Error, ErrorKind, Result};
@@ -77,8 +78,10 @@ pub(crate) struct Limits {
 pub(crate) struct Waiting {
     pub(crate) event: Event,
     pub(crate) bytes: usize,
-    /// The identity of the client and that of the subscription that it came under.
-    pub(crate) identity: (u64, u64),
+    /// The identity of the client that it came under.
+    pub(crate) client_identity: u64,
+    /// What it was sent for.
+    pub(crate) spec: Arc<Spec>,
 }
 
 /// The objects that wait for the listeners of one subscription.
@@ -88,7 +91,9 @@ pub(crate) struct Inbox {
     bytes: usize,
     /// Dropped since the last report.
     dropped: u64,
-    /// Dropped in all.
+    /// Dropped since they do not match the query.
+    pub(crate) foreign: u64,
+    /// Dropped in all for want of room.
     pub(crate) dropped_in_all: u64,
     pub(crate) events: EventCounts,
     pub(crate) last_event: Option<SystemTime>,
@@ -381,8 +386,9 @@ fn dispatch(shared: &Arc<Shared>, item: Item) {
             }
             if let Some(waiting) = waiting {
                 shared.queue.left(&waiting);
-                if waiting.identity == shared.identity(&subscription) {
-                    emit(shared, &subscription, &waiting.event);
+                let identity = (waiting.client_identity, waiting.spec.identity);
+                if identity == shared.identity(&subscription) {
+                    give_out(shared, &subscription, &waiting);
                 }
             }
         }
@@ -396,18 +402,32 @@ fn dispatch(shared: &Arc<Shared>, item: Item) {
         }
         Item::MissedOpen(subscription, listener) => {
             if !shared.is_ended(&subscription) {
-                let panicked = subscription.emitter.emit_open_to(listener);
-                report(shared, panicked, || format!("`open` of {subscription}"));
+                let faults = subscription.emitter.emit_open_to(listener);
+                report(shared, faults, Some(&subscription), &EventKind::Open);
             }
         }
         Item::ClientEvent(event) => emit_of_client(shared, &event),
         Item::ClientMissedOpen(listener) => {
-            let panicked = shared.emitter.emit_open_to(listener);
-            report(shared, panicked, || "`open` of the client".to_owned());
+            let faults = shared.emitter.emit_open_to(listener);
+            report(shared, faults, None, &ClientEventKind::Open);
         }
         Item::CloseDone(number) => shared.close_done(number),
     }
     IN_LISTENER_OF.set(outer);
+}
+
+fn give_out(shared: &Arc<Shared>, subscription: &SubscriptionCore, waiting: &Waiting) {
+    let Waiting { event, spec, .. } = waiting;
+    if spec.may_bring(event) {
+        emit(shared, subscription, event);
+        return;
+    }
+    subscription.inbox.lock().foreign += 1;
+    log::warn!(
+        "{subscription}: dropped `{}` of {}, which does not match the query; the server takes it for another one",
+        event.kind(),
+        event.id().unwrap_or("an object")
+    );
 }
 
 fn emit(shared: &Arc<Shared>, subscription: &SubscriptionCore, event: &Event) {
@@ -426,11 +446,11 @@ fn emit(shared: &Arc<Shared>, subscription: &SubscriptionCore, event: &Event) {
         // The client's listeners hear of the errors of all subscriptions. That the whole connection has ended they
         // have heard already.
         if !matches!(error.kind(), ErrorKind::Refused | ErrorKind::GaveUp) {
-            let panicked = shared.emitter.emit(&ClientEvent::failed(error.clone()));
-            report(shared, panicked, || "`error` of the client".to_owned());
+            let faults = shared.emitter.emit(&ClientEvent::failed(error.clone()));
+            report(shared, faults, None, &ClientEventKind::Error);
         }
     }
-    let panicked = subscription.emitter.emit(event);
+    let faults = subscription.emitter.emit(event);
     drop(running);
     let took = started.elapsed();
     if took >= SLOW {
@@ -439,9 +459,7 @@ fn emit(shared: &Arc<Shared>, subscription: &SubscriptionCore, event: &Event) {
             event.kind()
         );
     }
-    report(shared, panicked, || {
-        format!("`{}` of {subscription}", event.kind())
-    });
+    report(shared, faults, Some(subscription), &event.kind());
     if ended {
         // Nothing more will come; what the closures own is free, the client perhaps.
         subscription.emitter.remove_all(None);
@@ -454,18 +472,36 @@ fn emit_of_client(shared: &Arc<Shared>, event: &ClientEvent) {
             log::warn!("{error}");
         }
     }
-    let panicked = shared.emitter.emit(event);
-    report(shared, panicked, || format!("`{}` of the client", event.kind()));
+    let faults = shared.emitter.emit(event);
+    report(shared, faults, None, &event.kind());
 }
 
-/// Tells the client's listeners of listeners that panicked. One that panics on being told is only logged.
-fn report(shared: &Arc<Shared>, panicked: Vec<Panicked>, what: impl Fn() -> String) {
-    for Panicked(text) in panicked {
-        let text = format!("a listener for {} panicked: {text}", what());
-        log::error!("{text}");
-        let event = ClientEvent::failed(Error::new(ErrorKind::ListenerPanicked, text));
-        for Panicked(text) in shared.emitter.emit(&event) {
-            log::error!("a listener for `error` of the client panicked in turn: {text}");
+/// Tells what went wrong in listeners: that one panicked to the client's listeners, that an object did not fit to
+/// those of the subscription.
+fn report(
+    shared: &Arc<Shared>,
+    faults: Vec<Fault>,
+    subscription: Option<&SubscriptionCore>,
+    what: &dyn Display,
+) {
+    for fault in faults {
+        match (fault, subscription) {
+            (Fault::Unfit(error), Some(subscription)) => emit(shared, subscription, &Event::failed(error)),
+            (Fault::Unfit(error), None) => log::warn!("{error}"),
+            (Fault::Panicked(text), _) => {
+                let text = match subscription {
+                    Some(subscription) => {
+                        format!("a listener for `{what}` of {subscription} panicked: {text}")
+                    }
+                    None => format!("a listener for `{what}` of the client panicked: {text}"),
+                };
+                log::error!("{text}");
+                let event = ClientEvent::failed(Error::new(ErrorKind::ListenerPanicked, text));
+                // One that panics on being told is only logged.
+                for fault in shared.emitter.emit(&event) {
+                    log::error!("a listener for `error` of the client failed in turn: {fault:?}");
+                }
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use crate::event::{ClientEvent, ClientEventKind, Event, EventKind};
+use crate::{Error, Result};
 
 /// Names a listener, for `off`. Never used twice in a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -73,11 +74,16 @@ struct Listener<E: Emit> {
     callback: Mutex<Callback<E>>,
 }
 
-type Callback<E> = Box<dyn FnMut(&E) + Send>;
+type Callback<E> = Box<dyn FnMut(&E) -> Result<()> + Send>;
 
-/// A listener panicked; the text of the panic.
+/// What went wrong in a listener.
 #[derive(Debug)]
-pub(crate) struct Panicked(pub(crate) String);
+pub(crate) enum Fault {
+    /// It panicked, with this text.
+    Panicked(String),
+    /// The event was not what it expects.
+    Unfit(Error),
+}
 
 impl<E: Emit + Clone> Emitter<E> {
     pub(crate) fn new() -> Self {
@@ -89,13 +95,13 @@ impl<E: Emit + Clone> Emitter<E> {
         }
     }
 
-    /// Registers a listener. If it is one for `open`, and that event has been given out and still holds, the listener
+    /// Registers a listener. If it hears `open`, and that event has been given out and still holds, the listener
     /// has missed it: then the caller has to see to it that [`emit_open_to`](Self::emit_open_to) is called.
     pub(crate) fn on(
         &self,
         kind: Option<E::Kind>,
         times: Times,
-        callback: impl FnMut(&E) + Send + 'static,
+        callback: impl FnMut(&E) -> Result<()> + Send + 'static,
     ) -> (ListenerId, MissedOpen) {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = ListenerId(NEXT.fetch_add(1, Ordering::Relaxed));
@@ -115,7 +121,7 @@ impl<E: Emit + Clone> Emitter<E> {
                 .chain([listener])
                 .collect(),
         );
-        let missed = inner.open.is_some() && kind == Some(E::OPEN);
+        let missed = inner.open.is_some() && kind.is_none_or(|kind| kind == E::OPEN);
         (id, if missed { MissedOpen::Yes } else { MissedOpen::No })
     }
 
@@ -138,11 +144,11 @@ impl<E: Emit + Clone> Emitter<E> {
             .count()
     }
 
-    /// Calls the listeners of the event, one after another. Returns those that panicked; the others were called all
-    /// the same, and all stay registered.
+    /// Calls the listeners of the event, one after another. Returns what went wrong in them; the others were called
+    /// all the same, and all stay registered.
     ///
     /// `open` and `close` alternate: a `close` without an `open` before it is not given out.
-    pub(crate) fn emit(&self, event: &E) -> Vec<Panicked> {
+    pub(crate) fn emit(&self, event: &E) -> Vec<Fault> {
         let kind = event.kind();
         let listeners = {
             let mut inner = self.inner.lock();
@@ -153,33 +159,33 @@ impl<E: Emit + Clone> Emitter<E> {
             }
             inner.listeners.clone()
         };
-        let mut panicked = Vec::new();
+        let mut faults = Vec::new();
         for listener in listeners
             .iter()
             .flat_map(|list| list.iter())
             .filter(|listener| listener.hears(kind))
         {
-            self.call(listener, event, &mut panicked);
+            self.call(listener, event, &mut faults);
         }
-        panicked
+        faults
     }
 
     /// Calls one listener with the `open` that it was too late for, if that still holds.
-    pub(crate) fn emit_open_to(&self, id: ListenerId) -> Vec<Panicked> {
+    pub(crate) fn emit_open_to(&self, id: ListenerId) -> Vec<Fault> {
         let (event, listeners) = {
             let inner = self.inner.lock();
             (inner.open.clone(), inner.listeners.clone())
         };
-        let mut panicked = Vec::new();
+        let mut faults = Vec::new();
         if let Some(event) = event {
             if let Some(listener) = listeners.iter().flat_map(|list| list.iter()).find(|l| l.id == id) {
-                self.call(listener, &event, &mut panicked);
+                self.call(listener, &event, &mut faults);
             }
         }
-        panicked
+        faults
     }
 
-    fn call(&self, listener: &Listener<E>, event: &E, panicked: &mut Vec<Panicked>) {
+    fn call(&self, listener: &Listener<E>, event: &E, faults: &mut Vec<Fault>) {
         let called = match listener.times {
             Times::Always => listener.registered.load(Ordering::Acquire),
             Times::Once => listener.registered.swap(false, Ordering::AcqRel),
@@ -195,8 +201,10 @@ impl<E: Emit + Clone> Emitter<E> {
         if listener.times == Times::Once {
             self.off(listener.id);
         }
-        if let Err(payload) = result {
-            panicked.push(Panicked(panic_text(payload.as_ref())));
+        match result {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => faults.push(Fault::Unfit(error)),
+            Err(payload) => faults.push(Fault::Panicked(panic_text(payload.as_ref()))),
         }
     }
 

@@ -185,4 +185,6 @@ pub enum ErrorKind {
     Server,
     /// Something took longer than its time-out.
     Timeout,
+    /// TLS with the server failed; most often its certificate is not accepted.
+    Tls,
 }

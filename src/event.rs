@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::fmt;
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -140,6 +140,16 @@ impl Event {
         }
     }
 
+    /// Object and original as a type of the user's.
+    pub(crate) fn decoded<T: DeserializeOwned>(&self) -> Result<Decoded<T>> {
+        let original = self.original().map(Object::decode).transpose()?;
+        Ok(Decoded {
+            object: self.decode()?,
+            original,
+            event: self.clone(),
+        })
+    }
+
     pub(crate) fn opened(gap: Option<Gap>) -> Self {
         Self {
             kind: EventKind::Open,
@@ -173,6 +183,40 @@ impl Event {
             Body::Object(change) => Some(change),
             _ => None,
         }
+    }
+}
+
+/// An event whose object was decoded as a type of your own: what the listeners of
+/// [`Subscription::on_as`](crate::Subscription::on_as) get. It can be used as that object.
+#[derive(Clone, Debug)]
+pub struct Decoded<T> {
+    object: T,
+    original: Option<T>,
+    event: Event,
+}
+
+impl<T> Decoded<T> {
+    /// The object as it is now.
+    pub fn object(&self) -> &T {
+        &self.object
+    }
+
+    /// The object as it was before; see [`Event::original`].
+    pub fn original(&self) -> Option<&T> {
+        self.original.as_ref()
+    }
+
+    /// The event as it came.
+    pub fn event(&self) -> &Event {
+        &self.event
+    }
+}
+
+impl<T> Deref for Decoded<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.object
     }
 }
 
@@ -228,6 +272,14 @@ impl EventKind {
         Self::Close,
         Self::Error,
     ];
+
+    /// Whether events of this kind carry an object.
+    pub(crate) fn has_object(self) -> bool {
+        match self {
+            Self::Create | Self::Update | Self::Enter | Self::Leave | Self::Delete => true,
+            Self::Open | Self::Close | Self::Error => false,
+        }
+    }
 
     /// The name, as in the JS SDK: `"open"`, `"create"`, and so on.
     #[must_use]

@@ -14,6 +14,7 @@ mod object;
 mod protocol;
 mod query;
 mod secret;
+mod server_url;
 mod shared;
 mod state;
 mod stats;
@@ -21,6 +22,8 @@ mod subscription;
 #[cfg(feature = "test-server")]
 pub mod test_server;
 mod types;
+#[cfg(feature = "unstable-tls")]
+pub mod unstable_tls;
 
 pub use builder::ClientBuilder;
 pub use client::Client;
@@ -28,7 +31,7 @@ pub use default::{default_client, initialize};
 pub use dispatch::{Dispatch, Overflow};
 pub use emitter::ListenerId;
 pub use error::{Error, ErrorKind, Result};
-pub use event::{ClientEvent, ClientEventKind, Event, EventKind, Gap, GapReason, UnknownEvent};
+pub use event::{ClientEvent, ClientEventKind, Decoded, Event, EventKind, Gap, GapReason, UnknownEvent};
 pub use object::Object;
 pub use query::Query;
 pub use state::{ClientState, SubscriptionState};

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crossbeam_channel::{Receiver, TrySendError};
 use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
 
 use crate::client::{Client, deadline, known};
 use crate::dispatch::{Item, refuse_in_listener};
@@ -17,7 +19,9 @@ use crate::query::EncodedQuery;
 use crate::secret::Secret;
 use crate::shared::SubscriptionCore;
 use crate::stats::SubscriptionStats;
-use crate::{Error, ErrorKind, Event, EventKind, Gap, ListenerId, Object, Query, Result, SubscriptionState};
+use crate::{
+    Decoded, Error, ErrorKind, Event, EventKind, Gap, ListenerId, Object, Query, Result, SubscriptionState,
+};
 
 /// A query that the server watches for you.
 ///
@@ -123,7 +127,86 @@ impl Subscription {
         self.listen(Some(EventKind::Error), Times::Always, with_error(listener))
     }
 
-    /// Calls a listener for each event of any kind. One that comes late is not told of an `open` before it.
+    /// Calls a listener for each event of a kind that carries an object, decoded as a type of your own.
+    ///
+    /// An object that does not fit the type is reported as an `error` of kind [`ErrorKind::Decode`] that names the
+    /// field, and the listener is not called for it; nothing else is affected.
+    ///
+    /// # Panics
+    /// If there is no event of this name, or if it carries no object.
+    ///
+    /// # Examples
+    /// ```
+    /// use parse_livequery::{Client, Query};
+    /// use serde::Deserialize;
+    ///
+    /// #[derive(Deserialize)]
+    /// struct Game {
+    ///     name: String,
+    ///     score: Option<f64>,
+    /// }
+    ///
+    /// # fn main() -> parse_livequery::Result<()> {
+    /// # let client = Client::builder("ws://localhost:1337/parse", "APP_ID").build()?;
+    /// let games = client.subscribe(&Query::new("Game"))?;
+    /// games.on_as::<Game>("update", |game| {
+    ///     println!("{}: {:?} -> {:?}", game.name, game.original().map(|before| before.score), game.score);
+    /// });
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn on_as<T: DeserializeOwned>(
+        &self,
+        kind: impl TryInto<EventKind, Error: Into<UnknownEvent>>,
+        listener: impl FnMut(&Decoded<T>) + Send + 'static,
+    ) -> ListenerId {
+        self.register(
+            Some(with_object_only(known(kind))),
+            Times::Always,
+            decoded(listener),
+        )
+    }
+
+    /// The events of this subscription as a channel, for `select!`, for time-outs, for threads of your own; beside
+    /// listeners or in place of them. An `open` that still holds comes first.
+    ///
+    /// The channel holds 1,024 events, or as many as
+    /// [`events_with_capacity`](Self::events_with_capacity) says. What comes while it is full is dropped, and reported
+    /// in the channel by one `error` of kind [`ErrorKind::Lagged`] as soon as there is room.
+    ///
+    /// The channel ends, after what is in it, when the subscription ends. It does not keep the subscription alive.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # fn print(subscription: &parse_livequery::Subscription) {
+    /// for event in subscription.events() {
+    ///     println!("{} {:?}", event.kind(), event.id());
+    /// }
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn events(&self) -> Receiver<Event> {
+        self.events_with_capacity(EVENTS)
+    }
+
+    /// As [`events`](Self::events), in a channel that holds so many events; at least one.
+    #[must_use]
+    pub fn events_with_capacity(&self, capacity: usize) -> Receiver<Event> {
+        let (sender, receiver) = crossbeam_channel::bounded(capacity.max(1));
+        let mut dropped = 0;
+        self.on_any(move |event| {
+            if dropped > 0 && sender.try_send(Event::failed(Error::lagged(dropped))).is_ok() {
+                dropped = 0;
+            }
+            if dropped > 0 || matches!(sender.try_send(event.clone()), Err(TrySendError::Full(_))) {
+                dropped += 1;
+            }
+        });
+        receiver
+    }
+
+    /// Calls a listener for each event of any kind.
     pub fn on_any(&self, listener: impl FnMut(&Event) + Send + 'static) -> ListenerId {
         self.listen(None, Times::Always, listener)
     }
@@ -213,11 +296,7 @@ impl Subscription {
         }
         let mut asked = self.0.asked.lock();
         let identity = change(&mut asked);
-        let spec = Spec {
-            query: asked.query.clone(),
-            session_token: asked.session_token.clone(),
-            identity,
-        };
+        let spec = Spec::new(asked.query.clone(), asked.session_token.clone(), identity);
         shared.asked_again(core);
         self.0
             .client
@@ -289,6 +368,15 @@ impl Subscription {
         kind: Option<EventKind>,
         times: Times,
         listener: impl FnMut(&Event) + Send + 'static,
+    ) -> ListenerId {
+        self.register(kind, times, infallible(listener))
+    }
+
+    fn register(
+        &self,
+        kind: Option<EventKind>,
+        times: Times,
+        listener: impl FnMut(&Event) -> Result<()> + Send + 'static,
     ) -> ListenerId {
         let (id, missed) = self.0.core.emitter.on(kind, times, listener);
         if missed == MissedOpen::Yes {
@@ -416,6 +504,24 @@ impl SubscriptionBuilder {
         self.listen(Some(EventKind::Error), Times::Always, with_error(listener))
     }
 
+    /// As [`Subscription::on_as`].
+    ///
+    /// # Panics
+    /// If there is no event of this name, or if it carries no object.
+    #[track_caller]
+    pub fn on_as<T: DeserializeOwned>(
+        self,
+        kind: impl TryInto<EventKind, Error: Into<UnknownEvent>>,
+        listener: impl FnMut(&Decoded<T>) + Send + 'static,
+    ) -> Self {
+        self.emitter.on(
+            Some(with_object_only(known(kind))),
+            Times::Always,
+            decoded(listener),
+        );
+        self
+    }
+
     /// As [`Subscription::on_any`].
     pub fn on_any(self, listener: impl FnMut(&Event) + Send + 'static) -> Self {
         self.listen(None, Times::Always, listener)
@@ -439,11 +545,7 @@ impl SubscriptionBuilder {
             emitter,
         } = self;
         let query = query.encode()?;
-        let spec = Spec {
-            query: query.clone(),
-            session_token: session_token.clone(),
-            identity: 0,
-        };
+        let spec = Spec::new(query.clone(), session_token.clone(), 0);
         let id = client.shared().next_id();
         let core = Arc::new(SubscriptionCore::new(id, &spec.query.class_name, emitter));
         client.send(Command::Subscribe(Arc::clone(&core), Arc::new(spec)));
@@ -461,7 +563,7 @@ impl SubscriptionBuilder {
         times: Times,
         listener: impl FnMut(&Event) + Send + 'static,
     ) -> Self {
-        self.emitter.on(kind, times, listener);
+        self.emitter.on(kind, times, infallible(listener));
         self
     }
 }
@@ -473,6 +575,34 @@ impl fmt::Debug for SubscriptionBuilder {
             .field("session_token", &self.session_token)
             .field("emitter", &self.emitter)
             .finish_non_exhaustive()
+    }
+}
+
+/// The kind, if its events carry an object.
+#[track_caller]
+fn with_object_only(kind: EventKind) -> EventKind {
+    assert!(
+        kind.has_object(),
+        "the event `{kind}` carries no object to decode"
+    );
+    kind
+}
+
+fn decoded<T: DeserializeOwned>(
+    mut listener: impl FnMut(&Decoded<T>) + Send + 'static,
+) -> impl FnMut(&Event) -> Result<()> + Send + 'static {
+    move |event| {
+        listener(&event.decoded()?);
+        Ok(())
+    }
+}
+
+fn infallible(
+    mut listener: impl FnMut(&Event) + Send + 'static,
+) -> impl FnMut(&Event) -> Result<()> + Send + 'static {
+    move |event| {
+        listener(event);
+        Ok(())
     }
 }
 
@@ -503,3 +633,6 @@ fn with_error(mut listener: impl FnMut(&Error) + Send + 'static) -> impl FnMut(&
         }
     }
 }
+
+/// The events that a channel holds.
+const EVENTS: usize = 1024;

@@ -4,6 +4,7 @@
 
 mod connect;
 mod socket;
+mod tls;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -20,13 +21,16 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Message, WebSocket};
 use url::Url;
 
-use self::connect::{Dial, Dialled, Upgrade, Upgraded};
+pub(crate) use self::connect::Network;
+use self::connect::{Attempt, Io, Progress};
 use self::socket::Socket;
+#[cfg(feature = "webpki-roots")]
+pub(crate) use self::tls::Trust;
 use crate::dispatch::{Item, Waiting};
 use crate::event::{Change, Event};
 use crate::protocol::Now;
 use crate::protocol::message::{EventFrame, Spec};
-use crate::protocol::session::{Output, Received, Session, Settings, Stage};
+use crate::protocol::session::{Output, Received, Session, Settings};
 use crate::secret::Secret;
 use crate::shared::{Shared, SubscriptionCore};
 use crate::stats::Counters;
@@ -102,6 +106,7 @@ impl fmt::Debug for TokenProvider {
 /// Starts the I/O thread.
 pub(crate) fn spawn(
     url: Url,
+    network: Network,
     settings: Settings,
     token_provider: Option<TokenProvider>,
     close_timeout: Duration,
@@ -116,16 +121,20 @@ pub(crate) fn spawn(
         sender,
         waker,
     };
+    let io = Io {
+        registry: poll.registry().try_clone().map_err(failed)?,
+        commands: commands.clone(),
+    };
     let driver = Driver {
         url,
+        network,
+        io,
         token_provider,
         identity: 0,
         pinged: None,
-        connect_timeout: settings.connect_timeout,
         farewell_timeout: close_timeout / 2,
         poll,
         receiver,
-        commands: commands.clone(),
         session: Session::new(settings, rand::random()),
         transport: Transport::Down,
         farewell: None,
@@ -148,17 +157,16 @@ pub(crate) fn spawn(
 
 struct Driver {
     url: Url,
+    network: Network,
+    io: Io,
     token_provider: Option<TokenProvider>,
     /// The identity of the client that the connection was made under.
     identity: u64,
     /// When the ping was sent that is not answered yet.
     pinged: Option<Instant>,
-    connect_timeout: Duration,
     farewell_timeout: Duration,
     poll: Poll,
     receiver: Receiver<Command>,
-    /// For the resolver's answer.
-    commands: Commands,
     session: Session<Arc<SubscriptionCore>>,
     transport: Transport,
     /// A connection that was closed, while the server may still say farewell. Dropped before another is made.
@@ -181,9 +189,8 @@ struct Driver {
 
 enum Transport {
     Down,
-    Resolving,
-    Dialling(Dial),
-    Upgrading(Box<Upgrade>),
+    AwaitingToken,
+    Connecting(Box<Attempt>),
     Up(Box<WebSocket<Socket>>),
 }
 
@@ -242,9 +249,11 @@ impl Driver {
                 self.session.close(below, now);
                 self.closing = Some(number);
             }
-            // One that was ended before it came here never was.
             Command::Subscribe(subscription, spec) => {
-                if !self.shared.is_ended(&subscription) {
+                if self.shared.is_ended(&subscription) {
+                    // It was ended before it came here. What its listeners own is set free by this.
+                    self.items.push(Item::Event(subscription, Event::closed(None)));
+                } else {
                     self.session.subscribe(subscription.id, subscription, spec, now);
                 }
             }
@@ -264,9 +273,9 @@ impl Driver {
                 attempt: Some(attempt),
                 token,
             } => {
-                if attempt == self.attempt && matches!(self.transport, Transport::Resolving) {
+                if attempt == self.attempt && matches!(self.transport, Transport::AwaitingToken) {
                     self.session.provide_token(token);
-                    self.resolve();
+                    self.start_attempt();
                 }
             }
             Command::Resolved { attempt, addresses } => self.resolved(attempt, addresses),
@@ -286,7 +295,13 @@ impl Driver {
         while let Some(output) = self.session.next_output() {
             match output {
                 Output::Connect => self.connect(),
-                Output::Disconnect => self.transport = Transport::Down,
+                Output::Disconnect => {
+                    if let Transport::Up(socket) = &mut self.transport {
+                        // The answer to a close frame of the server, and the end of TLS.
+                        socket.get_mut().end();
+                    }
+                    self.transport = Transport::Down;
+                }
                 Output::Farewell => self.begin_farewell(),
                 Output::Send(text) => {
                     Counters::add(&self.shared.counters.messages_out, 1);
@@ -355,13 +370,13 @@ impl Driver {
     fn connect(&mut self) {
         self.farewell = None;
         self.attempt += 1;
-        self.transport = Transport::Resolving;
         if self.token_provider.is_some() {
+            self.transport = Transport::AwaitingToken;
             if let Err(error) = self.ask_for_token(Some(self.attempt)) {
                 self.session.lost(error, now());
             }
         } else {
-            self.resolve();
+            self.start_attempt();
         }
     }
 
@@ -370,7 +385,7 @@ impl Driver {
         let Some(TokenProvider(provider)) = self.token_provider.clone() else {
             return Ok(());
         };
-        let commands = self.commands.clone();
+        let commands = self.io.commands.clone();
         thread::Builder::new()
             .name("livequery-token".to_owned())
             .spawn(move || {
@@ -389,66 +404,46 @@ impl Driver {
             })
     }
 
-    fn resolve(&mut self) {
-        self.session.reached(Stage::Resolve);
-        match connect::resolve(&self.url, self.attempt, &self.commands) {
-            Ok(Some(addresses)) => self.resolved(self.attempt, Ok(addresses)),
-            Ok(None) => {}
-            Err(error) => self.session.lost(error, now()),
-        }
-    }
-
-    fn resolved(&mut self, attempt: u64, addresses: Result<Vec<SocketAddr>>) {
-        if attempt != self.attempt || !matches!(self.transport, Transport::Resolving) {
-            return;
-        }
-        match addresses {
-            Ok(addresses) => {
-                self.session.reached(Stage::Connect);
-                self.transport =
-                    Transport::Dialling(Dial::new(addresses, Instant::now(), self.connect_timeout));
+    fn start_attempt(&mut self) {
+        match Attempt::start(self.attempt, self.url.clone(), &self.io) {
+            Ok(attempt) => {
+                self.transport = Transport::Connecting(Box::new(attempt));
                 self.advance_connection();
             }
             Err(error) => self.session.lost(error, now()),
         }
     }
 
-    /// Goes on with an attempt to connect.
-    fn advance_connection(&mut self) {
-        if let Transport::Dialling(_) = self.transport {
-            let Transport::Dialling(dial) = std::mem::replace(&mut self.transport, Transport::Down) else {
-                return;
-            };
-            match dial.advance(self.poll.registry(), SOCKET, Instant::now()) {
-                Dialled::NotYet(dial) => self.transport = Transport::Dialling(dial),
-                Dialled::Failed(error) => self.session.lost(error, now()),
-                Dialled::Connected(stream) => {
-                    self.session.reached(Stage::Upgrade);
-                    match connect::upgrade(&self.url, stream) {
-                        Ok(upgrade) => self.transport = Transport::Upgrading(upgrade),
-                        Err(error) => self.session.lost(error, now()),
-                    }
-                }
+    fn resolved(&mut self, number: u64, addresses: Result<Vec<SocketAddr>>) {
+        if let Transport::Connecting(attempt) = &mut self.transport {
+            match attempt.resolved(number, addresses) {
+                Ok(()) => self.advance_connection(),
+                Err(error) => self.session.lost(error, now()),
             }
         }
-        if let Transport::Upgrading(_) = self.transport {
-            let Transport::Upgrading(upgrade) = std::mem::replace(&mut self.transport, Transport::Down)
-            else {
-                return;
-            };
-            match connect::advance_upgrade(&self.url, upgrade) {
-                Upgraded::NotYet(upgrade) => {
-                    self.transport = Transport::Upgrading(upgrade);
-                    self.readable = false;
-                }
-                Upgraded::Failed(error) => self.session.lost(error, now()),
-                Upgraded::Done(socket) => {
-                    self.transport = Transport::Up(socket);
-                    // The first frame may have come with the answer to the upgrade.
-                    self.readable = true;
-                    self.session.transport_up();
-                }
+    }
+
+    /// Goes on with an attempt to connect.
+    fn advance_connection(&mut self) {
+        if !matches!(self.transport, Transport::Connecting(_)) {
+            return;
+        }
+        let Transport::Connecting(attempt) = std::mem::replace(&mut self.transport, Transport::Down) else {
+            return;
+        };
+        match attempt.advance(&self.network, &self.io) {
+            Ok(Progress::NotYet(attempt)) => {
+                self.session.reached(attempt.stage(), attempt.trouble());
+                self.transport = Transport::Connecting(Box::new(attempt));
+                self.readable = false;
             }
+            Ok(Progress::Up(socket)) => {
+                self.transport = Transport::Up(socket);
+                // The first frame may have come with the answer to the upgrade.
+                self.readable = true;
+                self.session.transport_up();
+            }
+            Err(error) => self.session.lost(error, now()),
         }
         self.carry_out();
     }
@@ -528,7 +523,7 @@ impl Driver {
     fn take_in(&mut self, received: Received<'_, Arc<SubscriptionCore>>, text: &str, now: Now) {
         let Received {
             handle: subscription,
-            identity,
+            spec,
             frame,
         } = received;
         {
@@ -539,7 +534,8 @@ impl Driver {
         let waiting = Waiting {
             event: event_of(frame, text),
             bytes: text.len(),
-            identity: (self.identity, identity),
+            client_identity: self.identity,
+            spec,
         };
         self.items.extend(
             self.shared
@@ -552,7 +548,8 @@ impl Driver {
         let error = match error {
             tungstenite::Error::Capacity(error) => Error::with_source(
                 ErrorKind::Protocol,
-                "the server sent a message over the size limit, and the link was given up for it",
+                "the server sent a message over the size limit, and the link was given up for it; raise \
+                 `max_message_size` if such messages are wanted",
                 error,
             ),
             error => Error::with_source(
@@ -601,6 +598,8 @@ impl Driver {
                 break;
             }
             match socket.read() {
+                // Both sides have said that they say no more.
+                Ok(Message::Close(_)) => socket.get_mut().end(),
                 Ok(_) => {}
                 Err(tungstenite::Error::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock => {
                     self.readable = false;
@@ -611,24 +610,33 @@ impl Driver {
             }
         }
         if over {
+            socket.get_mut().end();
             self.readable = false;
             self.farewell = None;
         }
     }
 
     fn finish_close(&mut self) {
-        if self.farewell.is_none() {
-            self.items.extend(self.closing.take().map(Item::CloseDone));
+        if self.farewell.is_some() {
+            return;
+        }
+        if let Some(number) = self.closing.take() {
+            if self.shared.queue.is_manual() {
+                // Whoever gives out may be the one that waits.
+                self.shared.close_done(number);
+            } else {
+                self.items.push(Item::CloseDone(number));
+            }
         }
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let dial = match &self.transport {
-            Transport::Dialling(dial) => dial.deadline(),
+        let attempt = match &self.transport {
+            Transport::Connecting(attempt) => attempt.deadline(),
             _ => None,
         };
         let farewell = self.farewell.as_ref().map(|(_, deadline)| *deadline);
-        [self.session.deadline(), dial, farewell]
+        [self.session.deadline(), attempt, farewell]
             .into_iter()
             .flatten()
             .min()

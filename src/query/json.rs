@@ -5,10 +5,11 @@ use std::fmt;
 
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
 
 /// A JSON value whose objects keep their order.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Json {
+pub(crate) enum Json {
     Null,
     Bool(bool),
     Number(serde_json::Number),
@@ -19,18 +20,18 @@ pub(super) enum Json {
 
 impl Json {
     /// Whatever serializes, as JSON.
-    pub(super) fn of(value: impl Serialize) -> serde_json::Result<Self> {
+    pub(crate) fn of(value: impl Serialize) -> serde_json::Result<Self> {
         // By way of text, so that the order of a struct's fields and of a `RawValue`'s members is kept.
         serde_json::from_str(&serde_json::to_string(&value)?)
     }
 
-    pub(super) fn string(text: impl Into<String>) -> Self {
+    pub(crate) fn string(text: impl Into<String>) -> Self {
         Self::String(text.into())
     }
 
     /// `1.0` is `1`, as JavaScript writes it: both are one number there.
     #[expect(clippy::cast_possible_truncation, reason = "an integer below 2^53")]
-    pub(super) fn number(value: f64) -> Self {
+    pub(crate) fn number(value: f64) -> Self {
         const EXACT: f64 = 9_007_199_254_740_992.0;
         if value.fract() == 0.0 && value.abs() < EXACT {
             return Self::Number((value as i64).into());
@@ -39,25 +40,25 @@ impl Json {
     }
 
     /// An object of one member.
-    pub(super) fn member(name: &str, value: Self) -> Self {
+    pub(crate) fn member(name: &str, value: Self) -> Self {
         Self::Object(vec![(name.to_owned(), value)])
     }
 
-    pub(super) fn as_str(&self) -> Option<&str> {
+    pub(crate) fn as_str(&self) -> Option<&str> {
         match self {
             Self::String(text) => Some(text),
             _ => None,
         }
     }
 
-    pub(super) fn as_array(&self) -> Option<&[Self]> {
+    pub(crate) fn as_array(&self) -> Option<&[Self]> {
         match self {
             Self::Array(items) => Some(items),
             _ => None,
         }
     }
 
-    pub(super) fn as_f64(&self) -> Option<f64> {
+    pub(crate) fn as_f64(&self) -> Option<f64> {
         match self {
             Self::Number(number) => number.as_f64(),
             _ => None,
@@ -65,7 +66,7 @@ impl Json {
     }
 
     /// A member of an object.
-    pub(super) fn get(&self, name: &str) -> Option<&Self> {
+    pub(crate) fn get(&self, name: &str) -> Option<&Self> {
         match self {
             Self::Object(members) => members
                 .iter()
@@ -76,8 +77,27 @@ impl Json {
     }
 
     /// The `__type` of one of Parse's own data types.
-    pub(super) fn parse_type(&self) -> Option<&str> {
+    pub(crate) fn parse_type(&self) -> Option<&str> {
         self.get("__type").and_then(Self::as_str)
+    }
+}
+
+impl From<&Json> for Value {
+    /// The same value, without the order.
+    fn from(json: &Json) -> Self {
+        match json {
+            Json::Null => Self::Null,
+            Json::Bool(value) => Self::Bool(*value),
+            Json::Number(number) => Self::Number(number.clone()),
+            Json::String(text) => Self::String(text.clone()),
+            Json::Array(items) => items.iter().map(Self::from).collect(),
+            Json::Object(members) => Self::Object(
+                members
+                    .iter()
+                    .map(|(key, value)| (key.clone(), value.into()))
+                    .collect(),
+            ),
+        }
     }
 }
 

@@ -8,7 +8,6 @@
 
 mod compile;
 mod js;
-pub(crate) mod ordered;
 pub(crate) mod regex;
 
 use std::borrow::Cow;
@@ -18,7 +17,8 @@ use std::cmp::Ordering;
 use serde_json::Value;
 
 use js::{Left, Right};
-use ordered::Json;
+
+use super::json::Json;
 
 /// A `where`, prepared once and then asked for many objects.
 #[derive(Clone, Debug)]
@@ -70,6 +70,7 @@ impl Matcher {
     }
 
     /// [`matches`](Self::matches) for a whole object.
+    #[cfg(any(test, feature = "test-server"))]
     pub(crate) fn matches_object(&self, object: &serde_json::Map<String, Value>) -> Verdict {
         self.matches(|name| object.get(name).map_or(Field::Missing, Field::Value))
     }
@@ -415,5 +416,133 @@ fn intersects(left: &Left<'_>, point: Option<(f64, f64)>) -> Verdict {
     match (corners, point) {
         (Some(corners), Some(point)) => Verdict::of(js::polygon_contains(&corners, point)),
         _ => Verdict::THROWS,
+    }
+}
+
+// The semantics are compared with the server's own matcher on random pairs by `tests/parse_server/matcher.rs`. Here is
+// what that cannot say: what is not known, and which fields are asked for.
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn verdict(condition: &str, object: &Value) -> Verdict {
+        Matcher::parse(condition)
+            .unwrap()
+            .matches_object(object.as_object().unwrap())
+    }
+
+    /// With the field `u` unknown.
+    fn verdict_without(condition: &str, object: &Value) -> Verdict {
+        Matcher::parse(condition)
+            .unwrap()
+            .matches(|name| match (name, object.get(name)) {
+                ("u", _) => Field::Unknown,
+                (_, Some(value)) => Field::Value(value),
+                (_, None) => Field::Missing,
+            })
+    }
+
+    #[test]
+    fn conditions_are_taken_in_the_order_of_the_text() {
+        let object = json!({ "tags": [1] });
+        assert_eq!(
+            verdict(r#"{"tags":{"$containedBy":[1],"$nin":[1]}}"#, &object),
+            Verdict::MATCH
+        );
+        assert_eq!(
+            verdict(r#"{"tags":{"$nin":[1],"$containedBy":[1]}}"#, &object),
+            Verdict::NO_MATCH
+        );
+        assert_eq!(
+            verdict(r#"{"tags":{"$containedBy":[1]}}"#, &json!({})),
+            Verdict::THROWS
+        );
+    }
+
+    #[test]
+    fn a_range_matches_what_is_missing_unless_it_is_guarded() {
+        assert_eq!(verdict(r#"{"n":{"$lt":6}}"#, &json!({})), Verdict::MATCH);
+        assert_eq!(
+            verdict(r#"{"n":{"$exists":true,"$nin":[null],"$lt":6}}"#, &json!({})),
+            Verdict::NO_MATCH
+        );
+        assert_eq!(
+            verdict(
+                r#"{"n":{"$exists":true,"$nin":[null],"$lt":6}}"#,
+                &json!({ "n": 5 })
+            ),
+            Verdict::MATCH
+        );
+    }
+
+    #[test]
+    fn quoted_expressions_are_judged_and_others_are_not() {
+        let object = json!({ "s": "a.Bc" });
+        for (expression, options, expected) in [
+            (r"^\\Qa.\\E", "", Verdict::MATCH),
+            (r"^\\QA.b\\E", "", Verdict::NO_MATCH),
+            (r"^\\QA.b\\E", "i", Verdict::MATCH),
+            (r"\\QBc\\E$", "", Verdict::MATCH),
+            (r"\\Q.B\\E", "", Verdict::MATCH),
+            (r"\\Qxx\\E", "", Verdict::NO_MATCH),
+            ("a.c", "", Verdict::UNKNOWN),
+            ("[a]", "", Verdict::UNKNOWN),
+            ("a", "x", Verdict::NO_MATCH),
+        ] {
+            let condition = format!(r#"{{"s":{{"$regex":"{expression}","$options":"{options}"}}}}"#);
+            assert_eq!(verdict(&condition, &object), expected, "{condition}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_field_leaves_open_only_what_depends_on_it() {
+        let object = json!({ "n": 1 });
+        for (condition, expected) in [
+            (r#"{"u":1}"#, Verdict::ANYTHING),
+            (r#"{"n":2,"u":1}"#, Verdict::NO_MATCH),
+            (r#"{"$or":[{"n":1},{"u":1}]}"#, Verdict::MATCH),
+            (r#"{"n":1,"u.deep":1}"#, Verdict::ANYTHING),
+            (r#"{"n":1}"#, Verdict::MATCH),
+        ] {
+            assert_eq!(verdict_without(condition, &object), expected, "{condition}");
+        }
+        // No match whatever it is, or the matcher throws: there is no event either way.
+        assert!(!verdict_without(r#"{"u":1,"n":2}"#, &object).may_be(Verdict::MATCH));
+    }
+
+    #[test]
+    fn fields_are_looked_up_by_their_first_name_and_only_while_the_answer_is_open() {
+        let asked = RefCell::new(Vec::new());
+        let matcher = Matcher::parse(r#"{"a.b.c":{"$exists":true},"d":1,"e":2}"#).unwrap();
+        let a = json!({ "b": { "c": null } });
+        let verdict = matcher.matches(|name| {
+            asked.borrow_mut().push(name.to_owned());
+            if name == "a" {
+                Field::Value(&a)
+            } else {
+                Field::Missing
+            }
+        });
+        assert_eq!(verdict, Verdict::NO_MATCH);
+        assert_eq!(asked.into_inner(), ["a", "d"]);
+    }
+
+    #[test]
+    fn a_field_and_a_key_below_it_depend_on_each_other_if_they_hold_dates() {
+        let object = json!({ "o": { "d": { "__type": "Date", "iso": "2024-01-02T03:04:05.678Z" }, "n": 1 } });
+        let open = r#"{"o.d":{"$exists":true},"o":{"$eq":{"n":1}}}"#;
+        assert_eq!(verdict(open, &object), Verdict::ANYTHING);
+        let clear = r#"{"o.n":1,"o":{"$eq":{"n":1}}}"#;
+        assert_eq!(verdict(clear, &object), Verdict::NO_MATCH);
+    }
+
+    #[test]
+    fn what_is_no_json_is_an_error() {
+        assert!(Matcher::parse("{").is_err());
+        assert!(Matcher::parse(r#"{"a":"\ud800"}"#).is_err());
     }
 }

@@ -3,7 +3,7 @@
 mod constraints;
 mod encode;
 mod filter;
-mod json;
+pub(crate) mod json;
 pub(crate) mod matcher;
 mod node;
 mod refuse;
@@ -17,7 +17,8 @@ use serde::Serialize;
 
 use self::filter::{Filter, invalid};
 use self::json::Json;
-use crate::{Error, Result};
+use self::matcher::{Field, Matcher, Verdict};
+use crate::{Error, Object, Result};
 
 /// Which objects of a class a subscription is about: the counterpart of the JS SDK's `Parse.Query`.
 ///
@@ -53,6 +54,9 @@ use crate::{Error, Result};
 ///
 /// `find()` in turn, as Parse Server translates it for MongoDB, forgets conditions if there are two `contained_by`, or
 /// one beside [`Query::nor`], and LiveQuery does not.
+///
+/// Two conditions, `nor` and null need Parse Server 5.0 or later, and comparisons with whole arrays and objects 6.3. The
+/// form is nested by one or two levels more than what you wrote, which counts if the server limits `queryDepth`.
 ///
 /// # Several conditions
 ///
@@ -130,7 +134,9 @@ impl Query {
     /// Replaces all conditions by this `where`, which is sent as it is.
     ///
     /// For those who know the server's matcher: nothing is checked, corrected or refused, and the server may mix up
-    /// this query with another one that has the same keys and values in another arrangement.
+    /// this query with another one that has the same keys and values in another arrangement. Where the order of
+    /// members counts, pass a struct or a [`RawValue`](serde_json::value::RawValue), since a `serde_json::Value` sorts
+    /// them.
     #[must_use]
     pub fn raw_where(self, json: impl Serialize) -> Self {
         self.with(|query| {
@@ -328,6 +334,44 @@ impl Query {
         self.encode().map(|encoded| encoded.where_json.into())
     }
 
+    /// Whether an object meets the conditions, as the LiveQuery server decides it.
+    ///
+    /// `None` if that cannot be told here: by a regular expression beyond those of
+    /// [`contains`](Self::contains), [`starts_with`](Self::starts_with) and [`ends_with`](Self::ends_with), or by a
+    /// field that [`select`](Self::select) leaves out.
+    ///
+    /// ```
+    /// use parse_livequery::{Object, Query};
+    ///
+    /// let query = Query::new("Game").greater_than("score", 10);
+    /// let game: Object = r#"{"className": "Game", "objectId": "g1", "score": 11}"#.parse()?;
+    /// assert_eq!(query.matches_object(&game)?, Some(true));
+    /// # Ok::<(), parse_livequery::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of `subscribe`.
+    pub fn matches_object(&self, object: &Object) -> Result<Option<bool>> {
+        let where_json = self.encode_conditions()?.where_json;
+        let matcher =
+            Matcher::parse(&where_json).map_err(|error| not_serialized("matches_object", &error))?;
+        let sent = |name: &str| {
+            let selected = self
+                .select
+                .as_ref()
+                .is_none_or(|keys| keys.iter().any(|key| key == name));
+            selected || ALWAYS_SENT.contains(&name)
+        };
+        let verdict = matcher.matches(|name| match object.get(name) {
+            Some(value) => Field::Value(value),
+            None if sent(name) => Field::Missing,
+            None => Field::Unknown,
+        });
+        let may_match = verdict.may_be(Verdict::MATCH);
+        Ok((may_match != verdict.may_be(Verdict::NO_MATCH)).then_some(may_match))
+    }
+
     /// What a subscription to this query is sent as.
     ///
     /// # Errors
@@ -371,6 +415,16 @@ impl Query {
             keys: names("select", self.select.as_deref())?,
             watch: names("watch", (!self.watch.is_empty()).then_some(&self.watch))?,
         })
+    }
+
+    /// What `find()` sorts and counts by, for a collection that does so itself.
+    #[expect(dead_code, reason = "the collection comes later")]
+    pub(crate) fn window(&self) -> Window<'_> {
+        Window {
+            order: self.order.as_deref().unwrap_or_default(),
+            limit: self.limit,
+            skip: self.skip,
+        }
     }
 
     fn combine(operator: &'static str, queries: impl IntoIterator<Item = Self>) -> Self {
@@ -496,6 +550,15 @@ pub(crate) struct EncodedQuery {
     pub(crate) watch: Option<Box<str>>,
 }
 
+/// Which of the objects that meet the conditions `find()` returns.
+#[expect(dead_code, reason = "the collection comes later")]
+pub(crate) struct Window<'a> {
+    /// Names of fields, with a minus sign before those whose greatest value is first.
+    pub(crate) order: &'a [String],
+    pub(crate) limit: Option<u64>,
+    pub(crate) skip: u64,
+}
+
 // Parse Server refuses a subscription with no or equal names (RequestSchema.js), and ignores names with dots
 // (Client.js, _toJSONWithFields).
 fn names(method: &str, names: Option<&[String]>) -> Result<Option<Box<str>>> {
@@ -527,3 +590,6 @@ fn not_serialized(what: &str, error: &dyn fmt::Display) -> Error {
         "the value for {what:?} cannot be written as JSON: {error}"
     ))
 }
+
+/// What an object has whatever is selected (Parse Server 9.10, Client.js).
+const ALWAYS_SENT: [&str; 5] = ["className", "objectId", "createdAt", "updatedAt", "ACL"];

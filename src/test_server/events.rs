@@ -6,11 +6,11 @@ use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use rand::distr::SampleString;
 use serde_json::{Map, Value};
 use tungstenite::Message;
 
-use super::hub::{State, Subscription, frame_start};
-use rand::distr::SampleString;
+use super::hub::{State, Subscription, frame_start, number_value};
 
 use crate::query::matcher::{Matcher, Verdict};
 
@@ -265,23 +265,37 @@ fn json(object: &Fields) -> String {
 fn change(object: &mut Fields, name: String, value: Value) {
     match value.get("__op").and_then(Value::as_str) {
         None => {
-            object.insert(name, value);
+            object.insert(name, with_numbers_of_javascript(value));
         }
         Some("Delete") => {
             object.remove(&name);
         }
         Some("Increment") => {
-            let held = object.get(&name).cloned().unwrap_or_else(|| Value::from(0));
-            let amount = value.get("amount").cloned().unwrap_or_else(|| Value::from(1));
-            let sum = match (held.as_i64(), amount.as_i64()) {
-                (Some(held), Some(amount)) => Value::from(held.saturating_add(amount)),
-                _ => Value::from(held.as_f64().unwrap_or_default() + amount.as_f64().unwrap_or_default()),
-            };
-            object.insert(name, sum);
+            let number = |value: Option<&Value>| value.and_then(Value::as_f64);
+            let held = number(object.get(&name)).unwrap_or_default();
+            let amount = number(value.get("amount")).unwrap_or(1.0);
+            object.insert(name, number_value(held + amount));
         }
         Some(other) => {
             log::warn!("test server: the field operation {other:?} is not supported, {name} stays")
         }
+    }
+}
+
+/// The real server knows no other numbers: 1.0 is sent as 1, and what lies beyond 2^53 is rounded.
+fn with_numbers_of_javascript(value: Value) -> Value {
+    match value {
+        Value::Number(number) => number.as_f64().map_or(Value::Null, number_value),
+        Value::Array(items) => items.into_iter().map(with_numbers_of_javascript).collect(),
+        Value::Object(members) => {
+            let members = members.into_iter();
+            Value::Object(
+                members
+                    .map(|(name, value)| (name, with_numbers_of_javascript(value)))
+                    .collect(),
+            )
+        }
+        other => other,
     }
 }
 

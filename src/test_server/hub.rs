@@ -14,8 +14,8 @@ use tungstenite::Message;
 
 use super::events;
 use super::schema::{Connect, Refusal, Request, Subscribe};
+use crate::query::json::Json;
 use crate::query::matcher::Matcher;
-use crate::query::matcher::ordered::Json;
 use crate::query::matcher::regex::valid_flags;
 
 /// Everything that the threads of a server share.
@@ -480,7 +480,7 @@ pub(super) fn frame_start(op: &str, client: &ClientInfo, request_id: Option<f64>
 }
 
 /// A number as JavaScript writes it: whole ones without a fraction.
-fn number_value(number: f64) -> Value {
+pub(super) fn number_value(number: f64) -> Value {
     #[expect(
         clippy::cast_possible_truncation,
         reason = "it is compared with what it came from"
@@ -513,8 +513,8 @@ fn invalid_query(condition: &Json) -> Option<String> {
     members
         .iter()
         .find_map(|(_, constraint)| match constraint.get("$regex")? {
-            Json::Leaf(Value::String(_)) => {
-                let Some(Json::Leaf(Value::String(flags))) = constraint.get("$options") else {
+            Json::String(_) => {
+                let Some(Json::String(flags)) = constraint.get("$options") else {
                     return None;
                 };
                 (!valid_flags(flags)).then(|| {

@@ -4,9 +4,7 @@
 //! Parse Server 9.10 validates frames with tv4 against `RequestSchema.js`. tv4 stops at the first violation: type,
 //! required members, then the members in the order of the text.
 
-use serde_json::Value;
-
-use crate::query::matcher::ordered::Json;
+use crate::query::json::Json;
 
 /// What a client asks for.
 #[derive(Debug)]
@@ -66,7 +64,7 @@ impl Request {
                     members: members
                         .into_iter()
                         .filter_map(|(name, value)| match value {
-                            Json::Leaf(Value::String(text)) => Some((name, text)),
+                            Json::String(text) => Some((name, text)),
                             _ => None,
                         })
                         .collect(),
@@ -101,16 +99,13 @@ impl Subscribe {
 
 fn string(json: &Json, name: &str) -> Option<String> {
     match json.get(name) {
-        Some(Json::Leaf(Value::String(text))) => Some(text.clone()),
+        Some(Json::String(text)) => Some(text.clone()),
         _ => None,
     }
 }
 
 fn number(json: &Json, name: &str) -> f64 {
-    match json.get(name) {
-        Some(Json::Leaf(value)) => value.as_f64().unwrap_or_default(),
-        _ => 0.0,
-    }
+    json.get(name).and_then(Json::as_f64).unwrap_or_default()
 }
 
 fn strings(json: &Json, name: &str) -> Option<Vec<String>> {
@@ -119,7 +114,7 @@ fn strings(json: &Json, name: &str) -> Option<Vec<String>> {
             items
                 .iter()
                 .filter_map(|item| match item {
-                    Json::Leaf(Value::String(text)) => Some(text.clone()),
+                    Json::String(text) => Some(text.clone()),
                     _ => None,
                 })
                 .collect(),
@@ -212,20 +207,15 @@ fn check(json: &Json, schema: &Schema) -> Result<(), Refusal> {
         return violation(format!("Invalid type: {found} (expected {expected})"));
     }
     match (schema, json) {
-        (Schema::OneOf(names), Json::Leaf(value))
-            if !value.as_str().is_some_and(|name| names.contains(&name)) =>
-        {
-            return violation(format!("No enum match for: {value}"));
+        (Schema::OneOf(names), Json::String(name)) if !names.contains(&name.as_str()) => {
+            return violation(format!("No enum match for: {json}"));
         }
         (Schema::Texts, Json::Array(items)) => {
             if items.is_empty() {
                 return violation(String::from("Array is too short (0), minimum 1"));
             }
             for (first, item) in items.iter().enumerate() {
-                let same = items
-                    .iter()
-                    .skip(first + 1)
-                    .position(|other| other.to_value() == item.to_value());
+                let same = items.iter().skip(first + 1).position(|other| other == item);
                 if let Some(same) = same {
                     let second = first + 1 + same;
                     return violation(format!(
@@ -267,10 +257,10 @@ fn violation(text: String) -> Result<(), Refusal> {
 
 fn type_name(json: &Json) -> &'static str {
     match json {
-        Json::Leaf(Value::Null) => "null",
-        Json::Leaf(Value::Bool(_)) => "boolean",
-        Json::Leaf(Value::Number(_)) => "number",
-        Json::Leaf(_) => "string",
+        Json::Null => "null",
+        Json::Bool(_) => "boolean",
+        Json::Number(_) => "number",
+        Json::String(_) => "string",
         Json::Array(_) => "array",
         Json::Object(_) => "object",
     }

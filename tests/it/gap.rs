@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use crossbeam_channel::bounded;
 use parse_livequery::{ErrorKind, GapReason, Query};
 use serde_json::json;
+use tungstenite::protocol::frame::coding::Control;
 
 use crate::harness::*;
 use crate::support::*;
@@ -143,7 +144,7 @@ fn order_preserved() {
             let (seen, wrong) = (Arc::clone(&seen), Arc::clone(&wrong));
             let mut next = at;
             let subscription = client
-                .subscription(&Query::new(&format!("C{at}")))
+                .subscription(&Query::new(format!("C{at}")))
                 .on_create(move |object| {
                     if object.get("at") != Some(&json!(next)) {
                         *wrong.lock() = Some((at, next, object.get("at").cloned()));
@@ -210,6 +211,11 @@ fn overflow_is_lagged() {
         conn.send_together(&(start..start + 100).map(event).collect::<Vec<_>>());
     }
     server.emit("create", &object("Other", "a", json!({})));
+    // The client has read it all when it answers this.
+    conn.ping(b"all read");
+    wait_until("the pong", || {
+        conn.controls().contains(&(Control::Pong, b"all read".to_vec()))
+    });
     drop(release);
     others.expect("create");
     for at in 0..=LIMIT {
@@ -294,10 +300,10 @@ fn flood_before_a_blocked_listener_keeps_memory_bounded() {
                 object("Game", "a", json!({ "text": text })),
                 None,
             );
-            let batch = vec![event; 1000];
+            let batch = Conn::frames_of(&vec![event; 1000]);
             let mut before = None;
             for round in 0..100 {
-                conn.send_together(&batch);
+                conn.send_raw(&batch);
                 if round == 10 {
                     before = resident_bytes();
                 }

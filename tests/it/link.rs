@@ -386,7 +386,7 @@ fn single_socket_invariant() {
             thread::spawn(move || {
                 for round in 0..100 {
                     client.open();
-                    let subscription = client.subscribe(&Query::new(&format!("T{thread}"))).unwrap();
+                    let subscription = client.subscribe(&Query::new(format!("T{thread}"))).unwrap();
                     if round % 10 == 0 {
                         subscription.wait_open(LONG).unwrap();
                     }

@@ -10,11 +10,26 @@
     clippy::unwrap_used,
     reason = "clippy takes the helpers of an integration test for ordinary code"
 )]
+#![allow(
+    clippy::redundant_clone,
+    reason = "a test holds a handle of its own, so that what it looks at does not end early"
+)]
 
 mod callbacks;
+mod connecting;
+mod decoding;
+mod dispatch;
+mod errors;
 mod gap;
+mod grammar;
 mod harness;
 mod kit;
 mod link;
+mod sessions;
+mod shutdown;
 mod subscriptions;
 mod support;
+#[cfg(feature = "tls")]
+mod tls;
+mod unsubscribe;
+mod update;

@@ -88,7 +88,7 @@ pub(crate) enum Scope {
 #[derive(Clone, Debug)]
 pub(crate) struct Program {
     combine: Option<&'static str>,
-    of: Vec<Program>,
+    of: Vec<Self>,
     calls: Vec<Call>,
 }
 

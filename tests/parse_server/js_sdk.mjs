@@ -5,6 +5,9 @@ import { createRequire } from 'node:module';
 import { readFileSync } from 'node:fs';
 import { Query as MongoQuery } from 'mingo';
 
+// Parse Server writes its log into the working directory unless told otherwise.
+process.env.PARSE_SERVER_LOGS_FOLDER = 'null';
+
 const require = createRequire(import.meta.url);
 const Parse = require('parse/node');
 // Not exported by the package, hence by path.

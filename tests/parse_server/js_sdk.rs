@@ -160,7 +160,7 @@ fn assert_no_failures(mode: &str, cases: impl Iterator<Item = String>) {
     let failures = answers(mode, &cases);
     assert!(
         failures.is_empty(),
-        "{} of {} cases failed:\n{}",
+        "{} failures in {} cases:\n{}",
         failures.len(),
         cases.len(),
         failures[..failures.len().min(20)].join("\n")

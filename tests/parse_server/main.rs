@@ -18,3 +18,4 @@ mod objects;
 mod queries;
 mod recorder;
 mod support;
+mod transcript;

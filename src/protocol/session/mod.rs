@@ -14,6 +14,8 @@
 //!  close: any ──► Idle          refused for good: any ──► Refused ──► open starts again
 //! ```
 
+#[cfg(test)]
+mod properties;
 mod subscriptions;
 #[cfg(test)]
 mod tests;
@@ -79,8 +81,8 @@ pub(crate) enum Output<T> {
 #[derive(Debug)]
 pub(crate) struct Received<'a, T> {
     pub(crate) handle: T,
-    /// That of the [`Spec`] whose events these are.
-    pub(crate) identity: u64,
+    /// What the server was asked for and sends this for.
+    pub(crate) spec: Arc<Spec>,
     pub(crate) frame: EventFrame<'a>,
 }
 
@@ -90,6 +92,7 @@ pub(crate) enum Stage {
     Token,
     Resolve,
     Connect,
+    Tls,
     Upgrade,
     Greeting,
 }
@@ -100,6 +103,7 @@ impl Stage {
             Self::Token => "waiting for the session token provider",
             Self::Resolve => "resolving the name of the server",
             Self::Connect => "connecting to the server",
+            Self::Tls => "securing the connection with TLS",
             Self::Upgrade => "waiting for the server's answer to the WebSocket upgrade",
             Self::Greeting => "waiting for the server's answer to `connect`",
         }
@@ -124,6 +128,8 @@ pub(crate) struct Session<T> {
     /// The operations that the server has not answered, in the order in which they were sent.
     in_flight: BTreeMap<u64, u64>,
     next_operation: u64,
+    /// The operations below are late, and were reported.
+    late_below: u64,
     /// When the oldest operation was last answered: those behind it have waited in line until then.
     line_moved: Option<Instant>,
     /// Errors that name no subscription, and may belong to any operation in flight.
@@ -144,6 +150,8 @@ enum Link {
     Connecting {
         stage: Stage,
         deadline: Instant,
+        /// What a part of the attempt failed of, while the rest of it goes on.
+        trouble: Option<Error>,
     },
     Live(Live),
     Refused(Error),
@@ -200,6 +208,7 @@ impl<T: Clone> Session<T> {
             subscriptions: HashMap::new(),
             in_flight: BTreeMap::new(),
             next_operation: 0,
+            late_below: 0,
             line_moved: None,
             unattributed: VecDeque::new(),
             outputs: VecDeque::new(),
@@ -340,16 +349,18 @@ impl<T: Clone> Session<T> {
     }
 
     /// The attempt to connect has come to another stage.
-    pub(crate) fn reached(&mut self, reached: Stage) {
-        if let Link::Connecting { stage, .. } = &mut self.link {
+    pub(crate) fn reached(&mut self, reached: Stage, in_trouble: Option<&Error>) {
+        if let Link::Connecting { stage, trouble, .. } = &mut self.link {
             *stage = reached;
+            *trouble = in_trouble.cloned();
         }
     }
 
     /// The WebSocket is there.
     pub(crate) fn transport_up(&mut self) {
-        if let Link::Connecting { stage, .. } = &mut self.link {
+        if let Link::Connecting { stage, trouble, .. } = &mut self.link {
             *stage = Stage::Greeting;
+            *trouble = None;
             match message::connect(&self.settings.credentials, self.installation_id) {
                 Ok(frame) => self.outputs.push_back(Output::Send(frame)),
                 Err(error) => self.refuse(error),
@@ -411,7 +422,7 @@ impl<T: Clone> Session<T> {
     /// outputs come before it.
     pub(crate) fn received<'a>(&mut self, text: &'a str, now: Now) -> Option<Received<'a, T>> {
         match message::parse(text) {
-            Ok(Message::Event { request_id, frame }) => return self.event(request_id, frame, now),
+            Ok(Message::Event { request_id, frame }) => return self.event(request_id, frame),
             Ok(Message::Connected) => self.connected(now),
             Ok(Message::Subscribed { request_id }) => self.subscribed(request_id, now),
             Ok(Message::Unsubscribed { request_id }) => self.unsubscribed(request_id, now),
@@ -444,13 +455,19 @@ impl<T: Clone> Session<T> {
                     self.connect(now);
                 }
             }
-            Link::Connecting { stage, deadline } => {
+            Link::Connecting {
+                stage,
+                deadline,
+                trouble,
+            } => {
                 if *deadline <= now.mono {
-                    let (stage, limit) = (*stage, self.settings.connect_timeout);
-                    self.lost(
-                        timeout(format!("gave up after {limit:?} while {}", stage.doing())),
-                        now,
-                    );
+                    let limit = self.settings.connect_timeout;
+                    let text = format!("gave up after {limit:?} while {}", stage.doing());
+                    let error = match trouble.take() {
+                        Some(trouble) => Error::with_source(ErrorKind::Timeout, text, trouble),
+                        None => timeout(text),
+                    };
+                    self.lost(error, now);
                 }
             }
             Link::Live(live) => match live.answer_due {
@@ -465,7 +482,7 @@ impl<T: Clone> Session<T> {
                     live.answer_due = Some(now.mono + self.settings.pong_timeout);
                     self.outputs.push_back(Output::Ping);
                 }
-                _ => self.give_up_on_answers(now),
+                _ => self.report_late_answers(now),
             },
         }
     }
@@ -475,6 +492,7 @@ impl<T: Clone> Session<T> {
         self.link = Link::Connecting {
             stage: Stage::Token,
             deadline,
+            trouble: None,
         };
         self.outputs.push_back(Output::Connect);
     }

@@ -4,15 +4,14 @@
 use serde_json::Value;
 
 use super::js::{self, Right};
-use super::ordered::Json;
 use super::regex::Regex;
 use super::{Clause, Condition, Path, Query, Test, Verdict, nested};
+use crate::query::json::Json;
 
 /// Prepares a `where`, which need not be an object: in lists of queries the server takes what comes.
 pub(super) fn query(json: &Json) -> Query {
     match json {
-        Json::Object(members) => members
-            .iter()
+        Json::Object(members) => in_order(members)
             .map(|(key, constraint)| clause(key, constraint))
             .collect(),
         // `for (field in query)` goes through the items, and through nothing at all for most other values.
@@ -21,9 +20,17 @@ pub(super) fn query(json: &Json) -> Query {
             .enumerate()
             .map(|(index, constraint)| clause(&index.to_string(), constraint))
             .collect(),
-        Json::Leaf(Value::String(text)) if !text.is_empty() => vec![Clause::Fixed(Verdict::ANYTHING)],
-        Json::Leaf(_) => Query::new(),
+        Json::String(text) if !text.is_empty() => vec![Clause::Fixed(Verdict::ANYTHING)],
+        _ => Query::new(),
     }
+}
+
+/// Members in the order in which JavaScript visits them: array indices first.
+fn in_order(members: &[(String, Json)]) -> impl Iterator<Item = &(String, Json)> {
+    let index = |key: &str| key.parse::<u32>().ok().filter(|index| index.to_string() == key);
+    let mut members: Vec<_> = members.iter().collect();
+    members.sort_by_key(|(key, _)| index(key).map_or((1, 0), |index| (0, index)));
+    members.into_iter()
 }
 
 /// Whether some field is named whole and by a dotted key below it.
@@ -53,7 +60,7 @@ fn collect_keys<'q>(query: &'q Query, keys: &mut Vec<&'q str>) {
 }
 
 fn clause(key: &str, constraint: &Json) -> Clause {
-    if matches!(constraint, Json::Leaf(Value::Null)) {
+    if *constraint == Json::Null {
         return Clause::Fixed(Verdict::NO_MATCH);
     }
     let queries = |wrap: fn(Vec<Query>) -> Clause| match constraint {
@@ -100,7 +107,6 @@ const PROTOTYPE: [&str; 7] = [
 /// `None` if it cannot be told what the server makes of the constraint.
 fn test(constraint: &Json) -> Option<Test> {
     let members = match constraint {
-        Json::Leaf(value) => return Some(Test::Primitive(value.clone())),
         // `for (condition in [..])`: an index is no condition. Without any nothing is asked.
         Json::Array(items) if items.is_empty() => return Some(Test::Conditions(Vec::new())),
         Json::Array(items) => {
@@ -110,12 +116,13 @@ fn test(constraint: &Json) -> Option<Test> {
             }));
         }
         Json::Object(members) => members,
+        primitive => return Some(Test::Primitive(primitive.into())),
     };
-    let tag = constraint.get("__type").map(Json::to_value).filter(js::truthy);
+    let tag = constraint.get("__type").map(Value::from).filter(js::truthy);
     match tag {
         Some(Value::String(tag)) if tag == "Pointer" => Some(Test::Pointer {
-            class_name: constraint.get("className").map(Json::to_value),
-            object_id: constraint.get("objectId").map(Json::to_value),
+            class_name: constraint.get("className").map(Value::from),
+            object_id: constraint.get("objectId").map(Value::from),
         }),
         Some(_) => Some(match decode(constraint)? {
             Some(right) => Test::Equal(right),
@@ -123,7 +130,7 @@ fn test(constraint: &Json) -> Option<Test> {
         }),
         None => {
             let mut conditions = Vec::with_capacity(members.len());
-            for (name, operand) in members {
+            for (name, operand) in in_order(members) {
                 let condition =
                     condition(name, operand, constraint).unwrap_or(Condition::Fixed(Verdict::ANYTHING));
                 let last = ends_evaluation(name, &condition);
@@ -153,7 +160,7 @@ fn ends_evaluation(name: &str, condition: &Condition) -> bool {
 /// `Parse._decode` of a tagged value; others stay as they are. `None` if it cannot be told what that gives,
 /// `Some(None)` if it throws.
 fn decode(json: &Json) -> Option<Option<Right>> {
-    let value = json.to_value();
+    let value = Value::from(json);
     if !value.get("__type").is_some_and(js::truthy) {
         return Some(Some(Right::Value(value)));
     }
@@ -217,7 +224,7 @@ fn condition(name: &str, operand: &Json, constraint: &Json) -> Option<Condition>
         },
         "$regex" => match right {
             Right::Value(Value::String(text)) => {
-                let options = constraint.get("$options").map(Json::to_value).filter(js::truthy);
+                let options = constraint.get("$options").map(Value::from).filter(js::truthy);
                 let flags = options
                     .as_ref()
                     .map_or_else(String::new, |options| js::text(options).into_owned());
@@ -244,7 +251,7 @@ fn condition(name: &str, operand: &Json, constraint: &Json) -> Option<Condition>
             },
             max_distance: constraint
                 .get("$maxDistance")
-                .map(Json::to_value)
+                .map(Value::from)
                 .filter(js::truthy)
                 .unwrap_or_else(|| Value::from("Infinity")),
         },

@@ -57,7 +57,7 @@ pub fn in_own_process(module: &str, test: &str, limit: Duration, body: impl FnOn
     const CHILD: &str = "LIVEQUERY_IT_CHILD";
     let path = module
         .split_once("::")
-        .map_or(test.to_owned(), |(_, rest)| format!("{rest}::{test}"));
+        .map_or_else(|| test.to_owned(), |(_, rest)| format!("{rest}::{test}"));
     if env::var(CHILD).is_ok_and(|child| child == path) {
         body();
         return None;

@@ -373,7 +373,7 @@ impl Link {
                 match server
                     .stream
                     .take_error()
-                    .map(|error| error.or(server.stream.peer_addr().err()))
+                    .map(|error| error.or_else(|| server.stream.peer_addr().err()))
                 {
                     Ok(None) => server.connecting = false,
                     Ok(Some(error)) if error.kind() == ErrorKind::NotConnected => return Turn::Due(None),

@@ -1,0 +1,189 @@
+//! The head of an HTTP answer: to the WebSocket upgrade, and of a proxy. It knows neither.
+
+use std::io::{self, ErrorKind, Read};
+
+use crate::protocol::message::excerpt;
+
+/// An answer, of which only the head was waited for.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    headers: Vec<(String, String)>,
+    /// What came after the head.
+    pub(crate) rest: Vec<u8>,
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers
+            .iter()
+            .find(|(other, _)| other.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// Whether a header that is a list has this in it.
+    pub(crate) fn lists(&self, name: &str, token: &str) -> bool {
+        self.headers
+            .iter()
+            .filter(|(other, _)| other.eq_ignore_ascii_case(name))
+            .flat_map(|(_, value)| value.split(','))
+            .any(|item| item.trim().eq_ignore_ascii_case(token))
+    }
+
+    /// The status and the beginning of the body, for an error message.
+    pub(crate) fn summary(&self) -> String {
+        let body = String::from_utf8_lossy(&self.rest);
+        let body = body.split_whitespace().collect::<Vec<_>>().join(" ");
+        if body.is_empty() {
+            format!("HTTP {}", self.status)
+        } else {
+            format!("HTTP {} (`{}`)", self.status, excerpt(&body))
+        }
+    }
+}
+
+/// Collects an answer.
+#[derive(Debug, Default)]
+pub(crate) struct Reader {
+    buffer: Vec<u8>,
+}
+
+impl Reader {
+    /// Reads on, as far as possible without waiting. `None` if the head has not come in full.
+    pub(crate) fn read(&mut self, stream: &mut impl Read) -> io::Result<Option<Answer>> {
+        let mut chunk = [0; 4096];
+        loop {
+            let count = match stream.read(&mut chunk) {
+                Ok(0) => {
+                    return Err(io::Error::new(
+                        ErrorKind::UnexpectedEof,
+                        "closed without an answer",
+                    ));
+                }
+                Ok(count) => count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            self.buffer
+                .extend_from_slice(chunk.get(..count).unwrap_or_default());
+            if let Some(mut answer) = parse(&self.buffer)? {
+                if answer.status != SWITCHING_PROTOCOLS && !(200..300).contains(&answer.status) {
+                    read_excerpt(stream, &mut answer.rest);
+                }
+                return Ok(Some(answer));
+            }
+            if self.buffer.len() > LONGEST_HEAD {
+                return Err(io::Error::new(
+                    ErrorKind::InvalidData,
+                    "the head of the answer has no end",
+                ));
+            }
+        }
+    }
+}
+
+fn parse(bytes: &[u8]) -> io::Result<Option<Answer>> {
+    let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
+    let mut head = httparse::Response::new(&mut headers);
+    let parsed = head
+        .parse(bytes)
+        .map_err(|error| io::Error::new(ErrorKind::InvalidData, format!("no HTTP answer: {error}")))?;
+    let httparse::Status::Complete(length) = parsed else {
+        return Ok(None);
+    };
+    Ok(Some(Answer {
+        status: head.code.unwrap_or_default(),
+        headers: head
+            .headers
+            .iter()
+            .map(|header| {
+                let value = String::from_utf8_lossy(header.value).into_owned();
+                (header.name.to_owned(), value)
+            })
+            .collect(),
+        rest: bytes.get(length..).unwrap_or_default().to_vec(),
+    }))
+}
+
+/// Takes as much of the body as is there and fits into an error message.
+fn read_excerpt(stream: &mut impl Read, rest: &mut Vec<u8>) {
+    let mut chunk = [0; 1024];
+    while rest.len() < chunk.len() {
+        match stream.read(&mut chunk) {
+            Ok(count) if count > 0 => rest.extend_from_slice(chunk.get(..count).unwrap_or_default()),
+            _ => break,
+        }
+    }
+}
+
+pub(crate) const SWITCHING_PROTOCOLS: u16 = 101;
+const LONGEST_HEAD: usize = 64 * 1024;
+const MOST_HEADERS: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives one piece after the other, and would block in between and after them.
+    struct Pieces(Vec<Option<&'static [u8]>>);
+
+    impl Read for Pieces {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            match self.0.pop() {
+                Some(Some(piece)) => {
+                    buffer[..piece.len()].copy_from_slice(piece);
+                    Ok(piece.len())
+                }
+                _ => Err(ErrorKind::WouldBlock.into()),
+            }
+        }
+    }
+
+    fn read(pieces: &[&'static str]) -> (Reader, Pieces, io::Result<Option<Answer>>) {
+        let mut stream = Pieces(pieces.iter().rev().map(|piece| Some(piece.as_bytes())).collect());
+        let mut reader = Reader::default();
+        let answer = reader.read(&mut stream);
+        (reader, stream, answer)
+    }
+
+    #[test]
+    fn an_answer_is_put_together_from_its_pieces() {
+        let head = "HTTP/1.0 407 Who\r\nProxy-Authenticate: Basic\r\nconnection: close, upgrade\r\n\r\n";
+        let mut stream = Pieces(vec![]);
+        let mut reader = Reader::default();
+        for at in 0..head.len() {
+            assert!(
+                reader.read(&mut stream).unwrap().is_none(),
+                "complete before byte {at}"
+            );
+            stream.0.push(head.as_bytes().get(at..=at));
+        }
+        let answer = reader.read(&mut stream).unwrap().expect("complete");
+        assert_eq!(
+            (answer.status, answer.header("PROXY-authenticate")),
+            (407, Some("Basic"))
+        );
+        assert!(answer.lists("Connection", "Upgrade") && !answer.lists("Connection", "up"));
+    }
+
+    #[test]
+    fn what_follows_the_head_is_kept() {
+        let (.., answer) = read(&["HTTP/1.1 101 Yes\r\nA: b\r\n\r\n\x01\x02"]);
+        assert_eq!(answer.unwrap().unwrap().rest, [1, 2]);
+    }
+
+    #[test]
+    fn the_body_of_a_refusal_becomes_an_excerpt() {
+        let (.., answer) = read(&["HTTP/1.1 502 Bad\r\n\r\n", "<html>\r\n  <b>Bad", " Gateway</b>"]);
+        assert_eq!(
+            answer.unwrap().unwrap().summary(),
+            "HTTP 502 (`<html> <b>Bad Gateway</b>`)"
+        );
+    }
+
+    #[test]
+    fn what_is_no_http_is_an_error() {
+        let (.., answer) = read(&["SSH-2.0-OpenSSH_9.6\r\n"]);
+        assert!(answer.unwrap_err().to_string().contains("no HTTP answer"));
+    }
+}
