@@ -163,7 +163,6 @@ fn is_endless(pattern: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::Query;
     use serde_json::json;
 
