@@ -91,6 +91,8 @@ struct Bench {
     targets: Table,
 }
 
+type Section = fn(&mut Bench);
+
 impl Bench {
     fn new(arguments: &[&str]) -> Self {
         // `cargo bench` adds `--bench`; without it this is a test of the benchmark.
@@ -127,7 +129,7 @@ impl Bench {
             "{} rounds of {:?} each, medians (and ranges){js}",
             self.rounds, self.duration
         );
-        let sections: [(&str, fn(&mut Self)); 5] = [
+        let sections: [(&str, Section); 5] = [
             ("throughput", Self::throughput),
             ("many", Self::many),
             ("latency", Self::latency),
