@@ -16,6 +16,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::emitter::{Fault, ListenerId};
 use crate::event::{ClientEvent, ClientEventKind, Event, EventKind};
+use crate::protocol::message::Spec;
 use crate::shared::{Shared, SubscriptionCore};
 use crate::stats::{Counters, EventCounts};
 use crate::{Error, ErrorKind, Result};
@@ -77,8 +78,10 @@ pub(crate) struct Limits {
 pub(crate) struct Waiting {
     pub(crate) event: Event,
     pub(crate) bytes: usize,
-    /// The identity of the client and that of the subscription that it came under.
-    pub(crate) identity: (u64, u64),
+    /// The identity of the client that it came under.
+    pub(crate) client_identity: u64,
+    /// What it was sent for.
+    pub(crate) spec: Arc<Spec>,
 }
 
 /// The objects that wait for the listeners of one subscription.
@@ -88,7 +91,9 @@ pub(crate) struct Inbox {
     bytes: usize,
     /// Dropped since the last report.
     dropped: u64,
-    /// Dropped in all.
+    /// Dropped since they do not match the query.
+    pub(crate) foreign: u64,
+    /// Dropped in all for want of room.
     pub(crate) dropped_in_all: u64,
     pub(crate) events: EventCounts,
     pub(crate) last_event: Option<SystemTime>,
@@ -381,8 +386,9 @@ fn dispatch(shared: &Arc<Shared>, item: Item) {
             }
             if let Some(waiting) = waiting {
                 shared.queue.left(&waiting);
-                if waiting.identity == shared.identity(&subscription) {
-                    emit(shared, &subscription, &waiting.event);
+                let identity = (waiting.client_identity, waiting.spec.identity);
+                if identity == shared.identity(&subscription) {
+                    give_out(shared, &subscription, &waiting);
                 }
             }
         }
@@ -408,6 +414,20 @@ fn dispatch(shared: &Arc<Shared>, item: Item) {
         Item::CloseDone(number) => shared.close_done(number),
     }
     IN_LISTENER_OF.set(outer);
+}
+
+fn give_out(shared: &Arc<Shared>, subscription: &SubscriptionCore, waiting: &Waiting) {
+    let Waiting { event, spec, .. } = waiting;
+    if spec.may_bring(event) {
+        emit(shared, subscription, event);
+        return;
+    }
+    subscription.inbox.lock().foreign += 1;
+    log::warn!(
+        "{subscription}: dropped `{}` of {}, which does not match the query; the server takes it for another one",
+        event.kind(),
+        event.id().unwrap_or("an object")
+    );
 }
 
 fn emit(shared: &Arc<Shared>, subscription: &SubscriptionCore, event: &Event) {

@@ -155,6 +155,7 @@ impl Shared {
             queued: inbox.len(),
             queued_bytes: inbox.bytes(),
             dropped: inbox.dropped_in_all,
+            foreign: inbox.foreign,
         }
     }
 

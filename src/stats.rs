@@ -61,6 +61,8 @@ pub struct SubscriptionStats {
     pub queued_bytes: usize,
     /// The objects that were dropped since their listeners were too slow.
     pub dropped: u64,
+    /// The objects that were dropped since they do not match the query: the server took it for another one.
+    pub foreign: u64,
 }
 
 /// The events of a subscription that came from the server, by kind.

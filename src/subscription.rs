@@ -296,11 +296,7 @@ impl Subscription {
         }
         let mut asked = self.0.asked.lock();
         let identity = change(&mut asked);
-        let spec = Spec {
-            query: asked.query.clone(),
-            session_token: asked.session_token.clone(),
-            identity,
-        };
+        let spec = Spec::new(asked.query.clone(), asked.session_token.clone(), identity);
         shared.asked_again(core);
         self.0
             .client
@@ -549,11 +545,7 @@ impl SubscriptionBuilder {
             emitter,
         } = self;
         let query = query.encode()?;
-        let spec = Spec {
-            query: query.clone(),
-            session_token: session_token.clone(),
-            identity: 0,
-        };
+        let spec = Spec::new(query.clone(), session_token.clone(), 0);
         let id = client.shared().next_id();
         let core = Arc::new(SubscriptionCore::new(id, &spec.query.class_name, emitter));
         client.send(Command::Subscribe(Arc::clone(&core), Arc::new(spec)));

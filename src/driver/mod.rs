@@ -544,7 +544,7 @@ impl Driver {
     fn take_in(&mut self, received: Received<'_, Arc<SubscriptionCore>>, text: &str, now: Now) {
         let Received {
             handle: subscription,
-            identity,
+            spec,
             frame,
         } = received;
         {
@@ -555,7 +555,8 @@ impl Driver {
         let waiting = Waiting {
             event: event_of(frame, text),
             bytes: text.len(),
-            identity: (self.identity, identity),
+            client_identity: self.identity,
+            spec,
         };
         self.items.extend(
             self.shared

@@ -1,12 +1,14 @@
 //! Frames to and from JSON text: the one place that knows how they are spelled.
 
 use std::borrow::Cow;
+use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::event::EventKind;
+use crate::event::{Event, EventKind};
 use crate::query::EncodedQuery;
+use crate::query::matcher::{Field, Matcher, Verdict};
 use crate::secret::Secret;
 use crate::{Error, ErrorKind, Result};
 
@@ -26,12 +28,58 @@ pub(crate) struct Credentials {
 /// What a subscription asks for.
 #[derive(Debug)]
 pub(crate) struct Spec {
+    /// Made of the query when an event first comes for it.
+    matcher: OnceLock<Option<Matcher>>,
     pub(crate) query: EncodedQuery,
     /// Sent with the subscription. Class-level permissions and protected fields are judged by this one alone (Parse
     /// Server 9.10, ParseLiveQueryServer.js), so the client's own is sent where a subscription has none.
     pub(crate) session_token: Option<Secret>,
     /// Counts the session tokens that this subscription has had: events of an earlier one are not given out.
     pub(crate) identity: u64,
+}
+
+impl Spec {
+    pub(crate) fn new(query: EncodedQuery, session_token: Option<Secret>, identity: u64) -> Self {
+        Self {
+            matcher: OnceLock::new(),
+            query,
+            session_token,
+            identity,
+        }
+    }
+
+    /// Whether an event can be one of this query. Parse Server takes some queries for one another (`queryHash` in
+    /// QueryTools.js), and then sends the events of one to the subscribers of the other. The form in which queries are
+    /// sent prevents that from version 5.0 on, for all but those that are sent as the user wrote them.
+    ///
+    /// A field that is absent is not judged: `select` leaves fields out, and so do protected fields and hooks. Nor is
+    /// one that holds a whole object: a hook has fetched it in place of a pointer.
+    pub(crate) fn may_bring(&self, event: &Event) -> bool {
+        let object = match event.kind() {
+            // What leaves matched before.
+            EventKind::Leave => event.original(),
+            _ => event.object(),
+        };
+        let matcher = self.matcher.get_or_init(|| {
+            let where_json: &str = &self.query.where_json;
+            if where_json == "{}" {
+                None
+            } else {
+                Matcher::parse(where_json).ok()
+            }
+        });
+        match (object, matcher) {
+            (Some(object), Some(matcher)) => matcher
+                .matches(|name| match object.get(name) {
+                    Some(value) if value.get("__type").is_none_or(|kind| kind != "Object") => {
+                        Field::Value(value)
+                    }
+                    _ => Field::Unknown,
+                })
+                .may_be(Verdict::MATCH),
+            _ => true,
+        }
+    }
 }
 
 /// How the server wants selected fields to be named.

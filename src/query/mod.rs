@@ -4,7 +4,6 @@ mod constraints;
 mod encode;
 mod filter;
 pub(crate) mod json;
-#[cfg(any(test, feature = "test-server"))]
 pub(crate) mod matcher;
 mod node;
 mod refuse;
@@ -18,7 +17,8 @@ use serde::Serialize;
 
 use self::filter::{Filter, invalid};
 use self::json::Json;
-use crate::{Error, Result};
+use self::matcher::{Field, Matcher, Verdict};
+use crate::{Error, Object, Result};
 
 /// Which objects of a class a subscription is about: the counterpart of the JS SDK's `Parse.Query`.
 ///
@@ -334,6 +334,44 @@ impl Query {
         self.encode().map(|encoded| encoded.where_json.into())
     }
 
+    /// Whether an object meets the conditions, as the LiveQuery server decides it.
+    ///
+    /// `None` if that cannot be told here: by a regular expression beyond those of
+    /// [`contains`](Self::contains), [`starts_with`](Self::starts_with) and [`ends_with`](Self::ends_with), or by a
+    /// field that [`select`](Self::select) leaves out.
+    ///
+    /// ```
+    /// use parse_livequery::{Object, Query};
+    ///
+    /// let query = Query::new("Game").greater_than("score", 10);
+    /// let game: Object = r#"{"className": "Game", "objectId": "g1", "score": 11}"#.parse()?;
+    /// assert_eq!(query.matches_object(&game)?, Some(true));
+    /// # Ok::<(), parse_livequery::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of `subscribe`.
+    pub fn matches_object(&self, object: &Object) -> Result<Option<bool>> {
+        let where_json = self.encode_conditions()?.where_json;
+        let matcher =
+            Matcher::parse(&where_json).map_err(|error| not_serialized("matches_object", &error))?;
+        let sent = |name: &str| {
+            let selected = self
+                .select
+                .as_ref()
+                .is_none_or(|keys| keys.iter().any(|key| key == name));
+            selected || ALWAYS_SENT.contains(&name)
+        };
+        let verdict = matcher.matches(|name| match object.get(name) {
+            Some(value) => Field::Value(value),
+            None if sent(name) => Field::Missing,
+            None => Field::Unknown,
+        });
+        let may_match = verdict.may_be(Verdict::MATCH);
+        Ok((may_match != verdict.may_be(Verdict::NO_MATCH)).then_some(may_match))
+    }
+
     /// What a subscription to this query is sent as.
     ///
     /// # Errors
@@ -552,3 +590,6 @@ fn not_serialized(what: &str, error: &dyn fmt::Display) -> Error {
         "the value for {what:?} cannot be written as JSON: {error}"
     ))
 }
+
+/// What an object has whatever is selected (Parse Server 9.10, Client.js).
+const ALWAYS_SENT: [&str; 5] = ["className", "objectId", "createdAt", "updatedAt", "ACL"];

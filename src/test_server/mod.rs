@@ -3,22 +3,27 @@
 //!
 //! See [`TestServer`].
 
+mod builder;
 mod events;
 mod hub;
 mod schema;
+mod subscription;
 #[cfg(test)]
 mod tests;
 mod transport;
 
 use std::fmt;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde_json::Value;
 use tungstenite::{Bytes, Message};
+
+pub use builder::TestServerBuilder;
+pub use subscription::ServerSubscription;
 
 use hub::{Failure, Hub};
 use transport::Acceptor;
@@ -64,115 +69,44 @@ use crate::query::matcher::{Matcher, Verdict};
 /// # Ok(())
 /// # }
 /// ```
+///
+/// A test of a program that follows games, with a cut in between:
+///
+/// ```
+/// use std::sync::mpsc;
+/// use std::time::Duration;
+/// use parse_livequery::test_server::TestServer;
+/// use parse_livequery::{Client, Query};
+/// use serde_json::json;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let patience = Duration::from_secs(10);
+/// let server = TestServer::start()?;
+/// let client = Client::builder(server.url(), "app").build()?;
+/// let (events, names) = mpsc::channel();
+/// let subscription = client
+///     .subscription(&Query::new("Game").greater_than("score", 10))
+///     .on("create", move |game| {
+///         let _ = events.send(game.get("name").cloned());
+///     })
+///     .subscribe()?;
+///
+/// assert!(server.wait_for_subscriptions(1, patience));
+/// server.cut();
+/// assert!(server.wait_for_subscriptions(1, patience));
+/// server.create("Game", json!({ "name": "go", "score": 1 }));
+/// server.create("Game", json!({ "name": "chess", "score": 11 }));
+/// assert_eq!(names.recv_timeout(patience)?, Some(json!("chess")));
+/// # drop(subscription);
+/// # Ok(())
+/// # }
+/// ```
 pub struct TestServer {
     hub: Arc<Hub>,
     address: SocketAddr,
     ping_interval: Duration,
     /// `None` while it is stopped.
     acceptor: Mutex<Option<Acceptor>>,
-}
-
-/// Settings of a [`TestServer`].
-///
-/// # Examples
-///
-/// ```
-/// use std::time::Duration;
-/// use parse_livequery::test_server::TestServer;
-///
-/// # fn main() -> std::io::Result<()> {
-/// let server = TestServer::builder()
-///     .javascript_key("JS_KEY")
-///     .ping_interval(Duration::from_millis(500))
-///     .start()?;
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone)]
-#[must_use]
-pub struct TestServerBuilder {
-    keys: Vec<(&'static str, String)>,
-    ping_interval: Duration,
-}
-
-/// A live subscription, as the server knows it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ServerSubscription {
-    connection: usize,
-    request_id: u64,
-    class_name: String,
-    where_json: String,
-    keys: Option<Vec<String>>,
-    watch: Option<Vec<String>>,
-    session_token: Option<String>,
-}
-
-impl TestServerBuilder {
-    /// Requires a key of clients. With more than one key set any of them is enough, as in the `keyPairs` of Parse
-    /// Server's `liveQueryServerOptions`. By default no key is required.
-    pub fn javascript_key(self, key: impl Into<String>) -> Self {
-        self.key("javascriptKey", key)
-    }
-
-    /// The same for the client key.
-    pub fn client_key(self, key: impl Into<String>) -> Self {
-        self.key("clientKey", key)
-    }
-
-    /// The same for the REST API key.
-    pub fn rest_api_key(self, key: impl Into<String>) -> Self {
-        self.key("restAPIKey", key)
-    }
-
-    /// The same for the Windows key.
-    pub fn windows_key(self, key: impl Into<String>) -> Self {
-        self.key("windowsKey", key)
-    }
-
-    /// The same for the master key. A client that has it reads all objects, whatever their ACL.
-    pub fn master_key(self, key: impl Into<String>) -> Self {
-        self.key("masterKey", key)
-    }
-
-    fn key(mut self, name: &'static str, key: impl Into<String>) -> Self {
-        self.keys.push((name, key.into()));
-        self
-    }
-
-    /// How often each client is sent a ping (default: 10 s, as Parse Server's `websocketTimeout`). A client that has
-    /// not answered when the next is due is disconnected without a close frame.
-    pub fn ping_interval(mut self, interval: Duration) -> Self {
-        self.ping_interval = interval.max(Duration::from_millis(1));
-        self
-    }
-
-    /// Starts the server on a free port of 127.0.0.1.
-    ///
-    /// # Errors
-    ///
-    /// The error of the operating system if there is no port or no thread to be had.
-    pub fn start(self) -> io::Result<TestServer> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let address = listener.local_addr()?;
-        let hub = Arc::new(Hub::new(self.keys));
-        let acceptor = Acceptor::start(listener, Arc::clone(&hub), self.ping_interval)?;
-        Ok(TestServer {
-            hub,
-            address,
-            ping_interval: self.ping_interval,
-            acceptor: Mutex::new(Some(acceptor)),
-        })
-    }
-}
-
-impl fmt::Debug for TestServerBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let keys: Vec<_> = self.keys.iter().map(|(name, _)| name).collect();
-        f.debug_struct("TestServerBuilder")
-            .field("keys", &keys)
-            .field("ping_interval", &self.ping_interval)
-            .finish()
-    }
 }
 
 impl TestServer {
@@ -187,10 +121,7 @@ impl TestServer {
 
     /// A server with other settings than the default ones.
     pub fn builder() -> TestServerBuilder {
-        TestServerBuilder {
-            keys: Vec::new(),
-            ping_interval: Duration::from_secs(10),
-        }
+        TestServerBuilder::new()
     }
 
     /// Where clients connect to: `ws://127.0.0.1:PORT`. The path of a URL does not matter to the server.
@@ -428,20 +359,13 @@ impl TestServer {
                     .map(move |(number, held)| (*number, class_name, held))
             })
             .filter_map(|(number, class_name, held)| {
-                let subscription = ServerSubscription {
-                    connection: state.record_of(held.connection)?,
-                    request_id: whole(held.request_id),
-                    class_name: class_name.clone(),
-                    where_json: serde_json::to_string(&held.condition).unwrap_or_default(),
-                    keys: held.keys.clone(),
-                    watch: held.watch.clone(),
-                    session_token: held.session_token.clone(),
-                };
+                let subscription =
+                    ServerSubscription::new(state.record_of(held.connection)?, class_name, held);
                 Some((number, subscription))
             })
             .collect();
         drop(state);
-        subscriptions.sort_by_key(|(number, subscription)| (subscription.connection, *number));
+        subscriptions.sort_by_key(|(number, subscription)| (subscription.connection(), *number));
         subscriptions
             .into_iter()
             .map(|(_, subscription)| subscription)
@@ -554,50 +478,6 @@ impl Drop for TestServer {
     }
 }
 
-impl ServerSubscription {
-    /// Which connection it was made on, counted from 0: the index into [`TestServer::frames`].
-    #[must_use]
-    pub fn connection(&self) -> usize {
-        self.connection
-    }
-
-    /// The request id.
-    #[must_use]
-    pub fn request_id(&self) -> u64 {
-        self.request_id
-    }
-
-    /// The class.
-    #[must_use]
-    pub fn class_name(&self) -> &str {
-        &self.class_name
-    }
-
-    /// The `where`, without spaces, in the order in which it came.
-    #[must_use]
-    pub fn where_json(&self) -> &str {
-        &self.where_json
-    }
-
-    /// The fields that events are limited to.
-    #[must_use]
-    pub fn keys(&self) -> Option<&[String]> {
-        self.keys.as_deref()
-    }
-
-    /// The fields whose change makes a `create` or `update` event.
-    #[must_use]
-    pub fn watch(&self) -> Option<&[String]> {
-        self.watch.as_deref()
-    }
-
-    /// The session token that came with the subscription itself.
-    #[must_use]
-    pub fn session_token(&self) -> Option<&str> {
-        self.session_token.as_deref()
-    }
-}
-
 /// What the crate's own tests compare with the matcher of a real Parse Server: which answers are possible for a
 /// `where` and an object, both as JSON.
 #[doc(hidden)]
@@ -630,13 +510,4 @@ fn failure(code: i64, message: &str) -> Failure {
         code,
         message: message.to_owned(),
     }
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "clients count from 1; what is no such number is cut to one"
-)]
-fn whole(request_id: f64) -> u64 {
-    request_id as u64
 }

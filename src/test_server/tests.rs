@@ -1,14 +1,18 @@
 //! The test server as a client sees it: a bare WebSocket, and frames as the real server sends them.
 
+use std::io::ErrorKind;
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tungstenite::{Message, WebSocket};
 
-use super::{TestServer, TestServerBuilder};
+use super::TestServer;
 
 const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Short for a test that waits for pings, long for a client that answers them on a busy machine.
+const PING_INTERVAL: Duration = Duration::from_secs(1);
 
 struct Client {
     web_socket: WebSocket<TcpStream>,
@@ -57,7 +61,10 @@ impl Client {
     }
 
     fn receive(&mut self) -> Value {
+        // Pings come all the time, so that the time-out of the socket does not say enough.
+        let deadline = Instant::now() + DEADLINE;
         loop {
+            assert!(Instant::now() < deadline, "nothing but pings came");
             match self.web_socket.read().unwrap() {
                 Message::Text(frame) => return serde_json::from_str(&frame).unwrap(),
                 Message::Ping(_) | Message::Pong(_) => {}
@@ -406,26 +413,31 @@ fn a_server_that_is_down_refuses_and_comes_back_on_its_port_with_its_objects() {
 
 #[test]
 fn a_silent_server_says_nothing_and_keeps_the_socket_open() {
-    let server =
-        TestServerBuilder::start(TestServer::builder().ping_interval(Duration::from_millis(20))).unwrap();
+    let server = TestServer::builder()
+        .ping_interval(PING_INTERVAL)
+        .start()
+        .unwrap();
     let mut client = Client::subscribed(&server, query(json!({})));
     server.silence(true);
     server.create("Game", json!({}));
     client.web_socket.send(Message::Ping("p".into())).unwrap();
     client.send(json!({ "op": "unsubscribe", "requestId": 1 }));
     assert!(server.wait_for(DEADLINE, |server| server.frame_count() == 3));
-    client
-        .web_socket
-        .get_ref()
-        .set_read_timeout(Some(Duration::from_millis(200)))
-        .unwrap();
-    // A ping may have been under way.
-    assert!(!client.is_closed());
-    client
-        .web_socket
-        .get_ref()
-        .set_read_timeout(Some(DEADLINE))
-        .unwrap();
+    let socket = client.web_socket.get_ref().try_clone().unwrap();
+    socket.set_read_timeout(Some(PING_INTERVAL * 5 / 2)).unwrap();
+    let end = loop {
+        match client.web_socket.read() {
+            // One may have been under way.
+            Ok(frame) => assert!(frame.is_ping(), "{frame}"),
+            Err(tungstenite::Error::Io(error)) => break error.kind(),
+            Err(error) => panic!("{error}"),
+        }
+    };
+    assert!(
+        matches!(end, ErrorKind::WouldBlock | ErrorKind::TimedOut),
+        "{end:?}"
+    );
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
     server.silence(false);
     server.create("Game", json!({ "n": 2 }));
     assert_eq!(client.event().1["n"], 2);
@@ -437,7 +449,7 @@ fn messages_are_delayed_in_their_order() {
     let mut client = Client::subscribed(&server, query(json!({})));
     let delay = Duration::from_millis(100);
     server.delay(delay);
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     server.create("Game", json!({ "n": 1 }));
     server.delay(Duration::ZERO);
     server.create("Game", json!({ "n": 2 }));
@@ -449,12 +461,12 @@ fn messages_are_delayed_in_their_order() {
 #[test]
 fn a_client_that_does_not_answer_pings_is_cut() {
     let server = TestServer::builder()
-        .ping_interval(Duration::from_millis(50))
+        .ping_interval(PING_INTERVAL)
         .start()
         .unwrap();
     let mut living = Client::connected(&server);
     let mut dead = Client::connected(&server);
-    for _ in 0..4 {
+    for _ in 0..2 {
         assert!(living.web_socket.read().unwrap().is_ping());
         living.web_socket.flush().unwrap();
     }
@@ -556,4 +568,32 @@ fn fields_that_are_no_object_are_a_programmers_error() {
 fn a_server_may_be_shared_between_threads() {
     fn shared<T: Send + Sync>(_: &T) {}
     shared(&server());
+}
+
+#[test]
+fn dropping_the_server_ends_its_threads_and_sockets_whatever_the_clients_do() {
+    let server = server();
+    let mut clients: Vec<_> = (0..100)
+        .map(|_| Client::subscribed(&server, query(json!({}))))
+        .collect();
+    // Upgrading, in a close that they do not finish, and not reading.
+    let upgrading = TcpStream::connect(server.address()).unwrap();
+    for client in &mut clients[..10] {
+        client.web_socket.close(None).unwrap();
+    }
+    assert!(server.wait_for(DEADLINE, |server| server.connections() == 90));
+    let text = "x".repeat(100_000);
+    for _ in 0..100 {
+        server.create("Game", json!({ "text": text }));
+    }
+    // All threads share it.
+    let hub = std::sync::Arc::downgrade(&server.hub);
+    let address = server.address();
+    drop(server);
+    assert!(hub.upgrade().is_none());
+    assert!(TcpStream::connect(address).is_err());
+    for client in &mut clients {
+        assert!(client.is_closed());
+    }
+    drop(upgrading);
 }

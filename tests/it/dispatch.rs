@@ -367,3 +367,41 @@ fn stats_tell_what_goes_on() {
         assert!(diagnosis.contains(fact), "{fact}: {diagnosis}");
     }
 }
+
+/// Parse Server before 5.0 takes `{from: alice, to: bob}` and `{from: bob, to: alice}` for one query.
+#[test]
+fn events_of_another_query_are_dropped_and_counted() {
+    let server = Server::auto();
+    let client = client(&server.url());
+    let events = Events::new();
+    let query = Query::new("Message")
+        .equal_to("from", "alice")
+        .equal_to("to", "bob");
+    let subscription = record(client.subscription(&query), "Message", &events)
+        .subscribe()
+        .unwrap();
+    events.expect("open");
+    let (conn, id) = server.wait_subscribed("Message");
+    let message = |from: &str, to: &str| object("Message", "m", json!({"from": from, "to": to}));
+    let ours = || message("alice", "bob");
+    let theirs = || message("bob", "alice");
+    conn.event("create", id, theirs(), None);
+    conn.event("leave", id, ours(), Some(theirs()));
+    conn.event("create", id, ours(), None);
+    events.expect("create");
+    conn.event("leave", id, theirs(), Some(ours()));
+    events.expect("leave");
+    // What a hook or `protectedFields` has taken out, or fetched, is not judged.
+    conn.event("update", id, object("Message", "m", json!({"to": "bob"})), None);
+    events.expect("update");
+    let fetched = json!({"__type": "Object", "className": "User", "objectId": "alice"});
+    conn.event(
+        "update",
+        id,
+        object("Message", "m", json!({"from": fetched, "to": "bob"})),
+        None,
+    );
+    events.expect("update");
+    assert_eq!(subscription.stats().foreign, 2);
+    assert_eq!(events.kinds(), ["open", "create", "leave", "update", "update"]);
+}

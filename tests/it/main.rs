@@ -31,6 +31,8 @@ mod sessions;
 mod shutdown;
 mod subscriptions;
 mod support;
+#[cfg(unix)]
+mod tail;
 #[cfg(feature = "tls")]
 mod tls;
 mod unsubscribe;

@@ -29,6 +29,7 @@ fn the_test_server_says_what_parse_server_says() {
         assert_eq!(written, expected, "line {index} of the transcript");
     }
     assert_eq!(written.len(), expected.len());
+    assert!(written.len() > 100, "{} lines", written.len());
 }
 
 /// What can be done to the objects of a server.

@@ -14,6 +14,8 @@
 //!  close: any ──► Idle          refused for good: any ──► Refused ──► open starts again
 //! ```
 
+#[cfg(test)]
+mod properties;
 mod subscriptions;
 #[cfg(test)]
 mod tests;
@@ -81,8 +83,8 @@ pub(crate) enum Output<T> {
 #[derive(Debug)]
 pub(crate) struct Received<'a, T> {
     pub(crate) handle: T,
-    /// That of the [`Spec`] whose events these are.
-    pub(crate) identity: u64,
+    /// What the server was asked for and sends this for.
+    pub(crate) spec: Arc<Spec>,
     pub(crate) frame: EventFrame<'a>,
 }
 
@@ -134,6 +136,8 @@ pub(crate) struct Session<T> {
     /// The operations that the server has not answered, in the order in which they were sent.
     in_flight: BTreeMap<u64, u64>,
     next_operation: u64,
+    /// The operations below are late, and were reported.
+    late_below: u64,
     /// When the oldest operation was last answered: those behind it have waited in line until then.
     line_moved: Option<Instant>,
     /// Errors that name no subscription, and may belong to any operation in flight.
@@ -213,6 +217,7 @@ impl<T: Clone> Session<T> {
             subscriptions: HashMap::new(),
             in_flight: BTreeMap::new(),
             next_operation: 0,
+            late_below: 0,
             line_moved: None,
             unattributed: VecDeque::new(),
             outputs: VecDeque::new(),
@@ -426,7 +431,7 @@ impl<T: Clone> Session<T> {
     /// outputs come before it.
     pub(crate) fn received<'a>(&mut self, text: &'a str, now: Now) -> Option<Received<'a, T>> {
         match message::parse(text) {
-            Ok(Message::Event { request_id, frame }) => return self.event(request_id, frame, now),
+            Ok(Message::Event { request_id, frame }) => return self.event(request_id, frame),
             Ok(Message::Connected) => self.connected(now),
             Ok(Message::Subscribed { request_id }) => self.subscribed(request_id, now),
             Ok(Message::Unsubscribed { request_id }) => self.unsubscribed(request_id, now),
@@ -486,7 +491,7 @@ impl<T: Clone> Session<T> {
                     live.answer_due = Some(now.mono + self.settings.pong_timeout);
                     self.outputs.push_back(Output::Ping);
                 }
-                _ => self.give_up_on_answers(now),
+                _ => self.report_late_answers(now),
             },
         }
     }

@@ -105,7 +105,7 @@ impl<T: Clone> Session<T> {
     }
 
     fn send(&mut self, id: u64, frame: String, now: Now) {
-        if self.in_flight.is_empty() {
+        if self.first_on_time().is_none() {
             self.line_moved = Some(now.mono);
         }
         self.in_flight.insert(self.next_operation, id);
@@ -115,11 +115,7 @@ impl<T: Clone> Session<T> {
 
     /// The server answered an operation.
     fn answered(&mut self, operation: u64, now: Now) {
-        if self
-            .in_flight
-            .first_key_value()
-            .is_some_and(|(first, _)| *first == operation)
-        {
+        if self.first_on_time().is_some_and(|(first, _)| first == operation) {
             self.line_moved = Some(now.mono);
         }
         self.in_flight.remove(&operation);
@@ -171,30 +167,23 @@ impl<T: Clone> Session<T> {
         self.reconcile(id, now);
     }
 
-    pub(super) fn event<'a>(&mut self, id: u64, frame: EventFrame<'a>, now: Now) -> Option<Received<'a, T>> {
-        // An event proves that the server has the subscription, whatever became of its `subscribed`.
-        if self
+    /// An event, if it is for a subscription that is open. Parse Server sends none before it has acknowledged one.
+    pub(super) fn event<'a>(&self, id: u64, frame: EventFrame<'a>) -> Option<Received<'a, T>> {
+        let wanted = self
             .subscriptions
             .get(&id)
-            .is_some_and(|s| !s.open && matches!(s.server, OnServer::Asked { .. }))
-        {
-            self.subscribed(id, now);
-        }
-        let Some((handle, wanted)) = self
-            .subscriptions
-            .get(&id)
-            .and_then(|s| Some((&s.handle, s.wanted.as_ref()?, s.accepted.as_ref()?)))
-            .filter(|(_, wanted, accepted)| wanted.identity == accepted.identity)
-            .map(|(handle, wanted, _)| (handle.clone(), wanted))
-        else {
-            log::debug!("ignored an event for {id}, which is not subscribed");
+            .filter(|subscription| subscription.open)
+            .and_then(|subscription| {
+                let accepted = subscription.accepted.as_ref()?;
+                // After a change of the session token, what still comes of the old one is not wanted any more.
+                let same_identity = subscription.wanted.as_ref()?.identity == accepted.identity;
+                same_identity.then(|| (subscription.handle.clone(), Arc::clone(accepted)))
+            });
+        let Some((handle, spec)) = wanted else {
+            log::debug!("ignored an event for {id}, which is not open");
             return None;
         };
-        Some(Received {
-            handle,
-            identity: wanted.identity,
-            frame,
-        })
+        Some(Received { handle, spec, frame })
     }
 
     pub(super) fn subscription_error(&mut self, id: u64, error: &ServerError, now: Now) {
@@ -331,16 +320,13 @@ impl<T: Clone> Session<T> {
         }
     }
 
-    pub(super) fn give_up_on_answers(&mut self, now: Now) {
+    pub(super) fn report_late_answers(&mut self, now: Now) {
         while self.answer_deadline().is_some_and(|due| due <= now.mono) {
-            let Some((_, id)) = self.in_flight.pop_first() else {
+            let Some((operation, id)) = self.first_on_time() else {
                 return;
             };
+            self.late_below = operation + 1;
             self.line_moved = Some(now.mono);
-            if let Some(error) = self.unattributed.pop_front() {
-                self.operation_failed(id, &error, now);
-                continue;
-            }
             // The answer may still come, so the operation stays under way; on another connection it is sent again.
             let limit = self.settings.ack_timeout;
             if let Some(subscription) = self.subscriptions.get(&id).filter(|s| s.wanted.is_some()) {
@@ -357,8 +343,16 @@ impl<T: Clone> Session<T> {
     /// When the oldest operation without an answer has waited too long. The time counts from when those before it
     /// were answered: ten thousand subscriptions sent at once are answered one after another.
     pub(super) fn answer_deadline(&self) -> Option<Instant> {
-        self.in_flight.first_key_value()?;
+        self.first_on_time()?;
         Some(self.line_moved? + self.settings.ack_timeout)
+    }
+
+    /// The oldest operation whose answer is not late.
+    fn first_on_time(&self) -> Option<(u64, u64)> {
+        self.in_flight
+            .range(self.late_below..)
+            .next()
+            .map(|(operation, id)| (*operation, *id))
     }
 
     /// Whether another session token may help. Asks for it, once for all subscriptions that need it.

@@ -1,0 +1,111 @@
+//! The settings of a test server, and its start.
+
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::TestServer;
+use super::hub::Hub;
+use super::transport::Acceptor;
+
+/// Settings of a [`TestServer`].
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use parse_livequery::test_server::TestServer;
+///
+/// # fn main() -> std::io::Result<()> {
+/// let server = TestServer::builder()
+///     .javascript_key("JS_KEY")
+///     .ping_interval(Duration::from_millis(500))
+///     .start()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+#[must_use]
+pub struct TestServerBuilder {
+    keys: Vec<(&'static str, String)>,
+    ping_interval: Duration,
+}
+
+impl TestServerBuilder {
+    pub(super) fn new() -> Self {
+        Self {
+            keys: Vec::new(),
+            ping_interval: Duration::from_secs(10),
+        }
+    }
+
+    /// Requires a key of clients. With more than one key set any of them is enough, as in the `keyPairs` of Parse
+    /// Server's `liveQueryServerOptions`. By default no key is required.
+    pub fn javascript_key(self, key: impl Into<String>) -> Self {
+        self.key("javascriptKey", key)
+    }
+
+    /// The same for the client key.
+    pub fn client_key(self, key: impl Into<String>) -> Self {
+        self.key("clientKey", key)
+    }
+
+    /// The same for the REST API key.
+    pub fn rest_api_key(self, key: impl Into<String>) -> Self {
+        self.key("restAPIKey", key)
+    }
+
+    /// The same for the Windows key.
+    pub fn windows_key(self, key: impl Into<String>) -> Self {
+        self.key("windowsKey", key)
+    }
+
+    /// The same for the master key. A client that has it reads all objects, whatever their ACL.
+    pub fn master_key(self, key: impl Into<String>) -> Self {
+        self.key("masterKey", key)
+    }
+
+    fn key(mut self, name: &'static str, key: impl Into<String>) -> Self {
+        self.keys.push((name, key.into()));
+        self
+    }
+
+    /// How often each client is sent a ping (default: 10 s, as Parse Server's `websocketTimeout`). A client that has
+    /// not answered when the next is due is disconnected without a close frame.
+    pub fn ping_interval(mut self, interval: Duration) -> Self {
+        self.ping_interval = interval.max(Duration::from_millis(1));
+        self
+    }
+
+    /// Starts the server on a free port of 127.0.0.1.
+    ///
+    /// # Errors
+    ///
+    /// The error of the operating system if there is no port or no thread to be had.
+    pub fn start(self) -> io::Result<TestServer> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let address = listener.local_addr()?;
+        let hub = Arc::new(Hub::new(self.keys));
+        let acceptor = Acceptor::start(listener, Arc::clone(&hub), self.ping_interval)?;
+        Ok(TestServer {
+            hub,
+            address,
+            ping_interval: self.ping_interval,
+            acceptor: Mutex::new(Some(acceptor)),
+        })
+    }
+}
+
+impl fmt::Debug for TestServerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let keys: Vec<_> = self.keys.iter().map(|(name, _)| name).collect();
+        f.debug_struct("TestServerBuilder")
+            .field("keys", &keys)
+            .field("ping_interval", &self.ping_interval)
+            .finish()
+    }
+}
