@@ -128,6 +128,7 @@ enum Connection {
 impl World {
     fn new() -> Self {
         let settings = Settings {
+            servers: 1,
             credentials: Credentials {
                 application_id: "app".into(),
                 ..Credentials::default()
