@@ -10,6 +10,8 @@ mod driver;
 mod emitter;
 mod error;
 mod event;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 mod object;
 mod protocol;
 mod query;
@@ -29,6 +31,7 @@ pub use builder::ClientBuilder;
 pub use client::Client;
 pub use default::{default_client, initialize};
 pub use dispatch::{Dispatch, Overflow};
+pub use driver::ConnectedStream;
 pub use emitter::ListenerId;
 pub use error::{Error, ErrorKind, Result};
 pub use event::{ClientEvent, ClientEventKind, Decoded, Event, EventKind, Gap, GapReason, UnknownEvent};

@@ -3,7 +3,9 @@
 //! Nothing in here blocks, and no user code runs in here.
 
 mod connect;
+mod servers;
 mod socket;
+mod stream;
 mod tls;
 
 use std::fmt;
@@ -21,9 +23,12 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Message, WebSocket};
 use url::Url;
 
-pub(crate) use self::connect::Network;
 use self::connect::{Attempt, Io, Progress};
+pub(crate) use self::connect::{Network, Proxies};
+use self::servers::Servers;
 use self::socket::Socket;
+pub use self::stream::ConnectedStream;
+pub(crate) use self::stream::Connector;
 #[cfg(feature = "webpki-roots")]
 pub(crate) use self::tls::Trust;
 use crate::dispatch::{Item, Waiting};
@@ -32,6 +37,7 @@ use crate::protocol::Now;
 use crate::protocol::message::{EventFrame, Spec};
 use crate::protocol::session::{Output, Received, Session, Settings};
 use crate::secret::Secret;
+use crate::server_url::authority;
 use crate::shared::{Shared, SubscriptionCore};
 use crate::stats::Counters;
 use crate::{ClientEventKind, ClientState, Error, ErrorKind, Object, Result};
@@ -59,6 +65,10 @@ pub(crate) enum Command {
     Resolved {
         attempt: u64,
         addresses: Result<Vec<SocketAddr>>,
+    },
+    Connected {
+        attempt: u64,
+        stream: Result<ConnectedStream>,
     },
     /// The last handle is gone.
     Shutdown,
@@ -105,7 +115,7 @@ impl fmt::Debug for TokenProvider {
 
 /// Starts the I/O thread.
 pub(crate) fn spawn(
-    url: Url,
+    servers: Vec<Url>,
     network: Network,
     settings: Settings,
     token_provider: Option<TokenProvider>,
@@ -126,7 +136,7 @@ pub(crate) fn spawn(
         commands: commands.clone(),
     };
     let driver = Driver {
-        url,
+        servers: Servers::new(servers),
         network,
         io,
         token_provider,
@@ -156,7 +166,7 @@ pub(crate) fn spawn(
 }
 
 struct Driver {
-    url: Url,
+    servers: Servers,
     network: Network,
     io: Io,
     token_provider: Option<TokenProvider>,
@@ -278,7 +288,12 @@ impl Driver {
                     self.start_attempt();
                 }
             }
-            Command::Resolved { attempt, addresses } => self.resolved(attempt, addresses),
+            Command::Resolved { attempt, addresses } => {
+                self.answered(|connecting, _, _| connecting.resolved(attempt, addresses));
+            }
+            Command::Connected { attempt, stream } => {
+                self.answered(|connecting, network, io| connecting.connected(attempt, stream, network, io));
+            }
             Command::Shutdown => {
                 self.session.close(u64::MAX, now);
                 self.shutdown = true;
@@ -405,7 +420,12 @@ impl Driver {
     }
 
     fn start_attempt(&mut self) {
-        match Attempt::start(self.attempt, self.url.clone(), &self.io) {
+        // The builder has one URL at least.
+        let Some(url) = self.servers.next().cloned() else {
+            return;
+        };
+        log::debug!("connecting to {}", authority(&url));
+        match Attempt::start(self.attempt, url, &self.network, &self.io) {
             Ok(attempt) => {
                 self.transport = Transport::Connecting(Box::new(attempt));
                 self.advance_connection();
@@ -414,9 +434,10 @@ impl Driver {
         }
     }
 
-    fn resolved(&mut self, number: u64, addresses: Result<Vec<SocketAddr>>) {
+    /// Gives the attempt what another thread has found out for it.
+    fn answered(&mut self, give: impl FnOnce(&mut Attempt, &Network, &Io) -> Result<()>) {
         if let Transport::Connecting(attempt) = &mut self.transport {
-            match attempt.resolved(number, addresses) {
+            match give(attempt, &self.network, &self.io) {
                 Ok(()) => self.advance_connection(),
                 Err(error) => self.session.lost(error, now()),
             }
@@ -434,7 +455,7 @@ impl Driver {
         match attempt.advance(&self.network, &self.io) {
             Ok(Progress::NotYet(attempt)) => {
                 self.session.reached(attempt.stage(), attempt.trouble());
-                self.transport = Transport::Connecting(Box::new(attempt));
+                self.transport = Transport::Connecting(attempt);
                 self.readable = false;
             }
             Ok(Progress::Up(socket)) => {

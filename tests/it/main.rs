@@ -25,10 +25,14 @@ mod grammar;
 mod harness;
 mod kit;
 mod link;
+mod proxies;
+mod servers;
 mod sessions;
 mod shutdown;
 mod subscriptions;
 mod support;
+#[cfg(unix)]
+mod tail;
 #[cfg(feature = "tls")]
 mod tls;
 mod unsubscribe;

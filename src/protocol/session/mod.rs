@@ -49,6 +49,8 @@ pub(crate) struct Settings {
     pub(crate) pong_timeout: Duration,
     /// How long the server may take to answer a subscription.
     pub(crate) ack_timeout: Duration,
+    /// How many servers take turns.
+    pub(crate) servers: u32,
     /// The shortest and the longest delay between two attempts.
     pub(crate) reconnect_delay: (Duration, Duration),
     /// How many attempts in a row may fail; without a limit, any number.
@@ -91,6 +93,9 @@ pub(crate) struct Received<'a, T> {
 pub(crate) enum Stage {
     Token,
     Resolve,
+    Connector,
+    ConnectProxy,
+    Proxy,
     Connect,
     Tls,
     Upgrade,
@@ -102,6 +107,9 @@ impl Stage {
         match self {
             Self::Token => "waiting for the session token provider",
             Self::Resolve => "resolving the name of the server",
+            Self::Connector => "waiting for the connection of `connect_with`",
+            Self::ConnectProxy => "connecting to the proxy",
+            Self::Proxy => "waiting for the proxy to connect to the server",
             Self::Connect => "connecting to the server",
             Self::Tls => "securing the connection with TLS",
             Self::Upgrade => "waiting for the server's answer to the WebSocket upgrade",
@@ -195,11 +203,12 @@ enum OnServer {
 impl<T: Clone> Session<T> {
     pub(crate) fn new(settings: Settings, seed: u64) -> Self {
         let (floor, cap) = settings.reconnect_delay;
+        let backoff = Backoff::new(floor, cap, settings.servers);
         Self {
             settings,
             rng: StdRng::seed_from_u64(seed),
             link: Link::Idle { was_open: false },
-            backoff: Backoff::new(floor, cap),
+            backoff,
             failures: 0,
             held: Vec::new(),
             renewal: true,

@@ -33,6 +33,7 @@ impl Rig {
             idle_ping: Duration::from_secs(20),
             pong_timeout: Duration::from_secs(10),
             ack_timeout: Duration::from_secs(10),
+            servers: 1,
             reconnect_delay: (Duration::from_millis(250), Duration::from_secs(30)),
             max_attempts: None,
             renewable_token: false,

@@ -12,19 +12,22 @@ mod recorder;
 mod server;
 #[cfg(feature = "tls")]
 mod tls;
+mod tunnel;
 mod wire;
 
 use std::time::Duration;
 
 pub use parse::{object, schema_violation};
 pub use process::{
-    in_own_process, open_files, resident_bytes, threads_named, wait_until, wait_until_within, watchdog,
+    in_own_process, in_own_process_with, open_files, resident_bytes, threads_named, wait_until,
+    wait_until_within, watchdog,
 };
 pub use proxy::Proxy;
 pub use recorder::Recorder;
 pub use server::{Conn, FullBacklog, Received, Server, Then};
 #[cfg(feature = "tls")]
 pub use tls::{Authority, Farewell, TlsServer};
+pub use tunnel::ConnectProxy;
 
 /// The deadline of a wait that succeeds on a machine that works. Long, since it is only ever reached by a failure.
 pub const LONG: Duration = Duration::from_secs(20);

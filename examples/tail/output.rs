@@ -1,0 +1,124 @@
+//! Where lines go: events to standard output, everything else to standard error; on a terminal that has a line at its
+//! foot for the state of the connection.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::mpsc::Sender;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use anstyle::Style;
+use parse_livequery::Event;
+
+use crate::{End, line};
+
+pub(crate) struct Output {
+    json: bool,
+    /// Whether standard error can be written over.
+    terminal: bool,
+    ended: Sender<End>,
+    /// What stands in the line of the state.
+    status: Mutex<Option<String>>,
+}
+
+impl Output {
+    /// An output that tells when nobody reads it any more.
+    pub(crate) fn new(json: bool, ended: Sender<End>) -> Self {
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        Self {
+            json,
+            terminal: io::stderr().is_terminal() && !dumb,
+            ended,
+            status: Mutex::new(None),
+        }
+    }
+
+    /// Prints an event, if it is one to print.
+    pub(crate) fn event(&self, event: &Event) {
+        let line = if self.json {
+            line::json(event)
+        } else {
+            line::text(event)
+        };
+        let Some(line) = line else { return };
+        let status = self.lock();
+        self.erase(&status);
+        let mut stdout = anstream::stdout().lock();
+        let written = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+        drop(stdout);
+        self.draw(&status);
+        drop(status);
+        if let Err(error) = written {
+            let end = match error.kind() {
+                io::ErrorKind::BrokenPipe => End::ReaderGone,
+                _ => End::NotWritten(error),
+            };
+            // Main has left already if it does not listen.
+            let _ = self.ended.send(end);
+        }
+    }
+
+    /// Shows the state of the connection, until the next one or [`say`](Self::say).
+    pub(crate) fn status(&self, text: &str) {
+        let mut status = self.lock();
+        self.erase(&status);
+        *status = Some(line::harmless(text));
+        if self.terminal {
+            self.draw(&status);
+        } else {
+            print_error(text);
+        }
+    }
+
+    /// Says something that is to stay, and that ends the state shown.
+    pub(crate) fn say(&self, text: &str) {
+        let mut status = self.lock();
+        self.erase(&status);
+        *status = None;
+        print_error(text);
+    }
+
+    /// The last that is said, if anything is. It does not wait for a line that nobody reads.
+    pub(crate) fn end(&self, text: Option<&str>) {
+        if let Ok(mut status) = self.status.try_lock() {
+            self.erase(&status);
+            *status = None;
+        }
+        if let Some(text) = text {
+            print_error(text);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<String>> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    // The sequences are written past the filter for colours, which are another matter. A terminal that is gone is no
+    // concern here.
+
+    fn erase(&self, status: &Option<String>) {
+        if self.terminal && status.is_some() {
+            let _ = write!(io::stderr(), "\r{ERASE_LINE}");
+        }
+    }
+
+    fn draw(&self, status: &Option<String>) {
+        if let (true, Some(text)) = (self.terminal, status) {
+            let mut stderr = io::stderr();
+            let _ = write!(stderr, "{NO_WRAP}… {text}{WRAP}").and_then(|()| stderr.flush());
+        }
+    }
+}
+
+fn print_error(text: &str) {
+    let dim = Style::new().dimmed();
+    let _ = writeln!(
+        anstream::stderr(),
+        "{dim}{}  {}{dim:#}",
+        line::clock(),
+        line::harmless(text)
+    );
+}
+
+const ERASE_LINE: &str = "\x1b[K";
+/// What does not fit the width is cut, rather than continued on a line that would not be erased.
+const NO_WRAP: &str = "\x1b[?7l";
+const WRAP: &str = "\x1b[?7h";
