@@ -197,9 +197,9 @@ fn latency(sent: &str) -> f64 {
     nanoseconds_since_1970().saturating_sub(sent) as f64 / 1000.0
 }
 
-/// Subscriptions differ in their queries, as those of a program do.
+/// Subscriptions differ in their queries, as those of a program do. The first one has the number 1 on the wire.
 fn query(number: usize) -> Query {
-    Query::new("Game").equal_to("room", number as u64)
+    Query::new("Game").equal_to("room", number as u64 + 1)
 }
 
 fn library_subscriptions(client: &Client, number: usize) -> Report {
@@ -356,7 +356,7 @@ fn subscribed_socket(url: &str) -> WebSocket<MaybeTlsStream<TcpStream>> {
     }
     for frame in [
         r#"{"op":"connect","applicationId":"app"}"#,
-        r#"{"op":"subscribe","requestId":1,"query":{"className":"Game","where":{}}}"#,
+        r#"{"op":"subscribe","requestId":1,"query":{"className":"Game","where":{"room":1}}}"#,
     ] {
         socket
             .send(Message::text(frame))

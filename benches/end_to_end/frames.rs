@@ -52,6 +52,8 @@ impl Kind {
             Self::Update => format!(r#""object":{AFTER},"original":{BEFORE}"#),
             Self::Large => format!(r#""object":{}"#, large()),
         };
+        // Each subscription asks for a room of its own, the one with its number.
+        let members = members.replace(r#""room":0"#, &format!(r#""room":{request_id}"#));
         event(self.event(), request_id, &members)
     }
 }
@@ -67,8 +69,12 @@ pub(crate) fn start(request_id: u64) -> String {
 
 /// The event that says that the measurement is over, and how many events there were in it.
 pub(crate) fn end(request_id: u64, sent: u64) -> String {
-    let object = format!(r#""object":{{"className":"Game","objectId":"end","sent":{sent}}}"#);
-    event("leave", request_id, &object)
+    let object = format!(r#"{{"className":"Game","room":{request_id},"objectId":"end","sent":{sent}}}"#);
+    event(
+        "leave",
+        request_id,
+        &format!(r#""object":{object},"original":{object}"#),
+    )
 }
 
 /// The frame of an update whose `sentAt` says when it was sent, in nanoseconds since 1970, and where in it these
@@ -127,7 +133,7 @@ fn large() -> String {
 }
 
 const CLIENT_ID: &str = "6b1e1d3e-5a4d-4f0e-9b55-7d0c2f6f4c1a";
-const SMALL: &str = r#"{"playerName":"Sean","score":1337,"createdAt":"2026-11-24T06:58:56.879Z","updatedAt":"2026-11-24T06:58:56.879Z","className":"Game","objectId":"AWFW34WWIH"}"#;
-const AFTER: &str = r#"{"createdAt":"2026-11-24T06:58:56.879Z","updatedAt":"2026-11-24T06:58:57.532Z","when":{"__type":"Date","iso":"2020-01-01T00:00:00.000Z"},"place":{"__type":"GeoPoint","latitude":1.5,"longitude":-2},"area":{"__type":"Polygon","coordinates":[[0,0],[0,1],[1,1],[0,0]]},"data":{"__type":"Bytes","base64":"AQID"},"tags":["a",1,null],"playerName":"Sean","score":1338,"file":{"__type":"File","name":"a.txt","url":"http://127.0.0.1/a.txt"},"owner":{"__type":"Pointer","className":"Owner","objectId":"gBJaZIhpwn"},"players":{"__type":"Relation","className":"Owner"},"ACL":{"*":{"read":true}},"className":"Game","objectId":"AWFW34WWIH"}"#;
+const SMALL: &str = r#"{"playerName":"Sean","score":1337,"room":0,"createdAt":"2026-11-24T06:58:56.879Z","updatedAt":"2026-11-24T06:58:56.879Z","className":"Game","objectId":"AWFW34WWIH"}"#;
+const AFTER: &str = r#"{"createdAt":"2026-11-24T06:58:56.879Z","updatedAt":"2026-11-24T06:58:57.532Z","when":{"__type":"Date","iso":"2020-01-01T00:00:00.000Z"},"place":{"__type":"GeoPoint","latitude":1.5,"longitude":-2},"area":{"__type":"Polygon","coordinates":[[0,0],[0,1],[1,1],[0,0]]},"data":{"__type":"Bytes","base64":"AQID"},"tags":["a",1,null],"playerName":"Sean","score":1338,"room":0,"file":{"__type":"File","name":"a.txt","url":"http://127.0.0.1/a.txt"},"owner":{"__type":"Pointer","className":"Owner","objectId":"gBJaZIhpwn"},"players":{"__type":"Relation","className":"Owner"},"ACL":{"*":{"read":true}},"className":"Game","objectId":"AWFW34WWIH"}"#;
 /// Before the change most fields were not set.
-const BEFORE: &str = r#"{"createdAt":"2026-11-24T06:58:56.879Z","updatedAt":"2026-11-24T06:58:56.879Z","place":{"__type":"GeoPoint","latitude":1.5,"longitude":-2},"playerName":"Sean","score":1337,"className":"Game","objectId":"AWFW34WWIH"}"#;
+const BEFORE: &str = r#"{"createdAt":"2026-11-24T06:58:56.879Z","updatedAt":"2026-11-24T06:58:56.879Z","place":{"__type":"GeoPoint","latitude":1.5,"longitude":-2},"playerName":"Sean","score":1337,"room":0,"className":"Game","objectId":"AWFW34WWIH"}"#;

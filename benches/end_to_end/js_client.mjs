@@ -9,7 +9,7 @@ const Parse = createRequire(join(packages, 'parse', 'index.js'))('parse/node');
 
 Parse.initialize('app');
 const client = new Parse.LiveQueryClient({ applicationId: 'app', serverURL: url });
-const query = number => new Parse.Query('Game').equalTo('room', number);
+const query = number => new Parse.Query('Game').equalTo('room', number + 1);
 const works = { get: flood, latency: flood, subscriptions: countOpen };
 let sink;
 

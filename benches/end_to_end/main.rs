@@ -91,8 +91,6 @@ struct Bench {
     targets: Table,
 }
 
-type Section = fn(&mut Bench);
-
 impl Bench {
     fn new(arguments: &[&str]) -> Self {
         // `cargo bench` adds `--bench`; without it this is a test of the benchmark.
@@ -129,19 +127,18 @@ impl Bench {
             "{} rounds of {:?} each, medians (and ranges){js}",
             self.rounds, self.duration
         );
-        let sections: [(&str, Section); 5] = [
-            ("throughput", Self::throughput),
-            ("many", Self::many),
-            ("latency", Self::latency),
-            ("subscriptions", Self::subscriptions),
-            ("idle", Self::idle),
-        ];
-        for (name, section) in sections {
-            if self.sections.is_empty() || self.sections.iter().any(|wanted| wanted == name) {
-                section(&mut self);
-            }
-        }
+        self.section("throughput", Self::throughput);
+        self.section("many", Self::many);
+        self.section("latency", Self::latency);
+        self.section("subscriptions", Self::subscriptions);
+        self.section("idle", Self::idle);
         self.targets.print();
+    }
+
+    fn section(&mut self, name: &str, measure: fn(&mut Self)) {
+        if self.sections.is_empty() || self.sections.iter().any(|wanted| wanted == name) {
+            measure(self);
+        }
     }
 
     fn throughput(&mut self) {
