@@ -138,7 +138,6 @@ impl World {
             pong_timeout: Duration::from_secs(10),
             ack_timeout: Duration::from_secs(10),
             reconnect_delay: (Duration::from_millis(250), Duration::from_secs(30)),
-            servers: 1,
             max_attempts: None,
             renewable_token: false,
         };
