@@ -23,6 +23,7 @@ mod errors;
 mod gap;
 mod grammar;
 mod harness;
+mod identity;
 mod kit;
 mod link;
 mod proxies;
