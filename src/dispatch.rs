@@ -401,8 +401,10 @@ fn dispatch(shared: &Arc<Shared>, item: Item) {
             emit(shared, &subscription, &Event::failed(Error::lagged(dropped)));
         }
         Item::MissedOpen(subscription, listener) => {
+            let running = subscription.running.lock();
             if !shared.is_ended(&subscription) {
                 let faults = subscription.emitter.emit_open_to(listener);
+                drop(running);
                 report(shared, faults, Some(&subscription), &EventKind::Open);
             }
         }

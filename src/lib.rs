@@ -10,6 +10,8 @@ mod driver;
 mod emitter;
 mod error;
 mod event;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 mod object;
 mod protocol;
 mod query;

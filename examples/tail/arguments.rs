@@ -20,7 +20,7 @@ pub(crate) struct Arguments {
     /// The class to follow
     class: String,
 
-    /// The LiveQuery server: ws://host:port/path
+    /// The LiveQuery server: wss://host/path or ws://host:port/path
     #[arg(long, value_name = "URL", env = "PARSE_SERVER_URL")]
     pub(crate) server: String,
 

@@ -32,7 +32,7 @@ pub(crate) use self::stream::Connector;
 #[cfg(feature = "webpki-roots")]
 pub(crate) use self::tls::Trust;
 use crate::dispatch::{Item, Waiting};
-use crate::event::{Change, Event};
+use crate::event::{Change, ClientEvent, Event};
 use crate::protocol::Now;
 use crate::protocol::message::{EventFrame, Spec};
 use crate::protocol::session::{Output, Received, Session, Settings};
@@ -94,11 +94,14 @@ impl Commands {
         if command.is_order() {
             self.shared.ordered();
         }
-        // The thread lives until it got `Shutdown`, and that comes last.
+        let order = command.is_order();
         if self.sender.send(command).is_ok() {
             if let Err(error) = self.waker.wake() {
                 log::error!("the I/O thread cannot be woken: {error}");
             }
+        } else if order {
+            // The thread has panicked, and has said so; nobody looks at orders any more.
+            self.shared.order_seen();
         }
     }
 }
@@ -160,7 +163,12 @@ pub(crate) fn spawn(
     };
     thread::Builder::new()
         .name("livequery-io".to_owned())
-        .spawn(move || driver.run())
+        .spawn(move || {
+            let shared = Arc::clone(&driver.shared);
+            if catch_unwind(AssertUnwindSafe(|| driver.run())).is_err() {
+                give_up(&shared);
+            }
+        })
         .map(|_| commands)
         .map_err(failed)
 }
@@ -662,6 +670,21 @@ impl Driver {
             .flatten()
             .min()
     }
+}
+
+/// The I/O thread has panicked: a fault of this library, or of the program's logger, which it calls. Nothing comes any
+/// more, and nobody is to wait for it.
+fn give_up(shared: &Shared) {
+    let error = Error::new(
+        ErrorKind::Io,
+        "the I/O thread of the client panicked; nothing comes any more, so build another client",
+    )
+    .fatal();
+    shared.give_up(error.clone());
+    shared
+        .queue
+        .push(&mut vec![Item::ClientEvent(ClientEvent::failed(error))]);
+    shared.queue.end();
 }
 
 /// Makes an event of a frame: its text is copied once, to exactly its size, so that an event that is kept keeps no

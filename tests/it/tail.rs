@@ -543,7 +543,7 @@ fn binary() -> &'static Path {
         let mut sources = fs::read_dir(sources).unwrap();
         let stale = built.is_none() || sources.any(|source| changed(&source.unwrap().path()).ok() > built);
         if stale {
-            let cargo = env::var_os("CARGO").unwrap_or(OsString::from("cargo"));
+            let cargo = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
             let status = Command::new(cargo).args(["build", "--example", "tail"]).status();
             assert!(status.unwrap().success());
         }
