@@ -343,6 +343,7 @@ impl Driver {
                 }
                 Output::Event(subscription, event) => {
                     self.shared.progressed(&subscription, &event);
+                    subscription.inbox.lock().turn_over();
                     self.items.push(Item::Event(subscription, event));
                 }
                 Output::ClientEvent(event) => {

@@ -285,6 +285,41 @@ fn a_refused_subscription_fails_alone_and_can_be_tried_again() {
 }
 
 #[test]
+fn a_subscription_that_failed_later_on_comes_back_with_a_gap() {
+    let mut rig = Rig::live();
+    rig.subscribed(1);
+    rig.lose();
+    rig.pass(Duration::from_secs(31));
+    rig.greet();
+    rig.outputs();
+    rig.error(119, "Permission denied", false, json!(1));
+    assert_eq!(rig.outputs(), ["1: error Server fatal", "1: close"]);
+    rig.session.update(1, 1, spec("Other"), rig.now);
+    rig.ack(1);
+    assert_eq!(
+        rig.outputs(),
+        ["send subscribe 1 Other", "1: open after ConnectionLost 31s"]
+    );
+}
+
+/// What its listeners own is set free by that `close`.
+#[test]
+fn a_failed_subscription_that_is_ended_is_told_so() {
+    let mut rig = Rig::live();
+    for id in 1..=3 {
+        rig.subscribe(id, "Refused");
+        rig.error(119, "no", false, json!(id));
+    }
+    rig.outputs();
+    rig.session.unsubscribe(1, rig.now);
+    assert_eq!(rig.outputs(), ["1: close"]);
+    rig.session.close(3, rig.now);
+    assert_eq!(rig.outputs(), ["2: close", "farewell", "client close"]);
+    rig.session.unsubscribe(1, rig.now);
+    assert_eq!(rig.outputs(), Vec::<String>::new());
+}
+
+#[test]
 fn an_error_of_a_live_subscription_leaves_it_alive() {
     let mut rig = Rig::live();
     rig.subscribed(1);
