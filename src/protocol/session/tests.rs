@@ -419,7 +419,7 @@ fn any_byte_is_a_proof_of_life() {
 }
 
 #[test]
-fn wake_from_sleep_is_asked_after_at_once() {
+fn wake_from_sleep() {
     let mut rig = Rig::live();
     rig.pass(Duration::from_secs(1));
     rig.now.wall += Duration::from_secs(600);
@@ -1162,4 +1162,24 @@ fn reconnect_now_skips_the_delay_and_doubts_a_link_that_is_up() {
     rig.session.reconnect_now(rig.now);
     rig.session.reconnect_now(rig.now);
     assert_eq!(rig.outputs(), ["connect"]);
+}
+
+/// A backoff that counts from when the client was made would be used up after an hour.
+#[test]
+fn no_busy_loop_after_1h() {
+    let mut rig = Rig::live();
+    for _ in 0..360 {
+        rig.pass(Duration::from_secs(10));
+        rig.session.alive(rig.now);
+    }
+    let (mut attempts, start) = (0, rig.now.mono);
+    rig.lose();
+    while attempts < 10 {
+        let wait = rig.session.deadline().unwrap() - rig.now.mono;
+        assert!(wait >= Duration::from_millis(250), "{wait:?}");
+        rig.pass(wait);
+        attempts += rig.outputs().iter().filter(|line| *line == "connect").count();
+        rig.lose();
+    }
+    assert!(rig.now.mono - start >= 10 * Duration::from_millis(250));
 }
