@@ -1,13 +1,14 @@
 //! The settings of a client, checked before there is one.
 
 use std::fmt;
+use std::io;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::client::Client;
 use crate::dispatch::{self, Dispatch, Limits, Overflow, Queue};
-use crate::driver::{self, Network, TokenProvider};
+use crate::driver::{self, ConnectedStream, Connector, Network, Proxies, TokenProvider};
 use crate::protocol::message::Credentials;
 use crate::protocol::session::Settings;
 use crate::secret::Secret;
@@ -18,7 +19,7 @@ use crate::{Error, ErrorKind, Result, server_url};
 #[derive(Clone)]
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct ClientBuilder {
-    server_url: String,
+    server_urls: Vec<String>,
     credentials: Credentials,
     connect_timeout: Duration,
     idle_ping: Duration,
@@ -36,7 +37,7 @@ pub struct ClientBuilder {
 impl ClientBuilder {
     pub(crate) fn new(server_url: String, application_id: String) -> Self {
         Self {
-            server_url,
+            server_urls: vec![server_url],
             credentials: Credentials {
                 application_id,
                 ..Credentials::default()
@@ -256,13 +257,79 @@ impl ClientBuilder {
         self
     }
 
+    /// The HTTP proxy on the way to the server, for all servers of this client, as in `http://proxy.example.com:3128`
+    /// or `http://user:password@proxy.example.com:3128`. It is asked for a tunnel (CONNECT), so it sees neither keys
+    /// nor objects of a server with TLS.
+    ///
+    /// Default: that of the environment. `HTTPS_PROXY` is for servers with TLS, `ALL_PROXY` for all others and for
+    /// those as well; `NO_PROXY` lists the exceptions (names, domains, addresses, ranges as `10.0.0.0/8`, `*`).
+    /// The names in lower case come first. Servers on this machine are reached without a proxy of the environment.
+    pub fn proxy(mut self, url: impl Into<String>) -> Self {
+        self.network.proxies = Proxies::Always(Secret::from(url));
+        self
+    }
+
+    /// Connects without a proxy, whatever the environment says. Default: see [`proxy`](Self::proxy).
+    pub fn without_proxy(mut self) -> Self {
+        self.network.proxies = Proxies::Never;
+        self
+    }
+
+    /// Has the program make the connections: over a Unix socket, through a SOCKS proxy, through a tunnel of its own.
+    ///
+    /// `connect` gets the host and the port of the server and returns a connection over which the server can be spoken
+    /// to; TLS and the WebSocket are put on top of it as ever. It is called for each attempt, on a thread of its own.
+    /// It may block, and should give up after a time: while it does not return there is no other attempt. If it fails
+    /// or panics the attempt has failed, and the next one comes after the usual delay.
+    ///
+    /// Default: TCP to all addresses of the host, or through the [`proxy`](Self::proxy), which this replaces.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # #[cfg(unix)]
+    /// # fn main() -> parse_livequery::Result<()> {
+    /// use std::os::unix::net::UnixStream;
+    ///
+    /// use parse_livequery::Client;
+    ///
+    /// let client = Client::builder("ws://localhost/parse", "app")
+    ///     .connect_with(|_host, _port| UnixStream::connect("/run/parse/livequery.sock"))
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(unix))]
+    /// # fn main() {}
+    /// ```
+    pub fn connect_with<S>(
+        mut self,
+        connect: impl Fn(&str, u16) -> io::Result<S> + Send + Sync + 'static,
+    ) -> Self
+    where
+        S: Into<ConnectedStream>,
+    {
+        let connect = move |host: &str, port| connect(host, port).map(Into::into);
+        self.network.connector = Some(Connector::new(connect));
+        self
+    }
+
+    /// A further server: LiveQuery is scaled out by running several servers that share a Redis, each of which sends
+    /// the events of all. The client is on one of them at a time, drawn at random, and goes to another when it fails;
+    /// the `open` there has its gap as after every reconnect. Can be called several times.
+    ///
+    /// Default: the one server of [`Client::builder`].
+    pub fn add_server(mut self, server_url: impl Into<String>) -> Self {
+        self.server_urls.push(server_url.into());
+        self
+    }
+
     /// Builds the client and starts its two threads. It connects with the first subscription, or with
     /// [`Client::open`].
     ///
     /// # Errors
     /// [`ErrorKind::InvalidSetting`] for a URL that is none or has another scheme than `ws`, `wss`, `http` or
     /// `https`, for one that asks for TLS in a build without it, for an empty application id, time-outs of zero,
-    /// headers that HTTP does not allow, and certificates that are none; [`ErrorKind::Io`] if the system refuses a
+    /// headers that HTTP does not allow, certificates that are none, and proxies that are no
+    /// HTTP proxies, those of the environment too; [`ErrorKind::Io`] if the system refuses a
     /// thread.
     ///
     /// # Examples
@@ -274,7 +341,11 @@ impl ClientBuilder {
     /// assert!(error.to_string().contains("`ftp`"));
     /// ```
     pub fn build(self) -> Result<Client> {
-        let url = server_url::parse(&self.server_url)?;
+        let servers = self
+            .server_urls
+            .iter()
+            .map(|url| server_url::parse(url))
+            .collect::<Result<Vec<_>>>()?;
         if self.credentials.application_id.is_empty() {
             return Err(invalid(
                 "the application id is empty; it is the `appId` of the server's configuration",
@@ -304,8 +375,18 @@ impl ClientBuilder {
             return Err(invalid(text));
         }
         self.network.headers.check()?;
-        if url.scheme() == "wss" || self.network.tls.is_set() {
+        if servers.iter().any(|url| url.scheme() == "wss") || self.network.tls.is_set() {
             self.network.tls.check()?;
+        }
+        if self.network.connector.is_none() {
+            for server in &servers {
+                self.network.proxies.proxy_for(server)?;
+            }
+        } else if matches!(self.network.proxies, Proxies::Always(_)) {
+            return Err(invalid(
+                "`proxy` and `connect_with` are both set; `connect_with` makes the whole connection, so leave `proxy` \
+                 out and connect to the proxy in there",
+            ));
         }
         let settings = Settings {
             credentials: self.credentials,
@@ -313,20 +394,21 @@ impl ClientBuilder {
             idle_ping: self.idle_ping,
             pong_timeout: self.pong_timeout,
             ack_timeout: self.ack_timeout,
+            servers: u32::try_from(servers.len()).unwrap_or(u32::MAX),
             reconnect_delay: (shortest, longest.min(LONGEST)),
             max_attempts: self.max_attempts,
             renewable_token: self.token_provider.is_some(),
         };
         let shared = Arc::new(Shared::new(Queue::new(self.limits, self.dispatch)));
         let commands = driver::spawn(
-            url.clone(),
+            servers.clone(),
             self.network,
             settings,
             self.token_provider,
             self.close_timeout,
             Arc::clone(&shared),
         )?;
-        let client = Client::new(url, self.close_timeout, Arc::clone(&shared), commands);
+        let client = Client::new(servers, self.close_timeout, Arc::clone(&shared), commands);
         // If this fails the client is dropped, and the I/O thread ends with it.
         dispatch::spawn(shared)?;
         Ok(client)

@@ -42,7 +42,7 @@ use crate::{ClientEvent, ClientEventKind, ClientState, ListenerId, Query, Result
 pub struct Client(Arc<Handle>);
 
 struct Handle {
-    url: Url,
+    servers: Vec<Url>,
     close_timeout: Duration,
     shared: Arc<Shared>,
     commands: Commands,
@@ -272,9 +272,14 @@ impl Client {
         self.0.shared.wait_closed()
     }
 
-    pub(crate) fn new(url: Url, close_timeout: Duration, shared: Arc<Shared>, commands: Commands) -> Self {
+    pub(crate) fn new(
+        servers: Vec<Url>,
+        close_timeout: Duration,
+        shared: Arc<Shared>,
+        commands: Commands,
+    ) -> Self {
         Self(Arc::new(Handle {
-            url,
+            servers,
             close_timeout,
             shared,
             commands,
@@ -289,11 +294,19 @@ impl Client {
         self.0.commands.send(command);
     }
 
-    /// The URL for people to read: its query may hold a secret.
+    /// The URLs for people to read: a query may hold a secret.
     fn address(&self) -> String {
-        let mut url = self.0.url.clone();
-        url.set_query(None);
-        url.into()
+        let without_query = |url: &Url| {
+            let mut url = url.clone();
+            url.set_query(None);
+            String::from(url)
+        };
+        self.0
+            .servers
+            .iter()
+            .map(without_query)
+            .collect::<Vec<_>>()
+            .join(" or ")
     }
 
     fn listen(

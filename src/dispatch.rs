@@ -84,11 +84,20 @@ pub(crate) struct Waiting {
     pub(crate) spec: Arc<Spec>,
 }
 
+#[derive(Debug)]
+struct Entry {
+    object: Waiting,
+    epoch: u64,
+}
+
 /// The objects that wait for the listeners of one subscription.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<Entry>,
     bytes: usize,
+    /// Counts the events of the subscription that are no objects: what came before one is given out before it, and what
+    /// came after it after it.
+    epoch: u64,
     /// Dropped since the last report.
     dropped: u64,
     /// Dropped since they do not match the query.
@@ -110,20 +119,31 @@ impl Inbox {
         self.bytes
     }
 
+    /// An event of the subscription that is no object goes into the queue.
+    pub(crate) fn turn_over(&mut self) {
+        self.epoch += 1;
+    }
+
     fn drop(&mut self, number: u64, counters: &Counters) {
         self.dropped += number;
         self.dropped_in_all += number;
         Counters::add(&counters.dropped, number);
     }
 
-    fn pop(&mut self) -> Option<Waiting> {
-        let waiting = self.waiting.pop_front()?;
-        self.bytes -= waiting.bytes;
+    fn pop(&mut self) -> Option<Entry> {
+        let entry = self.waiting.pop_front()?;
+        self.bytes -= entry.object.bytes;
         if self.waiting.is_empty() {
             // A burst must not cost its memory for ever.
             self.waiting.shrink_to(KEPT_CAPACITY);
         }
-        Some(waiting)
+        Some(entry)
+    }
+
+    /// The next object, if it is of this epoch: those before it were dropped otherwise.
+    fn pop_of(&mut self, epoch: u64) -> Option<Waiting> {
+        self.waiting.front().filter(|entry| entry.epoch == epoch)?;
+        self.pop().map(|entry| entry.object)
     }
 }
 
@@ -132,8 +152,8 @@ impl Inbox {
 pub(crate) enum Item {
     /// `open`, `close` or `error`, which are never dropped.
     Event(Arc<SubscriptionCore>, Event),
-    /// The next object in the subscription's inbox.
-    Object(Arc<SubscriptionCore>),
+    /// The next object in the subscription's inbox, if it is of this epoch.
+    Object(Arc<SubscriptionCore>, u64),
     /// From here on objects of the subscription were dropped.
     Lagged(Arc<SubscriptionCore>),
     /// A listener for `open` came too late for it.
@@ -226,7 +246,8 @@ impl Queue {
                     && (inbox.bytes.saturating_add(bytes) > self.limits.bytes
                         || total.saturating_add(bytes) > self.limits.bytes.saturating_mul(SUBSCRIPTIONS_WORTH))
         };
-        let mut replaced = 0;
+        let epoch = inbox.epoch;
+        let mut has_item = false;
         if full(inbox, total) {
             match self.limits.overflow {
                 Overflow::DropNewest => {
@@ -237,19 +258,22 @@ impl Queue {
                 Overflow::DropOldest => {
                     while full(inbox, self.bytes.load(Ordering::Relaxed)) {
                         let Some(oldest) = inbox.pop() else { break };
-                        self.left(&oldest);
-                        replaced += 1;
+                        self.left(&oldest.object);
+                        inbox.drop(1, counters);
+                        // Where an object takes the place of another, the item of that one serves it.
+                        has_item |= oldest.epoch == epoch;
                     }
-                    inbox.drop(replaced, counters);
                 }
             }
         }
         self.objects.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         inbox.bytes += bytes;
-        inbox.waiting.push_back(waiting);
-        // Where an object took the place of another, the item of that one serves it.
-        (replaced == 0).then(|| Item::Object(Arc::clone(subscription)))
+        inbox.waiting.push_back(Entry {
+            object: waiting,
+            epoch,
+        });
+        (!has_item).then(|| Item::Object(Arc::clone(subscription), epoch))
     }
 
     /// Nothing will be added any more.
@@ -369,7 +393,7 @@ fn dispatch(shared: &Arc<Shared>, item: Item) {
     let outer = IN_LISTENER_OF.replace(Some(Arc::as_ptr(shared)));
     match item {
         Item::Event(subscription, event) => emit(shared, &subscription, &event),
-        Item::Object(subscription) => {
+        Item::Object(subscription, epoch) => {
             let (dropped, waiting) = {
                 let mut guard = subscription.inbox.lock();
                 let inbox = &mut *guard;
@@ -379,7 +403,7 @@ fn dispatch(shared: &Arc<Shared>, item: Item) {
                 } else {
                     std::mem::take(&mut inbox.dropped)
                 };
-                (dropped, inbox.pop())
+                (dropped, inbox.pop_of(epoch))
             };
             if dropped > 0 {
                 emit(shared, &subscription, &Event::failed(Error::lagged(dropped)));
@@ -401,8 +425,10 @@ fn dispatch(shared: &Arc<Shared>, item: Item) {
             emit(shared, &subscription, &Event::failed(Error::lagged(dropped)));
         }
         Item::MissedOpen(subscription, listener) => {
+            let running = subscription.running.lock();
             if !shared.is_ended(&subscription) {
                 let faults = subscription.emitter.emit_open_to(listener);
+                drop(running);
                 report(shared, faults, Some(&subscription), &EventKind::Open);
             }
         }

@@ -177,6 +177,8 @@ pub enum ErrorKind {
     NotInitialized,
     /// The server sent something that is no LiveQuery message.
     Protocol,
+    /// The proxy between this machine and the server opened no tunnel to it.
+    Proxy,
     /// The server refused the connection: a key is wrong, or its `beforeConnect` hook threw.
     Refused,
     /// The name of the server could not be resolved.

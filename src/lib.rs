@@ -31,6 +31,7 @@ pub use builder::ClientBuilder;
 pub use client::Client;
 pub use default::{default_client, initialize};
 pub use dispatch::{Dispatch, Overflow};
+pub use driver::ConnectedStream;
 pub use emitter::ListenerId;
 pub use error::{Error, ErrorKind, Result};
 pub use event::{ClientEvent, ClientEventKind, Decoded, Event, EventKind, Gap, GapReason, UnknownEvent};

@@ -75,6 +75,12 @@ impl Shared {
         self.changed.notify_all();
     }
 
+    /// The I/O thread is gone: nobody will look at any order.
+    pub(crate) fn give_up(&self, error: Error) {
+        self.status.lock().orders = 0;
+        self.set_state(ClientState::Disconnected, Some(error));
+    }
+
     pub(crate) fn set_state(&self, state: ClientState, error: Option<Error>) {
         let mut status = self.status.lock();
         status.state = state;

@@ -63,6 +63,32 @@ impl Subscription {
     /// # Panics
     /// If there is no event of this name. For names from outside there is
     /// [`str::parse::<EventKind>`](EventKind#impl-FromStr-for-EventKind).
+    ///
+    /// # Examples
+    /// A listener may change what it owns, which no other thread needs to be able to share:
+    /// ```
+    /// # fn count(subscription: &parse_livequery::Subscription) {
+    /// let seen = std::cell::Cell::new(0);
+    /// subscription.on("create", move |_| seen.set(seen.get() + 1));
+    /// # }
+    /// ```
+    /// It goes to another thread, so it cannot own what is bound to one:
+    /// ```compile_fail,E0277
+    /// # fn count(subscription: &parse_livequery::Subscription) {
+    /// let seen = std::rc::Rc::new(std::cell::Cell::new(0));
+    /// subscription.on("create", move |_| seen.set(seen.get() + 1));
+    /// # }
+    /// ```
+    /// What others are to see goes through a channel or a lock:
+    /// ```
+    /// # fn names(subscription: &parse_livequery::Subscription) {
+    /// let (sender, names) = std::sync::mpsc::channel();
+    /// subscription.on("create", move |game| {
+    ///     let _ = sender.send(game.get("name").cloned());
+    /// });
+    /// # let _ = names;
+    /// # }
+    /// ```
     #[track_caller]
     pub fn on<K>(&self, kind: K, listener: impl FnMut(&Event) + Send + 'static) -> ListenerId
     where

@@ -3,7 +3,9 @@
 //! Nothing in here blocks, and no user code runs in here.
 
 mod connect;
+mod servers;
 mod socket;
+mod stream;
 mod tls;
 
 use std::fmt;
@@ -21,17 +23,21 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Message, WebSocket};
 use url::Url;
 
-pub(crate) use self::connect::Network;
 use self::connect::{Attempt, Io, Progress};
+pub(crate) use self::connect::{Network, Proxies};
+use self::servers::Servers;
 use self::socket::Socket;
+pub use self::stream::ConnectedStream;
+pub(crate) use self::stream::Connector;
 #[cfg(feature = "webpki-roots")]
 pub(crate) use self::tls::Trust;
 use crate::dispatch::{Item, Waiting};
-use crate::event::{Change, Event};
+use crate::event::{Change, ClientEvent, Event};
 use crate::protocol::Now;
 use crate::protocol::message::{EventFrame, Spec};
 use crate::protocol::session::{Output, Received, Session, Settings};
 use crate::secret::Secret;
+use crate::server_url::authority;
 use crate::shared::{Shared, SubscriptionCore};
 use crate::stats::Counters;
 use crate::{ClientEventKind, ClientState, Error, ErrorKind, Object, Result};
@@ -60,6 +66,10 @@ pub(crate) enum Command {
         attempt: u64,
         addresses: Result<Vec<SocketAddr>>,
     },
+    Connected {
+        attempt: u64,
+        stream: Result<ConnectedStream>,
+    },
     /// The last handle is gone.
     Shutdown,
 }
@@ -84,11 +94,14 @@ impl Commands {
         if command.is_order() {
             self.shared.ordered();
         }
-        // The thread lives until it got `Shutdown`, and that comes last.
+        let order = command.is_order();
         if self.sender.send(command).is_ok() {
             if let Err(error) = self.waker.wake() {
                 log::error!("the I/O thread cannot be woken: {error}");
             }
+        } else if order {
+            // The thread has panicked, and has said so; nobody looks at orders any more.
+            self.shared.order_seen();
         }
     }
 }
@@ -105,7 +118,7 @@ impl fmt::Debug for TokenProvider {
 
 /// Starts the I/O thread.
 pub(crate) fn spawn(
-    url: Url,
+    servers: Vec<Url>,
     network: Network,
     settings: Settings,
     token_provider: Option<TokenProvider>,
@@ -126,7 +139,7 @@ pub(crate) fn spawn(
         commands: commands.clone(),
     };
     let driver = Driver {
-        url,
+        servers: Servers::new(servers),
         network,
         io,
         token_provider,
@@ -150,13 +163,18 @@ pub(crate) fn spawn(
     };
     thread::Builder::new()
         .name("livequery-io".to_owned())
-        .spawn(move || driver.run())
+        .spawn(move || {
+            let shared = Arc::clone(&driver.shared);
+            if catch_unwind(AssertUnwindSafe(|| driver.run())).is_err() {
+                give_up(&shared);
+            }
+        })
         .map(|_| commands)
         .map_err(failed)
 }
 
 struct Driver {
-    url: Url,
+    servers: Servers,
     network: Network,
     io: Io,
     token_provider: Option<TokenProvider>,
@@ -278,7 +296,12 @@ impl Driver {
                     self.start_attempt();
                 }
             }
-            Command::Resolved { attempt, addresses } => self.resolved(attempt, addresses),
+            Command::Resolved { attempt, addresses } => {
+                self.answered(|connecting, _, _| connecting.resolved(attempt, addresses));
+            }
+            Command::Connected { attempt, stream } => {
+                self.answered(|connecting, network, io| connecting.connected(attempt, stream, network, io));
+            }
             Command::Shutdown => {
                 self.session.close(u64::MAX, now);
                 self.shutdown = true;
@@ -320,6 +343,7 @@ impl Driver {
                 }
                 Output::Event(subscription, event) => {
                     self.shared.progressed(&subscription, &event);
+                    subscription.inbox.lock().turn_over();
                     self.items.push(Item::Event(subscription, event));
                 }
                 Output::ClientEvent(event) => {
@@ -405,7 +429,12 @@ impl Driver {
     }
 
     fn start_attempt(&mut self) {
-        match Attempt::start(self.attempt, self.url.clone(), &self.io) {
+        // The builder has one URL at least.
+        let Some(url) = self.servers.next().cloned() else {
+            return;
+        };
+        log::debug!("connecting to {}", authority(&url));
+        match Attempt::start(self.attempt, url, &self.network, &self.io) {
             Ok(attempt) => {
                 self.transport = Transport::Connecting(Box::new(attempt));
                 self.advance_connection();
@@ -414,9 +443,10 @@ impl Driver {
         }
     }
 
-    fn resolved(&mut self, number: u64, addresses: Result<Vec<SocketAddr>>) {
+    /// Gives the attempt what another thread has found out for it.
+    fn answered(&mut self, give: impl FnOnce(&mut Attempt, &Network, &Io) -> Result<()>) {
         if let Transport::Connecting(attempt) = &mut self.transport {
-            match attempt.resolved(number, addresses) {
+            match give(attempt, &self.network, &self.io) {
                 Ok(()) => self.advance_connection(),
                 Err(error) => self.session.lost(error, now()),
             }
@@ -434,7 +464,7 @@ impl Driver {
         match attempt.advance(&self.network, &self.io) {
             Ok(Progress::NotYet(attempt)) => {
                 self.session.reached(attempt.stage(), attempt.trouble());
-                self.transport = Transport::Connecting(Box::new(attempt));
+                self.transport = Transport::Connecting(attempt);
                 self.readable = false;
             }
             Ok(Progress::Up(socket)) => {
@@ -641,6 +671,21 @@ impl Driver {
             .flatten()
             .min()
     }
+}
+
+/// The I/O thread has panicked: a fault of this library, or of the program's logger, which it calls. Nothing comes any
+/// more, and nobody is to wait for it.
+fn give_up(shared: &Shared) {
+    let error = Error::new(
+        ErrorKind::Io,
+        "the I/O thread of the client panicked; nothing comes any more, so build another client",
+    )
+    .fatal();
+    shared.give_up(error.clone());
+    shared
+        .queue
+        .push(&mut vec![Item::ClientEvent(ClientEvent::failed(error))]);
+    shared.queue.end();
 }
 
 /// Makes an event of a frame: its text is copied once, to exactly its size, so that an event that is kept keeps no

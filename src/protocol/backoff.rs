@@ -12,14 +12,17 @@ use rand::RngExt;
 pub(crate) struct Backoff {
     floor: Duration,
     cap: Duration,
+    servers: u32,
     attempts: u32,
 }
 
 impl Backoff {
-    pub(crate) fn new(floor: Duration, cap: Duration) -> Self {
+    /// With several servers that take turns, the delays grow once each of them has failed.
+    pub(crate) fn new(floor: Duration, cap: Duration, servers: u32) -> Self {
         Self {
             floor,
             cap: cap.max(floor),
+            servers: servers.max(1),
             attempts: 0,
         }
     }
@@ -32,7 +35,7 @@ impl Backoff {
     /// The delay before the next attempt.
     pub(crate) fn next(&mut self, rng: &mut impl RngExt) -> Duration {
         let ceiling = FIRST_WINDOW
-            .saturating_mul(2u32.saturating_pow(self.attempts))
+            .saturating_mul(2u32.saturating_pow(self.attempts / self.servers))
             .min(self.cap)
             .max(self.floor);
         self.attempts = self.attempts.saturating_add(1);
@@ -62,7 +65,7 @@ mod tests {
     fn jitter_distribution() {
         let mut buckets = [0u32; 45];
         for seed in 0..1000 {
-            let delay = Backoff::new(FLOOR, CAP).next(&mut StdRng::seed_from_u64(seed));
+            let delay = Backoff::new(FLOOR, CAP, 1).next(&mut StdRng::seed_from_u64(seed));
             buckets[(delay.as_millis() / 100) as usize] += 1;
         }
         let fullest = buckets.iter().max().unwrap();
@@ -74,7 +77,7 @@ mod tests {
         let mut rng = StdRng::seed_from_u64(7);
         let mut sums = [Duration::ZERO; 12];
         for _ in 0..200 {
-            let mut backoff = Backoff::new(FLOOR, CAP);
+            let mut backoff = Backoff::new(FLOOR, CAP, 1);
             for sum in &mut sums {
                 let delay = backoff.next(&mut rng);
                 assert!((FLOOR..=CAP).contains(&delay), "{delay:?}");
@@ -88,9 +91,29 @@ mod tests {
     }
 
     #[test]
+    fn delays_grow_once_each_server_has_failed() {
+        let mut rng = StdRng::seed_from_u64(3);
+        let mut longest = [Duration::ZERO; 4];
+        for _ in 0..500 {
+            let mut backoff = Backoff::new(FLOOR, CAP, 2);
+            for longest in &mut longest {
+                *longest = backoff.next(&mut rng).max(*longest);
+            }
+        }
+        assert!(
+            longest[0] <= FIRST_WINDOW && longest[1] <= FIRST_WINDOW,
+            "{longest:?}"
+        );
+        assert!(
+            longest[2] > FIRST_WINDOW && longest[3] > FIRST_WINDOW,
+            "{longest:?}"
+        );
+    }
+
+    #[test]
     fn no_busy_loop_after_a_thousand_attempts() {
         let mut rng = StdRng::seed_from_u64(1);
-        let mut backoff = Backoff::new(FLOOR, CAP);
+        let mut backoff = Backoff::new(FLOOR, CAP, 1);
         for _ in 0..1000 {
             assert!(backoff.next(&mut rng) >= FLOOR);
         }
@@ -100,7 +123,7 @@ mod tests {
 
     #[test]
     fn a_floor_above_the_first_window_is_kept() {
-        let mut backoff = Backoff::new(Duration::from_secs(10), Duration::from_secs(5));
+        let mut backoff = Backoff::new(Duration::from_secs(10), Duration::from_secs(5), 1);
         assert_eq!(
             backoff.next(&mut StdRng::seed_from_u64(1)),
             Duration::from_secs(10)

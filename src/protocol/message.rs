@@ -4,13 +4,14 @@ use std::borrow::Cow;
 use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::event::{Event, EventKind};
 use crate::query::EncodedQuery;
 use crate::query::matcher::{Field, Matcher, Verdict};
 use crate::secret::Secret;
-use crate::{Error, ErrorKind, Result};
+use crate::{Date, Error, ErrorKind, Result};
 
 /// What a client shows of itself in `connect`.
 #[derive(Clone, Debug, Default)]
@@ -50,10 +51,10 @@ impl Spec {
 
     /// Whether an event can be one of this query. Parse Server takes some queries for one another (`queryHash` in
     /// QueryTools.js), and then sends the events of one to the subscribers of the other. The form in which queries are
-    /// sent prevents that from version 5.0 on, for all but those that are sent as the user wrote them.
+    /// sent prevents that, but for those that are sent as the user wrote them; all others bring what they bring, since
+    /// an `afterLiveQueryEvent` hook may have changed the object after the server matched it.
     ///
-    /// A field that is absent is not judged: `select` leaves fields out, and so do protected fields and hooks. Nor is
-    /// one that holds a whole object: a hook has fetched it in place of a pointer.
+    /// A field that is absent is not judged: `select` leaves fields out, and so do protected fields and hooks.
     pub(crate) fn may_bring(&self, event: &Event) -> bool {
         let object = match event.kind() {
             // What leaves matched before.
@@ -62,24 +63,31 @@ impl Spec {
         };
         let matcher = self.matcher.get_or_init(|| {
             let where_json: &str = &self.query.where_json;
-            if where_json == "{}" {
-                None
-            } else {
+            if self.query.verbatim && where_json != "{}" {
                 Matcher::parse(where_json).ok()
+            } else {
+                None
             }
         });
         match (object, matcher) {
-            (Some(object), Some(matcher)) => matcher
-                .matches(|name| match object.get(name) {
-                    Some(value) if value.get("__type").is_none_or(|kind| kind != "Object") => {
-                        Field::Value(value)
-                    }
+            (Some(object), Some(matcher)) => {
+                let field = |name: &str| match object.get(name) {
+                    Some(value) if !is_altered(name, value) => Field::Value(value),
                     _ => Field::Unknown,
-                })
-                .may_be(Verdict::MATCH),
+                };
+                matcher.matches(field).may_be(Verdict::MATCH)
+            }
             _ => true,
         }
     }
+}
+
+/// Whether a value may not be what the server matched: an object that a hook fetched in place of a pointer, or a date
+/// that Parse Server 3.4 to 6.0 sends without its type.
+fn is_altered(name: &str, value: &Value) -> bool {
+    let fetched = value.get("__type").is_some_and(|kind| kind == "Object");
+    let sent_plain = matches!(name, "createdAt" | "updatedAt");
+    fetched || !sent_plain && value.as_str().is_some_and(|text| text.parse::<Date>().is_ok())
 }
 
 /// How the server wants selected fields to be named.

@@ -24,7 +24,10 @@ use crate::Result;
 /// With `permissive`, what would be refused is left as it is.
 pub(super) fn encode(filter: &Filter, permissive: bool) -> Result<String> {
     match filter {
-        Filter::Raw(json) => Ok(json.to_string()),
+        Filter::Raw(json) => {
+            refuse::endless_quotation(json)?;
+            Ok(json.to_string())
+        }
         Filter::Entries(_) => Ok(where_nodes(filter, permissive)?.to_where()),
     }
 }

@@ -489,6 +489,7 @@ mod tests {
             (r"\\QBc\\E$", "", Verdict::MATCH),
             (r"\\Q.B\\E", "", Verdict::MATCH),
             (r"\\Qxx\\E", "", Verdict::NO_MATCH),
+            (r"^a\\.\\x42", "", Verdict::MATCH),
             ("a.c", "", Verdict::UNKNOWN),
             ("[a]", "", Verdict::UNKNOWN),
             ("a", "x", Verdict::NO_MATCH),

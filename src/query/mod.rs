@@ -133,8 +133,10 @@ impl Query {
 
     /// Replaces all conditions by this `where`, which is sent as it is.
     ///
-    /// For those who know the server's matcher: nothing is checked, corrected or refused, and the server may mix up
-    /// this query with another one that has the same keys and values in another arrangement. Where the order of
+    /// For those who know the server's matcher: nothing is corrected or refused, but for a regular expression with a
+    /// `\Q` and no `\E` after it, over which Parse Server 9.10 hangs for good. The server may mix up this query with
+    /// another one that has the same keys and values in another arrangement; events that do not match it are dropped
+    /// here then. Where the order of
     /// members counts, pass a struct or a [`RawValue`](serde_json::value::RawValue), since a `serde_json::Value` sorts
     /// them.
     #[must_use]
@@ -409,7 +411,9 @@ impl Query {
         if let Some(error) = &self.error {
             return Err(error.clone());
         }
+        let verbatim = self.allow_unsupported || matches!(self.filter, Filter::Raw(_));
         Ok(EncodedQuery {
+            verbatim,
             class_name: self.class_name.as_str().into(),
             where_json: encode::encode(&self.filter, self.allow_unsupported)?.into(),
             keys: names("select", self.select.as_deref())?,
@@ -541,6 +545,8 @@ impl Query {
 /// What the server is sent for a query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct EncodedQuery {
+    /// It is sent as the user wrote it, so the server may take it for another query.
+    pub(crate) verbatim: bool,
     pub(crate) class_name: Box<str>,
     /// JSON text, whose order of members counts.
     pub(crate) where_json: Box<str>,

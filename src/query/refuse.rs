@@ -2,7 +2,8 @@
 //! the others are encoded.
 
 use super::filter::invalid;
-use crate::Error;
+use super::json::Json;
+use crate::{Error, Result};
 
 /// A constraint that the LiveQuery server's matcher cannot answer as `find()` does.
 pub(super) struct Refusal {
@@ -134,4 +135,49 @@ pub(super) fn error(method: &str, key: &str, reason: &str, way_out: &str) -> Err
         "{method} on {key:?} cannot work in a LiveQuery subscription: {reason}; {way_out} \
          (allow_unsupported sends it all the same)"
     ))
+}
+
+/// Refuses a `$regex` with a `\Q` and no `\E` after it, wherever it stands.
+///
+/// Parse Server 9.10 (LiveQuery/QueryTools.js, matchesQuery) looks for the end of the quotation for ever, and serves
+/// nobody any more.
+pub(super) fn endless_quotation(json: &Json) -> Result<()> {
+    match json {
+        Json::Array(items) => items.iter().try_for_each(endless_quotation),
+        Json::Object(members) => members.iter().try_for_each(|(name, value)| match value {
+            Json::String(pattern) if name == "$regex" && is_endless(pattern) => Err(invalid(format!(
+                "the regular expression {pattern:?} has a \\Q and no \\E after it, over which the LiveQuery server \
+                 hangs for good; end the quotation with \\E"
+            ))),
+            value => endless_quotation(value),
+        }),
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => Ok(()),
+    }
+}
+
+fn is_endless(pattern: &str) -> bool {
+    pattern
+        .rfind("\\Q")
+        .is_some_and(|start| !pattern[start..].contains("\\E"))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::Query;
+    use serde_json::json;
+
+    #[test]
+    fn a_quotation_without_end_does_not_reach_the_server() {
+        for (pattern, refused) in [
+            ("a", false),
+            ("\\Qa\\E", false),
+            ("\\Qa", true),
+            ("\\Qa\\E\\Q", true),
+            ("\\Ea\\Q", true),
+            ("\\Qa\\E\\Qb\\E", false),
+        ] {
+            let query = Query::new("Game").raw_where(json!({"$or": [{"name": {"$regex": pattern}}]}));
+            assert_eq!(query.encode().is_err(), refused, "{pattern}");
+        }
+    }
 }

@@ -584,3 +584,32 @@ fn sleeping_listener_delays_no_call_of_the_api() {
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
     drop(release);
 }
+
+/// What users may send to other threads, share between them and let listeners own. That a listener cannot own what is
+/// bound to one thread is shown by an example of `Subscription::on` that must not compile.
+#[test]
+fn bounds_compile_tests() {
+    fn is_send<T: Send>() {}
+    fn is_shared<T: Send + Sync + Clone>() {}
+    is_shared::<Client>();
+    is_shared::<Subscription>();
+    is_shared::<parse_livequery::Event>();
+    is_shared::<parse_livequery::Object>();
+    is_shared::<parse_livequery::ClientEvent>();
+    is_shared::<parse_livequery::Error>();
+    is_shared::<Query>();
+    is_send::<parse_livequery::SubscriptionBuilder>();
+    is_send::<parse_livequery::ClientBuilder>();
+
+    let server = Server::auto();
+    let client = client(&server.url());
+    let (subscription, _events) = subscribe(&client, "Game");
+    // Nothing of this is `Sync`.
+    let (cell, (sender, receiver)) = (std::cell::Cell::new(0), std::sync::mpsc::channel());
+    subscription.on("create", move |_| {
+        cell.set(cell.get() + 1);
+        sender.send(cell.get()).unwrap();
+    });
+    server.emit("create", &object("Game", "a", json!({})));
+    assert_eq!(receiver.recv_timeout(LONG), Ok(1));
+}

@@ -368,15 +368,13 @@ fn stats_tell_what_goes_on() {
     }
 }
 
-/// Parse Server before 5.0 takes `{from: alice, to: bob}` and `{from: bob, to: alice}` for one query.
+/// Parse Server takes `{from: alice, to: bob}` and `{from: bob, to: alice}` for one query where they are sent like that.
 #[test]
 fn events_of_another_query_are_dropped_and_counted() {
     let server = Server::auto();
     let client = client(&server.url());
     let events = Events::new();
-    let query = Query::new("Message")
-        .equal_to("from", "alice")
-        .equal_to("to", "bob");
+    let query = Query::new("Message").raw_where(json!({"from": "alice", "to": "bob"}));
     let subscription = record(client.subscription(&query), "Message", &events)
         .subscribe()
         .unwrap();
@@ -404,4 +402,48 @@ fn events_of_another_query_are_dropped_and_counted() {
     events.expect("update");
     assert_eq!(subscription.stats().foreign, 2);
     assert_eq!(events.kinds(), ["open", "create", "leave", "update", "update"]);
+}
+
+struct PanickingLogger;
+
+impl log::Log for PanickingLogger {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        assert!(
+            thread::current().name() != Some("livequery-io"),
+            "the logger does not like {}",
+            record.args()
+        );
+    }
+
+    fn flush(&self) {}
+}
+
+/// The one code of the program's that the I/O thread runs is its logger.
+#[test]
+fn a_client_whose_io_thread_panics_says_so() {
+    in_own_process(
+        module_path!(),
+        "a_client_whose_io_thread_panics_says_so",
+        MINUTE,
+        || {
+            static LOGGER: PanickingLogger = PanickingLogger;
+            log::set_logger(&LOGGER).unwrap();
+            log::set_max_level(log::LevelFilter::Warn);
+            // Nobody listens there, of which the log is warned.
+            let client = client("ws://127.0.0.1:1");
+            let client_events = record_client(&client);
+            let subscription = client.subscribe(&Query::new("Game")).unwrap();
+            let error = subscription.wait_open(LONG).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+            assert!(client_events.wait_for("error").value.error().unwrap().is_fatal());
+            assert_eq!(client.wait_closed().unwrap_err().kind(), ErrorKind::Io);
+            client.open();
+            assert_eq!(client.wait_open(LONG).unwrap_err().kind(), ErrorKind::Io);
+            drop((subscription, client));
+        },
+    );
 }

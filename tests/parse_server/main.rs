@@ -14,8 +14,11 @@ mod harness;
 mod js_sdk;
 mod link;
 mod matcher;
+#[cfg(feature = "tls")]
+mod network;
 mod objects;
 mod queries;
 mod recorder;
+mod scaled_out;
 mod support;
 mod transcript;

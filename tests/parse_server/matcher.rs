@@ -367,10 +367,13 @@ impl Random {
         list
     }
 
-    /// A quoted expression as the SDKs write it, with its options.
+    /// An expression as the SDKs quote it or as the encoder escapes it, with its options.
     fn quoted_pattern(&mut self) -> (Value, &'static str) {
         let text = self.text();
-        let quoted = format!("\\Q{}\\E", text.as_str().unwrap().replace("\\E", "\\E\\\\E\\Q"));
+        let text = text.as_str().unwrap();
+        let escaped = text.replace('\\', "\\x5c").replace('.', "\\.");
+        let quoted = format!("\\Q{}\\E", text.replace("\\E", "\\E\\\\E\\Q"));
+        let quoted = if self.chance(50) { quoted } else { escaped };
         let pattern = match self.0.random_range(0..3_u8) {
             0 => format!("^{quoted}"),
             1 => format!("{quoted}$"),

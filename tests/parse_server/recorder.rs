@@ -8,7 +8,12 @@ use crate::support::{APPLICATION_ID, JAVASCRIPT_KEY, PATIENCE, ParseServer};
 
 /// A client with the right keys, otherwise as it comes.
 pub(crate) fn builder(server: &ParseServer) -> ClientBuilder {
-    Client::builder(server.ws_url(), APPLICATION_ID).javascript_key(JAVASCRIPT_KEY)
+    builder_for(server.ws_url())
+}
+
+/// The same, for a server at another address.
+pub(crate) fn builder_for(url: String) -> ClientBuilder {
+    Client::builder(url, APPLICATION_ID).javascript_key(JAVASCRIPT_KEY)
 }
 
 /// [`builder`], built.

@@ -23,6 +23,10 @@ const options = {
   port: 0,
   // A folder, or null for a database in memory.
   dataDir: null,
+  // The port of a database that other servers use as well (database.mjs), in place of one of its own.
+  databasePort: null,
+  // The URL of the Redis through which several servers tell each other of their events.
+  redisURL: null,
   // Regular expressions, each matched against the whole class name.
   classNames: ['.*'],
   // A client must present this key if it is set. REST needs the master key or no key at all.
@@ -85,16 +89,21 @@ if (options.port === 0) {
 }
 const port = options.port || server.address().port;
 
-const database = await PGlite.create(options.dataDir ?? 'memory://');
-const postgres = new PGLiteSocketServer({ db: database, host: HOST, port: 0, maxConnections: 20 });
-await postgres.start();
+async function startDatabase() {
+  const database = await PGlite.create(options.dataDir ?? 'memory://');
+  const postgres = new PGLiteSocketServer({ db: database, host: HOST, port: 0, maxConnections: 20 });
+  await postgres.start();
+  return postgres.getServerConn();
+}
+const address = options.databasePort ? `${HOST}:${options.databasePort}` : await startDatabase();
+const redis = options.redisURL ? { redisURL: options.redisURL } : {};
 
 const settings = {
   appId: APPLICATION_ID,
   masterKey: MASTER_KEY,
   serverURL: `http://${HOST}:${port}/parse`,
-  databaseURI: `postgres://postgres:postgres@${postgres.getServerConn()}/postgres`,
-  liveQuery: { classNames: options.classNames },
+  databaseURI: `postgres://postgres:postgres@${address}/postgres`,
+  liveQuery: { classNames: options.classNames, ...redis },
   cloud,
   allowClientClassCreation: true,
   logLevel: 'error',
@@ -111,6 +120,7 @@ const liveQuery = await ParseServer.createLiveQueryServer(
     keyPairs: options.javascriptKey ? { javascriptKey: options.javascriptKey } : {},
     websocketTimeout: options.websocketTimeout,
     cacheTimeout: options.cacheTimeout,
+    ...redis,
   },
   settings
 );

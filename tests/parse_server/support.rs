@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{self, Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -27,6 +28,10 @@ const START_TIMEOUT: Duration = Duration::from_secs(120);
 pub(crate) struct Options {
     /// Whether the database survives [`ParseServer::kill`]; it lives in memory otherwise.
     pub(crate) keeps_data: bool,
+    /// A database that other servers use as well, in place of one of its own.
+    pub(crate) database_port: Option<u16>,
+    /// The Redis through which several servers tell each other of their events.
+    pub(crate) redis_url: Option<String>,
     /// The classes with LiveQuery: regular expressions, each for the whole name.
     pub(crate) class_names: Vec<String>,
     /// Refuse clients that do not present this key; `None` lets everyone in.
@@ -42,6 +47,8 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             keeps_data: false,
+            database_port: None,
+            redis_url: None,
             class_names: vec![".*".to_owned()],
             javascript_key: Some(JAVASCRIPT_KEY.to_owned()),
             websocket_timeout: Duration::from_secs(10),
@@ -111,6 +118,10 @@ impl ParseServer {
         format!("http://127.0.0.1:{}/parse", self.port)
     }
 
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The URL of LiveQuery.
     pub(crate) fn ws_url(&self) -> String {
         format!("ws://127.0.0.1:{}/parse", self.port)
@@ -129,7 +140,10 @@ impl ParseServer {
     pub(crate) fn start_again(&self) {
         let mut process = self.process.lock().unwrap();
         assert!(process.is_none(), "the server is still running");
-        assert!(self.data.is_some(), "the server was not started with keeps_data");
+        assert!(
+            self.data.is_some() || self.options.database_port.is_some(),
+            "the server was not started with keeps_data"
+        );
         *process = Some(spawn(&self.options, self.port, self.data.as_deref()).0);
     }
 
@@ -269,6 +283,26 @@ pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// A port that was free a moment ago, for programs that cannot choose one themselves.
+pub(crate) fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// Whether a program is there; if not, says that its test is not run.
+pub(crate) fn is_installed(program: &str) -> bool {
+    let found = Command::new(program)
+        .arg("-v")
+        .stderr(Stdio::null())
+        .stdout(Stdio::null())
+        .status()
+        .is_ok();
+    if !found {
+        eprintln!("SKIPPED: `{program}` is not installed; this test needs it");
+    }
+    found
+}
+
 /// The folder that holds the server's program and lock file.
 pub(crate) fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parse_server")
@@ -333,7 +367,7 @@ fn run_npm_ci(folder: &Path) {
 }
 
 /// A path in the build's folder for temporary files that no other server uses.
-fn numbered_path(kind: &str) -> PathBuf {
+pub(crate) fn numbered_path(kind: &str) -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("parse-server-{}-{number}.{kind}", process::id()))
@@ -344,15 +378,22 @@ fn spawn(options: &Options, port: u16, data: Option<&Path>) -> (Child, u16) {
     let arguments = json!({
         "port": port,
         "dataDir": data,
+        "databasePort": options.database_port,
+        "redisURL": options.redis_url,
         "classNames": options.class_names,
         "javascriptKey": options.javascript_key,
         "websocketTimeout": milliseconds(options.websocket_timeout),
         "cacheTimeout": milliseconds(options.cache_timeout),
     });
+    spawn_node("server.mjs", Some(arguments.to_string()))
+}
+
+/// Starts a program of this folder, which says on which port it serves once it does.
+pub(crate) fn spawn_node(program: &str, argument: Option<String>) -> (Child, u16) {
     let log = numbered_path("log");
     let mut process = Command::new("node")
-        .arg(folder().join("server.mjs"))
-        .arg(arguments.to_string())
+        .arg(folder().join(program))
+        .args(argument)
         // The server ends when this pipe closes, which it does however this process ends.
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -374,7 +415,7 @@ fn spawn(options: &Options, port: u16, data: Option<&Path>) -> (Child, u16) {
         let _ = process.kill();
         let status = process.wait();
         panic!(
-            "Parse Server did not start ({status:?}):\n{}",
+            "{program} did not start ({status:?}):\n{}",
             fs::read_to_string(&log).unwrap_or_else(|error| error.to_string())
         );
     };

@@ -24,6 +24,13 @@ impl Headers {
         self.0.push((name, value));
     }
 
+    pub(crate) fn user_agent(&self) -> Option<&str> {
+        self.0
+            .iter()
+            .find(|(name, _)| name.eq_ignore_ascii_case("User-Agent"))
+            .map(|(_, value)| value.reveal())
+    }
+
     /// Finds out what is wrong with them.
     pub(crate) fn check(&self) -> Result<()> {
         for (name, value) in &self.0 {

@@ -49,6 +49,8 @@ pub(crate) struct Settings {
     pub(crate) pong_timeout: Duration,
     /// How long the server may take to answer a subscription.
     pub(crate) ack_timeout: Duration,
+    /// How many servers take turns.
+    pub(crate) servers: u32,
     /// The shortest and the longest delay between two attempts.
     pub(crate) reconnect_delay: (Duration, Duration),
     /// How many attempts in a row may fail; without a limit, any number.
@@ -91,6 +93,9 @@ pub(crate) struct Received<'a, T> {
 pub(crate) enum Stage {
     Token,
     Resolve,
+    Connector,
+    ConnectProxy,
+    Proxy,
     Connect,
     Tls,
     Upgrade,
@@ -102,6 +107,9 @@ impl Stage {
         match self {
             Self::Token => "waiting for the session token provider",
             Self::Resolve => "resolving the name of the server",
+            Self::Connector => "waiting for the connection of `connect_with`",
+            Self::ConnectProxy => "connecting to the proxy",
+            Self::Proxy => "waiting for the proxy to connect to the server",
             Self::Connect => "connecting to the server",
             Self::Tls => "securing the connection with TLS",
             Self::Upgrade => "waiting for the server's answer to the WebSocket upgrade",
@@ -125,6 +133,8 @@ pub(crate) struct Session<T> {
     /// Another token may be asked for: not again before the server has accepted one.
     renewal: bool,
     subscriptions: HashMap<u64, Subscription<T>>,
+    /// Those that the server refused, until there is another query for them or they are ended.
+    failed: HashMap<u64, Failed<T>>,
     /// The operations that the server has not answered, in the order in which they were sent.
     in_flight: BTreeMap<u64, u64>,
     next_operation: u64,
@@ -181,6 +191,13 @@ struct Subscription<T> {
     respelled: bool,
 }
 
+#[derive(Debug)]
+struct Failed<T> {
+    handle: T,
+    /// Where the gap starts, if it was ever open.
+    gap: Option<(SystemTime, GapReason)>,
+}
+
 /// What the server has of a subscription on this connection. While an operation is under way nothing else is sent
 /// for the same id: Parse Server 9.10 (ParseLiveQueryServer.js) handles `subscribe` asynchronously and `unsubscribe`
 /// at once, so an unsubscribe that overtakes leaves a subscription that nobody can end.
@@ -195,17 +212,19 @@ enum OnServer {
 impl<T: Clone> Session<T> {
     pub(crate) fn new(settings: Settings, seed: u64) -> Self {
         let (floor, cap) = settings.reconnect_delay;
+        let backoff = Backoff::new(floor, cap, settings.servers);
         Self {
             settings,
             rng: StdRng::seed_from_u64(seed),
             link: Link::Idle { was_open: false },
-            backoff: Backoff::new(floor, cap),
+            backoff,
             failures: 0,
             held: Vec::new(),
             renewal: true,
             installation_id: InstallationId::Sent,
             dialect: Dialect::Keys,
             subscriptions: HashMap::new(),
+            failed: HashMap::new(),
             in_flight: BTreeMap::new(),
             next_operation: 0,
             late_below: 0,
@@ -318,20 +337,18 @@ impl<T: Clone> Session<T> {
     /// Ends the subscriptions with an id below the one given, and the connection. The connection is made anew if
     /// there are other subscriptions, which were made after the order to close.
     pub(crate) fn close(&mut self, below: u64, now: Now) {
-        let mut ended: Vec<_> = self
-            .subscriptions
-            .keys()
-            .copied()
-            .filter(|id| *id < below)
-            .collect();
+        let ids = self.subscriptions.keys().chain(self.failed.keys());
+        let mut ended: Vec<_> = ids.copied().filter(|id| *id < below).collect();
         ended.sort_unstable();
-        for subscription in ended
-            .iter()
-            .filter_map(|id| self.subscriptions.remove(id))
-            .collect::<Vec<_>>()
-        {
-            self.outputs
-                .push_back(Output::Event(subscription.handle, Event::closed(None)));
+        for id in ended {
+            let subscription = self
+                .subscriptions
+                .remove(&id)
+                .map(|subscription| subscription.handle);
+            let failed = self.failed.remove(&id).map(|failed| failed.handle);
+            for handle in subscription.into_iter().chain(failed) {
+                self.outputs.push_back(Output::Event(handle, Event::closed(None)));
+            }
         }
         match std::mem::replace(&mut self.link, Link::Idle { was_open: true }) {
             Link::Live(live) => {

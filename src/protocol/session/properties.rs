@@ -128,6 +128,7 @@ enum Connection {
 impl World {
     fn new() -> Self {
         let settings = Settings {
+            servers: 1,
             credentials: Credentials {
                 application_id: "app".into(),
                 ..Credentials::default()
@@ -402,7 +403,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_of_the_server_does_harm(texts in prop::collection::vec(text(), 1..20)) {
+    fn decode_fuzz(texts in prop::collection::vec(text(), 1..20)) {
         let mut world = World::new();
         for step in [Step::Subscribe(0), Step::Advance, Step::Advance, Step::Answer(0, Answer::Ok)] {
             world.take(&step);

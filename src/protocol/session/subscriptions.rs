@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{
-    Link, OnServer, Output, Received, Session, Subscription, is_unknown_member, server_error, timeout,
+    Failed, Link, OnServer, Output, Received, Session, Subscription, is_unknown_member, server_error, timeout,
 };
 use crate::event::{Event, Gap, GapReason};
 use crate::protocol::Now;
@@ -14,6 +14,7 @@ use crate::{Error, ErrorKind};
 impl<T: Clone> Session<T> {
     /// Wants a subscription; ids are never used twice.
     pub(crate) fn subscribe(&mut self, id: u64, handle: T, spec: Arc<Spec>, now: Now) {
+        let gap = self.failed.remove(&id).and_then(|failed| failed.gap);
         self.subscriptions.insert(
             id,
             Subscription {
@@ -22,7 +23,7 @@ impl<T: Clone> Session<T> {
                 accepted: None,
                 server: OnServer::Absent,
                 open: false,
-                gap: None,
+                gap,
                 respelled: false,
             },
         );
@@ -57,6 +58,9 @@ impl<T: Clone> Session<T> {
             let handle = subscription.handle.clone();
             self.outputs.push_back(Output::Event(handle, Event::closed(None)));
             self.reconcile(id, now);
+        } else if let Some(failed) = self.failed.remove(&id) {
+            self.outputs
+                .push_back(Output::Event(failed.handle, Event::closed(None)));
         }
     }
 
@@ -312,9 +316,11 @@ impl<T: Clone> Session<T> {
             }
             _ => {
                 if let Some(subscription) = self.subscriptions.remove(&id) {
-                    self.report_of(subscription.handle.clone(), error.fatal());
+                    let Subscription { handle, gap, .. } = subscription;
+                    self.report_of(handle.clone(), error.fatal());
                     self.outputs
-                        .push_back(Output::Event(subscription.handle, Event::closed(None)));
+                        .push_back(Output::Event(handle.clone(), Event::closed(None)));
+                    self.failed.insert(id, Failed { handle, gap });
                 }
             }
         }

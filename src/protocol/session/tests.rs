@@ -33,6 +33,7 @@ impl Rig {
             idle_ping: Duration::from_secs(20),
             pong_timeout: Duration::from_secs(10),
             ack_timeout: Duration::from_secs(10),
+            servers: 1,
             reconnect_delay: (Duration::from_millis(250), Duration::from_secs(30)),
             max_attempts: None,
             renewable_token: false,
@@ -284,6 +285,41 @@ fn a_refused_subscription_fails_alone_and_can_be_tried_again() {
 }
 
 #[test]
+fn a_subscription_that_failed_later_on_comes_back_with_a_gap() {
+    let mut rig = Rig::live();
+    rig.subscribed(1);
+    rig.lose();
+    rig.pass(Duration::from_secs(31));
+    rig.greet();
+    rig.outputs();
+    rig.error(119, "Permission denied", false, json!(1));
+    assert_eq!(rig.outputs(), ["1: error Server fatal", "1: close"]);
+    rig.session.update(1, 1, spec("Other"), rig.now);
+    rig.ack(1);
+    assert_eq!(
+        rig.outputs(),
+        ["send subscribe 1 Other", "1: open after ConnectionLost 31s"]
+    );
+}
+
+/// What its listeners own is set free by that `close`.
+#[test]
+fn a_failed_subscription_that_is_ended_is_told_so() {
+    let mut rig = Rig::live();
+    for id in 1..=3 {
+        rig.subscribe(id, "Refused");
+        rig.error(119, "no", false, json!(id));
+    }
+    rig.outputs();
+    rig.session.unsubscribe(1, rig.now);
+    assert_eq!(rig.outputs(), ["1: close"]);
+    rig.session.close(3, rig.now);
+    assert_eq!(rig.outputs(), ["2: close", "farewell", "client close"]);
+    rig.session.unsubscribe(1, rig.now);
+    assert_eq!(rig.outputs(), Vec::<String>::new());
+}
+
+#[test]
 fn an_error_of_a_live_subscription_leaves_it_alive() {
     let mut rig = Rig::live();
     rig.subscribed(1);
@@ -383,7 +419,7 @@ fn any_byte_is_a_proof_of_life() {
 }
 
 #[test]
-fn wake_from_sleep_is_asked_after_at_once() {
+fn wake_from_sleep() {
     let mut rig = Rig::live();
     rig.pass(Duration::from_secs(1));
     rig.now.wall += Duration::from_secs(600);
@@ -1126,4 +1162,24 @@ fn reconnect_now_skips_the_delay_and_doubts_a_link_that_is_up() {
     rig.session.reconnect_now(rig.now);
     rig.session.reconnect_now(rig.now);
     assert_eq!(rig.outputs(), ["connect"]);
+}
+
+/// A backoff that counts from when the client was made would be used up after an hour.
+#[test]
+fn no_busy_loop_after_1h() {
+    let mut rig = Rig::live();
+    for _ in 0..360 {
+        rig.pass(Duration::from_secs(10));
+        rig.session.alive(rig.now);
+    }
+    let (mut attempts, start) = (0, rig.now.mono);
+    rig.lose();
+    while attempts < 10 {
+        let wait = rig.session.deadline().unwrap() - rig.now.mono;
+        assert!(wait >= Duration::from_millis(250), "{wait:?}");
+        rig.pass(wait);
+        attempts += rig.outputs().iter().filter(|line| *line == "connect").count();
+        rig.lose();
+    }
+    assert!(rig.now.mono - start >= 10 * Duration::from_millis(250));
 }

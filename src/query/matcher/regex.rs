@@ -1,5 +1,5 @@
-//! The regular expressions that the SDKs write for `contains`, `startsWith` and `endsWith`, evaluated by comparing
-//! strings; it must not grow into a regular expression engine.
+//! The regular expressions for `contains`, `startsWith` and `endsWith`, as the SDKs quote them and as the encoder
+//! escapes them, evaluated by comparing strings; it must not grow into a regular expression engine.
 
 /// A literal text with optional anchors.
 #[derive(Clone, Debug, PartialEq)]
@@ -127,6 +127,11 @@ fn literal(expression: &str) -> Option<(Vec<char>, bool, bool)> {
         match character {
             '\\' => {
                 let escaped = characters.next()?;
+                if escaped == 'x' {
+                    let code = characters.next()?.to_digit(16)? * 16 + characters.next()?.to_digit(16)?;
+                    literal.push(char::from_u32(code)?);
+                    continue;
+                }
                 // `\d`, `\n`, `\1` ..: a letter or digit after a backslash means something of its own.
                 if escaped.is_ascii_alphanumeric() || escaped == '_' {
                     return None;

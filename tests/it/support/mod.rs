@@ -5,6 +5,8 @@
 //! Nothing here sleeps to wait for something: each wait is for a condition, and has a deadline after which it panics
 //! with what it has seen. Everything that the kit starts ends when its handle is dropped.
 
+#[cfg(feature = "tls")]
+mod certificates;
 mod parse;
 mod process;
 mod proxy;
@@ -12,19 +14,24 @@ mod recorder;
 mod server;
 #[cfg(feature = "tls")]
 mod tls;
+mod tunnel;
 mod wire;
 
 use std::time::Duration;
 
+#[cfg(feature = "tls")]
+pub use certificates::Authority;
 pub use parse::{object, schema_violation};
 pub use process::{
-    in_own_process, open_files, resident_bytes, threads_named, wait_until, wait_until_within, watchdog,
+    in_own_process, in_own_process_with, open_files, resident_bytes, threads_named, wait_until,
+    wait_until_within, watchdog,
 };
 pub use proxy::Proxy;
 pub use recorder::Recorder;
 pub use server::{Conn, FullBacklog, Received, Server, Then};
 #[cfg(feature = "tls")]
-pub use tls::{Authority, Farewell, TlsServer};
+pub use tls::{Farewell, TlsServer};
+pub use tunnel::ConnectProxy;
 
 /// The deadline of a wait that succeeds on a machine that works. Long, since it is only ever reached by a failure.
 pub const LONG: Duration = Duration::from_secs(20);

@@ -54,6 +54,18 @@ pub fn wait_until_within(limit: Duration, what: &str, mut condition: impl FnMut(
 /// `module` is `module_path!()` and `test` the name of the test function, which must do nothing else than this call.
 #[track_caller]
 pub fn in_own_process(module: &str, test: &str, limit: Duration, body: impl FnOnce()) -> Option<String> {
+    in_own_process_with(module, test, limit, &[], body)
+}
+
+/// The same, with these variables in the environment of the child.
+#[track_caller]
+pub fn in_own_process_with(
+    module: &str,
+    test: &str,
+    limit: Duration,
+    variables: &[(&str, String)],
+    body: impl FnOnce(),
+) -> Option<String> {
     const CHILD: &str = "LIVEQUERY_IT_CHILD";
     let path = module
         .split_once("::")
@@ -65,6 +77,7 @@ pub fn in_own_process(module: &str, test: &str, limit: Duration, body: impl FnOn
     let mut child = Command::new(env::current_exe().expect("the path of this binary"))
         .args([&path, "--exact", "--nocapture", "--include-ignored"])
         .env(CHILD, &path)
+        .envs(variables.iter().map(|(name, value)| (name, value)))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

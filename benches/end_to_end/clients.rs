@@ -1,0 +1,371 @@
+//! The clients that are measured, each in a process of its own: this library, and what can be done without one.
+
+use std::hint::black_box;
+use std::io::Write;
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use parse_livequery::{Client, Date, Event, Query, Subscription};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tungstenite::stream::MaybeTlsStream;
+use tungstenite::{Message, WebSocket};
+use url::Url;
+
+use crate::process;
+use crate::server::{Scenario, credit, nanoseconds_since_1970};
+
+/// What a client does with the events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// Reads one field.
+    Get,
+    /// Reads four fields, as a struct where that can be.
+    Decode,
+    /// Has no listener for this kind of event.
+    Nothing,
+    /// Takes down how long each was on its way.
+    Latency,
+    /// Counts the subscriptions that the server acknowledges, before and after a cut.
+    Subscriptions,
+    /// Waits.
+    Idle,
+}
+
+impl Work {
+    const ALL: [(Self, &'static str); 6] = [
+        (Self::Get, "get"),
+        (Self::Decode, "decode"),
+        (Self::Nothing, "nothing"),
+        (Self::Latency, "latency"),
+        (Self::Subscriptions, "subscriptions"),
+        (Self::Idle, "idle"),
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        let found = Self::ALL.into_iter().find(|(work, _)| *work == self);
+        found.map_or("", |(_, name)| name)
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        let found = Self::ALL.into_iter().find(|(_, known)| *known == name);
+        found.map(|(work, _)| work)
+    }
+}
+
+/// What a client process reports, as JSON: what belongs to its work, and nothing else.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct Report {
+    pub(crate) events: f64,
+    pub(crate) seconds: f64,
+    pub(crate) cpu_seconds: Option<f64>,
+    /// Microseconds from the server's write to the listener.
+    pub(crate) latencies: Vec<f64>,
+    /// Seconds until all subscriptions were acknowledged, and acknowledged again after `connected`.
+    pub(crate) acknowledged: f64,
+    pub(crate) restored: f64,
+    /// Bytes that are resident with one subscription, with all, and after they were restored.
+    pub(crate) resident: Vec<f64>,
+    pub(crate) switches: Option<f64>,
+}
+
+/// Runs a client to its end and prints its report.
+pub(crate) fn run(name: &str, work: &str, url: &str, credit_port: &str) {
+    let work = Work::from_name(work).expect("there is such work");
+    let scenario = Scenario::from_url(&Url::parse(url).expect("it is a URL"));
+    let credits = (scenario.window > 0).then(|| {
+        let port = credit_port.parse().expect("it is a port");
+        TcpStream::connect(("127.0.0.1", port)).expect("the server listens")
+    });
+    let report = match name {
+        "library" => library(work, url, &scenario, credits),
+        "bare" => bare(work, url),
+        "floor" => floor(url),
+        _ => panic!("there is no client `{name}`"),
+    };
+    println!("{}", serde_json::to_string(&report).expect("it is JSON"));
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(dead_code, reason = "only decoded")]
+struct Game {
+    player_name: String,
+    score: f64,
+    created_at: Date,
+    updated_at: Date,
+}
+
+fn library(work: Work, url: &str, scenario: &Scenario, credits: Option<TcpStream>) -> Report {
+    let client = Client::builder(url, "app")
+        .ack_timeout(PATIENCE)
+        .build()
+        .expect("the settings are right");
+    match work {
+        Work::Subscriptions => return library_subscriptions(&client, scenario.subscriptions),
+        Work::Idle => return library_idle(&client, scenario.duration),
+        Work::Get | Work::Decode | Work::Nothing | Work::Latency => {}
+    }
+    let latencies = Arc::new(Mutex::new(Vec::new()));
+    let (started, starts) = mpsc::channel();
+    let (ended, ends) = mpsc::channel();
+    let credits = credits.map(|stream| Arc::new(Mutex::new(stream)));
+    let handled = Arc::new(AtomicU64::new(0));
+    let per_credit = credit(scenario.window).max(1);
+    // What each listener does besides: it counts, and lets the server go on.
+    let count = move || {
+        if (handled.fetch_add(1, Ordering::Relaxed) + 1) % per_credit == 0 {
+            if let Some(credits) = &credits {
+                let _ = credits.lock().expect("nobody panics with it").write_all(&[1]);
+            }
+        }
+    };
+    let listener = |latencies: Arc<Mutex<Vec<f64>>>| {
+        let count = count.clone();
+        move |event: &Event| {
+            match work {
+                Work::Get => {
+                    black_box(event.get("score").and_then(Value::as_f64)).expect("it has a score");
+                }
+                Work::Decode => {
+                    black_box(event.decode::<Game>().expect("it is a game"));
+                }
+                _ => {
+                    let sent = event
+                        .get("sentAt")
+                        .and_then(Value::as_str)
+                        .expect("it is stamped");
+                    let latency = latency(sent);
+                    latencies.lock().expect("nobody panics with it").push(latency);
+                }
+            }
+            count();
+        }
+    };
+    let subscriptions: Vec<Subscription> = (0..scenario.subscriptions)
+        .map(|number| {
+            let mut subscription = client.subscription(&query(number));
+            if work != Work::Nothing {
+                subscription = subscription.on(scenario.kind.event(), listener(Arc::clone(&latencies)));
+            }
+            if number == 0 {
+                let (started, ended) = (started.clone(), ended.clone());
+                let latencies = Arc::clone(&latencies);
+                subscription = subscription
+                    .on_enter(move |_, _| {
+                        latencies.lock().expect("nobody panics with it").clear();
+                        let _ = started.send((Instant::now(), process::cpu_time()));
+                    })
+                    .on_leave(move |object, _| {
+                        let sent = object.get_f64("sent").expect("it says how many there were");
+                        let _ = ended.send((Instant::now(), process::cpu_time(), sent));
+                    });
+            }
+            subscription.subscribe().expect("the query is right")
+        })
+        .collect();
+    let start = starts.recv_timeout(PATIENCE).expect("the server sends events");
+    let (end, cpu_at_end, sent) = ends.recv_timeout(PATIENCE).expect("the server comes to an end");
+    assert_eq!(client.stats().dropped, 0, "the window is smaller than the queue");
+    let received: u64 = subscriptions.iter().map(|s| s.stats().events.total()).sum();
+    assert!(received as f64 >= sent, "{received} of {sent}");
+    let latencies = std::mem::take(&mut *latencies.lock().expect("nobody panics with it"));
+    report(start, (end, cpu_at_end), sent, latencies)
+}
+
+fn report(
+    start: (Instant, Option<Duration>),
+    end: (Instant, Option<Duration>),
+    events: f64,
+    latencies: Vec<f64>,
+) -> Report {
+    Report {
+        events,
+        seconds: (end.0 - start.0).as_secs_f64(),
+        cpu_seconds: end.1.zip(start.1).map(|(end, start)| (end - start).as_secs_f64()),
+        latencies,
+        ..Report::default()
+    }
+}
+
+fn latency(sent: &str) -> f64 {
+    let sent: u128 = sent.parse().expect("it is a number");
+    nanoseconds_since_1970().saturating_sub(sent) as f64 / 1000.0
+}
+
+/// Subscriptions differ in their queries, as those of a program do. The first one has the number 1 on the wire.
+fn query(number: usize) -> Query {
+    Query::new("Game").equal_to("room", number as u64 + 1)
+}
+
+fn library_subscriptions(client: &Client, number: usize) -> Report {
+    let opened = Arc::new(AtomicUsize::new(0));
+    let (all_opened, all) = mpsc::channel();
+    let subscribe = |from: usize, to: usize| -> Vec<Subscription> {
+        (from..to)
+            .map(|of| {
+                let (opened, all_opened) = (Arc::clone(&opened), all_opened.clone());
+                client
+                    .subscription(&query(of))
+                    .on_open(move |_| {
+                        if (opened.fetch_add(1, Ordering::Relaxed) + 1) % number == 0 {
+                            let _ = all_opened.send(Instant::now());
+                        }
+                    })
+                    .subscribe()
+                    .expect("the query is right")
+            })
+            .collect()
+    };
+    let first = subscribe(0, 1);
+    first[0].wait_open(PATIENCE).expect("the server acknowledges it");
+    thread::sleep(SETTLE);
+    let base = process::resident();
+    let (connected, connections) = mpsc::channel();
+    let started = Instant::now();
+    let rest = subscribe(1, number);
+    let acknowledged = match number {
+        // Its `open` came before.
+        1 => started,
+        _ => all.recv_timeout(PATIENCE).expect("the server acknowledges them"),
+    };
+    client.on("open", move |_| {
+        let _ = connected.send(Instant::now());
+    });
+    thread::sleep(SETTLE);
+    let with_all = process::resident();
+    // A listener for `open` is called for the present connection as well.
+    let _ = connections.recv_timeout(PATIENCE);
+    let connected = connections.recv_timeout(PATIENCE).expect("it connects again");
+    let mut restored = all
+        .recv_timeout(PATIENCE)
+        .expect("the server acknowledges them again");
+    if number == 1 {
+        restored = all
+            .recv_timeout(PATIENCE)
+            .expect("the server acknowledges it again");
+    }
+    thread::sleep(SETTLE);
+    let after_cut = process::resident();
+    drop((first, rest));
+    Report {
+        acknowledged: (acknowledged - started).as_secs_f64(),
+        restored: (restored - connected).as_secs_f64(),
+        resident: [base, with_all, after_cut]
+            .into_iter()
+            .flatten()
+            .map(|bytes| bytes as f64)
+            .collect(),
+        ..Report::default()
+    }
+}
+
+fn library_idle(client: &Client, duration: Duration) -> Report {
+    let subscription = client.subscribe(&query(0)).expect("the query is right");
+    subscription
+        .wait_open(PATIENCE)
+        .expect("the server acknowledges it");
+    thread::sleep(SETTLE);
+    let switches = || process::voluntary_switches("livequery-");
+    let before = switches();
+    thread::sleep(duration);
+    Report {
+        switches: switches()
+            .zip(before)
+            .map(|(after, before)| (after - before) as f64),
+        ..Report::default()
+    }
+}
+
+/// The least that a program does for itself: a blocking socket, and each message decoded as a `Value`.
+fn bare(work: Work, url: &str) -> Report {
+    let mut socket = subscribed_socket(url);
+    let mut start = (Instant::now(), None);
+    let mut latencies = Vec::new();
+    loop {
+        let Message::Text(text) = socket.read().expect("the server sends events") else {
+            continue;
+        };
+        let message: Value = serde_json::from_str(&text).expect("it is JSON");
+        let object = &message["object"];
+        match message["op"].as_str() {
+            Some("create" | "update") if message["requestId"] == 1 => match work {
+                Work::Get => {
+                    black_box(object["score"].as_f64().expect("it has a score"));
+                }
+                Work::Decode => {
+                    black_box((
+                        object["playerName"].as_str().map(ToOwned::to_owned),
+                        object["score"].as_f64(),
+                        object["createdAt"]
+                            .as_str()
+                            .and_then(|date| Date::parse(date).ok()),
+                        object["updatedAt"]
+                            .as_str()
+                            .and_then(|date| Date::parse(date).ok()),
+                    ));
+                }
+                _ => latencies.push(latency(object["sentAt"].as_str().expect("it is stamped"))),
+            },
+            Some("enter") => {
+                latencies.clear();
+                start = (Instant::now(), process::cpu_time());
+            }
+            Some("leave") => {
+                let end = (Instant::now(), process::cpu_time());
+                let sent = object["sent"].as_f64().expect("it says how many there were");
+                return report(start, end, sent, latencies);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Reads, and looks at nothing.
+fn floor(url: &str) -> Report {
+    let mut socket = subscribed_socket(url);
+    let mut start = (Instant::now(), None);
+    loop {
+        let Message::Text(text) = socket.read().expect("the server sends events") else {
+            continue;
+        };
+        let text = text.as_str();
+        if text.starts_with(r#"{"op":"enter""#) {
+            start = (Instant::now(), process::cpu_time());
+        } else if text.starts_with(r#"{"op":"leave""#) {
+            let end = (Instant::now(), process::cpu_time());
+            let message: Value = serde_json::from_str(text).expect("it is JSON");
+            let sent = message["object"]["sent"]
+                .as_f64()
+                .expect("it says how many there were");
+            return report(start, end, sent, Vec::new());
+        }
+        black_box(text);
+    }
+}
+
+/// A blocking WebSocket as tungstenite sets it up by default, with one subscription.
+fn subscribed_socket(url: &str) -> WebSocket<MaybeTlsStream<TcpStream>> {
+    let (mut socket, _) = tungstenite::connect(url).expect("the server takes connections");
+    if let MaybeTlsStream::Plain(stream) = socket.get_ref() {
+        let _ = stream.set_nodelay(true);
+    }
+    for frame in [
+        r#"{"op":"connect","applicationId":"app"}"#,
+        r#"{"op":"subscribe","requestId":1,"query":{"className":"Game","where":{"room":1}}}"#,
+    ] {
+        socket
+            .send(Message::text(frame))
+            .expect("the server reads what is sent");
+    }
+    socket
+}
+
+/// Long enough for any step on a slow and busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// For what was freed to be given back, and what is under way to be done.
+const SETTLE: Duration = Duration::from_millis(200);

@@ -1,0 +1,520 @@
+//! The whole way from the socket to the listener: this library beside what would be used instead, and beside the least
+//! that any client must do.
+//!
+//! `cargo bench --bench end_to_end` takes about four minutes, prints tables in Markdown and writes `end_to_end.svg` next
+//! to this file; with `-- --test` it tries everything for a moment. `-- latency` measures that section alone; the
+//! sections are `throughput`, `many`, `latency`, `subscriptions` and `idle`.
+//!
+//! A server process floods one client process after another over the loopback address. The clients take turns, several
+//! rounds long, so that a machine that is busy for a while is so for all of them. Set by the environment:
+//! `BENCH_ROUNDS` (5), `BENCH_MILLISECONDS` of each measurement (300), and `BENCH_JS`, the `node_modules` folder with
+//! the package `parse` 8.6 (by default that of `tests/parse_server`, which the tests there install).
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a benchmark that fails has nothing to measure"
+)]
+
+mod clients;
+mod frames;
+mod process;
+mod report;
+mod server;
+
+use std::env;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use self::clients::{Report, Work};
+use self::frames::Kind;
+use self::report::{Series, Table, chart, two_digits, whole};
+use self::server::Scenario;
+
+fn main() {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        ["--server"] => server::run(),
+        ["--client", client, work, url, credit_port] => clients::run(client, work, url, credit_port),
+        _ => Bench::new(&arguments).run(),
+    }
+}
+
+/// Who is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Who {
+    Library,
+    Bare,
+    Floor,
+    Js,
+}
+
+impl Who {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Library => "library",
+            Self::Bare => "bare",
+            Self::Floor => "floor",
+            Self::Js => "js",
+        }
+    }
+}
+
+/// What is measured in a flood, with its name.
+const CONTENDERS: [(Who, Work, &str); 7] = [
+    (Who::Library, Work::Get, "this library, one field"),
+    (Who::Library, Work::Decode, "this library, a struct of four"),
+    (Who::Library, Work::Nothing, "this library, no listener"),
+    (Who::Bare, Work::Get, "tungstenite + Value, one field"),
+    (Who::Bare, Work::Decode, "tungstenite + Value, four fields"),
+    (Who::Floor, Work::Nothing, "tungstenite alone"),
+    (Who::Js, Work::Get, "JS SDK, one field"),
+];
+
+struct Bench {
+    rounds: usize,
+    duration: Duration,
+    many: usize,
+    very_many: usize,
+    idle: Duration,
+    /// Everything is only tried.
+    smoke: bool,
+    /// The sections to measure; none: all.
+    sections: Vec<String>,
+    js: Option<PathBuf>,
+    server: Server,
+    targets: Table,
+}
+
+impl Bench {
+    fn new(arguments: &[&str]) -> Self {
+        // `cargo bench` adds `--bench`; without it this is a test of the benchmark.
+        let smoke = !arguments.contains(&"--bench") || arguments.contains(&"--test");
+        let number = |name: &str, full: u64, quick: u64| {
+            let default = if smoke { quick } else { full };
+            env::var(name).map_or(default, |text| text.parse().expect("it is a number"))
+        };
+        Self {
+            rounds: number("BENCH_ROUNDS", 5, 1) as usize,
+            duration: Duration::from_millis(number("BENCH_MILLISECONDS", 300, 20)),
+            many: if smoke { 100 } else { 10_000 },
+            very_many: if smoke { 1000 } else { 100_000 },
+            idle: Duration::from_millis(if smoke { 200 } else { 10_000 }),
+            smoke,
+            sections: arguments
+                .iter()
+                .filter(|argument| !argument.starts_with('-'))
+                .map(ToString::to_string)
+                .collect(),
+            js: js_packages(),
+            server: Server::start(),
+            targets: Table::new("Targets", &["what", "target", "measured"]),
+        }
+    }
+
+    fn run(mut self) {
+        let js = if self.js.is_some() {
+            ""
+        } else {
+            "; the JS SDK is left out: there is no Node.js, or no package `parse` (see `BENCH_JS`)"
+        };
+        println!(
+            "{} rounds of {:?} each, medians (and ranges){js}",
+            self.rounds, self.duration
+        );
+        self.section("throughput", Self::throughput);
+        self.section("many", Self::many);
+        self.section("latency", Self::latency);
+        self.section("subscriptions", Self::subscriptions);
+        self.section("idle", Self::idle);
+        self.targets.print();
+    }
+
+    fn section(&mut self, name: &str, measure: fn(&mut Self)) {
+        if self.sections.is_empty() || self.sections.iter().any(|wanted| wanted == name) {
+            measure(self);
+        }
+    }
+
+    fn throughput(&mut self) {
+        let mut groups = Vec::new();
+        for kind in Kind::ALL {
+            let bytes = kind.text(1).len();
+            let mut rates = vec![Series::default(); CONTENDERS.len()];
+            let mut costs = rates.clone();
+            for _ in 0..self.rounds {
+                for (number, (who, work, _)) in CONTENDERS.into_iter().enumerate() {
+                    if let Some(report) = self.measure(who, work, &self.flood(kind, 1)) {
+                        rates[number].push(report.events / report.seconds);
+                        if let Some(seconds) = report.cpu_seconds {
+                            costs[number].push(seconds * 1e6 / report.events);
+                        }
+                    }
+                }
+            }
+            let title = format!("Flood of {} ({bytes} bytes)", kind.title());
+            let columns = ["client", "events/s", "to the bare loop", "µs of CPU per event"];
+            let mut table = Table::new(&title, &columns);
+            let bare = rates[3].median();
+            for (number, (_, _, name)) in CONTENDERS.into_iter().enumerate() {
+                if rates[number].is_empty() {
+                    continue;
+                }
+                table.row(&[
+                    name.to_owned(),
+                    rates[number].text(whole),
+                    format!("{:.2}x", rates[number].median() / bare),
+                    costs[number].text(two_digits),
+                ]);
+            }
+            table.print();
+            let medians: Vec<_> = rates.iter().map(Series::median).collect();
+            self.throughput_targets(kind, &medians);
+            let bars = CONTENDERS
+                .into_iter()
+                .zip(medians)
+                .filter(|(_, median)| !median.is_nan())
+                .map(|((_, _, name), median)| (name.to_owned(), median))
+                .collect();
+            groups.push((format!("{}, {bytes} bytes", kind.title()), bars));
+        }
+        if !self.smoke {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/end_to_end/end_to_end.svg");
+            let title = "Events per second, from the socket to the listener";
+            fs::write(&path, chart(title, &groups)).expect("the chart can be written");
+        }
+    }
+
+    fn throughput_targets(&mut self, kind: Kind, medians: &[f64]) {
+        let [get, decode, nothing, bare, bare_decode, floor, js] = medians else {
+            return;
+        };
+        let (to_bare, to_js) = match kind {
+            Kind::Small => (1.0, 10.0),
+            Kind::Update => (1.5, 15.0),
+            Kind::Large => (1.0, 10.0),
+        };
+        let title = kind.title();
+        self.target(
+            &format!("{title}, one field, to the bare loop"),
+            to_bare,
+            get / bare,
+        );
+        self.target(&format!("{title}, one field, to the JS SDK"), to_js, get / js);
+        self.target(
+            &format!("{title}, struct of four, to the bare loop that reads one"),
+            to_bare,
+            decode / bare,
+        );
+        self.target(
+            &format!("{title}, struct of four, to the bare loop that reads four"),
+            to_bare,
+            decode / bare_decode,
+        );
+        self.target(
+            &format!("{title}, no listener, to tungstenite alone"),
+            0.5,
+            nothing / floor,
+        );
+    }
+
+    /// The flood for clients with many subscriptions, to all of them in turn.
+    fn many(&mut self) {
+        let numbers = [1, self.many];
+        let mut rates = [Series::default(), Series::default()];
+        for _ in 0..self.rounds {
+            for (number, rate) in numbers.into_iter().zip(&mut rates) {
+                let scenario = self.flood(Kind::Update, number);
+                if let Some(report) = self.measure(Who::Library, Work::Get, &scenario) {
+                    rate.push(report.events / report.seconds);
+                }
+            }
+        }
+        let mut table = Table::new(
+            "Flood of updates to all subscriptions in turn",
+            &["subscriptions", "events/s"],
+        );
+        for (number, rate) in numbers.into_iter().zip(&rates) {
+            table.row(&[whole(number as f64), rate.text(whole)]);
+        }
+        table.print();
+        let ratio = rates[1].median() / rates[0].median();
+        self.target("events/s with many subscriptions, to one", 0.9, ratio);
+    }
+
+    fn latency(&mut self) {
+        let contenders = [
+            (Who::Library, "this library"),
+            (Who::Bare, "tungstenite + Value"),
+            (Who::Js, "JS SDK"),
+        ];
+        let scenario = Scenario {
+            rate: 1000,
+            warm_up: self.duration,
+            duration: self.duration * 3,
+            ..self.flood(Kind::Update, 1)
+        };
+        let mut medians = vec![Series::default(); contenders.len()];
+        let mut last = medians.clone();
+        for _ in 0..self.rounds {
+            for (number, (who, _)) in contenders.into_iter().enumerate() {
+                if let Some(report) = self.measure(who, Work::Latency, &scenario) {
+                    let latencies: Series = report.latencies.into_iter().collect();
+                    medians[number].push(latencies.median());
+                    last[number].push(latencies.percentile(0.99));
+                }
+            }
+        }
+        let columns = ["client", "µs, median", "µs, 99th percentile"];
+        let mut table = Table::new(
+            "From the server's write to the listener, 1,000 updates/s",
+            &columns,
+        );
+        for (number, (_, name)) in contenders.into_iter().enumerate() {
+            if !medians[number].is_empty() {
+                table.row(&[
+                    name.to_owned(),
+                    medians[number].text(whole),
+                    last[number].text(whole),
+                ]);
+            }
+        }
+        table.print();
+        let median = |number: usize| medians[number].median();
+        self.target_at_most("latency, median, to the bare loop", 1.3, median(0) / median(1));
+        self.target_at_most(
+            "latency, 99th percentile, to the JS SDK's median",
+            4.0,
+            last[0].median() / median(2),
+        );
+    }
+
+    fn subscriptions(&mut self) {
+        let mut acknowledged = [Series::default(), Series::default()];
+        let mut restored = acknowledged.clone();
+        let mut js_memory = Series::default();
+        let mut memory = Table::new(
+            "Resident memory",
+            &[
+                "subscriptions",
+                "MB with one",
+                "MB with all",
+                "bytes for each",
+                "bytes for each after a cut",
+            ],
+        );
+        for round in 0..self.rounds {
+            for (number, who) in [Who::Library, Who::Js].into_iter().enumerate() {
+                let Some(report) = self.subscribe_and_cut(who, self.many) else {
+                    continue;
+                };
+                acknowledged[number].push(report.acknowledged);
+                restored[number].push(report.restored);
+                if let [base, all, _] = report.resident[..] {
+                    let each = (all - base) / (self.many - 1) as f64;
+                    if who == Who::Js {
+                        js_memory.push(each);
+                    } else if round == 0 {
+                        self.target_at_most("MB resident with one subscription", 8.0, base / 1e6);
+                        self.target_at_most("bytes resident for each of many", 1024.0, each);
+                    }
+                }
+            }
+        }
+        for number in [1, 1000.min(self.many), self.many, self.very_many] {
+            let Some(report) = self.subscribe_and_cut(Who::Library, number) else {
+                continue;
+            };
+            if let [base, all, after] = report.resident[..] {
+                let each = |bytes: f64| match number {
+                    1 => "–".to_owned(),
+                    _ => whole((bytes - base) / (number - 1) as f64),
+                };
+                memory.row(&[
+                    whole(number as f64),
+                    two_digits(base / 1e6),
+                    two_digits(all / 1e6),
+                    each(all),
+                    each(after),
+                ]);
+            }
+            if number == self.very_many {
+                println!(
+                    "\n{} subscriptions: acknowledged in {:.2} s, restored in {:.2} s",
+                    whole(number as f64),
+                    report.acknowledged,
+                    report.restored
+                );
+            }
+        }
+        let mut table = Table::new(
+            &format!("{} subscriptions", whole(self.many as f64)),
+            &["client", "s until acknowledged", "s until restored"],
+        );
+        for (number, name) in ["this library", "JS SDK"].into_iter().enumerate() {
+            if !acknowledged[number].is_empty() {
+                table.row(&[
+                    name.to_owned(),
+                    acknowledged[number].text(|value| format!("{value:.3}")),
+                    restored[number].text(|value| format!("{value:.3}")),
+                ]);
+            }
+        }
+        table.print();
+        memory.print();
+        if !js_memory.is_empty() {
+            println!(
+                "The JS SDK takes {} bytes for each of them.",
+                js_memory.text(whole)
+            );
+        }
+        let ratio = |series: &[Series; 2]| series[0].median() / series[1].median();
+        self.target_at_most(
+            "time to acknowledge many, to the JS SDK",
+            0.5,
+            ratio(&acknowledged),
+        );
+        self.target_at_most("time to restore many, to the JS SDK", 0.5, ratio(&restored));
+    }
+
+    fn subscribe_and_cut(&self, who: Who, subscriptions: usize) -> Option<Report> {
+        // A number that no other connection has.
+        let cut = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(1, |since| since.as_nanos() as u64);
+        let scenario = Scenario {
+            subscriptions,
+            cut,
+            duration: Duration::ZERO,
+            ..self.flood(Kind::Small, subscriptions)
+        };
+        self.measure(who, Work::Subscriptions, &scenario)
+    }
+
+    fn idle(&mut self) {
+        // The client waits this long; the server has nothing to send.
+        let scenario = Scenario {
+            subscriptions: usize::MAX,
+            duration: self.idle,
+            ..self.flood(Kind::Small, 1)
+        };
+        let report = self.measure(Who::Library, Work::Idle, &scenario);
+        if let Some(switches) = report.and_then(|report| report.switches) {
+            let what = format!("voluntary context switches when idle for {:?}", self.idle);
+            self.target_at_most(&what, 0.0, switches);
+        }
+    }
+
+    fn flood(&self, kind: Kind, subscriptions: usize) -> Scenario {
+        // So many as are half of what may wait for the listeners of a subscription by default.
+        const BYTES_ON_THEIR_WAY: usize = 8 * 1024 * 1024;
+        Scenario {
+            kind,
+            subscriptions,
+            warm_up: self.duration / 2,
+            duration: self.duration,
+            rate: 0,
+            window: (BYTES_ON_THEIR_WAY / kind.text(1).len()) as u64,
+            cut: 0,
+        }
+    }
+
+    fn measure(&self, who: Who, work: Work, scenario: &Scenario) -> Option<Report> {
+        // Those that have no queue stop reading when they have no time, and so does one that has nothing to do.
+        let queues = who == Who::Library && matches!(work, Work::Get | Work::Decode);
+        let mut scenario = scenario.clone();
+        if !queues {
+            scenario.window = 0;
+        }
+        let url = scenario.url(self.server.port);
+        let mut command = if who == Who::Js {
+            let mut command = Command::new("node");
+            command
+                .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/end_to_end/js_client.mjs"))
+                .arg(self.js.as_ref()?)
+                .args([work.name(), &url, &scenario.subscriptions.to_string()]);
+            command
+        } else {
+            let mut command = Command::new(env::current_exe().expect("it has a path"));
+            command.args(["--client", who.name(), work.name(), &url]);
+            command.arg(self.server.credit_port.to_string());
+            command
+        };
+        let output = command
+            .stderr(Stdio::inherit())
+            .output()
+            .expect("the client starts");
+        assert!(output.status.success(), "{who:?} fails at {work:?}");
+        Some(serde_json::from_slice(&output.stdout).expect("the client reports"))
+    }
+
+    fn target(&mut self, what: &str, at_least: f64, measured: f64) {
+        self.judge(what, format!("≥ {at_least}"), measured, measured >= at_least);
+    }
+
+    fn target_at_most(&mut self, what: &str, at_most: f64, measured: f64) {
+        self.judge(what, format!("≤ {at_most}"), measured, measured <= at_most);
+    }
+
+    fn judge(&mut self, what: &str, target: String, measured: f64, met: bool) {
+        if !measured.is_nan() {
+            let verdict = if met { "" } else { " **missed**" };
+            let measured = format!("{measured:.2}{verdict}");
+            self.targets.row(&[what.to_owned(), target, measured]);
+        }
+    }
+}
+
+/// The server process; it ends with this value.
+struct Server {
+    process: Child,
+    port: u16,
+    credit_port: u16,
+}
+
+impl Server {
+    fn start() -> Self {
+        let mut process = Command::new(env::current_exe().expect("it has a path"))
+            .arg("--server")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the server starts");
+        let mut line = String::new();
+        let output = process.stdout.take().expect("it is piped");
+        BufReader::new(output)
+            .read_line(&mut line)
+            .expect("the server says its ports");
+        let mut ports = line
+            .split_whitespace()
+            .map(|port| port.parse().expect("it is a port"));
+        let mut port = || ports.next().expect("there are two ports");
+        let (port, credit_port) = (port(), port());
+        Self {
+            process,
+            port,
+            credit_port,
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The folder with the JS SDK, if Node.js is there to run it.
+fn js_packages() -> Option<PathBuf> {
+    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parse_server/node_modules");
+    let packages = env::var_os("BENCH_JS").map_or(default, PathBuf::from);
+    let node = Command::new("node").arg("--version").output();
+    let runs = node.is_ok_and(|output| output.status.success());
+    (runs && packages.join("parse/package.json").exists()).then_some(packages)
+}
