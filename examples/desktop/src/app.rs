@@ -1,0 +1,348 @@
+//! The window: draws the games, and has the listeners run on its own thread, once per frame. Knows nothing of what
+//! happens in them.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use eframe::egui::{self, Align, Color32, Key, Layout, Modifiers, RichText};
+use parse_livequery::test_server::TestServer;
+use parse_livequery::{Client, ClientEventKind, Dispatch, Object, Query, Subscription};
+use serde_json::{Value, json};
+
+use crate::games::{Change, FLASH, Game, Games, Link};
+
+/// Where the games come from.
+pub enum Source {
+    Embedded(TestServer),
+    Remote {
+        url: String,
+        app_id: String,
+        javascript_key: Option<String>,
+    },
+}
+
+pub struct App {
+    client: Client,
+    /// Dropped, it would end.
+    _subscription: Subscription,
+    games: Arc<Mutex<Games>>,
+    server: Option<Server>,
+    report: Option<Report>,
+}
+
+/// The embedded server, and what its buttons do.
+struct Server {
+    server: TestServer,
+    down: bool,
+    created: usize,
+}
+
+impl App {
+    pub fn new(context: &egui::Context, source: Source, report: bool) -> parse_livequery::Result<Self> {
+        let (url, app_id, key, server) = match source {
+            Source::Embedded(server) => (server.url(), "games".to_owned(), None, Some(Server::new(server))),
+            Source::Remote {
+                url,
+                app_id,
+                javascript_key,
+            } => (url, app_id, javascript_key, None),
+        };
+        // The closure runs on a thread of the client, and only asks for a frame.
+        let wake = context.clone();
+        let mut builder =
+            Client::builder(url, app_id).dispatch(Dispatch::manual(move || wake.request_repaint()));
+        if let Some(key) = key {
+            builder = builder.javascript_key(key);
+        }
+        let client = builder.build()?;
+
+        // The listeners run in `update`, so nobody else ever waits for this lock.
+        let games = Arc::new(Mutex::new(Games::new()));
+        for kind in ClientEventKind::ALL {
+            let games = Arc::clone(&games);
+            client.on(kind, move |event| lock(&games).client_event(event));
+        }
+        let of_listener = Arc::clone(&games);
+        let subscription = client
+            .subscription(&Query::new("Game"))
+            .on_any(move |event| lock(&of_listener).event(event))
+            .subscribe()?;
+        Ok(Self {
+            client,
+            _subscription: subscription,
+            games,
+            server,
+            report: report.then(Report::default),
+        })
+    }
+
+    /// What LiveQuery does not tell: what is there already, and what happened while the link was down. A program with a
+    /// Parse Server would ask its REST API, on another thread.
+    fn fetch(&self) {
+        let Some(server) = &self.server else { return };
+        let mut games = lock(&self.games);
+        if games.stale {
+            let objects = server.server.objects("Game").into_iter();
+            games.replace(objects.filter_map(|object| Object::from_json(object).ok()));
+        }
+    }
+
+    fn draw(&mut self, context: &egui::Context) {
+        let games = lock(&self.games);
+        let mut buttons = Buttons::default();
+        egui::TopBottomPanel::top("link").show(context, |ui| {
+            ui.add_space(6.0);
+            ui.horizontal(|ui| {
+                ui.heading(format!("{} games", games.games.len()));
+                ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
+                    let (colour, text) = describe(&games.link);
+                    ui.label(text);
+                    ui.label(RichText::new("⏺").color(colour));
+                });
+            });
+            ui.add_space(4.0);
+        });
+        egui::TopBottomPanel::bottom("foot").show(context, |ui| {
+            ui.add_space(4.0);
+            ui.horizontal(|ui| {
+                if let Some(server) = &mut self.server {
+                    if buttons.button(ui, "New game") {
+                        server.create();
+                    }
+                    if buttons.button(ui, "Change all") {
+                        server.change_all();
+                    }
+                    ui.separator();
+                    if buttons.button(ui, "Cut the link") {
+                        server.server.cut();
+                    }
+                    if buttons.button(
+                        ui,
+                        if server.down {
+                            "Start the server"
+                        } else {
+                            "Stop the server"
+                        },
+                    ) {
+                        server.toggle();
+                    }
+                }
+                ui.with_layout(Layout::right_to_left(Align::Center), |ui| ui.weak(&games.notice));
+            });
+            ui.add_space(4.0);
+        });
+        egui::CentralPanel::default().show(context, |ui| {
+            egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
+                let mut rows: Vec<_> = games.games.iter().collect();
+                rows.sort_by_key(|(_, game)| &game.created);
+                for (id, game) in rows {
+                    draw_row(ui, id, game, self.server.as_ref(), &mut buttons);
+                }
+            });
+        });
+        if let Some(report) = &mut self.report {
+            report.print(&games, buttons);
+        }
+    }
+}
+
+impl eframe::App for App {
+    fn update(&mut self, context: &egui::Context, _: &mut eframe::Frame) {
+        // So long that a burst of events does not take long to show, and so short that no frame is missed. What is
+        // left over asks for the next one.
+        self.client.dispatch_pending_for(Duration::from_millis(4));
+        self.fetch();
+        let flashing = lock(&self.games).fade();
+        self.draw(context);
+        if flashing {
+            context.request_repaint();
+        } else if matches!(lock(&self.games).link, Link::Waiting { .. }) {
+            // The countdown.
+            context.request_repaint_after(Duration::from_millis(100));
+        }
+        if context.input_mut(|input| input.consume_key(Modifiers::CTRL, Key::Q)) {
+            context.send_viewport_cmd(egui::ViewportCommand::Close);
+        }
+    }
+
+    fn on_exit(&mut self, _: Option<&eframe::glow::Context>) {
+        self.client.close();
+    }
+}
+
+impl Server {
+    fn new(server: TestServer) -> Self {
+        let mut this = Self {
+            server,
+            down: false,
+            created: 0,
+        };
+        for _ in 0..3 {
+            this.create();
+        }
+        this
+    }
+
+    fn create(&mut self) {
+        let name = NAMES[self.created % NAMES.len()];
+        self.created += 1;
+        self.server
+            .create("Game", json!({ "name": name, "score": self.created }));
+    }
+
+    fn change(&self, id: &str) {
+        self.server.update(
+            "Game",
+            id,
+            json!({ "score": { "__op": "Increment", "amount": 1 } }),
+        );
+    }
+
+    fn change_all(&self) {
+        for game in self.server.objects("Game") {
+            self.change(game["objectId"].as_str().unwrap_or_default());
+        }
+    }
+
+    fn toggle(&mut self) {
+        if self.down {
+            // If the port was taken meanwhile it stays down.
+            self.down = self.server.resume().is_err();
+        } else {
+            self.server.stop();
+            self.down = true;
+        }
+    }
+}
+
+fn draw_row(ui: &mut egui::Ui, id: &str, game: &Game, server: Option<&Server>, buttons: &mut Buttons) {
+    let fill = game.flash.map_or(Color32::TRANSPARENT, |(change, since)| {
+        let faded = since.elapsed().as_secs_f32() / FLASH.as_secs_f32();
+        colour(change).gamma_multiply((1.0 - faded).clamp(0.0, 1.0))
+    });
+    egui::Frame::new()
+        .fill(fill)
+        .inner_margin(5)
+        .corner_radius(4)
+        .show(ui, |ui| {
+            ui.horizontal(|ui| {
+                let cell = |ui: &mut egui::Ui, width: f32, text: RichText| {
+                    ui.allocate_ui_with_layout(
+                        [width, 20.0].into(),
+                        Layout::left_to_right(Align::Center),
+                        |ui| {
+                            ui.set_min_width(width);
+                            ui.label(text);
+                        },
+                    );
+                };
+                cell(ui, 110.0, RichText::new(&game.name).strong());
+                cell(ui, 50.0, RichText::new(game.score.to_string()));
+                cell(ui, 110.0, RichText::new(id).monospace());
+                cell(ui, 190.0, RichText::new(&game.created));
+                ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
+                    let Some(server) = server else { return };
+                    if buttons.button_for(ui, "Delete", id) {
+                        server.server.delete("Game", id);
+                    }
+                    if buttons.button_for(ui, "+1", id) {
+                        server.change(id);
+                    }
+                });
+            });
+        });
+}
+
+fn describe(link: &Link) -> (Color32, String) {
+    match link {
+        Link::Connecting => (Color32::YELLOW, "connecting".to_owned()),
+        Link::Connected => (Color32::GREEN, "connected".to_owned()),
+        Link::Waiting { attempt, until, why } => {
+            let left = until.saturating_duration_since(Instant::now());
+            let when = match left.as_secs_f32() {
+                0.0 => "now".to_owned(),
+                seconds => format!("in {seconds:.1} s"),
+            };
+            (Color32::ORANGE, format!("{why} · attempt {attempt} {when}"))
+        }
+        Link::Ended(why) => (Color32::RED, format!("ended {why}")),
+    }
+}
+
+fn colour(change: Change) -> Color32 {
+    match change {
+        Change::Created => Color32::from_rgb(20, 80, 40),
+        Change::Changed => Color32::from_rgb(95, 75, 15),
+        Change::Deleted => Color32::from_rgb(105, 35, 35),
+    }
+}
+
+/// Draws buttons, and remembers where they are.
+#[derive(Default)]
+struct Buttons {
+    places: serde_json::Map<String, Value>,
+    hovered: Option<String>,
+}
+
+impl Buttons {
+    fn button(&mut self, ui: &mut egui::Ui, label: &str) -> bool {
+        self.button_for(ui, label, "")
+    }
+
+    fn button_for(&mut self, ui: &mut egui::Ui, label: &str, id: &str) -> bool {
+        let button = ui.button(label);
+        let at = button.rect.center();
+        let name = format!("{label} {id}").trim_end().to_owned();
+        if button.hovered() {
+            self.hovered = Some(name.clone());
+        }
+        self.places.insert(name, json!([at.x, at.y]));
+        button.clicked()
+    }
+}
+
+/// Prints what the window shows, whenever it has changed.
+#[derive(Default)]
+struct Report(Option<Value>);
+
+impl Report {
+    fn print(&mut self, games: &Games, buttons: Buttons) {
+        let rows = games.games.iter().map(|(id, game)| {
+            let flash = game.flash.map(|(change, _)| match change {
+                Change::Created => "created",
+                Change::Changed => "changed",
+                Change::Deleted => "deleted",
+            });
+            json!({ "id": id, "name": game.name, "score": game.score, "flash": flash })
+        });
+        let link = match &games.link {
+            Link::Connecting => "connecting",
+            Link::Connected => "connected",
+            Link::Waiting { .. } => "waiting",
+            Link::Ended(_) => "ended",
+        };
+        let now = json!({
+            "games": rows.collect::<Vec<_>>(),
+            "link": link,
+            "notice": games.notice,
+            "listeners": games.listeners,
+            "elsewhere": games.elsewhere,
+            "buttons": buttons.places,
+            "hovered": buttons.hovered,
+        });
+        if self.0.as_ref() != Some(&now) {
+            // Whoever started this has seen enough if it fails.
+            let _ = writeln!(std::io::stdout(), "{now}");
+            self.0 = Some(now);
+        }
+    }
+}
+
+fn lock(games: &Mutex<Games>) -> MutexGuard<'_, Games> {
+    games.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+const NAMES: [&str; 8] = [
+    "chess", "go", "mill", "draughts", "reversi", "hex", "shogi", "mancala",
+];
