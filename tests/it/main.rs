@@ -16,6 +16,7 @@
 )]
 
 mod callbacks;
+mod chaos;
 mod connecting;
 mod decoding;
 mod dispatch;
