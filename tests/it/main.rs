@@ -26,6 +26,7 @@ mod grammar;
 mod harness;
 mod kit;
 mod link;
+mod load;
 mod proxies;
 mod servers;
 mod sessions;
