@@ -16,6 +16,7 @@
 )]
 
 mod callbacks;
+mod chaos;
 mod connecting;
 mod decoding;
 mod dispatch;
@@ -26,6 +27,7 @@ mod harness;
 mod identity;
 mod kit;
 mod link;
+mod load;
 mod proxies;
 mod servers;
 mod sessions;

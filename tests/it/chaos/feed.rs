@@ -1,0 +1,281 @@
+//! The server's side: it numbers the events of each acknowledged subscription, and knows what it wrote on which
+//! connection. It knows nothing of the library.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use fastrand::Rng;
+use parking_lot::Mutex;
+use parse_livequery::Object;
+use serde_json::{Value, json};
+
+use crate::support::*;
+
+/// What an event says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// The requestId.
+    pub id: u64,
+    pub conn: u64,
+    /// How often the subscription was acknowledged on this connection.
+    pub ack: u64,
+    /// Counts the events since that.
+    pub number: u64,
+    pub client_token: u64,
+    pub own_token: u64,
+}
+
+impl Stamp {
+    pub fn of(object: &Object) -> Self {
+        let number = |name| object.get(name).and_then(Value::as_u64).unwrap_or_default();
+        Self {
+            id: number("id"),
+            conn: number("conn"),
+            ack: number("ack"),
+            number: number("number"),
+            client_token: number("clientToken"),
+            own_token: number("ownToken"),
+        }
+    }
+
+    /// Whether `next` is the event after the one with the number `last` of the same acknowledgement.
+    pub fn follows_up_to(&self, last: u64, next: &Self) -> bool {
+        *next
+            == Self {
+                number: last + 1,
+                ..*self
+            }
+    }
+}
+
+/// What the server was told to serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    pub marker: u64,
+    pub own_token: u64,
+    pub client_token: u64,
+}
+
+/// A query with this marker is refused.
+pub const REFUSED: u64 = 1_000_000;
+
+#[derive(Debug, Default)]
+pub struct Feed {
+    books: Mutex<BTreeMap<usize, Arc<Mutex<Book>>>>,
+    seed: Mutex<Rng>,
+}
+
+/// What is going on on one connection. Locked while it is answered or written to, so that what is in the book is what
+/// is on the wire, in this order.
+#[derive(Debug, Default)]
+struct Book {
+    client_token: u64,
+    active: BTreeSet<u64>,
+    acks: BTreeMap<u64, Vec<Ack>>,
+    rng: Rng,
+}
+
+#[derive(Debug)]
+struct Ack {
+    asked: Asked,
+    written: u64,
+    /// When each burst began, and the number of its first event.
+    bursts: Vec<(u64, SystemTime)>,
+}
+
+impl Feed {
+    /// Takes over the subscriptions of the server.
+    pub fn over(server: &Server, rng: Rng) -> Arc<Self> {
+        let feed = Arc::new(Self {
+            books: Mutex::default(),
+            seed: Mutex::new(rng),
+        });
+        let hook = Arc::clone(&feed);
+        server.on_frame(move |conn, frame| hook.answer(conn, frame));
+        feed
+    }
+
+    /// Sends events to all, some more and some less.
+    pub fn burst(&self, server: &Server) {
+        for conn in server.open_conns() {
+            let book = self.book(&conn);
+            let mut book = book.lock();
+            let book = &mut *book;
+            let mut bytes = vec![];
+            for id in book.active.clone() {
+                let count = match book.rng.u32(0..400) {
+                    0 => 150,
+                    1..=100 => 1,
+                    101..=120 => 5,
+                    _ => 0,
+                };
+                bytes.extend(book.events(&conn, id, count));
+            }
+            conn.send_raw(&bytes);
+        }
+    }
+
+    /// How many events were written for the acknowledgement of this one.
+    pub fn written(&self, stamp: &Stamp) -> u64 {
+        self.with_ack(stamp, |ack| ack.written)
+    }
+
+    /// When the event was written, or some other before it that it was written together with.
+    pub fn written_at(&self, id: u64, stamp: &Stamp) -> Option<SystemTime> {
+        let stamp = Stamp { id, ..*stamp };
+        self.with_ack(&stamp, |ack| {
+            let after = ack.bursts.partition_point(|(first, _)| *first <= stamp.number);
+            ack.bursts.get(after.checked_sub(1)?).map(|(_, at)| *at)
+        })
+    }
+
+    /// What the connection of this number serves for a subscription, and how often it was acknowledged.
+    pub fn serves(&self, conn: usize, id: u64) -> Option<(u64, Asked)> {
+        let book = self.books.lock().get(&conn)?.clone();
+        let book = book.lock();
+        let acks = book.acks.get(&id).filter(|_| book.active.contains(&id))?;
+        Some((acks.len() as u64, acks.last()?.asked))
+    }
+
+    /// The subscriptions that the connection of this number serves.
+    pub fn served(&self, conn: usize) -> BTreeSet<u64> {
+        let book = self.books.lock().get(&conn).cloned();
+        book.map(|book| book.lock().active.clone()).unwrap_or_default()
+    }
+
+    /// How many events were written in all.
+    pub fn total(&self) -> u64 {
+        let books: Vec<_> = self.books.lock().values().cloned().collect();
+        let of_book = |book: &Arc<Mutex<Book>>| {
+            let book = book.lock();
+            book.acks.values().flatten().map(|ack| ack.written).sum::<u64>()
+        };
+        books.iter().map(of_book).sum()
+    }
+
+    fn with_ack<T: Default>(&self, stamp: &Stamp, look: impl FnOnce(&Ack) -> T) -> T {
+        let conn = usize::try_from(stamp.conn).expect("a number of a connection");
+        let Some(book) = self.books.lock().get(&conn).cloned() else {
+            return T::default();
+        };
+        let book = book.lock();
+        let at = usize::try_from(stamp.ack).expect("a small number").checked_sub(1);
+        let ack = at.and_then(|at| book.acks.get(&stamp.id)?.get(at));
+        ack.map(look).unwrap_or_default()
+    }
+
+    fn book(&self, conn: &Conn) -> Arc<Mutex<Book>> {
+        let mut books = self.books.lock();
+        let book = books.entry(conn.number()).or_insert_with(|| {
+            let rng = self.seed.lock().fork();
+            Arc::new(Mutex::new(Book {
+                rng,
+                ..Book::default()
+            }))
+        });
+        Arc::clone(book)
+    }
+
+    fn answer(&self, conn: &Conn, frame: &Value) -> Then {
+        let book = self.book(conn);
+        let mut book = book.lock();
+        let op = frame["op"].as_str().unwrap_or_default();
+        if op == "connect" {
+            book.client_token = token(&frame["sessionToken"], 'c').unwrap_or_default();
+            return Then::Default;
+        }
+        if book.rng.u8(..) < 32 {
+            // The server is not always quick.
+            let delay = Duration::from_millis(book.rng.u64(0..15));
+            drop(book);
+            thread::sleep(delay);
+            return self.answer_now(conn, frame, op);
+        }
+        drop(book);
+        self.answer_now(conn, frame, op)
+    }
+
+    fn answer_now(&self, conn: &Conn, frame: &Value, op: &str) -> Then {
+        let id = frame["requestId"].as_u64().expect("a requestId");
+        let book = self.book(conn);
+        let mut book = book.lock();
+        book.active.remove(&id);
+        if op == "unsubscribe" {
+            conn.answer(frame);
+            return Then::Handled;
+        }
+        let marker = marker_of(&frame["query"]["where"]).expect("a marker");
+        if marker == REFUSED {
+            conn.forget_subscription(id);
+            conn.error(119, "this query is refused", false, Some(id));
+            return Then::Handled;
+        }
+        let asked = Asked {
+            marker,
+            own_token: token(&frame["sessionToken"], 's').unwrap_or_default(),
+            client_token: book.client_token,
+        };
+        book.active.insert(id);
+        book.acks.entry(id).or_default().push(Ack {
+            asked,
+            written: 0,
+            bursts: vec![],
+        });
+        conn.answer(frame);
+        // The first one follows at once, so that its acknowledgement is known.
+        let bytes = book.events(conn, id, 1);
+        conn.send_raw(&bytes);
+        Then::Handled
+    }
+}
+
+impl Book {
+    fn events(&mut self, conn: &Conn, id: u64, count: u64) -> Vec<u8> {
+        let Some(acks) = self.acks.get_mut(&id) else {
+            return vec![];
+        };
+        let number_of_ack = acks.len();
+        let Some(ack) = acks.last_mut().filter(|_| count > 0) else {
+            return vec![];
+        };
+        ack.bursts.push((ack.written + 1, SystemTime::now()));
+        let mut messages = vec![];
+        for _ in 0..count {
+            ack.written += 1;
+            let event = object(
+                "Chaos",
+                &format!("o{id}"),
+                json!({
+                    "marker": ack.asked.marker,
+                    "id": id,
+                    "conn": conn.number(),
+                    "ack": number_of_ack,
+                    "number": ack.written,
+                    "clientToken": ack.asked.client_token,
+                    "ownToken": ack.asked.own_token,
+                }),
+            );
+            let op = ["create", "update", "enter", "leave", "delete"][self.rng.usize(0..5)];
+            let original = ["update", "enter", "leave"].contains(&op).then(|| event.clone());
+            messages.push(conn.event_message(op, id, event, original));
+        }
+        Conn::frames_of(&messages)
+    }
+}
+
+/// The number in a session token of the client (`c`) or of a subscription (`s`).
+fn token(token: &Value, whose: char) -> Option<u64> {
+    token.as_str()?.strip_prefix(whose)?.parse().ok()
+}
+
+/// The number that the query asks for, however it is spelled.
+fn marker_of(value: &Value) -> Option<u64> {
+    match value {
+        Value::Number(number) => number.as_u64(),
+        Value::Array(values) => values.iter().find_map(marker_of),
+        Value::Object(members) => members.values().find_map(marker_of),
+        _ => None,
+    }
+}
