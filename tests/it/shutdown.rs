@@ -195,23 +195,26 @@ fn close_says_farewell() {
 #[test]
 fn closing_from_many_threads_is_closing_once() {
     let server = Server::auto();
-    let client = client(&server.url());
-    let client_events = record_client(&client);
-    let (_subscription, events) = subscribe(&client, "Game");
-    let threads: Vec<_> = (0..8)
-        .map(|_| {
-            let client = client.clone();
-            thread::spawn(move || {
-                client.close();
-                client.wait_closed().map_err(|error| error.to_string())
+    for _ in 0..20 {
+        let client = client(&server.url());
+        let client_events = record_client(&client);
+        let (subscription, events) = subscribe(&client, "Game");
+        let threads: Vec<_> = (0..8)
+            .map(|_| {
+                let client = client.clone();
+                thread::spawn(move || {
+                    client.close();
+                    client.wait_closed().map_err(|error| error.to_string())
+                })
             })
-        })
-        .collect();
-    for thread in threads {
-        assert_eq!(thread.join().unwrap(), Ok(()));
+            .collect();
+        for thread in threads {
+            assert_eq!(watchdog(MINUTE, || thread.join().unwrap()), Ok(()));
+        }
+        assert_eq!(client_events.kinds(), ["open", "close"]);
+        assert_eq!(events.kinds(), ["open", "close"]);
+        drop(subscription);
     }
-    assert_eq!(client_events.kinds(), ["open", "close"]);
-    assert_eq!(events.kinds(), ["open", "close"]);
 }
 
 #[test]

@@ -496,6 +496,8 @@ impl Conn {
     }
 
     fn take_control(&self, control: Control, payload: Vec<u8>) {
+        self.0.inner.lock().controls.push((control, payload.clone()));
+        self.0.shared.notify();
         match control {
             Control::Ping if self.0.pong.load(Ordering::Relaxed) => {
                 self.send_raw(&wire::encode(OpCode::Control(Control::Pong), true, &payload));
@@ -512,8 +514,6 @@ impl Conn {
             }
             _ => {}
         }
-        self.0.inner.lock().controls.push((control, payload));
-        self.0.shared.notify();
     }
 
     fn forget(&self) {
