@@ -16,6 +16,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::emitter::{Fault, ListenerId};
 use crate::event::{ClientEvent, ClientEventKind, Event, EventKind};
+use crate::protocol::Now;
 use crate::protocol::message::Spec;
 use crate::shared::{Shared, SubscriptionCore};
 use crate::stats::{Counters, EventCounts};
@@ -110,6 +111,12 @@ impl Inbox {
         self.bytes
     }
 
+    /// An event came.
+    pub(crate) fn count(&mut self, kind: EventKind, now: Now) {
+        self.events.count(kind);
+        self.last_event = Some(now.wall);
+    }
+
     fn drop(&mut self, number: u64, counters: &Counters) {
         self.dropped += number;
         self.dropped_in_all += number;
@@ -154,6 +161,8 @@ pub(crate) struct Queue {
     /// The objects of all subscriptions, and their bytes.
     objects: AtomicUsize,
     bytes: AtomicUsize,
+    /// The items that were put in and are not given out to the end.
+    unfinished: AtomicUsize,
     /// What was taken out with [`Dispatch::Manual`] and not yet given out; locked by who gives out.
     taken: Mutex<VecDeque<Item>>,
 }
@@ -173,6 +182,7 @@ impl Queue {
             dispatch,
             objects: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
+            unfinished: AtomicUsize::new(0),
             taken: Mutex::new(VecDeque::new()),
         }
     }
@@ -189,11 +199,18 @@ impl Queue {
         )
     }
 
+    /// Whether all that was put in has been given out, and no listener is running. Then one that registers another
+    /// listener has been heard of, or has nothing to do with what came up to now.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.unfinished.load(Ordering::Acquire) == 0
+    }
+
     /// Adds the items, which are removed from the list.
     pub(crate) fn push(&self, items: &mut Vec<Item>) {
         if items.is_empty() {
             return;
         }
+        self.unfinished.fetch_add(items.len(), Ordering::Relaxed);
         let mut inner = self.inner.lock();
         let was_empty = inner.items.is_empty();
         inner.items.extend(items.drain(..));
@@ -209,12 +226,14 @@ impl Queue {
         &self,
         subscription: &Arc<SubscriptionCore>,
         waiting: Waiting,
+        now: Now,
         counters: &Counters,
     ) -> Option<Item> {
         let bytes = waiting.bytes;
         let total = self.bytes.load(Ordering::Relaxed);
         let mut guard = subscription.inbox.lock();
         let inbox = &mut *guard;
+        inbox.count(waiting.event.kind(), now);
         if inbox.closed {
             inbox.drop(1, counters);
             return None;
@@ -309,9 +328,11 @@ pub(crate) fn spawn(shared: Arc<Shared>) -> Result<()> {
         .spawn(move || {
             let mut batch = VecDeque::new();
             while shared.queue.wait(&mut batch) {
+                let count = batch.len();
                 while let Some(item) = batch.pop_front() {
                     dispatch(&shared, item);
                 }
+                shared.queue.unfinished.fetch_sub(count, Ordering::Release);
             }
         })
         .map(drop)
@@ -333,6 +354,7 @@ pub(crate) fn dispatch_pending(shared: &Arc<Shared>, deadline: Option<Instant>) 
     let mut count = 0;
     while let Some(item) = taken.pop_front() {
         dispatch(shared, item);
+        shared.queue.unfinished.fetch_sub(1, Ordering::Release);
         count += 1;
         if !taken.is_empty() && deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             drop(taken);
@@ -418,6 +440,9 @@ fn dispatch(shared: &Arc<Shared>, item: Item) {
 
 fn give_out(shared: &Arc<Shared>, subscription: &SubscriptionCore, waiting: &Waiting) {
     let Waiting { event, spec, .. } = waiting;
+    if !subscription.emitter.is_heard(event.kind()) {
+        return;
+    }
     if spec.may_bring(event) {
         emit(shared, subscription, event);
         return;

@@ -116,6 +116,8 @@ impl Object {
             Some(member) => {
                 decode(member.value(self.as_str())).map_err(|failure| self.error(Some(key), failure))
             }
+            // Nobody knows what fields it has.
+            None if self.index().is_broken() => Err(self.broken()),
             None => serde_json::from_str("null").map_err(|_| {
                 Error::new(
                     ErrorKind::Decode,
@@ -269,7 +271,13 @@ impl Object {
     }
 
     fn index(&self) -> &Index {
-        self.0.index.get_or_init(|| Index::new(self.as_str()))
+        self.0.index.get_or_init(|| {
+            let index = Index::new(self.as_str());
+            if index.is_broken() {
+                log::warn!("an object cannot be decoded, and is taken as one without fields");
+            }
+            index
+        })
     }
 
     fn member(&self, key: &str) -> Option<&Member> {
@@ -294,6 +302,14 @@ impl Object {
             format!("field `{path}` of {}: {reason}", self.label())
         };
         Error::new(ErrorKind::Decode, message)
+    }
+
+    /// Why the text is no object.
+    fn broken(&self) -> Error {
+        match decode::<Value>(self.as_str()) {
+            Err(failure) => self.error(None, failure),
+            Ok(_) => Error::new(ErrorKind::Decode, "a Parse object must be a JSON object"),
+        }
     }
 
     fn label(&self) -> String {
