@@ -16,6 +16,22 @@ use crate::shared::Shared;
 use crate::{Error, ErrorKind, Result, server_url};
 
 /// Sets up a [`Client`]. Made by [`Client::builder`]; each setting states its default.
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+/// use parse_livequery::Client;
+///
+/// # fn main() -> parse_livequery::Result<()> {
+/// let client = Client::builder("ws://localhost:1337/parse", "APP_ID")
+///     .javascript_key("JS_KEY")
+///     .session_token("r:token")
+///     .connect_timeout(Duration::from_secs(5))
+///     .reconnect_delay(Duration::from_millis(100), Duration::from_secs(10))
+///     .build()?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct ClientBuilder {
@@ -148,6 +164,19 @@ impl ClientBuilder {
 
     /// How many objects, and how many bytes of them, may wait for the listeners of one subscription. What comes on
     /// top is dropped and reported as one `error` of kind [`ErrorKind::Lagged`]. Default: 65,536 and 16 MiB.
+    ///
+    /// # Examples
+    /// ```
+    /// use parse_livequery::{Client, Overflow};
+    ///
+    /// # fn main() -> parse_livequery::Result<()> {
+    /// let client = Client::builder("ws://localhost:1337/parse", "APP_ID")
+    ///     .queue_limits(1_000, 1024 * 1024)
+    ///     .overflow(Overflow::DropOldest) // the listeners are to have what is new
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn queue_limits(mut self, objects: usize, bytes: usize) -> Self {
         self.limits.objects = objects;
         self.limits.bytes = bytes;
@@ -162,6 +191,21 @@ impl ClientBuilder {
 
     /// Gives up after this many attempts to connect have failed in a row: with an `error` that is fatal, in the state
     /// [`Disconnected`](crate::ClientState::Disconnected), from which [`Client::open`] starts anew. Default: never.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::num::NonZeroU32;
+    /// use std::time::Duration;
+    /// use parse_livequery::{Client, ErrorKind};
+    ///
+    /// # fn main() -> parse_livequery::Result<()> {
+    /// // nobody listens on this port
+    /// let client = Client::builder("ws://127.0.0.1:1", "APP_ID").max_attempts(NonZeroU32::MIN).build()?;
+    /// client.open();
+    /// assert_eq!(client.wait_open(Duration::from_secs(10)).unwrap_err().kind(), ErrorKind::GaveUp);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn max_attempts(mut self, attempts: NonZeroU32) -> Self {
         self.max_attempts = Some(attempts);
         self
@@ -172,6 +216,19 @@ impl ClientBuilder {
     ///
     /// It is called on a thread of its own, and may block: to renew a token, say. The time counts towards the
     /// [`connect_timeout`](Self::connect_timeout).
+    ///
+    /// # Examples
+    /// ```
+    /// use parse_livequery::Client;
+    ///
+    /// # fn stored_token() -> Option<String> { None }
+    /// # fn main() -> parse_livequery::Result<()> {
+    /// let client = Client::builder("ws://localhost:1337/parse", "APP_ID")
+    ///     .session_token_provider(|| stored_token())
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn session_token_provider(
         mut self,
         provider: impl Fn() -> Option<String> + Send + Sync + 'static,
@@ -264,6 +321,18 @@ impl ClientBuilder {
     /// Default: that of the environment. `HTTPS_PROXY` is for servers with TLS, `ALL_PROXY` for all others and for
     /// those as well; `NO_PROXY` lists the exceptions (names, domains, addresses, ranges as `10.0.0.0/8`, `*`).
     /// The names in lower case come first. Servers on this machine are reached without a proxy of the environment.
+    ///
+    /// # Examples
+    /// ```
+    /// use parse_livequery::Client;
+    ///
+    /// # fn main() -> parse_livequery::Result<()> {
+    /// let client = Client::builder("ws://parse.example.com/parse", "APP_ID")
+    ///     .proxy("http://proxy.example.com:3128")
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn proxy(mut self, url: impl Into<String>) -> Self {
         self.network.proxies = Proxies::Always(Secret::from(url));
         self
@@ -317,6 +386,18 @@ impl ClientBuilder {
     /// the `open` there has its gap as after every reconnect. Can be called several times.
     ///
     /// Default: the one server of [`Client::builder`].
+    ///
+    /// # Examples
+    /// ```
+    /// use parse_livequery::Client;
+    ///
+    /// # fn main() -> parse_livequery::Result<()> {
+    /// let client = Client::builder("ws://live1.example.com/parse", "APP_ID")
+    ///     .add_server("ws://live2.example.com/parse")
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn add_server(mut self, server_url: impl Into<String>) -> Self {
         self.server_urls.push(server_url.into());
         self

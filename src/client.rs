@@ -109,6 +109,20 @@ impl Client {
     /// latest. In a listener of this client it returns at once, and the rest follows.
     ///
     /// A later [`open`](Self::open) or [`subscribe`](Self::subscribe) makes a new connection.
+    ///
+    /// # Examples
+    /// ```
+    /// # use parse_livequery::{Client, Query};
+    /// # use std::time::Duration;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = parse_livequery::test_server::TestServer::start()?;
+    /// # let client = Client::builder(server.url(), "APP_ID").build()?;
+    /// let subscription = client.subscribe(&Query::new("Game"))?;
+    /// client.close();
+    /// assert_eq!(subscription.state(), parse_livequery::SubscriptionState::Closed);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn close(&self) {
         let deadline = Instant::now() + self.0.close_timeout;
         let shared = &self.0.shared;
@@ -131,6 +145,22 @@ impl Client {
     ///
     /// # Panics
     /// If there is no event of this name.
+    ///
+    /// # Examples
+    /// ```
+    /// # use parse_livequery::{Client, Query};
+    /// # use std::time::Duration;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = parse_livequery::test_server::TestServer::start()?;
+    /// # let client = Client::builder(server.url(), "APP_ID").build()?;
+    /// client.on("open", |_| println!("connected"));
+    /// client.on("reconnecting", |event| println!("attempt {:?} in {:?}", event.attempt(), event.delay()));
+    /// client.on("error", |event| eprintln!("{:?}", event.error()));
+    /// # client.open();
+    /// # client.wait_open(Duration::from_secs(10))?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[track_caller]
     pub fn on<K>(&self, kind: K, listener: impl FnMut(&ClientEvent) + Send + 'static) -> ListenerId
     where
@@ -152,6 +182,20 @@ impl Client {
     }
 
     /// Removes a listener of this client: it is not called any more. `false` if it is not there.
+    ///
+    /// # Examples
+    /// ```
+    /// # use parse_livequery::{Client, Query};
+    /// # use std::time::Duration;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = parse_livequery::test_server::TestServer::start()?;
+    /// # let client = Client::builder(server.url(), "APP_ID").build()?;
+    /// let listener = client.on("open", |_| println!("connected"));
+    /// assert!(client.off(listener));
+    /// assert!(!client.off(listener)); // it is gone
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn off(&self, listener: ListenerId) -> bool {
         self.0.shared.emitter.off(listener)
     }
@@ -188,6 +232,20 @@ impl Client {
     /// anew, since the server takes a token for it only at its beginning; each subscription gets `close` and `open`
     /// with the gap. A client with a [`session_token_provider`](ClientBuilder::session_token_provider) asks that
     /// instead; there this makes it ask.
+    ///
+    /// # Examples
+    /// ```
+    /// # use parse_livequery::{Client, Query};
+    /// # use std::time::Duration;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = parse_livequery::test_server::TestServer::start()?;
+    /// # let client = Client::builder(server.url(), "APP_ID").build()?;
+    /// # let token = "r:token".to_owned();
+    /// client.set_session_token(Some(&token)); // after the log-in
+    /// client.set_session_token(None); // after the log-out
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn set_session_token(&self, token: Option<&str>) {
         let identity = self.0.shared.change_identity();
         self.0
@@ -197,6 +255,14 @@ impl Client {
 
     /// Tries at once what would be tried later: the next attempt to connect; or, if the client is connected, whether
     /// the link is still alive, which is to be proved within 3 s. For programs that know that the network has changed.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn network_changed(client: &parse_livequery::Client) {
+    /// // the machine has woken up, or is on another network
+    /// client.reconnect_now();
+    /// # }
+    /// ```
     pub fn reconnect_now(&self) {
         self.0.commands.send(Command::ReconnectNow);
     }
@@ -207,17 +273,62 @@ impl Client {
     /// One thread at a time calls listeners: called while another does, or in a listener, it returns 0.
     ///
     /// [`Dispatch::Manual`]: crate::Dispatch::Manual
+    ///
+    /// # Examples
+    /// ```
+    /// use std::sync::mpsc;
+    /// use parse_livequery::{Client, Dispatch};
+    /// # use std::time::Duration;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = parse_livequery::test_server::TestServer::start()?;
+    /// # let url = server.url();
+    ///
+    /// let (wake, woken) = mpsc::channel();
+    /// let client = Client::builder(url, "APP_ID")
+    ///     .dispatch(Dispatch::manual(move || { let _ = wake.send(()); }))
+    ///     .build()?;
+    /// client.on("open", |_| println!("on this thread"));
+    /// client.open();
+    /// woken.recv_timeout(Duration::from_secs(10))?;
+    /// assert!(client.dispatch_pending() > 0);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn dispatch_pending(&self) -> usize {
         dispatch_pending(&self.0.shared, None)
     }
 
     /// As [`dispatch_pending`](Self::dispatch_pending), but starts no further listener after a time, so that a frame
     /// of a GUI is not missed. If something is left over, the wake function is called again.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// # fn frame(client: &parse_livequery::Client) {
+    /// client.dispatch_pending_for(Duration::from_millis(4)); // and then the frame is drawn
+    /// # }
+    /// ```
     pub fn dispatch_pending_for(&self, limit: Duration) -> usize {
         dispatch_pending(&self.0.shared, Some(deadline(limit)))
     }
 
     /// What goes on in this client.
+    ///
+    /// # Examples
+    /// ```
+    /// # use parse_livequery::{Client, Query};
+    /// # use std::time::Duration;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = parse_livequery::test_server::TestServer::start()?;
+    /// # let client = Client::builder(server.url(), "APP_ID").build()?;
+    /// # client.open();
+    /// client.wait_open(Duration::from_secs(10))?;
+    /// let stats = client.stats();
+    /// assert_eq!((stats.connections, stats.dropped), (1, 0));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn stats(&self) -> ClientStats {
         self.0.shared.stats()
@@ -254,6 +365,20 @@ impl Client {
     /// the client goes on trying. [`ErrorKind::Refused`](crate::ErrorKind::Refused) if the server refused it for
     /// good, [`ErrorKind::Closed`](crate::ErrorKind::Closed) if it was closed, and
     /// [`ErrorKind::CalledFromListener`](crate::ErrorKind::CalledFromListener) in a listener of this client.
+    ///
+    /// # Examples
+    /// ```
+    /// # use parse_livequery::{Client, Query};
+    /// # use std::time::Duration;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = parse_livequery::test_server::TestServer::start()?;
+    /// # let client = Client::builder(server.url(), "APP_ID").build()?;
+    /// client.open();
+    /// client.wait_open(Duration::from_secs(10))?;
+    /// assert_eq!(client.state(), parse_livequery::ClientState::Connected);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn wait_open(&self, timeout: Duration) -> Result<()> {
         refuse_in_listener(&self.0.shared, "wait_open")?;
         self.0.shared.wait_connected(deadline(timeout))
@@ -267,6 +392,20 @@ impl Client {
     /// # Errors
     /// What the server refused the client for; and
     /// [`ErrorKind::CalledFromListener`](crate::ErrorKind::CalledFromListener) in a listener of this client.
+    ///
+    /// # Examples
+    /// ```
+    /// # use parse_livequery::{Client, Query};
+    /// # use std::time::Duration;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = parse_livequery::test_server::TestServer::start()?;
+    /// # let client = Client::builder(server.url(), "APP_ID").build()?;
+    /// let from_another_thread = client.clone();
+    /// std::thread::spawn(move || from_another_thread.close());
+    /// client.wait_closed()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn wait_closed(&self) -> Result<()> {
         refuse_in_listener(&self.0.shared, "wait_closed")?;
         self.0.shared.wait_closed()

@@ -42,6 +42,18 @@ pub fn initialize(builder: ClientBuilder) -> Result<()> {
 ///
 /// # Errors
 /// [`ErrorKind::NotInitialized`] before [`initialize`].
+///
+/// # Examples
+/// ```
+/// use parse_livequery::{Client, ErrorKind, default_client, initialize};
+///
+/// # fn main() -> parse_livequery::Result<()> {
+/// assert_eq!(default_client().unwrap_err().kind(), ErrorKind::NotInitialized);
+/// initialize(Client::builder("ws://localhost:1337/parse", "APP_ID"))?;
+/// default_client()?.on("close", |_| println!("connection closed"));
+/// # Ok(())
+/// # }
+/// ```
 pub fn default_client() -> Result<Client> {
     DEFAULT.lock().clone().ok_or_else(|| {
         Error::new(

@@ -16,6 +16,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::emitter::{Fault, ListenerId};
 use crate::event::{ClientEvent, ClientEventKind, Event, EventKind};
+use crate::protocol::Now;
 use crate::protocol::message::Spec;
 use crate::shared::{Shared, SubscriptionCore};
 use crate::stats::{Counters, EventCounts};
@@ -40,6 +41,24 @@ pub enum Dispatch {
 impl Dispatch {
     /// Listeners run in [`Client::dispatch_pending`](crate::Client::dispatch_pending), and `wake` is called when there
     /// is something for it to do.
+    ///
+    /// # Examples
+    /// ```
+    /// use parse_livequery::{Client, Dispatch};
+    ///
+    /// # struct Window;
+    /// # impl Window { fn request_repaint(&self) {} }
+    /// # fn main() -> parse_livequery::Result<()> {
+    /// # let window = Window;
+    /// let client = Client::builder("ws://localhost:1337/parse", "APP_ID")
+    ///     .dispatch(Dispatch::manual(move || window.request_repaint()))
+    ///     .build()?;
+    ///
+    /// // in the frame that was asked for:
+    /// client.dispatch_pending();
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn manual(wake: impl Fn() + Send + Sync + 'static) -> Self {
         Self::Manual { wake: Arc::new(wake) }
     }
@@ -124,6 +143,12 @@ impl Inbox {
         self.epoch += 1;
     }
 
+    /// An event came.
+    pub(crate) fn count(&mut self, kind: EventKind, now: Now) {
+        self.events.count(kind);
+        self.last_event = Some(now.wall);
+    }
+
     fn drop(&mut self, number: u64, counters: &Counters) {
         self.dropped += number;
         self.dropped_in_all += number;
@@ -174,6 +199,8 @@ pub(crate) struct Queue {
     /// The objects of all subscriptions, and their bytes.
     objects: AtomicUsize,
     bytes: AtomicUsize,
+    /// The items that were put in and are not given out to the end.
+    unfinished: AtomicUsize,
     /// What was taken out with [`Dispatch::Manual`] and not yet given out; locked by who gives out.
     taken: Mutex<VecDeque<Item>>,
 }
@@ -193,6 +220,7 @@ impl Queue {
             dispatch,
             objects: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
+            unfinished: AtomicUsize::new(0),
             taken: Mutex::new(VecDeque::new()),
         }
     }
@@ -209,11 +237,18 @@ impl Queue {
         )
     }
 
+    /// Whether all that was put in has been given out, and no listener is running. Then one that registers another
+    /// listener has been heard of, or has nothing to do with what came up to now.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.unfinished.load(Ordering::Acquire) == 0
+    }
+
     /// Adds the items, which are removed from the list.
     pub(crate) fn push(&self, items: &mut Vec<Item>) {
         if items.is_empty() {
             return;
         }
+        self.unfinished.fetch_add(items.len(), Ordering::Relaxed);
         let mut inner = self.inner.lock();
         let was_empty = inner.items.is_empty();
         inner.items.extend(items.drain(..));
@@ -229,12 +264,14 @@ impl Queue {
         &self,
         subscription: &Arc<SubscriptionCore>,
         waiting: Waiting,
+        now: Now,
         counters: &Counters,
     ) -> Option<Item> {
         let bytes = waiting.bytes;
         let total = self.bytes.load(Ordering::Relaxed);
         let mut guard = subscription.inbox.lock();
         let inbox = &mut *guard;
+        inbox.count(waiting.event.kind(), now);
         if inbox.closed {
             inbox.drop(1, counters);
             return None;
@@ -333,9 +370,11 @@ pub(crate) fn spawn(shared: Arc<Shared>) -> Result<()> {
         .spawn(move || {
             let mut batch = VecDeque::new();
             while shared.queue.wait(&mut batch) {
+                let count = batch.len();
                 while let Some(item) = batch.pop_front() {
                     dispatch(&shared, item);
                 }
+                shared.queue.unfinished.fetch_sub(count, Ordering::Release);
             }
         })
         .map(drop)
@@ -357,6 +396,7 @@ pub(crate) fn dispatch_pending(shared: &Arc<Shared>, deadline: Option<Instant>) 
     let mut count = 0;
     while let Some(item) = taken.pop_front() {
         dispatch(shared, item);
+        shared.queue.unfinished.fetch_sub(1, Ordering::Release);
         count += 1;
         if !taken.is_empty() && deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             drop(taken);
@@ -444,6 +484,9 @@ fn dispatch(shared: &Arc<Shared>, item: Item) {
 
 fn give_out(shared: &Arc<Shared>, subscription: &SubscriptionCore, waiting: &Waiting) {
     let Waiting { event, spec, .. } = waiting;
+    if !subscription.emitter.is_heard(event.kind()) {
+        return;
+    }
     if spec.may_bring(event) {
         emit(shared, subscription, event);
         return;

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -12,6 +12,22 @@ use crate::event::{ClientEvent, ClientEventKind, Event, EventKind};
 use crate::{Error, Result};
 
 /// Names a listener, for `off`. Never used twice in a process.
+///
+/// # Examples
+/// ```
+/// # use parse_livequery::{Client, Query};
+/// # use std::time::Duration;
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let server = parse_livequery::test_server::TestServer::start()?;
+/// # let client = Client::builder(server.url(), "APP_ID").build()?;
+/// # let subscription = client.subscribe(&Query::new("Game"))?;
+/// # subscription.wait_open(Duration::from_secs(10))?;
+/// let listener = subscription.on("create", |game| println!("{:?}", game.id()));
+/// subscription.off(listener);
+/// assert_eq!(subscription.listener_count("create"), 0);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ListenerId(u64);
 
@@ -19,6 +35,8 @@ pub struct ListenerId(u64);
 pub(crate) trait Emit: 'static {
     type Kind: Copy + PartialEq + fmt::Debug + Send + Sync;
     fn kind(&self) -> Self::Kind;
+    /// One bit for each kind.
+    fn bit(kind: Self::Kind) -> u8;
     /// The event that says «it works now»: a state, which a listener that comes later is told as well.
     const OPEN: Self::Kind;
     const CLOSE: Self::Kind;
@@ -29,6 +47,9 @@ impl Emit for Event {
     fn kind(&self) -> EventKind {
         Self::kind(self)
     }
+    fn bit(kind: EventKind) -> u8 {
+        1 << kind as u8
+    }
     const OPEN: EventKind = EventKind::Open;
     const CLOSE: EventKind = EventKind::Close;
 }
@@ -37,6 +58,9 @@ impl Emit for ClientEvent {
     type Kind = ClientEventKind;
     fn kind(&self) -> ClientEventKind {
         Self::kind(self)
+    }
+    fn bit(kind: ClientEventKind) -> u8 {
+        1 << kind as u8
     }
     const OPEN: ClientEventKind = ClientEventKind::Open;
     const CLOSE: ClientEventKind = ClientEventKind::Close;
@@ -55,6 +79,8 @@ pub(crate) enum Times {
 /// what a closure owns may run code of the user, too.
 pub(crate) struct Emitter<E: Emit> {
     inner: Mutex<Inner<E>>,
+    /// The bits of the kinds that have listeners. Changed with `inner`, and read without its lock.
+    heard: AtomicU8,
 }
 
 struct Inner<E: Emit> {
@@ -92,7 +118,13 @@ impl<E: Emit + Clone> Emitter<E> {
                 listeners: None,
                 open: None,
             }),
+            heard: AtomicU8::new(0),
         }
+    }
+
+    /// Whether an event of this kind has listeners.
+    pub(crate) fn is_heard(&self, kind: E::Kind) -> bool {
+        self.heard.load(Ordering::Acquire) & E::bit(kind) != 0
     }
 
     /// Registers a listener. If it hears `open`, and that event has been given out and still holds, the listener
@@ -121,6 +153,7 @@ impl<E: Emit + Clone> Emitter<E> {
                 .chain([listener])
                 .collect(),
         );
+        self.heard.fetch_or(bits::<E>(kind), Ordering::Release);
         let missed = inner.open.is_some() && kind.is_none_or(|kind| kind == E::OPEN);
         (id, if missed { MissedOpen::Yes } else { MissedOpen::No })
     }
@@ -150,6 +183,9 @@ impl<E: Emit + Clone> Emitter<E> {
     /// `open` and `close` alternate: a `close` without an `open` before it is not given out.
     pub(crate) fn emit(&self, event: &E) -> Vec<Fault> {
         let kind = event.kind();
+        if kind != E::OPEN && kind != E::CLOSE && !self.is_heard(kind) {
+            return Vec::new();
+        }
         let listeners = {
             let mut inner = self.inner.lock();
             if kind == E::OPEN {
@@ -219,6 +255,10 @@ impl<E: Emit + Clone> Emitter<E> {
             for listener in &out {
                 listener.registered.store(false, Ordering::Release);
             }
+            let heard = kept
+                .iter()
+                .fold(0, |heard, listener| heard | bits::<E>(listener.kind));
+            self.heard.store(heard, Ordering::Release);
             inner.listeners = if kept.is_empty() { None } else { Some(kept.into()) };
             (old, !out.is_empty())
         };
@@ -247,6 +287,11 @@ impl<E: Emit> fmt::Debug for Emitter<E> {
             .field("open", &inner.open.is_some())
             .finish()
     }
+}
+
+/// The bits of the kinds that a listener hears.
+fn bits<E: Emit>(kind: Option<E::Kind>) -> u8 {
+    kind.map_or(u8::MAX, E::bit)
 }
 
 /// Whether a new listener came too late for an `open` that still holds.

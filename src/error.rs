@@ -14,6 +14,16 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// [`is_fatal`](Self::is_fatal). Clones are cheap and share the cause.
 ///
 /// The text names the cause and, where there is one, the way out. It never contains a key or a session token.
+///
+/// # Examples
+/// ```
+/// use parse_livequery::{Client, ErrorKind};
+///
+/// let error = Client::builder("ws://localhost:1337/parse", "").build().unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::InvalidSetting);
+/// assert!(error.to_string().starts_with("the application id is empty"));
+/// assert!(!error.is_fatal()); // nothing has ended
+/// ```
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
@@ -36,6 +46,21 @@ impl Error {
 
     /// The error code of Parse Server, if the error came from there: 119 for an operation that the class-level
     /// permissions forbid, 141 for a cloud function that threw, 209 for an invalid session token, and so on.
+    ///
+    /// # Examples
+    /// ```
+    /// # use parse_livequery::{Client, Query};
+    /// # use std::time::Duration;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = parse_livequery::test_server::TestServer::start()?;
+    /// # server.refuse_class("Payroll", 119, "Permission denied");
+    /// # let client = Client::builder(server.url(), "APP_ID").build()?;
+    /// let payroll = client.subscribe(&Query::new("Payroll"))?;
+    /// let error = payroll.wait_open(Duration::from_secs(10)).unwrap_err();
+    /// assert_eq!(error.code(), Some(119));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn code(&self) -> Option<i64> {
         self.0.code

@@ -16,6 +16,32 @@ use crate::{Date, Error, ErrorKind, Object, Result};
 ///
 /// It answers as its object does, so that `event.get("score")` works without a detour. Clones are cheap: they share
 /// the text that came from the server, which is decoded where and when it is looked at.
+///
+/// # Examples
+/// ```
+/// # use parse_livequery::{Client, Query};
+/// # use std::time::Duration;
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let server = parse_livequery::test_server::TestServer::start()?;
+/// # let client = Client::builder(server.url(), "APP_ID").build()?;
+/// # let subscription = client.subscribe(&Query::new("Game"))?;
+/// # subscription.wait_open(Duration::from_secs(10))?;
+/// # let (sender, seen) = std::sync::mpsc::channel();
+/// # let go = server.create("Game", serde_json::json!({"score": 1}));
+/// subscription.on("update", move |event| {
+///     println!("{} {:?}: {:?}", event.kind(), event.id(), event.get("score"));
+///     for key in event.changed_keys() {
+///         println!("{key} was {:?}", event.original().and_then(|original| original.get(key)));
+///     }
+/// #   sender.send(event.clone()).unwrap();
+/// });
+/// # server.update("Game", &go, serde_json::json!({"score": 2}));
+/// # let event = seen.recv_timeout(Duration::from_secs(10))?;
+/// # assert_eq!(event.changed_keys(), ["score"]);
+/// # assert_eq!(event.original().unwrap().get_i64("score"), Some(1));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Event {
     kind: EventKind,
@@ -97,6 +123,21 @@ impl Event {
     /// # Errors
     /// [`ErrorKind::Decode`] if the object does not fit the type, with the path of the field; or if the event has
     /// no object.
+    ///
+    /// # Examples
+    /// ```
+    /// #[derive(serde::Deserialize)]
+    /// struct Game {
+    ///     score: f64,
+    /// }
+    ///
+    /// # fn listen(subscription: &parse_livequery::Subscription) {
+    /// subscription.on("create", |event| match event.decode::<Game>() {
+    ///     Ok(game) => println!("{}", game.score),
+    ///     Err(error) => eprintln!("{error}"),
+    /// });
+    /// # }
+    /// ```
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T> {
         match self.object() {
             Some(object) => object.decode(),
@@ -188,6 +229,21 @@ impl Event {
 
 /// An event whose object was decoded as a type of your own: what the listeners of
 /// [`Subscription::on_as`](crate::Subscription::on_as) get. It can be used as that object.
+///
+/// # Examples
+/// ```
+/// #[derive(serde::Deserialize)]
+/// struct Game {
+///     score: f64,
+/// }
+///
+/// # fn listen(subscription: &parse_livequery::Subscription) {
+/// subscription.on_as::<Game>("update", |game| {
+///     let before = game.original().map(|game| game.score);
+///     println!("{before:?} -> {} at {:?}", game.score, game.event().updated_at());
+/// });
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Decoded<T> {
     object: T,
@@ -238,6 +294,16 @@ impl Change {
 }
 
 /// The events of a subscription.
+///
+/// # Examples
+/// ```
+/// use parse_livequery::EventKind;
+///
+/// assert_eq!("update".parse(), Ok(EventKind::Update));
+/// assert_eq!(EventKind::Update.to_string(), "update");
+/// let error = "updated".parse::<EventKind>().unwrap_err();
+/// assert!(error.to_string().contains("there are: open, create, update"));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum EventKind {
@@ -298,6 +364,17 @@ impl EventKind {
 }
 
 /// The events of a client.
+///
+/// # Examples
+/// ```
+/// use parse_livequery::ClientEventKind;
+///
+/// # fn log(client: &parse_livequery::Client) {
+/// for kind in ClientEventKind::ALL {
+///     client.on(kind, |event| println!("{} {:?}", event.kind(), event.error()));
+/// }
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum ClientEventKind {
@@ -387,6 +464,17 @@ impl From<Infallible> for UnknownEvent {
 ///
 /// Fetch again what must not be missed, after the `open` that carries the gap. `updatedAt` finds what was created or
 /// changed in it; what was deleted, or no longer matches, shows only in comparison with the whole list.
+///
+/// # Examples
+/// ```
+/// # fn listen(subscription: &parse_livequery::Subscription) {
+/// subscription.on_open(|gap| {
+///     if let Some(gap) = gap {
+///         println!("{:?} may have been missed since {:?}: {:?}", gap.duration(), gap.from(), gap.reason());
+///     }
+/// });
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gap {
     from: SystemTime,
@@ -438,6 +526,15 @@ pub enum GapReason {
 }
 
 /// An event of a client.
+///
+/// # Examples
+/// ```
+/// # fn listen(client: &parse_livequery::Client) {
+/// client.on("reconnecting", |event| {
+///     println!("attempt {:?} in {:?}: {:?}", event.attempt(), event.delay(), event.error());
+/// });
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct ClientEvent {
     kind: ClientEventKind,

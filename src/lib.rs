@@ -12,6 +12,7 @@ mod error;
 mod event;
 #[cfg(any(doc, doctest))]
 pub mod guide;
+mod json;
 mod object;
 mod protocol;
 mod query;

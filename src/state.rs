@@ -1,6 +1,25 @@
 //! Where a client and a subscription stand.
 
 /// The state of a client, under the names of the JS SDK.
+///
+/// # Examples
+/// ```
+/// # use parse_livequery::{Client, Query};
+/// # use std::time::Duration;
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let server = parse_livequery::test_server::TestServer::start()?;
+/// # let client = Client::builder(server.url(), "APP_ID").build()?;
+/// use parse_livequery::ClientState;
+///
+/// assert_eq!(client.state(), ClientState::Initialized);
+/// client.open();
+/// client.wait_open(Duration::from_secs(10))?;
+/// assert_eq!(client.state(), ClientState::Connected);
+/// client.close();
+/// assert_eq!(client.state(), ClientState::Closed);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ClientState {
@@ -20,6 +39,24 @@ pub enum ClientState {
 }
 
 /// The state of a subscription.
+///
+/// # Examples
+/// ```
+/// # use parse_livequery::{Client, Query};
+/// # use std::time::Duration;
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let server = parse_livequery::test_server::TestServer::start()?;
+/// # let client = Client::builder(server.url(), "APP_ID").build()?;
+/// use parse_livequery::SubscriptionState;
+///
+/// let subscription = client.subscribe(&Query::new("Game"))?;
+/// subscription.wait_open(Duration::from_secs(10))?;
+/// assert_eq!(subscription.state(), SubscriptionState::Open);
+/// subscription.unsubscribe();
+/// assert_eq!(subscription.state(), SubscriptionState::Closed);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SubscriptionState {

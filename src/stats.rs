@@ -44,6 +44,24 @@ pub struct ClientStats {
 }
 
 /// What goes on in a subscription. A snapshot, made by [`Subscription::stats`](crate::Subscription::stats).
+///
+/// # Examples
+/// ```
+/// # use parse_livequery::{Client, Query};
+/// # use std::time::Duration;
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let server = parse_livequery::test_server::TestServer::start()?;
+/// # let client = Client::builder(server.url(), "APP_ID").build()?;
+/// # let subscription = client.subscribe(&Query::new("Game"))?;
+/// # subscription.wait_open(Duration::from_secs(10))?;
+/// let events = subscription.events();
+/// server.create("Game", serde_json::json!({}));
+/// while events.recv_timeout(Duration::from_secs(10))?.object().is_none() {} // `open` is there, too
+/// let stats = subscription.stats();
+/// assert_eq!((stats.acknowledged, stats.events.create, stats.dropped), (1, 1, 0));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SubscriptionStats {

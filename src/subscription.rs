@@ -34,6 +34,22 @@ use crate::{
 ///
 /// `open` and `close` alternate. `open` says that events come from now on, `close` that none come any more: the link
 /// was lost, and comes back with another `open`, or the subscription has ended.
+///
+/// # Examples
+/// ```
+/// # use parse_livequery::{Client, Query};
+/// # use std::time::Duration;
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let server = parse_livequery::test_server::TestServer::start()?;
+/// # let client = Client::builder(server.url(), "APP_ID").build()?;
+/// let games = client.subscribe(&Query::new("Game").greater_than("score", 10))?;
+/// games.on("create", |game| println!("created {:?}", game.get("name")));
+/// games.on_update(|game, original| println!("{game:?} was {original:?}"));
+/// games.on_error(|error| eprintln!("{error}"));
+/// games.wait_open(Duration::from_secs(10))?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 #[must_use = "the subscription ends when it is dropped; keep it, or call `detach`"]
 pub struct Subscription(Arc<Handle>);
@@ -101,6 +117,20 @@ impl Subscription {
     ///
     /// # Panics
     /// If there is no event of this name.
+    ///
+    /// # Examples
+    /// ```
+    /// # use parse_livequery::{Client, Query};
+    /// # use std::time::Duration;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = parse_livequery::test_server::TestServer::start()?;
+    /// # let client = Client::builder(server.url(), "APP_ID").build()?;
+    /// # let subscription = client.subscribe(&Query::new("Game"))?;
+    /// # subscription.wait_open(Duration::from_secs(10))?;
+    /// subscription.once("create", |game| println!("the first: {:?}", game.id()));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[track_caller]
     pub fn once<K>(&self, kind: K, listener: impl FnMut(&Event) + Send + 'static) -> ListenerId
     where
@@ -110,6 +140,23 @@ impl Subscription {
     }
 
     /// Calls a listener for each `open`, with the gap since the `close` before it.
+    ///
+    /// # Examples
+    /// ```
+    /// # use parse_livequery::{Client, Query};
+    /// # use std::time::Duration;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = parse_livequery::test_server::TestServer::start()?;
+    /// # let client = Client::builder(server.url(), "APP_ID").build()?;
+    /// # let subscription = client.subscribe(&Query::new("Game"))?;
+    /// # subscription.wait_open(Duration::from_secs(10))?;
+    /// subscription.on_open(|gap| match gap {
+    ///     None => println!("events come from now on"),
+    ///     Some(gap) => println!("they come again; {:?} may have been missed", gap.duration()),
+    /// });
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn on_open(&self, mut listener: impl FnMut(Option<&Gap>) + Send + 'static) -> ListenerId {
         self.listen(Some(EventKind::Open), Times::Always, move |event| {
             listener(event.gap())
@@ -122,6 +169,23 @@ impl Subscription {
     }
 
     /// Calls a listener for each `update`, with the object as it is and as it was.
+    ///
+    /// # Examples
+    /// ```
+    /// # use parse_livequery::{Client, Query};
+    /// # use std::time::Duration;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = parse_livequery::test_server::TestServer::start()?;
+    /// # let client = Client::builder(server.url(), "APP_ID").build()?;
+    /// # let subscription = client.subscribe(&Query::new("Game"))?;
+    /// # subscription.wait_open(Duration::from_secs(10))?;
+    /// subscription.on_update(|game, original| {
+    ///     let before = original.and_then(|game| game.get("score"));
+    ///     println!("{before:?} -> {:?}", game.get("score"));
+    /// });
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn on_update(&self, listener: impl FnMut(&Object, Option<&Object>) + Send + 'static) -> ListenerId {
         self.listen(Some(EventKind::Update), Times::Always, with_original(listener))
     }
@@ -142,6 +206,23 @@ impl Subscription {
     }
 
     /// Calls a listener for each `close`, with what the link was lost of, if it was.
+    ///
+    /// # Examples
+    /// ```
+    /// # use parse_livequery::{Client, Query};
+    /// # use std::time::Duration;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = parse_livequery::test_server::TestServer::start()?;
+    /// # let client = Client::builder(server.url(), "APP_ID").build()?;
+    /// # let subscription = client.subscribe(&Query::new("Game"))?;
+    /// # subscription.wait_open(Duration::from_secs(10))?;
+    /// subscription.on_close(|error| match error {
+    ///     Some(error) => println!("the link was lost: {error}"),
+    ///     None => println!("the subscription has ended"),
+    /// });
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn on_close(&self, mut listener: impl FnMut(Option<&Error>) + Send + 'static) -> ListenerId {
         self.listen(Some(EventKind::Close), Times::Always, move |event| {
             listener(event.error())
@@ -233,11 +314,40 @@ impl Subscription {
     }
 
     /// Calls a listener for each event of any kind.
+    ///
+    /// # Examples
+    /// ```
+    /// # use parse_livequery::{Client, Query};
+    /// # use std::time::Duration;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = parse_livequery::test_server::TestServer::start()?;
+    /// # let client = Client::builder(server.url(), "APP_ID").build()?;
+    /// # let subscription = client.subscribe(&Query::new("Game"))?;
+    /// # subscription.wait_open(Duration::from_secs(10))?;
+    /// subscription.on_any(|event| println!("{} {:?}", event.kind(), event.id()));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn on_any(&self, listener: impl FnMut(&Event) + Send + 'static) -> ListenerId {
         self.listen(None, Times::Always, listener)
     }
 
     /// Removes a listener: it is not called any more. `false` if it is not one of this subscription.
+    ///
+    /// # Examples
+    /// ```
+    /// # use parse_livequery::{Client, Query};
+    /// # use std::time::Duration;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = parse_livequery::test_server::TestServer::start()?;
+    /// # let client = Client::builder(server.url(), "APP_ID").build()?;
+    /// # let subscription = client.subscribe(&Query::new("Game"))?;
+    /// # subscription.wait_open(Duration::from_secs(10))?;
+    /// let listener = subscription.on("create", |game| println!("{:?}", game.id()));
+    /// assert!(subscription.off(listener));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn off(&self, listener: ListenerId) -> bool {
         self.0.core.emitter.off(listener)
     }
@@ -271,6 +381,21 @@ impl Subscription {
     ///
     /// Once this has returned no listener starts any more, but for one last `close` if the subscription was open. A
     /// listener that is running on the dispatch thread meanwhile may finish. The server is told when it can be.
+    ///
+    /// # Examples
+    /// ```
+    /// # use parse_livequery::{Client, Query};
+    /// # use std::time::Duration;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = parse_livequery::test_server::TestServer::start()?;
+    /// # let client = Client::builder(server.url(), "APP_ID").build()?;
+    /// # let subscription = client.subscribe(&Query::new("Game"))?;
+    /// # subscription.wait_open(Duration::from_secs(10))?;
+    /// subscription.unsubscribe();
+    /// assert!(server.wait_for_subscriptions(0, Duration::from_secs(10)));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn unsubscribe(&self) {
         self.0.unsubscribe();
     }
@@ -286,6 +411,24 @@ impl Subscription {
     /// # Errors
     /// [`ErrorKind::InvalidQuery`] for a query that LiveQuery cannot serve, and [`ErrorKind::Closed`] if the
     /// subscription has ended. In both cases nothing has changed.
+    ///
+    /// # Examples
+    /// ```
+    /// # use parse_livequery::{Client, Query};
+    /// # use std::time::Duration;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = parse_livequery::test_server::TestServer::start()?;
+    /// # let client = Client::builder(server.url(), "APP_ID").build()?;
+    /// # let subscription = client.subscribe(&Query::new("Game"))?;
+    /// # subscription.wait_open(Duration::from_secs(10))?;
+    /// subscription.update(&Query::new("Game").equal_to("finished", false))?;
+    /// # let changed = |server: &parse_livequery::test_server::TestServer| {
+    /// #     server.subscriptions().iter().any(|held| held.where_json() == r#"{"finished":false}"#)
+    /// # };
+    /// # assert!(server.wait_for(Duration::from_secs(10), changed));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn update(&self, query: &Query) -> Result<()> {
         let query = query.encode()?;
         self.ask(|asked| {
@@ -302,6 +445,21 @@ impl Subscription {
     ///
     /// # Errors
     /// [`ErrorKind::Closed`] if the subscription has ended.
+    ///
+    /// # Examples
+    /// ```
+    /// # use parse_livequery::{Client, Query};
+    /// # use std::time::Duration;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = parse_livequery::test_server::TestServer::start()?;
+    /// # let client = Client::builder(server.url(), "APP_ID").build()?;
+    /// # let subscription = client.subscribe(&Query::new("Game"))?;
+    /// # subscription.wait_open(Duration::from_secs(10))?;
+    /// subscription.set_session_token(Some("r:of another user"))?;
+    /// subscription.set_session_token(None)?; // that of the client again
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn set_session_token(&self, token: Option<&str>) -> Result<()> {
         let token = token.map(Secret::from);
         self.ask(|asked| {
@@ -336,6 +494,21 @@ impl Subscription {
     /// # Errors
     /// [`ErrorKind::Timeout`] if it takes longer, [`ErrorKind::CalledFromListener`] in a listener of this client. The
     /// subscription is ended in any case.
+    ///
+    /// # Examples
+    /// ```
+    /// # use parse_livequery::{Client, Query};
+    /// # use std::time::Duration;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = parse_livequery::test_server::TestServer::start()?;
+    /// # let client = Client::builder(server.url(), "APP_ID").build()?;
+    /// # let subscription = client.subscribe(&Query::new("Game"))?;
+    /// # subscription.wait_open(Duration::from_secs(10))?;
+    /// subscription.unsubscribe_and_wait(Duration::from_secs(10))?;
+    /// // No listener runs any more: what they use can be put away.
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn unsubscribe_and_wait(&self, timeout: Duration) -> Result<()> {
         self.unsubscribe();
         refuse_in_listener(self.0.client.shared(), "unsubscribe_and_wait")?;
@@ -360,6 +533,20 @@ impl Subscription {
     /// What the server refused the subscription or the connection for; [`ErrorKind::Timeout`] if it takes longer, with
     /// what the last attempt to connect failed of; [`ErrorKind::Closed`] if the subscription has ended;
     /// [`ErrorKind::CalledFromListener`] in a listener of this client. The subscription goes on after a time-out.
+    ///
+    /// # Examples
+    /// ```
+    /// # use parse_livequery::{Client, Query};
+    /// # use std::time::Duration;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = parse_livequery::test_server::TestServer::start()?;
+    /// # let client = Client::builder(server.url(), "APP_ID").build()?;
+    /// let subscription = client.subscribe(&Query::new("Game"))?;
+    /// subscription.wait_open(Duration::from_secs(10))?;
+    /// // From here on no event is missed.
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn wait_open(&self, timeout: Duration) -> Result<()> {
         let shared = self.0.client.shared();
         refuse_in_listener(shared, "wait_open")?;
@@ -373,6 +560,19 @@ impl Subscription {
     }
 
     /// Lets go of the subscription without ending it: it lives as long as its client, until [`Client::close`].
+    ///
+    /// # Examples
+    /// ```
+    /// # use parse_livequery::{Client, Query};
+    /// # use std::time::Duration;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = parse_livequery::test_server::TestServer::start()?;
+    /// # let client = Client::builder(server.url(), "APP_ID").build()?;
+    /// client.subscribe(&Query::new("Game"))?.detach();
+    /// assert!(server.wait_for_subscriptions(1, Duration::from_secs(10)));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn detach(self) {
         self.0.detached.store(true, Ordering::Relaxed);
     }

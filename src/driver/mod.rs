@@ -497,11 +497,13 @@ impl Driver {
             match message {
                 Ok(Message::Text(text)) => {
                     self.count_message(text.len());
-                    let received = self.session.received(text.as_str(), now);
-                    // An event comes after what the session has to say of it, as `open`.
-                    self.carry_out();
-                    if let Some(received) = received {
-                        self.take_in(received, text.as_str(), now);
+                    if !self.is_unheard(&text, now) {
+                        let received = self.session.received(&text, now);
+                        // An event comes after what the session has to say of it, as `open`.
+                        self.carry_out();
+                        if let Some(received) = received {
+                            self.take_in(received, &text, now);
+                        }
                     }
                 }
                 Ok(Message::Binary(bytes)) => {
@@ -549,6 +551,24 @@ impl Driver {
         Counters::add(&self.shared.counters.bytes_in, bytes as u64);
     }
 
+    /// Whether this is an event that has no listener. Then it is only counted.
+    ///
+    /// While listeners are running, or have something before them, one of them may register a listener for the next
+    /// event: which is this one, perhaps.
+    fn is_unheard(&self, text: &str, now: Now) -> bool {
+        if !self.items.is_empty() || !self.shared.queue.is_idle() {
+            return false;
+        }
+        let Some((subscription, kind)) = self.session.route(text) else {
+            return false;
+        };
+        let unheard = !subscription.emitter.is_heard(kind);
+        if unheard {
+            subscription.inbox.lock().count(kind, now);
+        }
+        unheard
+    }
+
     /// Puts an object that came into the inbox of its subscription.
     fn take_in(&mut self, received: Received<'_, Arc<SubscriptionCore>>, text: &str, now: Now) {
         let Received {
@@ -556,22 +576,15 @@ impl Driver {
             spec,
             frame,
         } = received;
-        {
-            let mut inbox = subscription.inbox.lock();
-            inbox.events.count(frame.kind);
-            inbox.last_event = Some(now.wall);
-        }
         let waiting = Waiting {
             event: event_of(frame, text),
             bytes: text.len(),
             client_identity: self.identity,
             spec,
         };
-        self.items.extend(
-            self.shared
-                .queue
-                .accept(&subscription, waiting, &self.shared.counters),
-        );
+        let counters = &self.shared.counters;
+        self.items
+            .extend(self.shared.queue.accept(&subscription, waiting, now, counters));
     }
 
     fn lost(&mut self, error: tungstenite::Error) {

@@ -1,20 +1,19 @@
 //! Where the members of a JSON object begin and end in its text. Decodes no value, and knows nothing of Parse.
 
-use std::fmt;
 use std::ops::Range;
 use std::sync::OnceLock;
 
-use serde::Deserializer as _;
-use serde::de::{MapAccess, Visitor};
 use serde_json::Value;
-use serde_json::value::RawValue;
 
 use super::decode::{decode, start_of};
+use crate::json::Members;
 
 /// The members of one JSON object. Every method wants the text that the index was made of.
 pub(super) struct Index {
     /// In the order of the text. Of several with one key, the last one counts, as in JavaScript.
     members: Vec<Member>,
+    /// The text is no JSON object.
+    broken: bool,
     /// Positions in `members` of those that count, sorted by key. Most objects never need it.
     sorted: OnceLock<Vec<usize>>,
 }
@@ -36,11 +35,23 @@ enum Key {
 impl Index {
     /// Text that is no JSON object has no members.
     pub(super) fn new(json: &str) -> Self {
-        let members = serde_json::Deserializer::from_str(json).deserialize_map(Members { json });
+        // Enough for most classes.
+        let mut members = Vec::with_capacity(16);
+        let mut found = Members::new(json);
+        members.extend(found.by_ref().map(|(key, value)| Member::new(json, key, value)));
+        let broken = !found.is_complete();
+        if broken {
+            members.clear();
+        }
         Self {
-            members: members.unwrap_or_default(),
+            members,
+            broken,
             sorted: OnceLock::new(),
         }
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken
     }
 
     pub(super) fn find(&self, json: &str, key: &str) -> Option<&Member> {
@@ -91,6 +102,26 @@ impl Index {
 }
 
 impl Member {
+    fn new(json: &str, key: &str, value: &str) -> Self {
+        let range = |part: &str| {
+            let start = start_of(part, json);
+            start..start + part.len()
+        };
+        let key = if key.contains('\\') {
+            // With its quotes it is a string.
+            let Range { start, end } = range(key);
+            let quoted = json.get(start - 1..end + 1).unwrap_or_default();
+            Key::Escaped(decode(quoted).unwrap_or_default())
+        } else {
+            Key::Plain(range(key))
+        };
+        Self {
+            key,
+            value: range(value),
+            decoded: OnceLock::new(),
+        }
+    }
+
     pub(super) fn key<'a>(&'a self, json: &'a str) -> &'a str {
         match &self.key {
             Key::Plain(range) => json.get(range.clone()).unwrap_or_default(),
@@ -110,46 +141,5 @@ impl Member {
                 .ok()
         });
         decoded.as_ref()
-    }
-}
-
-struct Members<'de> {
-    json: &'de str,
-}
-
-impl<'de> Visitor<'de> for Members<'de> {
-    type Value = Vec<Member>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vec<Member>, A::Error> {
-        // Enough for most classes.
-        let mut members = Vec::with_capacity(16);
-        // The keys are taken raw as well: a key with half of a surrogate pair must not spoil the others.
-        while let Some((key, value)) = map.next_entry::<&'de RawValue, &'de RawValue>()? {
-            members.push(Member {
-                key: self.key(key.get()),
-                value: self.range_of(value.get()),
-                decoded: OnceLock::new(),
-            });
-        }
-        Ok(members)
-    }
-}
-
-impl Members<'_> {
-    fn key(&self, quoted: &str) -> Key {
-        if quoted.contains('\\') {
-            return Key::Escaped(decode(quoted).unwrap_or_default());
-        }
-        let Range { start, end } = self.range_of(quoted);
-        Key::Plain(start + 1..end - 1)
-    }
-
-    fn range_of(&self, part: &str) -> Range<usize> {
-        let start = start_of(part, self.json);
-        start..start + part.len()
     }
 }

@@ -84,6 +84,18 @@ impl Object {
     /// # Errors
     ///
     /// Of kind [`ErrorKind::Decode`] if the value is no JSON object.
+    ///
+    /// # Examples
+    /// ```
+    /// use parse_livequery::Object;
+    /// use serde_json::json;
+    ///
+    /// # fn main() -> parse_livequery::Result<()> {
+    /// let game = Object::from_json(json!({"className": "Game", "objectId": "x1", "score": 10}))?;
+    /// assert_eq!(game.get_i64("score"), Some(10));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn from_json(value: Value) -> Result<Self> {
         if !value.is_object() {
             return Err(Error::new(
@@ -111,11 +123,26 @@ impl Object {
     ///
     /// Of kind [`ErrorKind::Decode`] if the value does not fit the type or if the field is missing. The text names the
     /// class, the field and what was found.
+    ///
+    /// # Examples
+    /// ```
+    /// use parse_livequery::{Date, Object};
+    ///
+    /// # fn main() -> parse_livequery::Result<()> {
+    /// let game: Object = r#"{"due": {"__type": "Date", "iso": "2024-01-02T03:04:05.678Z"}}"#.parse()?;
+    /// assert_eq!(game.get_as::<Date>("due")?.to_string(), "2024-01-02T03:04:05.678Z");
+    /// assert_eq!(game.get_as::<Option<Date>>("begin")?, None);
+    /// assert!(game.get_as::<f64>("due").is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn get_as<T: DeserializeOwned>(&self, key: &str) -> Result<T> {
         match self.member(key) {
             Some(member) => {
                 decode(member.value(self.as_str())).map_err(|failure| self.error(Some(key), failure))
             }
+            // Nobody knows what fields it has.
+            None if self.index().is_broken() => Err(self.broken()),
             None => serde_json::from_str("null").map_err(|_| {
                 Error::new(
                     ErrorKind::Decode,
@@ -237,6 +264,19 @@ impl Object {
     ///
     /// `updatedAt`, which differs always, is left out, and so are fields that the query did not select: they are in
     /// neither object.
+    ///
+    /// # Examples
+    /// ```
+    /// use parse_livequery::Object;
+    ///
+    /// # fn main() -> parse_livequery::Result<()> {
+    /// let before: Object = r#"{"score": 1, "note": "x", "name": "go"}"#.parse()?;
+    /// let after: Object = r#"{"score": 2, "name": "go"}"#.parse()?;
+    /// assert_eq!(after.changed_keys(&before), ["score", "note"]);
+    /// assert_eq!(after.removed_keys(&before), ["note"]);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn changed_keys<'a>(&'a self, original: &'a Self) -> Vec<&'a str> {
         let differs = |&(key, member): &(&str, &Member)| {
@@ -269,7 +309,13 @@ impl Object {
     }
 
     fn index(&self) -> &Index {
-        self.0.index.get_or_init(|| Index::new(self.as_str()))
+        self.0.index.get_or_init(|| {
+            let index = Index::new(self.as_str());
+            if index.is_broken() {
+                log::warn!("an object cannot be decoded, and is taken as one without fields");
+            }
+            index
+        })
     }
 
     fn member(&self, key: &str) -> Option<&Member> {
@@ -294,6 +340,14 @@ impl Object {
             format!("field `{path}` of {}: {reason}", self.label())
         };
         Error::new(ErrorKind::Decode, message)
+    }
+
+    /// Why the text is no object.
+    fn broken(&self) -> Error {
+        match decode::<Value>(self.as_str()) {
+            Err(failure) => self.error(None, failure),
+            Ok(_) => Error::new(ErrorKind::Decode, "a Parse object must be a JSON object"),
+        }
     }
 
     fn label(&self) -> String {

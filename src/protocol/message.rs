@@ -8,6 +8,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::event::{Event, EventKind};
+use crate::json::Members;
 use crate::query::EncodedQuery;
 use crate::query::matcher::{Field, Matcher, Verdict};
 use crate::secret::Secret;
@@ -291,11 +292,90 @@ struct Incoming<'a> {
     reconnect: Option<&'a RawValue>,
 }
 
+/// Which event this is, and of which subscription, if it is one. Looks no further than it must: Parse Server writes the
+/// object last.
+pub(crate) fn route(text: &str) -> Option<(EventKind, u64)> {
+    let (mut kind, mut request_id, mut object) = (None, None, false);
+    let mut members = Members::new(text);
+    while let Some(key) = members.key() {
+        object |= key == "object";
+        if let (Some(kind), Some(request_id), true) = (kind, request_id, object) {
+            return Some((kind, request_id));
+        }
+        let value = members.value()?;
+        match key {
+            "op" => kind = Some(event_kind(unquoted(value)?)?),
+            "requestId" => request_id = Some(number(value)?),
+            _ => {}
+        }
+    }
+    kind.zip(request_id).filter(|_| object)
+}
+
+/// Reads an event as Parse Server writes it. `None` for all other messages, and for what needs a closer look.
+///
+/// Whether the object is JSON shows when it is decoded: here it is only seen where it ends.
+fn event(text: &str) -> Option<Message<'_>> {
+    let (mut kind, mut request_id, mut object) = (None, None, None);
+    let (mut original, mut client_id, mut installation_id) = (None, None, None);
+    let mut members = Members::new(text);
+    for (key, value) in members.by_ref() {
+        match key {
+            "op" => kind = Some(event_kind(unquoted(value)?)?),
+            "requestId" => request_id = Some(number(value)?),
+            "object" => object = Some(value),
+            "original" => original = Some(value),
+            "clientId" => client_id = Some(value),
+            "installationId" => installation_id = Some(value),
+            // With an escape in it, it may be one of those above.
+            _ if key.contains('\\') => return None,
+            _ => {}
+        }
+    }
+    if !members.is_complete() {
+        return None;
+    }
+    Some(Message::Event {
+        request_id: request_id?,
+        frame: EventFrame {
+            kind: kind?,
+            object: object.filter(|object| object.starts_with('{'))?,
+            original: original.filter(is_present),
+            client_id: client_id.filter(is_present),
+            installation_id: installation_id.filter(is_present),
+        },
+    })
+}
+
+fn is_present(json: &&str) -> bool {
+    *json != "null"
+}
+
+/// The text of a string without escapes.
+fn unquoted(json: &str) -> Option<&str> {
+    json.strip_prefix('"')?.strip_suffix('"')
+}
+
+fn event_kind(op: &str) -> Option<EventKind> {
+    match op {
+        "create" => Some(EventKind::Create),
+        "update" => Some(EventKind::Update),
+        "enter" => Some(EventKind::Enter),
+        "leave" => Some(EventKind::Leave),
+        "delete" => Some(EventKind::Delete),
+        _ => None,
+    }
+}
+
 /// Reads a message of the server.
 ///
 /// # Errors
 /// [`ErrorKind::Protocol`] if the text is no JSON object with an `op` and the members that this operation needs.
 pub(crate) fn parse(text: &str) -> Result<Message<'_>> {
+    event(text).map_or_else(|| parse_closely(text), Ok)
+}
+
+fn parse_closely(text: &str) -> Result<Message<'_>> {
     let incoming: Incoming<'_> = serde_json::from_str(text).map_err(|error| {
         Error::with_source(
             ErrorKind::Protocol,
@@ -304,7 +384,7 @@ pub(crate) fn parse(text: &str) -> Result<Message<'_>> {
         )
     })?;
     let request_id = incoming.request_id.and_then(|raw| number(raw.get()));
-    let event = match incoming.op.as_ref() {
+    let kind = match incoming.op.as_ref() {
         "connected" => return Ok(Message::Connected),
         "error" => {
             return Ok(Message::Error(ServerError {
@@ -323,12 +403,10 @@ pub(crate) fn parse(text: &str) -> Result<Message<'_>> {
             let request_id = request_id.ok_or_else(|| incomplete(text))?;
             return Ok(Message::Unsubscribed { request_id });
         }
-        "create" => EventKind::Create,
-        "update" => EventKind::Update,
-        "enter" => EventKind::Enter,
-        "leave" => EventKind::Leave,
-        "delete" => EventKind::Delete,
-        _ => return Ok(Message::Unknown(incoming.op)),
+        op => match event_kind(op) {
+            Some(kind) => kind,
+            None => return Ok(Message::Unknown(incoming.op)),
+        },
     };
     let object = incoming.object.filter(|raw| raw.get().starts_with('{'));
     let (Some(request_id), Some(object)) = (request_id, object) else {
@@ -337,7 +415,7 @@ pub(crate) fn parse(text: &str) -> Result<Message<'_>> {
     Ok(Message::Event {
         request_id,
         frame: EventFrame {
-            kind: event,
+            kind,
             object: object.get(),
             original: incoming.original.map(RawValue::get),
             client_id: incoming.client_id.map(RawValue::get),
@@ -373,3 +451,68 @@ pub(crate) fn excerpt(text: &str) -> Cow<'_, str> {
 }
 
 const EXCERPT: usize = 80;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn an_event_is_routed_by_what_comes_before_its_object() {
+        let text = r#"{"op":"update","clientId":"c","requestId":7,"object":{"a":"#;
+        assert_eq!(route(text), Some((EventKind::Update, 7)));
+        assert!(parse(text).is_err(), "it has no end");
+        for text in [
+            r#"{"op":"update","object":{},"requestId":7}"#,
+            r#"{"object":{"a":1},"requestId":7,"op":"update"}"#,
+        ] {
+            assert_eq!(route(text), Some((EventKind::Update, 7)), "{text}");
+        }
+        for text in [
+            r#"{"op":"subscribed","clientId":"c","requestId":7}"#,
+            r#"{"op":"create","requestId":7}"#,
+            r#"{"op":"create","requestId":"x","object":{}}"#,
+            r#"{"object":{"op":"create","requestId":7}}"#,
+            "{",
+            "",
+        ] {
+            assert_eq!(route(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn events_with_an_escape_in_a_name_are_read_closely() {
+        let text = r#"{"\u006fp":"create","requestId":7,"object":{}}"#;
+        assert_eq!(event(text), None);
+        assert!(matches!(parse(text), Ok(Message::Event { request_id: 7, .. })));
+    }
+
+    fn member() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "\"op\":\"(create|update|enter|leave|delete|subscribed|error|x)\"",
+            "\"requestId\":(7|\"7\"|-1|null|1e3|x|)",
+            "\"(object|original)\":(\\{\\}|\\{\"a\":\\{\"b\":\\[1,\"\\}\"\\]\\}\\}|null|7|\\{)",
+            "\"(clientId|installationId|more)\":(\"c\"|7|null|\"\\\\\"\"|\\[\\])",
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn an_event_is_the_same_from_close_up(
+            members in prop::collection::vec(member(), 0..7),
+            separator in prop_oneof![Just(","), Just(" ,\n"), Just(";")],
+        ) {
+            let text = format!("{{{}}}", members.join(separator));
+            if let Some(found) = event(&text) {
+                // From close up a member that comes twice is an error; JavaScript takes the last one.
+                if let Ok(close_up) = parse_closely(&text) {
+                    prop_assert_eq!(found, close_up);
+                } else {
+                    let keys: std::collections::HashSet<_> = Members::new(&text).map(|(key, _)| key).collect();
+                    prop_assert!(keys.len() < members.len(), "{}", text);
+                }
+            }
+        }
+    }
+}

@@ -12,6 +12,14 @@ impl Query {
     /// The field equals the value, or is an array that contains it.
     ///
     /// `None` and null stand for a field that is null or missing.
+    ///
+    /// # Examples
+    /// ```
+    /// use parse_livequery::{Pointer, Query};
+    ///
+    /// let query = Query::new("Game").equal_to("name", "go").equal_to("owner", Pointer::new("_User", "ann"));
+    /// # query.live_query_where().unwrap();
+    /// ```
     #[must_use]
     pub fn equal_to(self, key: &str, value: impl Serialize) -> Self {
         self.with(|query| {
@@ -63,6 +71,14 @@ impl Query {
     }
 
     /// The field is greater than the value: a number, a string or a date.
+    ///
+    /// # Examples
+    /// ```
+    /// use parse_livequery::Query;
+    ///
+    /// let query = Query::new("Game").greater_than("score", 10).less_than_or_equal_to("score", 20);
+    /// # query.live_query_where().unwrap();
+    /// ```
     #[must_use]
     pub fn greater_than(self, key: &str, value: impl Serialize) -> Self {
         self.condition(key, "$gt", value)
@@ -75,6 +91,14 @@ impl Query {
     }
 
     /// The field equals one of the values, or is an array that contains one of them.
+    ///
+    /// # Examples
+    /// ```
+    /// use parse_livequery::Query;
+    ///
+    /// let query = Query::new("Game").contained_in("name", ["chess", "go"]);
+    /// # query.live_query_where().unwrap();
+    /// ```
     #[must_use]
     pub fn contained_in<V: Serialize>(self, key: &str, values: impl IntoIterator<Item = V>) -> Self {
         self.list(key, "$in", values)
@@ -101,6 +125,14 @@ impl Query {
     }
 
     /// The field is an array that contains all of the values.
+    ///
+    /// # Examples
+    /// ```
+    /// use parse_livequery::Query;
+    ///
+    /// let query = Query::new("Game").contains_all("tags", ["quick", "new"]);
+    /// # query.live_query_where().unwrap();
+    /// ```
     #[must_use]
     pub fn contains_all<V: Serialize>(self, key: &str, values: impl IntoIterator<Item = V>) -> Self {
         self.list(key, "$all", values)
@@ -127,6 +159,14 @@ impl Query {
     }
 
     /// The field has a value, which may be null.
+    ///
+    /// # Examples
+    /// ```
+    /// use parse_livequery::Query;
+    ///
+    /// let query = Query::new("Game").exists("score").does_not_exist("finishedAt");
+    /// # query.live_query_where().unwrap();
+    /// ```
     #[must_use]
     pub fn exists(self, key: &str) -> Self {
         self.condition(key, "$exists", true)
@@ -148,6 +188,14 @@ impl Query {
     ///
     /// `subscribe` refuses other modifiers: "the LiveQuery server takes the modifiers of JavaScript, where it is
     /// unknown or means something else; use only i, m and s".
+    ///
+    /// # Examples
+    /// ```
+    /// use parse_livequery::Query;
+    ///
+    /// let query = Query::new("Game").matches("name", "^(chess|go)$", "i");
+    /// # query.live_query_where().unwrap();
+    /// ```
     #[must_use]
     pub fn matches(self, key: &str, pattern: &str, modifiers: &str) -> Self {
         let query = self.condition(key, "$regex", pattern);
@@ -165,6 +213,14 @@ impl Query {
     }
 
     /// The field is a string that begins with this text.
+    ///
+    /// # Examples
+    /// ```
+    /// use parse_livequery::Query;
+    ///
+    /// let query = Query::new("Game").starts_with("name", "ch");
+    /// # query.live_query_where().unwrap();
+    /// ```
     #[must_use]
     pub fn starts_with(self, key: &str, prefix: &str) -> Self {
         self.starts_with_modifiers(key, prefix, "")
@@ -266,6 +322,16 @@ impl Query {
     }
 
     /// [`within_radians`](Self::within_radians) in kilometres, with 6371 km for the radius of the earth.
+    ///
+    /// # Examples
+    /// ```
+    /// use parse_livequery::{GeoPoint, Query};
+    ///
+    /// let here = GeoPoint::new(40.5, -74.0)?;
+    /// let query = Query::new("Game").within_kilometers("place", here, 10.0, false);
+    /// # query.live_query_where().unwrap();
+    /// # Ok::<(), parse_livequery::Error>(())
+    /// ```
     #[must_use]
     pub fn within_kilometers(self, key: &str, point: GeoPoint, max_distance: f64, sorted: bool) -> Self {
         self.within_radians(key, point, max_distance / 6371.0, sorted)
@@ -278,6 +344,16 @@ impl Query {
     /// `subscribe` refuses a box across the date line: "the box crosses the date line or its corners are not the
     /// southwest and the northeast one, so it contains nothing; divide it at the date line into two boxes and combine
     /// them with Query::or".
+    ///
+    /// # Examples
+    /// ```
+    /// use parse_livequery::{GeoPoint, Query};
+    ///
+    /// let (southwest, northeast) = (GeoPoint::new(40.0, -75.0)?, GeoPoint::new(41.0, -74.0)?);
+    /// let query = Query::new("Game").within_geo_box("place", southwest, northeast);
+    /// # query.live_query_where().unwrap();
+    /// # Ok::<(), parse_livequery::Error>(())
+    /// ```
     #[must_use]
     pub fn within_geo_box(self, key: &str, southwest: GeoPoint, northeast: GeoPoint) -> Self {
         let corners = Json::of([southwest, northeast]);

@@ -108,6 +108,16 @@ impl Query {
     }
 
     /// Objects that meet at least one of the queries, which must be for the same class.
+    ///
+    /// # Examples
+    /// ```
+    /// use parse_livequery::Query;
+    ///
+    /// let good = Query::new("Game").greater_than("score", 100);
+    /// let new = Query::new("Game").equal_to("fresh", true);
+    /// let query = Query::or([good, new]).equal_to("finished", false);
+    /// # query.live_query_where().unwrap();
+    /// ```
     #[must_use]
     pub fn or(queries: impl IntoIterator<Item = Self>) -> Self {
         Self::combine("$or", queries)
@@ -139,6 +149,16 @@ impl Query {
     /// here then. Where the order of
     /// members counts, pass a struct or a [`RawValue`](serde_json::value::RawValue), since a `serde_json::Value` sorts
     /// them.
+    ///
+    /// # Examples
+    /// ```
+    /// use parse_livequery::Query;
+    /// use serde_json::json;
+    ///
+    /// let query = Query::new("Game").raw_where(json!({"score": {"$gt": 10}}));
+    /// assert_eq!(query.live_query_where()?, r#"{"score":{"$gt":10}}"#);
+    /// # Ok::<(), parse_livequery::Error>(())
+    /// ```
     #[must_use]
     pub fn raw_where(self, json: impl Serialize) -> Self {
         self.with(|query| {
@@ -153,6 +173,15 @@ impl Query {
 
     /// Lets through what would be refused: such a constraint is sent as the JS SDK sends it, whatever the server
     /// makes of it, and `limit` and `skip` are ignored.
+    ///
+    /// # Examples
+    /// ```
+    /// use parse_livequery::Query;
+    ///
+    /// let first = Query::new("Game").limit(10);
+    /// assert!(first.live_query_where().is_err());
+    /// assert!(first.allow_unsupported().live_query_where().is_ok()); // events of all games
+    /// ```
     #[must_use]
     pub fn allow_unsupported(mut self) -> Self {
         self.allow_unsupported = true;
@@ -164,6 +193,14 @@ impl Query {
     /// An `update` event still comes when only other fields have changed; see [`watch`](Self::watch). Called again, it
     /// adds to the fields. A name that is empty, that comes twice or that has a dot (the server knows whole fields
     /// only) is an error.
+    ///
+    /// # Examples
+    /// ```
+    /// use parse_livequery::Query;
+    ///
+    /// let query = Query::new("Game").select(["name", "score"]);
+    /// # query.live_query_where().unwrap();
+    /// ```
     #[must_use]
     pub fn select<S: Into<String>>(mut self, keys: impl IntoIterator<Item = S>) -> Self {
         self.select
@@ -176,6 +213,14 @@ impl Query {
     ///
     /// Pointers and relations count as changed with each save. Called again, it adds to the fields. A name that is
     /// empty, that comes twice or that has a dot (the server knows whole fields only) is an error.
+    ///
+    /// # Examples
+    /// ```
+    /// use parse_livequery::Query;
+    ///
+    /// let query = Query::new("Game").watch(["score"]);
+    /// # query.live_query_where().unwrap();
+    /// ```
     #[must_use]
     pub fn watch<S: Into<String>>(mut self, keys: impl IntoIterator<Item = S>) -> Self {
         self.watch.extend(keys.into_iter().map(Into::into));

@@ -149,6 +149,19 @@ impl TestServer {
     /// # Panics
     ///
     /// If `fields` is not a JSON object.
+    ///
+    /// # Examples
+    /// ```
+    /// # use parse_livequery::test_server::TestServer;
+    /// # use serde_json::json;
+    /// # use std::time::Duration;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = TestServer::start()?;
+    /// let id = server.create("Game", json!({"name": "go"}));
+    /// assert_eq!(server.get("Game", &id).unwrap()["name"], "go");
+    /// # Ok(())
+    /// # }
+    /// ```
     #[track_caller]
     pub fn create(&self, class_name: &str, fields: Value) -> String {
         let fields = members(fields);
@@ -161,6 +174,24 @@ impl TestServer {
     /// # Panics
     ///
     /// If `fields` is not a JSON object.
+    ///
+    /// # Examples
+    /// ```
+    /// # use parse_livequery::test_server::TestServer;
+    /// # use serde_json::json;
+    /// # use std::time::Duration;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = TestServer::start()?;
+    /// let id = server.create("Game", json!({"name": "go", "score": 1}));
+    /// server.update("Game", &id, json!({
+    ///     "score": {"__op": "Increment", "amount": 2},
+    ///     "name": {"__op": "Delete"},
+    /// }));
+    /// let game = server.get("Game", &id).unwrap();
+    /// assert_eq!((&game["score"], game.get("name")), (&json!(3), None));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[track_caller]
     pub fn update(&self, class_name: &str, id: &str, fields: Value) -> bool {
         let fields = members(fields);
@@ -196,6 +227,19 @@ impl TestServer {
     /// Makes a session token valid for a user, so that objects whose ACL lets that user read are seen by clients and
     /// subscriptions with this token. Unknown tokens are accepted as the real server accepts them, and see what the
     /// public sees.
+    ///
+    /// # Examples
+    /// ```
+    /// # use parse_livequery::test_server::TestServer;
+    /// # use serde_json::json;
+    /// # use std::time::Duration;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = TestServer::start()?;
+    /// server.session("r:token of Ann", "ann");
+    /// server.create("Note", json!({"text": "for Ann alone", "ACL": {"ann": {"read": true}}}));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn session(&self, token: &str, user_id: &str) {
         self.hub
             .change(|state| state.sessions.insert(token.to_owned(), user_id.to_owned()));
@@ -250,6 +294,22 @@ impl TestServer {
     /// # Errors
     ///
     /// As for [`resume`](Self::resume).
+    ///
+    /// # Examples
+    /// ```
+    /// # use parse_livequery::test_server::TestServer;
+    /// # use serde_json::json;
+    /// # use std::time::Duration;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = TestServer::start()?;
+    /// # let client = parse_livequery::Client::builder(server.url(), "any").build()?;
+    /// # client.open();
+    /// # client.wait_open(Duration::from_secs(10))?;
+    /// server.restart()?;
+    /// assert!(server.wait_for(Duration::from_secs(10), |server| server.connections() == 1)); // the client is back
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn restart(&self) -> io::Result<()> {
         self.stop();
         self.resume()
@@ -258,6 +318,19 @@ impl TestServer {
     /// Whether the server is as behind a dead link: sockets stay open, but nothing is sent any more, not even pings
     /// and pongs, and nothing that comes is looked at (though [`frames`](Self::frames) has it). New connections hang
     /// in the WebSocket upgrade. What was to be sent meanwhile is lost.
+    ///
+    /// # Examples
+    /// ```
+    /// # use parse_livequery::test_server::TestServer;
+    /// # use serde_json::json;
+    /// # use std::time::Duration;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = TestServer::start()?;
+    /// server.silence(true); // the client will notice that the link is dead
+    /// server.silence(false);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn silence(&self, silent: bool) {
         self.hub.set_silent(silent);
     }
@@ -277,6 +350,21 @@ impl TestServer {
 
     /// Refuses all subscriptions to a class with an error, as a `beforeSubscribe` hook that throws: 119 for
     /// insufficient rights, for example. Live subscriptions stay.
+    ///
+    /// # Examples
+    /// ```
+    /// # use parse_livequery::test_server::TestServer;
+    /// # use serde_json::json;
+    /// # use std::time::Duration;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = TestServer::start()?;
+    /// server.refuse_class("Payroll", 119, "Permission denied");
+    /// # let client = parse_livequery::Client::builder(server.url(), "any").build()?;
+    /// # let payroll = client.subscribe(&parse_livequery::Query::new("Payroll"))?;
+    /// # assert_eq!(payroll.wait_open(Duration::from_secs(10)).unwrap_err().code(), Some(119));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn refuse_class(&self, class_name: &str, code: i64, message: &str) {
         let failure = failure(code, message);
         self.hub.change(|state| {
@@ -347,6 +435,24 @@ impl TestServer {
 /// # What is going on
 impl TestServer {
     /// The live subscriptions, by connection and in the order in which they were made.
+    ///
+    /// # Examples
+    /// ```
+    /// # use parse_livequery::test_server::TestServer;
+    /// # use serde_json::json;
+    /// # use std::time::Duration;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = TestServer::start()?;
+    /// # let client = parse_livequery::Client::builder(server.url(), "any").build()?;
+    /// # let query = parse_livequery::Query::new("Game").equal_to("finished", false);
+    /// # let _games = client.subscribe(&query)?;
+    /// assert!(server.wait_for_subscriptions(1, Duration::from_secs(10)));
+    /// let subscription = &server.subscriptions()[0];
+    /// assert_eq!(subscription.class_name(), "Game");
+    /// assert_eq!(subscription.where_json(), r#"{"finished":false}"#);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn subscriptions(&self) -> Vec<ServerSubscription> {
         let state = self.hub.state.lock();
@@ -402,6 +508,21 @@ impl TestServer {
 
     /// The frames that came on each WebSocket that was ever opened, in the order of their coming. A binary frame is
     /// there as its length in brackets.
+    ///
+    /// # Examples
+    /// ```
+    /// # use parse_livequery::test_server::TestServer;
+    /// # use serde_json::json;
+    /// # use std::time::Duration;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = TestServer::start()?;
+    /// # let client = parse_livequery::Client::builder(server.url(), "APP_ID").build()?;
+    /// # client.open();
+    /// # client.wait_open(Duration::from_secs(10))?;
+    /// assert!(server.frames()[0][0].contains(r#""op":"connect""#));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn frames(&self) -> Vec<Vec<String>> {
         self.hub.state.lock().frames.clone()

@@ -43,6 +43,14 @@ impl Date {
     /// # Errors
     ///
     /// Of kind [`ErrorKind::InvalidValue`] if the year is not within -9999 to 9999.
+    ///
+    /// # Examples
+    /// ```
+    /// use parse_livequery::Date;
+    ///
+    /// assert_eq!(Date::from_millis(1_704_164_645_678)?.to_string(), "2024-01-02T03:04:05.678Z");
+    /// # Ok::<(), parse_livequery::Error>(())
+    /// ```
     pub fn from_millis(millis: i64) -> Result<Self> {
         if (MIN.millis..=MAX.millis).contains(&millis) {
             Ok(Self { millis })
@@ -69,6 +77,14 @@ impl Date {
     ///
     /// Of kind [`ErrorKind::InvalidValue`] if the text is no date, has a time but no offset (whose midnight would it
     /// be?), or if the year is not within -9999 to 9999.
+    ///
+    /// # Examples
+    /// ```
+    /// use parse_livequery::Date;
+    ///
+    /// assert_eq!(Date::parse("2024-01-02T05:04:05.678+02:00")?, Date::parse("2024-01-02T03:04:05.678Z")?);
+    /// # Ok::<(), parse_livequery::Error>(())
+    /// ```
     pub fn parse(text: &str) -> Result<Self> {
         let invalid = |why: &str| {
             Error::new(

@@ -111,6 +111,39 @@ fn bad_input_loses_nothing() {
 }
 
 #[test]
+fn a_malformed_value_is_an_error_of_who_looks_at_it() {
+    let server = Server::auto();
+    let client = client(&server.url());
+    let (subscription, events) = subscribe(&client, "Game");
+    let conn = server.conn(1);
+    let send = |object: &str| {
+        let id = subscription.id();
+        conn.send_text(&format!(
+            r#"{{"op":"create","requestId":{id},"object":{object}}}"#
+        ));
+        events.expect("create").value
+    };
+    let is_decode = |error: Error| error.kind() == ErrorKind::Decode;
+
+    let event = send(r#"{"objectId":"a","score":tru,"name":"x"}"#);
+    let game = event.object().unwrap();
+    assert_eq!((game.id(), game.get_str("name")), (Some("a"), Some("x")));
+    assert_eq!(game.get("score"), None);
+    assert!(is_decode(game.get_as::<Option<bool>>("score").unwrap_err()));
+    assert!(is_decode(game.decode::<Value>().unwrap_err()));
+
+    let event = send(r#"{"objectId" "b"}"#);
+    let game = event.object().unwrap();
+    assert_eq!(game.id(), None);
+    let error = game.get_as::<Option<String>>("objectId").unwrap_err();
+    assert!(error.to_string().contains("expected `:`"), "{error}");
+    assert!(is_decode(error));
+
+    assert_eq!(send(r#"{"objectId":"c"}"#).id(), Some("c"));
+    assert_eq!(client.stats().malformed, 0);
+}
+
+#[test]
 fn long_excerpts_are_cut_and_whole_characters() {
     let server = Server::auto();
     let client = client(&server.url());

@@ -38,5 +38,6 @@ mod support;
 mod tail;
 #[cfg(feature = "tls")]
 mod tls;
+mod unheard;
 mod unsubscribe;
 mod update;

@@ -33,7 +33,7 @@ use super::backoff::Backoff;
 use super::message::{
     self, Credentials, Dialect, EventFrame, InstallationId, Message, ServerError, Spec, excerpt,
 };
-use crate::event::{ClientEvent, Event, GapReason};
+use crate::event::{ClientEvent, Event, EventKind, GapReason};
 use crate::secret::Secret;
 use crate::{ClientState, Error, ErrorKind};
 
@@ -433,6 +433,13 @@ impl<T: Clone> Session<T> {
             live.last_received = now;
             live.answer_due = None;
         }
+    }
+
+    /// Which kind of event a text frame is, and for which subscription, if it is one for a subscription that is wanted.
+    /// If nobody wants that, there is no need for [`received`](Self::received).
+    pub(crate) fn route(&self, text: &str) -> Option<(&T, EventKind)> {
+        let (kind, request_id) = message::route(text)?;
+        self.receiver(request_id).map(|(handle, _)| (handle, kind))
     }
 
     /// A text frame came. Returns the event that it carries, if it is one for a subscription that is wanted; the

@@ -173,21 +173,27 @@ impl<T: Clone> Session<T> {
 
     /// An event, if it is for a subscription that is open. Parse Server sends none before it has acknowledged one.
     pub(super) fn event<'a>(&self, id: u64, frame: EventFrame<'a>) -> Option<Received<'a, T>> {
-        let wanted = self
-            .subscriptions
-            .get(&id)
-            .filter(|subscription| subscription.open)
-            .and_then(|subscription| {
-                let accepted = subscription.accepted.as_ref()?;
-                // After a change of the session token, what still comes of the old one is not wanted any more.
-                let same_identity = subscription.wanted.as_ref()?.identity == accepted.identity;
-                same_identity.then(|| (subscription.handle.clone(), Arc::clone(accepted)))
-            });
-        let Some((handle, spec)) = wanted else {
+        let Some((handle, spec)) = self.receiver(id) else {
             log::debug!("ignored an event for {id}, which is not open");
             return None;
         };
-        Some(Received { handle, spec, frame })
+        Some(Received {
+            handle: handle.clone(),
+            spec: Arc::clone(spec),
+            frame,
+        })
+    }
+
+    /// The subscription that events with this id are for, and what they are sent for.
+    pub(super) fn receiver(&self, id: u64) -> Option<(&T, &Arc<Spec>)> {
+        let subscription = self
+            .subscriptions
+            .get(&id)
+            .filter(|subscription| subscription.open)?;
+        let accepted = subscription.accepted.as_ref()?;
+        // After a change of the session token, what still comes of the old one is not wanted any more.
+        let same_identity = subscription.wanted.as_ref()?.identity == accepted.identity;
+        same_identity.then_some((&subscription.handle, accepted))
     }
 
     pub(super) fn subscription_error(&mut self, id: u64, error: &ServerError, now: Now) {
