@@ -25,6 +25,7 @@ mod gap;
 mod grammar;
 mod harness;
 mod kit;
+mod leaks;
 mod link;
 mod load;
 mod proxies;
