@@ -26,6 +26,7 @@ mod grammar;
 mod harness;
 mod identity;
 mod kit;
+mod leaks;
 mod link;
 mod load;
 mod proxies;
