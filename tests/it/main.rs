@@ -33,7 +33,7 @@ mod subscriptions;
 mod support;
 #[cfg(unix)]
 mod tail;
-#[cfg(feature = "tls")]
+#[cfg(any(feature = "tls", feature = "webpki-roots"))]
 mod tls;
 mod unsubscribe;
 mod update;
