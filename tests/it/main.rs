@@ -37,7 +37,7 @@ mod subscriptions;
 mod support;
 #[cfg(unix)]
 mod tail;
-#[cfg(feature = "tls")]
+#[cfg(any(feature = "tls", feature = "webpki-roots"))]
 mod tls;
 mod unheard;
 mod unsubscribe;
