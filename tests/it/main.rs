@@ -38,3 +38,4 @@ mod tail;
 mod tls;
 mod unsubscribe;
 mod update;
+mod users;
