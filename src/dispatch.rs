@@ -262,7 +262,7 @@ impl Queue {
     /// for it.
     pub(crate) fn accept(
         &self,
-        subscription: &Arc<SubscriptionCore>,
+        subscription: Arc<SubscriptionCore>,
         waiting: Waiting,
         now: Now,
         counters: &Counters,
@@ -290,7 +290,8 @@ impl Queue {
                 Overflow::DropNewest => {
                     inbox.closed = true;
                     inbox.drop(1, counters);
-                    return Some(Item::Lagged(Arc::clone(subscription)));
+                    drop(guard);
+                    return Some(Item::Lagged(subscription));
                 }
                 Overflow::DropOldest => {
                     while full(inbox, self.bytes.load(Ordering::Relaxed)) {
@@ -310,7 +311,8 @@ impl Queue {
             object: waiting,
             epoch,
         });
-        (!has_item).then(|| Item::Object(Arc::clone(subscription), epoch))
+        drop(guard);
+        (!has_item).then_some(Item::Object(subscription, epoch))
     }
 
     /// Nothing will be added any more.
