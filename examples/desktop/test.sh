@@ -26,5 +26,5 @@ if [ "${1:-}" = --screenshot ]; then
   export SCREENSHOT="$PWD/screenshot.png"
 fi
 run cargo fmt --check
-run cargo clippy --all-targets --locked -- -D warnings
-run timeout 10m cargo test --locked
+run cargo clippy --all-targets -- -D warnings
+run timeout 10m cargo test

@@ -265,7 +265,8 @@ impl Driver {
             Command::Open => self.session.open(now),
             Command::Close { below, number } => {
                 self.session.close(below, now);
-                self.closing = Some(number);
+                // Two threads may have sent theirs in the other order.
+                self.closing = self.closing.max(Some(number));
             }
             Command::Subscribe(subscription, spec) => {
                 if self.shared.is_ended(&subscription) {

@@ -10,7 +10,7 @@ mod story;
 
 use std::env;
 use std::fmt::Write;
-use std::panic::resume_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -34,8 +34,19 @@ fn chaos() {
     let limit = Duration::from_secs(seconds) + 3 * MINUTE;
     in_own_process(module_path!(), "chaos", limit, move || {
         let seed = number("CHAOS_SEED").unwrap_or_else(|| fastrand::u64(..));
-        if let Err(failure) = Chaos::new(seed).run(Duration::from_secs(seconds)) {
-            panic!("CHAOS_SEED={seed}: {failure}");
+        let chaos = Chaos::new(seed);
+        let log = Arc::clone(&chaos.log);
+        let run = AssertUnwindSafe(|| chaos.run(Duration::from_secs(seconds)));
+        match catch_unwind(run) {
+            Ok(Ok(())) => {}
+            Ok(Err(failure)) => panic!("CHAOS_SEED={seed}: {failure}"),
+            Err(panic) => {
+                eprintln!(
+                    "CHAOS_SEED={seed}: a thread panicked, see above\n{}",
+                    log.around(vec![])
+                );
+                resume_unwind(panic);
+            }
         }
         wait_until("the threads of the client have ended", || {
             ["livequery-io", "livequery-dispatch"]
@@ -175,7 +186,6 @@ impl Chaos {
             self.stop.store(true, Ordering::SeqCst);
             feeder.join().expect("the feeder does not panic");
             if let Some(panic) = panics.into_iter().next() {
-                eprintln!("{}", self.log.around(vec![]));
                 resume_unwind(panic);
             }
             settled

@@ -80,6 +80,16 @@ fn bad_headers_fail_when_the_client_is_built() {
     }
 }
 
+#[cfg(not(any(feature = "tls", feature = "webpki-roots", feature = "unstable-tls")))]
+#[test]
+fn without_tls_a_url_that_asks_for_it_fails_when_the_client_is_built() {
+    for url in ["wss://localhost", "https://localhost"] {
+        let error = builder(url).build().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidSetting);
+        assert!(error.to_string().contains("cargo feature `tls`"), "{error}");
+    }
+}
+
 /// Everything that is logged in this process, by this crate and the others.
 struct Lines(Mutex<Vec<String>>);
 

@@ -26,6 +26,7 @@ mod grammar;
 mod harness;
 mod identity;
 mod kit;
+mod leaks;
 mod link;
 mod load;
 mod proxies;
@@ -36,7 +37,7 @@ mod subscriptions;
 mod support;
 #[cfg(unix)]
 mod tail;
-#[cfg(feature = "tls")]
+#[cfg(any(feature = "tls", feature = "webpki-roots"))]
 mod tls;
 mod unheard;
 mod unsubscribe;

@@ -77,7 +77,7 @@ fn events_come_through_a_proxy_that_knows_the_name() {
     );
 }
 
-#[cfg(feature = "tls")]
+#[cfg(any(feature = "tls", feature = "webpki-roots"))]
 #[test]
 fn tls_goes_through_a_proxy_from_end_to_end() {
     use crate::support::{Authority, TlsServer};

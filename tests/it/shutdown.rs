@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crossbeam_channel::bounded;
 use parse_livequery::{Client, ClientState, ErrorKind, Query};
@@ -321,75 +321,6 @@ fn what_listeners_own_is_free_when_the_subscription_has_ended() {
         );
     }
     wait_until("the connections have ended", || server.open_now() == 0);
-}
-
-#[test]
-fn many_cycles_no_leak() {
-    in_own_process(module_path!(), "many_cycles_no_leak", 4 * MINUTE, || {
-        const CYCLES: usize = 200;
-        let server = Server::auto();
-        let cycle = |at: usize| {
-            let client = builder(&server.url())
-                .close_timeout(Duration::from_secs(1))
-                .build()
-                .unwrap();
-            let events = Events::new();
-            let subscription = subscribe_into(&client, "Game", &events);
-            match at % 8 {
-                0 => {}
-                1 => wait_until("it connects", || client.state() != ClientState::Initialized),
-                2 => client.wait_open(LONG).unwrap(),
-                3 => subscription.wait_open(LONG).unwrap(),
-                4 => {
-                    events.expect("open");
-                    client.close();
-                }
-                5 => {
-                    events.expect("open");
-                    for conn in server.open_conns() {
-                        conn.reset();
-                    }
-                    events.expect("close");
-                }
-                6 => {
-                    events.expect("open");
-                    subscription.clone().detach();
-                }
-                _ => {
-                    // A listener that owns a handle to its own subscription, until that ends.
-                    let handle = subscription.clone();
-                    subscription.on("create", move |_| handle.unsubscribe());
-                    subscription.unsubscribe();
-                }
-            }
-        };
-        let at_rest = || {
-            wait_until("the threads have ended", || {
-                ["livequery-io", "livequery-dispatch", "livequery-resolve"]
-                    .iter()
-                    .all(|name| threads_named(name).is_none_or(|threads| threads.is_empty()))
-            });
-            wait_until("the connections have ended", || server.open_now() == 0);
-            wait_until("the kit has noticed", || server.open_conns().is_empty());
-        };
-        // The first rounds fill what stays filled: arenas, stacks, tables.
-        for at in 0..CYCLES / 4 {
-            cycle(at);
-        }
-        at_rest();
-        let (files, resident) = (open_files(), resident_bytes());
-        for at in 0..CYCLES {
-            cycle(at);
-        }
-        at_rest();
-        if let (Some(before), Some(after)) = (files, open_files()) {
-            assert!(after <= before, "{before} files before, {after} after");
-        }
-        if let (Some(before), Some(after)) = (resident, resident_bytes()) {
-            let grown = after.saturating_sub(before);
-            assert!(grown < 8 << 20, "{grown} bytes more after {CYCLES} cycles");
-        }
-    });
 }
 
 #[test]

@@ -194,6 +194,68 @@ fn bad_certificates_fail_when_the_client_is_built() {
     }
 }
 
+#[cfg(feature = "webpki-roots")]
+#[test]
+fn the_list_of_mozilla_can_be_chosen() {
+    let server = Server::auto();
+    let authority = Authority::new();
+    let tls = TlsServer::new(&authority.issue("127.0.0.1"), server.addr());
+    refuses(builder(tls.url()).webpki_roots(), &["signed by nobody"]);
+    let client = builder(tls.url())
+        .webpki_roots()
+        .add_root_certificate(&authority.pem)
+        .build()
+        .unwrap();
+    client.open();
+    client.wait_open(LONG).unwrap();
+    client.close();
+}
+
+#[cfg(feature = "unstable-tls")]
+#[test]
+fn a_configuration_of_the_programs_own_is_used_as_it_is() {
+    use parse_livequery::unstable_tls::{rustls, with_client_config};
+    use rustls::pki_types::pem::PemObject;
+    use std::sync::Arc;
+
+    let server = Server::auto();
+    let authority = Authority::new();
+    let tls = TlsServer::new(&authority.issue("127.0.0.1"), server.addr());
+    let mut roots = rustls::RootCertStore::empty();
+    let config = |roots: &rustls::RootCertStore| {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots.clone())
+            .with_no_client_auth();
+        Arc::new(config)
+    };
+    refuses(
+        with_client_config(builder(tls.url()), config(&roots)),
+        &["signed by nobody"],
+    );
+
+    let pem = authority.pem.as_bytes();
+    roots
+        .add(rustls::pki_types::CertificateDer::from_pem_slice(pem).unwrap())
+        .unwrap();
+    let client = with_client_config(builder(tls.url()), config(&roots))
+        .build()
+        .unwrap();
+    client.open();
+    client.wait_open(LONG).unwrap();
+    client.close();
+
+    let both = with_client_config(builder(tls.url()), config(&roots)).add_root_certificate(&authority.pem);
+    assert!(
+        both.build()
+            .unwrap_err()
+            .to_string()
+            .contains("replaces the certificates")
+    );
+}
+
 /// A link over a network that gives one byte at a time.
 fn trickle(pause: Duration) {
     let server = Server::auto();

@@ -118,6 +118,7 @@ impl ParseServer {
         format!("http://127.0.0.1:{}/parse", self.port)
     }
 
+    #[cfg(feature = "tls")]
     pub(crate) fn port(&self) -> u16 {
         self.port
     }

@@ -21,15 +21,26 @@ fn main() -> Result<(), Box<dyn Error>> {
     let installed = rustls::crypto::CryptoProvider::get_default().is_some();
 
     let server = TestServer::start()?;
-    let address = server.url().trim_start_matches("ws://").split('/').next().unwrap_or_default().parse()?;
+    let address = server
+        .url()
+        .trim_start_matches("ws://")
+        .split('/')
+        .next()
+        .unwrap_or_default()
+        .parse()?;
     let authority = certificates::Authority::new();
     let tls = tls::TlsServer::new(&authority.issue("127.0.0.1"), address);
-    let client = Client::builder(tls.url(), "app").add_root_certificate(&authority.pem).build()?;
+    let client = Client::builder(tls.url(), "app")
+        .add_root_certificate(&authority.pem)
+        .build()?;
     let subscription = client.subscribe(&Query::new("Game"))?;
     subscription.wait_open(Duration::from_secs(20))?;
     client.close();
     let after = rustls::crypto::CryptoProvider::get_default().is_some();
-    assert_eq!(installed, after, "the default of the process is the program's own business");
+    assert_eq!(
+        installed, after,
+        "the default of the process is the program's own business"
+    );
     println!("connected; a default provider is installed: {installed}");
     Ok(())
 }

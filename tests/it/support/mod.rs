@@ -5,21 +5,21 @@
 //! Nothing here sleeps to wait for something: each wait is for a condition, and has a deadline after which it panics
 //! with what it has seen. Everything that the kit starts ends when its handle is dropped.
 
-#[cfg(feature = "tls")]
+#[cfg(any(feature = "tls", feature = "webpki-roots"))]
 mod certificates;
 mod parse;
 mod process;
 mod proxy;
 mod recorder;
 mod server;
-#[cfg(feature = "tls")]
+#[cfg(any(feature = "tls", feature = "webpki-roots"))]
 mod tls;
 mod tunnel;
 mod wire;
 
 use std::time::Duration;
 
-#[cfg(feature = "tls")]
+#[cfg(any(feature = "tls", feature = "webpki-roots"))]
 pub use certificates::Authority;
 pub use parse::{object, schema_violation};
 pub use process::{
@@ -29,7 +29,7 @@ pub use process::{
 pub use proxy::Proxy;
 pub use recorder::Recorder;
 pub use server::{Conn, FullBacklog, Received, Server, Then};
-#[cfg(feature = "tls")]
+#[cfg(any(feature = "tls", feature = "webpki-roots"))]
 pub use tls::{Farewell, TlsServer};
 pub use tunnel::ConnectProxy;
 

@@ -121,6 +121,8 @@ pub struct ThreadStat {
     pub name: String,
     /// How often the thread went to sleep of its own accord.
     pub voluntary_switches: u64,
+    /// How long it has run; `None` where the kernel does not say.
+    pub cpu_time: Option<Duration>,
 }
 
 /// The threads with this name; `None` where the kernel has no such account.
@@ -144,7 +146,10 @@ fn all_threads() -> Option<Vec<ThreadStat>> {
             let line = status.lines().find_map(|line| line.strip_prefix(name))?;
             Some(line.trim().to_owned())
         };
+        let cpu_time = fs::read_to_string(task.path().join("schedstat")).ok();
+        let cpu_time = cpu_time.and_then(|line| line.split_whitespace().next()?.parse().ok());
         Some(ThreadStat {
+            cpu_time: cpu_time.map(Duration::from_nanos),
             id: task.file_name().to_str()?.parse().ok()?,
             name: field("Name:")?,
             voluntary_switches: field("voluntary_ctxt_switches:")?.parse().ok()?,

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ struct Shared {
 struct State {
     stopping: bool,
     read_pause: Duration,
-    streams: Vec<TcpStream>,
+    links: Vec<Weak<Link>>,
     threads: Vec<JoinHandle<()>>,
     /// How many connections ended with a `close_notify` of the client.
     close_notifies: usize,
@@ -148,9 +148,13 @@ impl TlsServer {
 
     /// Ends all connections with FIN and nothing else.
     pub fn cut(&self) {
-        for stream in self.shared.state.lock().streams.drain(..) {
-            // Fails if the client was faster.
-            let _ = stream.shutdown(Shutdown::Both);
+        for link in self.shared.state.lock().links.drain(..) {
+            if let Some(link) = link.upgrade() {
+                for stream in [&link.client, &link.server] {
+                    // Fails if the client was faster.
+                    let _ = stream.shutdown(Shutdown::Both);
+                }
+            }
         }
     }
 
@@ -194,9 +198,10 @@ impl Shared {
         });
         let (up, down) = (Arc::clone(&link), link);
         let mut state = self.state.lock();
-        for stream in [&down.client, &down.server] {
-            state.streams.push(stream.try_clone().expect("a socket"));
-        }
+        state.links.retain(|link| link.strong_count() > 0);
+        state.links.push(Arc::downgrade(&down));
+        // A thread that has ended, and was not joined, keeps its stack.
+        state.threads.retain(|thread| !thread.is_finished());
         let shared = Arc::clone(self);
         let farewell = self.farewell;
         for (name, run) in [

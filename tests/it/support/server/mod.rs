@@ -391,6 +391,8 @@ impl Shared {
             state.conns.push(conn.clone());
             if self.auto {
                 let thread = conn.spawn(Conn::serve);
+                // One that has ended, and was not joined, keeps its stack.
+                state.threads.retain(|thread| !thread.is_finished());
                 state.threads.push(thread);
             }
             drop(state);
