@@ -253,6 +253,7 @@ impl Queue {
         let was_empty = inner.items.is_empty();
         inner.items.extend(items.drain(..));
         drop(inner);
+        items.shrink_to(KEPT_ITEMS);
         if was_empty {
             self.notify();
         }
@@ -376,6 +377,7 @@ pub(crate) fn spawn(shared: Arc<Shared>) -> Result<()> {
                 while let Some(item) = batch.pop_front() {
                     dispatch(&shared, item);
                 }
+                batch.shrink_to(KEPT_ITEMS);
                 shared.queue.unfinished.fetch_sub(count, Ordering::Release);
             }
         })
@@ -581,4 +583,6 @@ fn report(
 const SLOW: Duration = Duration::from_secs(1);
 /// All subscriptions together may hold as many bytes as this many of them.
 const SUBSCRIPTIONS_WORTH: usize = 16;
+/// What the queue of an inbox, and that of all items, may hold on to when it is empty.
 const KEPT_CAPACITY: usize = 32;
+const KEPT_ITEMS: usize = 1024;
