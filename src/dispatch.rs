@@ -253,6 +253,7 @@ impl Queue {
         let was_empty = inner.items.is_empty();
         inner.items.extend(items.drain(..));
         drop(inner);
+        items.shrink_to(KEPT_ITEMS);
         if was_empty {
             self.notify();
         }
@@ -262,7 +263,7 @@ impl Queue {
     /// for it.
     pub(crate) fn accept(
         &self,
-        subscription: &Arc<SubscriptionCore>,
+        subscription: Arc<SubscriptionCore>,
         waiting: Waiting,
         now: Now,
         counters: &Counters,
@@ -290,7 +291,8 @@ impl Queue {
                 Overflow::DropNewest => {
                     inbox.closed = true;
                     inbox.drop(1, counters);
-                    return Some(Item::Lagged(Arc::clone(subscription)));
+                    drop(guard);
+                    return Some(Item::Lagged(subscription));
                 }
                 Overflow::DropOldest => {
                     while full(inbox, self.bytes.load(Ordering::Relaxed)) {
@@ -310,7 +312,8 @@ impl Queue {
             object: waiting,
             epoch,
         });
-        (!has_item).then(|| Item::Object(Arc::clone(subscription), epoch))
+        drop(guard);
+        (!has_item).then_some(Item::Object(subscription, epoch))
     }
 
     /// Nothing will be added any more.
@@ -374,6 +377,7 @@ pub(crate) fn spawn(shared: Arc<Shared>) -> Result<()> {
                 while let Some(item) = batch.pop_front() {
                     dispatch(&shared, item);
                 }
+                batch.shrink_to(KEPT_ITEMS);
                 shared.queue.unfinished.fetch_sub(count, Ordering::Release);
             }
         })
@@ -579,4 +583,6 @@ fn report(
 const SLOW: Duration = Duration::from_secs(1);
 /// All subscriptions together may hold as many bytes as this many of them.
 const SUBSCRIPTIONS_WORTH: usize = 16;
+/// What the queue of an inbox, and that of all items, may hold on to when it is empty.
 const KEPT_CAPACITY: usize = 32;
+const KEPT_ITEMS: usize = 1024;

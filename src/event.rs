@@ -2,14 +2,14 @@
 
 use std::convert::Infallible;
 use std::fmt;
-use std::ops::{Deref, Range};
+use std::ops::Deref;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::json::Members;
 use crate::{Date, Error, ErrorKind, Object, Result};
 
 /// An event of a subscription: what a listener gets.
@@ -51,7 +51,7 @@ pub struct Event {
 #[derive(Clone, Debug)]
 enum Body {
     Open(Option<Gap>),
-    Object(Arc<Change>),
+    Object(Change),
     Close(Option<Error>),
     Error(Error),
 }
@@ -151,15 +151,13 @@ impl Event {
     /// The id that the server gave to this connection.
     #[must_use]
     pub fn client_id(&self) -> Option<&str> {
-        let change = self.change()?;
-        change.member(change.client_id.as_ref()?)
+        self.member("clientId")
     }
 
     /// The installation id that the connection was made with, echoed by the server.
     #[must_use]
     pub fn installation_id(&self) -> Option<&str> {
-        let change = self.change()?;
-        change.member(change.installation_id.as_ref()?)
+        self.member("installationId")
     }
 
     /// The error, of an `error` event; of a `close` event, what the link was lost of, if it was.
@@ -215,8 +213,14 @@ impl Event {
     pub(crate) fn changed(kind: EventKind, change: Change) -> Self {
         Self {
             kind,
-            body: Body::Object(Arc::new(change)),
+            body: Body::Object(change),
         }
+    }
+
+    /// A member of the frame that is a string or, as Parse Server before 2.6.2 sends `clientId`, a number.
+    fn member(&self, name: &str) -> Option<&str> {
+        let (_, value) = Members::new(self.object()?.frame()).find(|(key, _)| *key == name)?;
+        Some(value.trim_matches('"')).filter(|value| *value != "null")
     }
 
     fn change(&self) -> Option<&Change> {
@@ -276,21 +280,11 @@ impl<T> Deref for Decoded<T> {
     }
 }
 
-/// The frame of an event that carries an object: the text, and where in it the members lie.
-#[derive(Debug)]
+/// What an event that carries an object carries.
+#[derive(Clone, Debug)]
 pub(crate) struct Change {
-    pub(crate) text: Arc<str>,
     pub(crate) object: Object,
     pub(crate) original: Option<Object>,
-    pub(crate) client_id: Option<Range<usize>>,
-    pub(crate) installation_id: Option<Range<usize>>,
-}
-
-impl Change {
-    /// A member that is a string or, as Parse Server before 2.6.2 sends `clientId`, a number.
-    fn member(&self, range: &Range<usize>) -> Option<&str> {
-        self.text.get(range.clone()).map(|json| json.trim_matches('"'))
-    }
 }
 
 /// The events of a subscription.

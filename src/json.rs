@@ -84,16 +84,22 @@ impl<'a> Members<'a> {
 
     /// Goes behind this byte, if it comes next.
     fn byte(&mut self, byte: u8) -> bool {
-        self.skip_space();
-        let comes = self.text.as_bytes().get(self.place) == Some(&byte);
+        if self.peek() != Some(byte) {
+            self.skip_space();
+        }
+        let comes = self.peek() == Some(byte);
         self.place += usize::from(comes);
         comes
     }
 
     fn skip_space(&mut self) {
-        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.text.as_bytes().get(self.place) {
+        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek() {
             self.place += 1;
         }
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.place).copied()
     }
 }
 

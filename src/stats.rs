@@ -135,7 +135,8 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
+    /// For the I/O thread alone: as nobody else writes, this need not be one indivisible step.
     pub(crate) fn add(counter: &AtomicU64, number: u64) {
-        counter.fetch_add(number, Ordering::Relaxed);
+        counter.store(counter.load(Ordering::Relaxed) + number, Ordering::Relaxed);
     }
 }

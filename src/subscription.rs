@@ -15,7 +15,6 @@ use crate::driver::Command;
 use crate::emitter::{Emitter, MissedOpen, Times};
 use crate::event::UnknownEvent;
 use crate::protocol::message::Spec;
-use crate::query::EncodedQuery;
 use crate::secret::Secret;
 use crate::shared::SubscriptionCore;
 use crate::stats::SubscriptionStats;
@@ -58,13 +57,8 @@ struct Handle {
     core: Arc<SubscriptionCore>,
     client: Client,
     /// What was asked for last. Locked while it is sent, so that the server gets changes in their order.
-    asked: Mutex<Asked>,
+    asked: Mutex<Arc<Spec>>,
     detached: AtomicBool,
-}
-
-struct Asked {
-    query: EncodedQuery,
-    session_token: Option<Secret>,
 }
 
 impl Subscription {
@@ -431,10 +425,7 @@ impl Subscription {
     /// ```
     pub fn update(&self, query: &Query) -> Result<()> {
         let query = query.encode()?;
-        self.ask(|asked| {
-            asked.query = query;
-            self.0.core.identity()
-        })
+        self.ask(|asked| Spec::new(query, asked.session_token.clone(), self.0.core.identity()))
     }
 
     /// Reads objects with another session token from now on; `None` is for the client's.
@@ -462,14 +453,11 @@ impl Subscription {
     /// ```
     pub fn set_session_token(&self, token: Option<&str>) -> Result<()> {
         let token = token.map(Secret::from);
-        self.ask(|asked| {
-            asked.session_token = token;
-            self.0.core.change_identity()
-        })
+        self.ask(|asked| Spec::new(asked.query.clone(), token, self.0.core.change_identity()))
     }
 
-    /// Changes what is asked for, and asks. The change returns the identity that it is asked under.
-    fn ask(&self, change: impl FnOnce(&mut Asked) -> u64) -> Result<()> {
+    /// Changes what is asked for, and asks.
+    fn ask(&self, change: impl FnOnce(&Spec) -> Spec) -> Result<()> {
         let core = &self.0.core;
         let shared = self.0.client.shared();
         if shared.is_ended(core) {
@@ -479,12 +467,10 @@ impl Subscription {
             ));
         }
         let mut asked = self.0.asked.lock();
-        let identity = change(&mut asked);
-        let spec = Spec::new(asked.query.clone(), asked.session_token.clone(), identity);
+        let spec = Arc::new(change(&asked));
+        *asked = Arc::clone(&spec);
         shared.asked_again(core);
-        self.0
-            .client
-            .send(Command::Update(Arc::clone(core), Arc::new(spec)));
+        self.0.client.send(Command::Update(Arc::clone(core), spec));
         Ok(())
     }
 
@@ -770,15 +756,14 @@ impl SubscriptionBuilder {
             session_token,
             emitter,
         } = self;
-        let query = query.encode()?;
-        let spec = Spec::new(query.clone(), session_token.clone(), 0);
+        let spec = Arc::new(Spec::new(query.encode()?, session_token, 0));
         let id = client.shared().next_id();
         let core = Arc::new(SubscriptionCore::new(id, &spec.query.class_name, emitter));
-        client.send(Command::Subscribe(Arc::clone(&core), Arc::new(spec)));
+        client.send(Command::Subscribe(Arc::clone(&core), Arc::clone(&spec)));
         Ok(Subscription(Arc::new(Handle {
             core,
             client,
-            asked: Mutex::new(Asked { query, session_token }),
+            asked: Mutex::new(spec),
             detached: AtomicBool::new(false),
         })))
     }

@@ -585,7 +585,7 @@ impl Driver {
         };
         let counters = &self.shared.counters;
         self.items
-            .extend(self.shared.queue.accept(&subscription, waiting, now, counters));
+            .extend(self.shared.queue.accept(subscription, waiting, now, counters));
     }
 
     fn lost(&mut self, error: tungstenite::Error) {
@@ -706,17 +706,13 @@ fn give_up(shared: &Shared) {
 /// read buffer alive.
 fn event_of(frame: EventFrame<'_>, text: &str) -> Event {
     let shared: Arc<str> = Arc::from(text);
-    let range = |part: &str| {
+    let object = |part: &str| {
         let start = part.as_ptr() as usize - text.as_ptr() as usize;
-        start..start + part.len()
+        Object::from_frame(Arc::clone(&shared), start..start + part.len())
     };
-    let object = |part: &str| Object::from_frame(Arc::clone(&shared), range(part));
     let change = Change {
-        object: object(frame.object),
         original: frame.original.map(object),
-        client_id: frame.client_id.map(range),
-        installation_id: frame.installation_id.map(range),
-        text: Arc::clone(&shared),
+        object: object(frame.object),
     };
     Event::changed(frame.kind, change)
 }

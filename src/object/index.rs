@@ -21,8 +21,8 @@ pub(super) struct Index {
 pub(super) struct Member {
     key: Key,
     value: Range<usize>,
-    /// `None` inside: it cannot be decoded.
-    decoded: OnceLock<Option<Value>>,
+    /// `None` inside: it cannot be decoded. In a box since most members are never looked at.
+    decoded: OnceLock<Option<Box<Value>>>,
 }
 
 enum Key {
@@ -140,6 +140,6 @@ impl Member {
                 .map_err(|failure| failed(&failure.reason))
                 .ok()
         });
-        decoded.as_ref()
+        decoded.as_deref()
     }
 }

@@ -77,6 +77,11 @@ impl Object {
         }))
     }
 
+    /// The text that the object is a part of.
+    pub(crate) fn frame(&self) -> &str {
+        &self.0.text
+    }
+
     /// An object with these members, for tests.
     ///
     /// Text can be parsed: `r#"{"score":1}"#.parse::<Object>()`.

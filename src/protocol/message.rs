@@ -256,8 +256,6 @@ pub(crate) struct EventFrame<'a> {
     pub(crate) kind: EventKind,
     pub(crate) object: &'a str,
     pub(crate) original: Option<&'a str>,
-    pub(crate) client_id: Option<&'a str>,
-    pub(crate) installation_id: Option<&'a str>,
 }
 
 /// An error message of the server. Parse Server before 4.3 sends no `requestId`.
@@ -280,10 +278,6 @@ struct Incoming<'a> {
     object: Option<&'a RawValue>,
     #[serde(borrow)]
     original: Option<&'a RawValue>,
-    #[serde(borrow)]
-    client_id: Option<&'a RawValue>,
-    #[serde(borrow)]
-    installation_id: Option<&'a RawValue>,
     #[serde(borrow)]
     error: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -316,8 +310,7 @@ pub(crate) fn route(text: &str) -> Option<(EventKind, u64)> {
 ///
 /// Whether the object is JSON shows when it is decoded: here it is only seen where it ends.
 fn event(text: &str) -> Option<Message<'_>> {
-    let (mut kind, mut request_id, mut object) = (None, None, None);
-    let (mut original, mut client_id, mut installation_id) = (None, None, None);
+    let (mut kind, mut request_id, mut object, mut original) = (None, None, None, None);
     let mut members = Members::new(text);
     for (key, value) in members.by_ref() {
         match key {
@@ -325,8 +318,6 @@ fn event(text: &str) -> Option<Message<'_>> {
             "requestId" => request_id = Some(number(value)?),
             "object" => object = Some(value),
             "original" => original = Some(value),
-            "clientId" => client_id = Some(value),
-            "installationId" => installation_id = Some(value),
             // With an escape in it, it may be one of those above.
             _ if key.contains('\\') => return None,
             _ => {}
@@ -340,15 +331,9 @@ fn event(text: &str) -> Option<Message<'_>> {
         frame: EventFrame {
             kind: kind?,
             object: object.filter(|object| object.starts_with('{'))?,
-            original: original.filter(is_present),
-            client_id: client_id.filter(is_present),
-            installation_id: installation_id.filter(is_present),
+            original: original.filter(|original| *original != "null"),
         },
     })
-}
-
-fn is_present(json: &&str) -> bool {
-    *json != "null"
 }
 
 /// The text of a string without escapes.
@@ -418,8 +403,6 @@ fn parse_closely(text: &str) -> Result<Message<'_>> {
             kind,
             object: object.get(),
             original: incoming.original.map(RawValue::get),
-            client_id: incoming.client_id.map(RawValue::get),
-            installation_id: incoming.installation_id.map(RawValue::get),
         },
     })
 }

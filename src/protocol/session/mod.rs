@@ -237,6 +237,10 @@ impl<T: Clone> Session<T> {
 
     /// What has to be done next; to be asked until there is nothing.
     pub(crate) fn next_output(&mut self) -> Option<Output<T>> {
+        if self.outputs.is_empty() {
+            // That of a burst of subscriptions must not cost its memory for ever.
+            self.outputs.shrink_to(KEPT_CAPACITY);
+        }
         self.outputs.pop_front()
     }
 
@@ -707,3 +711,4 @@ const STABLE_AFTER: Duration = Duration::from_secs(10);
 const CLOCK_JUMP: Duration = Duration::from_secs(5);
 /// How long the link may take to prove that it is alive when there is a reason to doubt it.
 const ANSWER_AT_ONCE: Duration = Duration::from_secs(3);
+const KEPT_CAPACITY: usize = 32;
