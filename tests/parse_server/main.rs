@@ -17,5 +17,7 @@ mod matcher;
 mod objects;
 mod queries;
 mod recorder;
+mod sessions;
+mod strain;
 mod support;
 mod transcript;
