@@ -274,7 +274,7 @@ impl Subscription {
     ///
     /// The channel holds 1,024 events, or as many as
     /// [`events_with_capacity`](Self::events_with_capacity) says. What comes while it is full is dropped, and reported
-    /// in the channel by one `error` of kind [`ErrorKind::Lagged`] as soon as there is room.
+    /// in the channel by one `error` of kind [`ErrorKind::Lagged`], before the next event for which there is room.
     ///
     /// The channel ends, after what is in it, when the subscription ends. It does not keep the subscription alive.
     ///
