@@ -485,7 +485,11 @@ impl Driver {
             return;
         }
         let now = now();
-        for _ in 0..MESSAGES_PER_TURN {
+        for number in 0..MESSAGES_PER_TURN {
+            // Listeners that have nothing to do get to know of the first event at once.
+            if number == 1 && self.shared.queue.is_idle() {
+                self.shared.queue.push(&mut self.items);
+            }
             let Transport::Up(socket) = &mut self.transport else {
                 self.readable = false;
                 return;
