@@ -27,4 +27,5 @@ if [ "${1:-}" = --screenshot ]; then
 fi
 run cargo fmt --check
 run cargo clippy --all-targets -- -D warnings
+run cargo test --no-run
 run timeout 10m cargo test

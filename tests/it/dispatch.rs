@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{bounded, unbounded};
+use parking_lot::Mutex;
 use parse_livequery::test_server::TestServer;
 use parse_livequery::{
     Decoded, Dispatch, Error, ErrorKind, Event, EventKind, Overflow, Query, SubscriptionState,
@@ -444,6 +445,51 @@ fn a_client_whose_io_thread_panics_says_so() {
             client.open();
             assert_eq!(client.wait_open(LONG).unwrap_err().kind(), ErrorKind::Io);
             drop((subscription, client));
+        },
+    );
+}
+
+struct CollectingLogger(Mutex<Vec<String>>);
+
+impl log::Log for CollectingLogger {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        self.0
+            .lock()
+            .push(format!("{} {}", record.level(), record.args()));
+    }
+
+    fn flush(&self) {}
+}
+
+#[test]
+fn a_listener_that_holds_up_the_others_is_named_in_the_log() {
+    in_own_process(
+        module_path!(),
+        "a_listener_that_holds_up_the_others_is_named_in_the_log",
+        MINUTE,
+        || {
+            static LOGGER: CollectingLogger = CollectingLogger(Mutex::new(Vec::new()));
+            log::set_logger(&LOGGER).unwrap();
+            log::set_max_level(log::LevelFilter::Warn);
+            let server = TestServer::start().unwrap();
+            let client = client(&server.url());
+            let subscription = client
+                .subscription(&Query::new("Game"))
+                .on_create(|_| thread::sleep(ms(1100)))
+                .subscribe()
+                .unwrap();
+            subscription.wait_open(LONG).unwrap();
+            server.create("Game", json!({"n": 1}));
+            wait_until("there is a warning", || !LOGGER.0.lock().is_empty());
+            let lines = LOGGER.0.lock();
+            assert!(
+                lines[0].starts_with("WARN the listeners for `create` of subscription 1 to Game took 1."),
+                "{lines:?}"
+            );
         },
     );
 }

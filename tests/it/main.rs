@@ -42,3 +42,4 @@ mod tls;
 mod unheard;
 mod unsubscribe;
 mod update;
+mod users;

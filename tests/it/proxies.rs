@@ -51,7 +51,7 @@ fn works(client: &Client, server: &Server) {
 }
 
 #[test]
-fn events_come_through_a_proxy_that_knows_the_name() {
+fn connect_proxy() {
     let server = Server::auto();
     let proxy = ConnectProxy::to(server.addr());
     let client = builder(NAMED)

@@ -39,7 +39,7 @@ fn refuses(builder: ClientBuilder, words: &[&str]) {
 }
 
 #[test]
-fn events_come_with_the_authority_given() {
+fn wss_default_works() {
     let server = Server::auto();
     let authority = Authority::new();
     let tls = TlsServer::new(&authority.issue("127.0.0.1"), server.addr());
@@ -281,7 +281,7 @@ fn a_handshake_of_single_bytes_succeeds() {
 
 #[test]
 #[ignore = "takes two minutes"]
-fn a_handshake_of_a_byte_per_50_ms_succeeds() {
+fn slow_tls_handshake() {
     watchdog(Duration::from_secs(600), || trickle(Duration::from_millis(50)));
 }
 

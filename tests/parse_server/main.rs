@@ -20,5 +20,7 @@ mod objects;
 mod queries;
 mod recorder;
 mod scaled_out;
+mod sessions;
+mod strain;
 mod support;
 mod transcript;

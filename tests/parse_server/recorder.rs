@@ -49,6 +49,12 @@ impl Recorder {
         recorder
     }
 
+    /// Takes the next event, whatever it is.
+    #[track_caller]
+    pub(crate) fn next(&self) -> Event {
+        self.events.recv_timeout(PATIENCE).expect("another event")
+    }
+
     /// Takes the next event, which must be of this kind: that none came in between is a part of the answer.
     #[track_caller]
     pub(crate) fn expect(&self, kind: EventKind) -> Event {

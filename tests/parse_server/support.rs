@@ -1,5 +1,6 @@
 //! A real Parse Server as a child process, and the REST calls that make it send events; knows nothing of the library.
 
+use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpListener};
@@ -157,6 +158,16 @@ impl ParseServer {
             .to_owned()
     }
 
+    /// Creates an object and returns its id, unless the server is gone.
+    pub(crate) fn try_create(&self, class: &str, object: &Value) -> Result<String, String> {
+        let url = Url::parse(&format!("{}/classes/{class}", self.url())).unwrap();
+        let created = self.try_call("POST", &url, Some(object))?;
+        created["objectId"]
+            .as_str()
+            .map(ToOwned::to_owned)
+            .ok_or_else(|| created.to_string())
+    }
+
     /// Changes the fields that `changes` names.
     pub(crate) fn update(&self, class: &str, id: &str, changes: &Value) {
         self.rest("PUT", &format!("/classes/{class}/{id}"), &[], Some(changes));
@@ -241,6 +252,11 @@ impl ParseServer {
     }
 
     fn call(&self, method: &str, url: &Url, body: Option<&Value>) -> Value {
+        self.try_call(method, url, body)
+            .unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn try_call(&self, method: &str, url: &Url, body: Option<&Value>) -> Result<Value, String> {
         let request = ureq::http::Request::builder()
             .method(method)
             .uri(url.as_str())
@@ -251,11 +267,17 @@ impl ParseServer {
             Some(body) => self.agent.run(request.body(body.to_string()).unwrap()),
             None => self.agent.run(request.body(()).unwrap()),
         };
-        let mut answer = answer.unwrap_or_else(|error| panic!("{method} {url}: {error}"));
+        let failed = |error: &dyn Display| format!("{method} {url}: {error}");
+        let mut answer = answer.map_err(|error| failed(&error))?;
         let status = answer.status();
-        let text = answer.body_mut().read_to_string().unwrap();
-        assert!(status.is_success(), "{method} {url}: {status}: {text}");
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{method} {url}: {error}: {text}"))
+        let text = answer
+            .body_mut()
+            .read_to_string()
+            .map_err(|error| failed(&error))?;
+        if !status.is_success() {
+            return Err(failed(&format!("{status}: {text}")));
+        }
+        serde_json::from_str(&text).map_err(|error| failed(&format!("{error}: {text}")))
     }
 }
 

@@ -339,3 +339,72 @@ fn text(server: &str, cause: &rustls::Error) -> String {
         _ => format!("TLS with {server} failed"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::{InvalidMessage, PeerIncompatible};
+
+    #[test]
+    fn error_table() {
+        use rustls::Error::{AlertReceived, General, InvalidCertificate};
+        let refused = "`client_certificate`";
+        for (cause, words) in [
+            (
+                InvalidCertificate(CertificateError::UnknownIssuer),
+                "`add_root_certificate`",
+            ),
+            (
+                InvalidCertificate(CertificateError::BadSignature),
+                "`add_root_certificate`",
+            ),
+            (
+                InvalidCertificate(CertificateError::NotValidForName),
+                "for another name; connect to a name",
+            ),
+            (
+                InvalidCertificate(CertificateError::Expired),
+                "has expired; renew it",
+            ),
+            (
+                InvalidCertificate(CertificateError::NotValidYet),
+                "not valid yet; set the clock",
+            ),
+            (
+                InvalidCertificate(CertificateError::Revoked),
+                "was revoked; the server needs another",
+            ),
+            (
+                InvalidCertificate(CertificateError::BadEncoding),
+                "is not valid; the server needs another",
+            ),
+            (AlertReceived(AlertDescription::CertificateRequired), refused),
+            (AlertReceived(AlertDescription::UnknownCA), refused),
+            (
+                AlertReceived(AlertDescription::UnrecognisedName),
+                "check the name in the server URL",
+            ),
+            (
+                AlertReceived(AlertDescription::HandshakeFailure),
+                "needs TLS 1.2 or 1.3",
+            ),
+            (
+                PeerIncompatible::NoCipherSuitesInCommon.into(),
+                "needs TLS 1.2 or 1.3",
+            ),
+            (
+                InvalidMessage::InvalidContentType.into(),
+                "does not speak TLS on this port; use `ws`",
+            ),
+            (General("odd".to_owned()), "TLS with a.example:443 failed: "),
+        ] {
+            let error = io::Error::new(Io::InvalidData, cause.clone());
+            let error = explain("a.example:443", error).expect("TLS is the reason");
+            assert_eq!(error.kind(), ErrorKind::Tls);
+            let text = error.to_string();
+            assert!(text.contains("a.example:443") && text.contains(words), "{text}");
+            assert!(text.ends_with(&cause.to_string()), "the cause comes last: {text}");
+        }
+        explain("a.example:443", Io::ConnectionReset.into()).expect_err("TLS has nothing to do with it");
+    }
+}

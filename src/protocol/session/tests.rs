@@ -467,6 +467,37 @@ fn each_stage_of_connecting_times_out_under_its_name_and_is_tried_again() {
 }
 
 #[test]
+fn a_time_out_says_what_has_failed_before() {
+    let mut rig = Rig::new();
+    rig.session.open(rig.now);
+    rig.outputs();
+    let trouble = Error::new(ErrorKind::Connect, "no connection to the server at [::1]:1337");
+    rig.session.reached(Stage::Connect, Some(&trouble));
+    rig.pass(Duration::from_secs(20));
+    let text = format!(
+        "{:?}",
+        rig.session.next_output().and_then(|_| rig.session.next_output())
+    );
+    assert!(
+        text.contains("connecting to the server") && text.contains("[::1]:1337"),
+        "{text}"
+    );
+
+    // What the last stage suffered is over in the next one.
+    let mut rig = Rig::new();
+    rig.session.open(rig.now);
+    rig.outputs();
+    rig.session.reached(Stage::Connect, Some(&trouble));
+    rig.session.reached(Stage::Upgrade, None);
+    rig.pass(Duration::from_secs(20));
+    let text = format!(
+        "{:?}",
+        rig.session.next_output().and_then(|_| rig.session.next_output())
+    );
+    assert!(text.contains("upgrade") && !text.contains("[::1]:1337"), "{text}");
+}
+
+#[test]
 fn a_server_that_accepts_and_kicks_is_asked_less_and_less_often() {
     let mut delays = [Duration::ZERO; 6];
     for seed in 0..50 {
