@@ -131,7 +131,7 @@ fn end_of_value(text: &[u8], start: usize) -> Option<usize> {
 
 /// Behind the bracket that closes the one in front of this place.
 fn end_of_brackets(text: &[u8], mut place: usize) -> Option<usize> {
-    let mut depth = 1;
+    let mut depth = 1_usize;
     loop {
         match text.get(place)? {
             b'"' => place = end_of_string(text, place + 1)?,
