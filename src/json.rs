@@ -57,16 +57,16 @@ impl<'a> Members<'a> {
     }
 
     fn read_key(&mut self) -> Option<&'a str> {
-        let ends = match self.state {
+        let more = match self.state {
             State::Before => {
                 self.byte(b'{').then_some(())?;
-                self.byte(b'}')
+                !self.byte(b'}')
             }
-            State::Within => !self.byte(b',') && self.byte(b'}').then_some(true)?,
+            State::Within => self.byte(b',') || !self.byte(b'}').then_some(true)?,
             State::Complete | State::Broken => return None,
         };
         self.state = State::Within;
-        if ends {
+        if !more {
             self.skip_space();
             if self.place == self.text.len() {
                 self.state = State::Complete;
@@ -84,9 +84,12 @@ impl<'a> Members<'a> {
 
     /// Goes behind this byte, if it comes next.
     fn byte(&mut self, byte: u8) -> bool {
-        if self.peek() != Some(byte) {
-            self.skip_space();
+        // As a rule it does, with no space before it.
+        if self.peek() == Some(byte) {
+            self.place += 1;
+            return true;
         }
+        self.skip_space();
         let comes = self.peek() == Some(byte);
         self.place += usize::from(comes);
         comes
@@ -128,7 +131,7 @@ fn end_of_value(text: &[u8], start: usize) -> Option<usize> {
 
 /// Behind the bracket that closes the one in front of this place.
 fn end_of_brackets(text: &[u8], mut place: usize) -> Option<usize> {
-    let mut depth = 1;
+    let mut depth = 1_usize;
     loop {
         match text.get(place)? {
             b'"' => place = end_of_string(text, place + 1)?,

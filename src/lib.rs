@@ -1,6 +1,9 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "_bench")]
+#[doc(hidden)]
+pub mod bench;
 mod builder;
 mod client;
 mod default;

@@ -411,8 +411,8 @@ impl Bench {
     }
 
     fn flood(&self, kind: Kind, subscriptions: usize) -> Scenario {
-        // So many as are half of what may wait for the listeners of a subscription by default.
-        const BYTES_ON_THEIR_WAY: usize = 8 * 1024 * 1024;
+        // About as much as the buffers of a connection hold, which is what those clients have that do without a queue.
+        const BYTES_ON_THEIR_WAY: usize = 1024 * 1024;
         Scenario {
             kind,
             subscriptions,

@@ -485,7 +485,11 @@ impl Driver {
             return;
         }
         let now = now();
-        for _ in 0..MESSAGES_PER_TURN {
+        for number in 0..MESSAGES_PER_TURN {
+            // Listeners that have nothing to do get to know of the first event at once.
+            if number == 1 && self.shared.queue.is_idle() {
+                self.shared.queue.push(&mut self.items);
+            }
             let Transport::Up(socket) = &mut self.transport else {
                 self.readable = false;
                 return;
@@ -704,7 +708,7 @@ fn give_up(shared: &Shared) {
 
 /// Makes an event of a frame: its text is copied once, to exactly its size, so that an event that is kept keeps no
 /// read buffer alive.
-fn event_of(frame: EventFrame<'_>, text: &str) -> Event {
+pub(crate) fn event_of(frame: EventFrame<'_>, text: &str) -> Event {
     let shared: Arc<str> = Arc::from(text);
     let object = |part: &str| {
         let start = part.as_ptr() as usize - text.as_ptr() as usize;

@@ -107,7 +107,7 @@ impl Member {
             let start = start_of(part, json);
             start..start + part.len()
         };
-        let key = if key.contains('\\') {
+        let key = if key.bytes().any(|byte| byte == b'\\') {
             // With its quotes it is a string.
             let Range { start, end } = range(key);
             let quoted = json.get(start - 1..end + 1).unwrap_or_default();
