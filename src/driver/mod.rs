@@ -667,7 +667,7 @@ impl Driver {
 
 /// Makes an event of a frame: its text is copied once, to exactly its size, so that an event that is kept keeps no
 /// read buffer alive.
-fn event_of(frame: EventFrame<'_>, text: &str) -> Event {
+pub(crate) fn event_of(frame: EventFrame<'_>, text: &str) -> Event {
     let shared: Arc<str> = Arc::from(text);
     let range = |part: &str| {
         let start = part.as_ptr() as usize - text.as_ptr() as usize;
