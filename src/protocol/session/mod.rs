@@ -20,10 +20,7 @@ mod subscriptions;
 #[cfg(test)]
 mod tests;
 #[cfg(any(test, feature = "_fuzz"))]
-#[cfg_attr(
-    not(test),
-    allow(clippy::unwrap_used, clippy::panic, reason = "it is there to fail")
-)]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "it is there to fail")]
 pub(crate) mod world;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
