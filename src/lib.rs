@@ -13,6 +13,9 @@ mod driver;
 mod emitter;
 mod error;
 mod event;
+#[cfg(feature = "_fuzz")]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(any(doc, doctest))]
 pub mod guide;
 mod json;

@@ -19,6 +19,9 @@ mod properties;
 mod subscriptions;
 #[cfg(test)]
 mod tests;
+#[cfg(any(test, feature = "_fuzz"))]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "it is there to fail")]
+pub(crate) mod world;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::num::NonZeroU32;

@@ -1,49 +1,10 @@
 //! What holds of a session whatever happens in whatever order: random users, a random network, and a server that
 //! answers when it likes.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
-
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{Link, Output, Session, Settings};
-use crate::event::{ClientEventKind, EventKind};
-use crate::protocol::Now;
-use crate::protocol::message::{Credentials, Spec};
-use crate::secret::Secret;
-use crate::{ClientState, Error, ErrorKind, Query};
-
-#[derive(Clone, Debug)]
-enum Step {
-    Open,
-    Close,
-    Subscribe(u8),
-    /// One of the subscriptions that there ever were, and a class.
-    Update(usize, u8),
-    Unsubscribe(usize),
-    SetToken(u8),
-    ReconnectNow,
-    /// The connection, or the attempt, comes one step further.
-    Advance,
-    Lose,
-    /// Milliseconds, with or without the monotonic clock.
-    Pass(u32),
-    Sleep(u32),
-    /// The server answers one of the operations that it has, in whatever order.
-    Answer(usize, Answer),
-    /// The server sends an event for a subscription that it has, or for one that it never had.
-    Event(usize),
-    Text(String),
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Answer {
-    Ok,
-    Refuse,
-    RefuseWithoutId,
-}
+use super::world::{Answer, Step, World};
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
@@ -101,6 +62,7 @@ fn text() -> impl Strategy<Value = String> {
     ]
 }
 
+<<<<<<< HEAD
 /// A session, and the world around it.
 struct World {
     session: Session<u64>,
@@ -385,6 +347,8 @@ fn spec(class: u8) -> Arc<Spec> {
     Arc::new(Spec::new(query, None, 0))
 }
 
+=======
+>>>>>>> chaos
 proptest! {
     // `PROPTEST_CASES` makes it more.
     #![proptest_config(ProptestConfig {

@@ -1,0 +1,329 @@
+//! A session, and a world around it that checks what the session wants: a network, a server that answers when it likes,
+//! and what the users were told. For properties and for fuzzing; it knows the session from inside.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use serde_json::{Value, json};
+
+use super::{Link, Output, Session, Settings};
+use crate::event::{ClientEventKind, EventKind};
+use crate::protocol::Now;
+use crate::protocol::message::{Credentials, Spec};
+use crate::secret::Secret;
+use crate::{ClientState, Error, ErrorKind, Query};
+
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    Open,
+    Close,
+    Subscribe(u8),
+    /// One of the subscriptions that there ever were, and a class.
+    Update(usize, u8),
+    Unsubscribe(usize),
+    SetToken(u8),
+    ReconnectNow,
+    /// The connection, or the attempt, comes one step further.
+    Advance,
+    Lose,
+    /// Milliseconds, with or without the monotonic clock.
+    Pass(u32),
+    Sleep(u32),
+    /// The server answers one of the operations that it has, in whatever order.
+    Answer(usize, Answer),
+    /// The server sends an event for a subscription that it has, or for one that it never had.
+    Event(usize),
+    Text(String),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Answer {
+    Ok,
+    Refuse,
+    RefuseWithoutId,
+}
+
+/// A session, and the world around it.
+pub(crate) struct World {
+    session: Session<u64>,
+    now: Now,
+    connection: Connection,
+    /// What the server was asked and has not answered.
+    pending: Vec<(String, u64, String)>,
+    /// What the server has, on this connection.
+    server: BTreeMap<u64, String>,
+    /// Which subscriptions were told `open`, and which have ended for the user.
+    open: HashMap<u64, bool>,
+    ended: Vec<u64>,
+    client_open: bool,
+    ids: u64,
+}
+
+#[derive(Debug, PartialEq)]
+enum Connection {
+    None,
+    Attempted,
+    Up,
+    Greeted,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let settings = Settings {
+            credentials: Credentials {
+                application_id: "app".into(),
+                ..Credentials::default()
+            },
+            connect_timeout: Duration::from_secs(20),
+            idle_ping: Duration::from_secs(20),
+            pong_timeout: Duration::from_secs(10),
+            ack_timeout: Duration::from_secs(10),
+            reconnect_delay: (Duration::from_millis(250), Duration::from_secs(30)),
+            servers: 1,
+            max_attempts: None,
+            renewable_token: false,
+        };
+        Self {
+            session: Session::new(settings, 1),
+            now: Now {
+                mono: Instant::now(),
+                wall: SystemTime::UNIX_EPOCH,
+            },
+            connection: Connection::None,
+            pending: Vec::new(),
+            server: BTreeMap::new(),
+            open: HashMap::new(),
+            ended: Vec::new(),
+            client_open: false,
+            ids: 0,
+        }
+    }
+
+    pub(crate) fn take(&mut self, step: &Step) {
+        let now = self.now;
+        match step {
+            Step::Open => self.session.open(now),
+            Step::Close => {
+                self.ended.extend(1..=self.ids);
+                self.session.close(self.ids + 1, now);
+            }
+            Step::Subscribe(class) => {
+                self.ids += 1;
+                self.session.subscribe(self.ids, self.ids, spec(*class), now);
+            }
+            Step::Update(which, class) => {
+                if let Some(id) = self.some_id(*which).filter(|id| !self.ended.contains(id)) {
+                    self.session.update(id, id, spec(*class), now);
+                }
+            }
+            Step::Unsubscribe(which) => {
+                if let Some(id) = self.some_id(*which) {
+                    self.ended.push(id);
+                    self.session.unsubscribe(id, now);
+                }
+            }
+            Step::SetToken(token) => {
+                self.session
+                    .set_session_token(Some(Secret::from(token.to_string())), now);
+            }
+            Step::ReconnectNow => self.session.reconnect_now(now),
+            Step::Advance => self.advance(),
+            Step::Lose => {
+                if self.connection != Connection::None {
+                    self.session
+                        .lost(Error::new(ErrorKind::ConnectionLost, "cut"), now);
+                }
+            }
+            Step::Pass(millis) => self.pass(Duration::from_millis((*millis).into()), Duration::ZERO),
+            Step::Sleep(millis) => self.pass(Duration::ZERO, Duration::from_millis((*millis).into())),
+            Step::Answer(which, answer) => self.answer(*which, *answer),
+            Step::Event(which) => {
+                let id = self.some_id(*which).unwrap_or(99);
+                if self.connection == Connection::Greeted {
+                    let frame = json!({"op": "create", "requestId": id, "object": {}}).to_string();
+                    let received = self.session.received(&frame, now).map(|received| received.handle);
+                    self.check();
+                    if let Some(id) = received {
+                        assert!(!self.ended.contains(&id), "an event for {id}, which has ended");
+                        assert!(self.open[&id], "an event for {id} before its `open`");
+                    }
+                }
+            }
+            Step::Text(text) => {
+                if self.connection == Connection::Greeted {
+                    let state = self.session.state();
+                    self.session.received(text, now);
+                    assert_eq!(self.session.state(), state, "{text} ended the link");
+                }
+            }
+        }
+        self.check();
+    }
+
+    fn some_id(&self, which: usize) -> Option<u64> {
+        (self.ids > 0).then(|| which as u64 % self.ids + 1)
+    }
+
+    fn pass(&mut self, time: Duration, asleep: Duration) {
+        self.now.mono += time;
+        self.now.wall += time + asleep;
+        self.session.tick(self.now);
+    }
+
+    fn advance(&mut self) {
+        match self.connection {
+            Connection::None | Connection::Greeted => {}
+            Connection::Attempted => {
+                self.connection = Connection::Up;
+                self.session.transport_up();
+            }
+            Connection::Up => {
+                self.connection = Connection::Greeted;
+                self.receive(json!({"op": "connected", "clientId": "c"}));
+            }
+        }
+    }
+
+    fn receive(&mut self, message: Value) {
+        self.session.alive(self.now);
+        self.session.received(&message.to_string(), self.now);
+    }
+
+    /// As Parse Server does it: an update ends the old query first, and only then looks at the new one.
+    fn answer(&mut self, which: usize, answer: Answer) {
+        if self.pending.is_empty() {
+            return;
+        }
+        let (op, id, class) = self.pending.remove(which % self.pending.len());
+        if op != "subscribe" {
+            self.server.remove(&id);
+        }
+        match (op.as_str(), answer) {
+            ("unsubscribe", _) => self.receive(json!({"op": "unsubscribed", "requestId": id})),
+            (_, Answer::Ok) => {
+                self.server.insert(id, class);
+                self.receive(json!({"op": "subscribed", "requestId": id}));
+            }
+            (_, Answer::Refuse) => {
+                self.receive(
+                    json!({"op": "error", "code": 119, "error": "no", "reconnect": false, "requestId": id}),
+                );
+            }
+            (_, Answer::RefuseWithoutId) => {
+                self.receive(
+                    json!({"op": "error", "code": 1, "error": "no", "reconnect": true, "requestId": null}),
+                );
+            }
+        }
+    }
+
+    /// Carries out what the session wants, and checks that it may want it.
+    fn check(&mut self) {
+        while let Some(output) = self.session.next_output() {
+            match output {
+                Output::Connect => {
+                    assert_eq!(self.connection, Connection::None, "a second connection");
+                    self.connection = Connection::Attempted;
+                }
+                Output::Disconnect | Output::Farewell => {
+                    self.connection = Connection::None;
+                    self.pending.clear();
+                    self.server.clear();
+                }
+                Output::Ping => assert_eq!(self.connection, Connection::Greeted),
+                Output::RenewToken => panic!("there is nobody to ask"),
+                Output::Send(frame) => self.sent(&frame),
+                Output::Event(id, event) => {
+                    let open = self.open.entry(id).or_default();
+                    match event.kind() {
+                        EventKind::Open => {
+                            assert!(!std::mem::replace(open, true), "{id} opened twice");
+                            assert!(!self.ended.contains(&id), "{id} opened after its end");
+                        }
+                        // The emitter passes over a `close` of one that was not open.
+                        EventKind::Close => *open = false,
+                        _ => {}
+                    }
+                }
+                Output::ClientEvent(event) => match event.kind() {
+                    ClientEventKind::Open => assert!(!std::mem::replace(&mut self.client_open, true)),
+                    ClientEventKind::Close => assert!(std::mem::replace(&mut self.client_open, false)),
+                    ClientEventKind::Error | ClientEventKind::Reconnecting => {}
+                },
+            }
+        }
+        assert_eq!(self.client_open, self.session.state() == ClientState::Connected);
+        if matches!(
+            self.session.link,
+            Link::Live(_) | Link::Waiting { .. } | Link::Connecting { .. }
+        ) {
+            assert!(
+                self.session.deadline().is_some(),
+                "nothing would ever happen again"
+            );
+        }
+    }
+
+    fn sent(&mut self, frame: &str) {
+        let frame: Value = serde_json::from_str(frame).unwrap();
+        let op = frame["op"].as_str().unwrap().to_owned();
+        if op == "connect" {
+            assert_eq!(self.connection, Connection::Up);
+            return;
+        }
+        assert_eq!(self.connection, Connection::Greeted, "{op} before `connected`");
+        let id = frame["requestId"].as_u64().unwrap();
+        assert!(
+            !self.pending.iter().any(|(_, other, _)| *other == id),
+            "two operations of {id} at once"
+        );
+        match op.as_str() {
+            "subscribe" => assert!(!self.server.contains_key(&id), "{id} subscribed twice"),
+            _ => assert!(
+                self.server.contains_key(&id),
+                "{op} of {id}, which the server does not have"
+            ),
+        }
+        let class = frame["query"]["className"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        self.pending.push((op, id, class));
+    }
+
+    /// Lets everything come to rest with a server that accepts all, and compares what it has with what is wanted.
+    pub(crate) fn settle(&mut self) {
+        for _ in 0..1000 {
+            self.advance();
+            self.answer(0, Answer::Ok);
+            self.check();
+            if matches!(self.session.link, Link::Waiting { .. }) {
+                self.pass(Duration::from_secs(31), Duration::ZERO);
+                self.check();
+            }
+        }
+        let wanted: BTreeMap<_, _> = self
+            .session
+            .subscriptions
+            .iter()
+            .filter_map(|(id, s)| Some((*id, s.wanted.as_ref()?.query.class_name.to_string())))
+            .collect();
+        for id in wanted.keys() {
+            assert!(!self.ended.contains(id), "{id} came back");
+        }
+        if self.session.state() == ClientState::Connected {
+            assert_eq!(self.server, wanted);
+            for id in wanted.keys() {
+                assert!(self.open[id], "{id} is not open");
+            }
+            assert!(self.session.in_flight.is_empty() && self.session.unattributed.is_empty());
+            assert_eq!(self.session.len(), wanted.len(), "something was left behind");
+        }
+    }
+}
+
+fn spec(class: u8) -> Arc<Spec> {
+    let query = Query::new(format!("Class{}", class % 4)).encode().unwrap();
+    Arc::new(Spec::new(query, None, 0))
+}
