@@ -6,7 +6,8 @@ use parse_livequery::{Client, ClientBuilder, ErrorKind, Query};
 use serde_json::json;
 
 use crate::support::{
-    Authority, Farewell, LONG, Proxy, Recorder, Server, Then, TlsServer, object, wait_until, watchdog,
+    Authority, Farewell, LONG, Proxy, Recorder, Server, Then, TlsServer, object, wait_until,
+    wait_until_within, watchdog,
 };
 
 fn builder(url: impl Into<String>) -> ClientBuilder {
@@ -423,13 +424,17 @@ fn a_burst_of_subscriptions_to_a_slow_reader_is_sent_in_full() {
                 .unwrap()
         })
         .collect();
-    wait_until("all subscriptions are open", || opened.count("open") == COUNT);
+    wait_until_within(Duration::from_secs(180), "all subscriptions are open", || {
+        opened.count("open") == COUNT
+    });
 
     tls.read_slowly(Duration::from_millis(2));
     tls.cut();
-    wait_until("all subscriptions are open again", || {
-        opened.count("open") == 2 * COUNT
-    });
+    wait_until_within(
+        Duration::from_secs(180),
+        "all subscriptions are open again",
+        || opened.count("open") == 2 * COUNT,
+    );
     assert_eq!(lost.count("reconnecting"), 1, "{:?}", lost.all());
     assert_eq!(server.conn(2).subscriptions_to("Game").len(), COUNT);
     assert!(
