@@ -12,6 +12,7 @@ use crate::dispatch::{Item, dispatch_pending, in_listener_of, refuse_in_listener
 use crate::driver::{Command, Commands};
 use crate::emitter::{MissedOpen, Times};
 use crate::event::UnknownEvent;
+use crate::live_set::LiveSetBuilder;
 use crate::secret::Secret;
 use crate::shared::Shared;
 use crate::stats::ClientStats;
@@ -95,6 +96,28 @@ impl Client {
     /// ```
     pub fn subscription(&self, query: &Query) -> SubscriptionBuilder {
         SubscriptionBuilder::new(self.clone(), query.clone())
+    }
+
+    /// Begins a [`LiveSet`]: the objects that the query meets, now and from now on.
+    ///
+    /// # Examples
+    /// ```
+    /// use parse_livequery::{Client, Object, Query};
+    ///
+    /// # fn find(query: &Query) -> Result<Vec<Object>, std::io::Error> { Ok(Vec::new()) }
+    /// # fn main() -> parse_livequery::Result<()> {
+    /// # let server = parse_livequery::test_server::TestServer::start().unwrap();
+    /// # let client = Client::builder(server.url(), "APP_ID").build()?;
+    /// let best = client
+    ///     .live_set(&Query::new("Game").descending(["score"]).limit(10))
+    ///     .fetch_with(find)
+    ///     .on_change(|change, set| println!("{change:?}, {} games now", set.len()))
+    ///     .start()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn live_set(&self, query: &Query) -> LiveSetBuilder {
+        LiveSetBuilder::new(self.clone(), query.clone())
     }
 
     /// Ends a subscription, as [`Subscription::unsubscribe`] does.

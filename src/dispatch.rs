@@ -185,8 +185,18 @@ pub(crate) enum Item {
     MissedOpen(Arc<SubscriptionCore>, ListenerId),
     ClientEvent(ClientEvent),
     ClientMissedOpen(ListenerId),
+    /// Whatever else is to be done where listeners run.
+    Task(Task),
     /// All that a `close` of the client has to tell is told.
     CloseDone(u64),
+}
+
+pub(crate) struct Task(pub(crate) Box<dyn FnOnce() + Send>);
+
+impl fmt::Debug for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Task")
+    }
 }
 
 /// The queue. The I/O thread puts in what one turn of its loop brought, and is never held up by it; whoever dispatches
@@ -481,6 +491,11 @@ fn dispatch(shared: &Arc<Shared>, item: Item) {
             let faults = shared.emitter.emit_open_to(listener);
             report(shared, faults, None, &ClientEventKind::Open);
         }
+        Item::Task(Task(task)) => {
+            if catch_unwind(AssertUnwindSafe(task)).is_err() {
+                log::error!("a task of the dispatch thread panicked; this is a bug of parse-livequery");
+            }
+        }
         Item::CloseDone(number) => shared.close_done(number),
     }
     IN_LISTENER_OF.set(outer);
@@ -551,7 +566,7 @@ fn emit_of_client(shared: &Arc<Shared>, event: &ClientEvent) {
 
 /// Tells what went wrong in listeners: that one panicked to the client's listeners, that an object did not fit to
 /// those of the subscription.
-fn report(
+pub(crate) fn report(
     shared: &Arc<Shared>,
     faults: Vec<Fault>,
     subscription: Option<&SubscriptionCore>,

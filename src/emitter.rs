@@ -208,15 +208,16 @@ impl<E: Emit + Clone> Emitter<E> {
 
     /// Calls one listener with the `open` that it was too late for, if that still holds.
     pub(crate) fn emit_open_to(&self, id: ListenerId) -> Vec<Fault> {
-        let (event, listeners) = {
-            let inner = self.inner.lock();
-            (inner.open.clone(), inner.listeners.clone())
-        };
+        let open = self.inner.lock().open.clone();
+        open.map_or_else(Vec::new, |event| self.emit_to(id, &event))
+    }
+
+    /// Calls one listener, if it is still there.
+    pub(crate) fn emit_to(&self, id: ListenerId, event: &E) -> Vec<Fault> {
+        let listeners = self.snapshot();
         let mut faults = Vec::new();
-        if let Some(event) = event {
-            if let Some(listener) = listeners.iter().flat_map(|list| list.iter()).find(|l| l.id == id) {
-                self.call(listener, &event, &mut faults);
-            }
+        if let Some(listener) = listeners.iter().flat_map(|list| list.iter()).find(|l| l.id == id) {
+            self.call(listener, event, &mut faults);
         }
         faults
     }

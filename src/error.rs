@@ -184,6 +184,8 @@ pub enum ErrorKind {
     /// As many attempts to connect failed in a row as the client was allowed; the cause is what the last one failed
     /// of.
     GaveUp,
+    /// The objects of a [`LiveSet`](crate::LiveSet) could not be fetched.
+    Fetch,
     /// The server did not answer the WebSocket upgrade with one.
     Handshake,
     /// A query that cannot mean in LiveQuery what it means in `find()`, or is no query at all.

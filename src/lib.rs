@@ -19,6 +19,7 @@ pub mod fuzzing;
 #[cfg(any(doc, doctest))]
 pub mod guide;
 mod json;
+mod live_set;
 mod object;
 mod protocol;
 mod query;
@@ -42,6 +43,7 @@ pub use driver::ConnectedStream;
 pub use emitter::ListenerId;
 pub use error::{Error, ErrorKind, Result};
 pub use event::{ClientEvent, ClientEventKind, Decoded, Event, EventKind, Gap, GapReason, UnknownEvent};
+pub use live_set::{Change, LiveSet, LiveSetBuilder, Snapshot, SnapshotIter};
 pub use object::Object;
 pub use query::Query;
 pub use state::{ClientState, SubscriptionState};

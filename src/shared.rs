@@ -27,7 +27,7 @@ pub(crate) struct Shared {
     changed: Condvar,
 }
 
-struct Status {
+pub(crate) struct Status {
     state: ClientState,
     /// What the last attempt to connect failed of, until one succeeds.
     error: Option<Error>,
@@ -193,6 +193,13 @@ impl Shared {
         self.changed_somewhere();
     }
 
+    /// What the server refused the subscription for, if it did.
+    pub(crate) fn refusal_of(&self, subscription: &SubscriptionCore) -> Option<Error> {
+        let progress = subscription.progress.lock();
+        let error = progress.error.clone();
+        error.filter(|_| progress.state == SubscriptionState::Failed)
+    }
+
     /// Another query was asked for: what the last one failed of is over.
     pub(crate) fn asked_again(&self, subscription: &SubscriptionCore) {
         let mut progress = subscription.progress.lock();
@@ -267,7 +274,7 @@ impl Shared {
     }
 
     /// Waits for an answer, and gives up with the last error of the connection at the deadline.
-    fn wait_until<R>(
+    pub(crate) fn wait_until<R>(
         &self,
         deadline: Instant,
         mut answer: impl FnMut(&Status) -> Option<R>,
@@ -284,14 +291,14 @@ impl Shared {
     }
 
     /// Wakes those who wait. Under the lock, so that nobody looks before the change and sleeps after the call.
-    fn changed_somewhere(&self) {
+    pub(crate) fn changed_somewhere(&self) {
         let _status = self.status.lock();
         self.changed.notify_all();
     }
 }
 
 impl Status {
-    fn refusal(&self) -> Option<Error> {
+    pub(crate) fn refusal(&self) -> Option<Error> {
         self.error
             .clone()
             .filter(|_| self.state == ClientState::Disconnected && self.orders == 0)

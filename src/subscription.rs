@@ -15,6 +15,7 @@ use crate::driver::Command;
 use crate::emitter::{Emitter, MissedOpen, Times};
 use crate::event::UnknownEvent;
 use crate::protocol::message::Spec;
+use crate::query::EncodedQuery;
 use crate::secret::Secret;
 use crate::shared::SubscriptionCore;
 use crate::stats::SubscriptionStats;
@@ -575,6 +576,10 @@ impl Subscription {
         &self.0.client
     }
 
+    pub(crate) fn core(&self) -> &Arc<SubscriptionCore> {
+        &self.0.core
+    }
+
     fn listen(
         &self,
         kind: Option<EventKind>,
@@ -750,22 +755,29 @@ impl SubscriptionBuilder {
     /// # Errors
     /// [`ErrorKind::InvalidQuery`] for a query that LiveQuery cannot serve.
     pub fn subscribe(self) -> Result<Subscription> {
+        let query = self.query.encode()?;
+        Ok(self.start(query, |_| ()))
+    }
+
+    /// Subscribes to what the query is sent as; `ready` comes before anything is sent.
+    pub(crate) fn start(self, query: EncodedQuery, ready: impl FnOnce(&Arc<SubscriptionCore>)) -> Subscription {
         let Self {
             client,
-            query,
+            query: _,
             session_token,
             emitter,
         } = self;
-        let spec = Arc::new(Spec::new(query.encode()?, session_token, 0));
+        let spec = Arc::new(Spec::new(query, session_token, 0));
         let id = client.shared().next_id();
         let core = Arc::new(SubscriptionCore::new(id, &spec.query.class_name, emitter));
+        ready(&core);
         client.send(Command::Subscribe(Arc::clone(&core), Arc::clone(&spec)));
-        Ok(Subscription(Arc::new(Handle {
+        Subscription(Arc::new(Handle {
             core,
             client,
             asked: Mutex::new(spec),
             detached: AtomicBool::new(false),
-        })))
+        }))
     }
 
     fn listen(

@@ -466,8 +466,69 @@ impl Query {
         })
     }
 
-    /// What `find()` sorts and counts by, for a collection that does so itself.
-    #[expect(dead_code, reason = "the collection comes later")]
+    /// What a live set subscribes to.
+    ///
+    /// # Errors
+    ///
+    /// All that is wrong with the query, and what would keep the set from being equal to `find()`.
+    pub(crate) fn encode_for_set(&self) -> Result<EncodedQuery> {
+        for (method, is_used, reason) in [
+            ("watch", !self.watch.is_empty(), "changes of other fields would be missed; leave it out"),
+            ("exclude", !self.exclude.is_empty(), "events have all fields; select those that are wanted"),
+            (
+                "include",
+                !self.include.is_empty(),
+                "events have pointers; keep another set for the objects that they point to",
+            ),
+        ] {
+            if is_used {
+                return Err(invalid(format!("{method} cannot work in a live set: {reason}")));
+            }
+        }
+        if self.order.is_none() && self.filter.to_json().to_string().contains("\"$nearSphere\":") {
+            return Err(invalid(
+                "near sorts by distance, which a live set cannot; add ascending or descending, or use \
+                 within_kilometers or its like with sorted = false",
+            ));
+        }
+        self.without_window().encode_conditions()
+    }
+
+    /// The same query without order, limit and skip, and with the fields selected that the order needs.
+    pub(crate) fn without_window(&self) -> Self {
+        let mut query = Self {
+            order: None,
+            limit: None,
+            skip: 0,
+            ..self.clone()
+        };
+        if let Some(select) = &mut query.select {
+            for key in self.order.iter().flatten() {
+                let field = key.trim_start_matches('-').split('.').next().unwrap_or_default();
+                if !ALWAYS_SENT.contains(&field) && !select.iter().any(|name| name == field) {
+                    select.push(field.to_owned());
+                }
+            }
+        }
+        query
+    }
+
+    /// The query with more conditions, which do not mix with those that it has. Order and window are left out.
+    pub(crate) fn restricted(&self, restrict: impl FnOnce(Self) -> Self) -> Self {
+        let conditions = Self {
+            class_name: self.class_name.clone(),
+            filter: self.filter.clone(),
+            allow_unsupported: self.allow_unsupported,
+            error: self.error.clone(),
+            ..Self::new("")
+        };
+        Self {
+            select: self.select.clone(),
+            ..Self::and([conditions, restrict(Self::new(self.class_name.as_str()))])
+        }
+    }
+
+    /// What `find()` sorts and counts by, for a live set, which does so itself.
     pub(crate) fn window(&self) -> Window<'_> {
         Window {
             order: self.order.as_deref().unwrap_or_default(),
@@ -602,7 +663,6 @@ pub(crate) struct EncodedQuery {
 }
 
 /// Which of the objects that meet the conditions `find()` returns.
-#[expect(dead_code, reason = "the collection comes later")]
 pub(crate) struct Window<'a> {
     /// Names of fields, with a minus sign before those whose greatest value is first.
     pub(crate) order: &'a [String],

@@ -1,0 +1,270 @@
+//! What listeners and programs see of a set: its changes, and its contents as they are at one time.
+
+use std::fmt;
+use std::iter::FusedIterator;
+use std::sync::{Arc, OnceLock};
+
+use serde_json::Value;
+
+use super::list::{self, List};
+use super::order::{SortKey, version_in};
+use crate::Object;
+use crate::json::Members;
+
+/// What changed in a [`LiveSet`](crate::LiveSet).
+///
+/// Applied one after another to a list that was empty at first, the changes always give the contents of the set;
+/// [`apply_to`](Self::apply_to) does that.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Change {
+    /// An object came in.
+    #[non_exhaustive]
+    Inserted {
+        /// Where it is now.
+        index: usize,
+        /// The object.
+        object: Object,
+    },
+    /// An object changed, and stayed where it is.
+    #[non_exhaustive]
+    Updated {
+        /// Where it is.
+        index: usize,
+        /// As it is now.
+        object: Object,
+        /// As it was in the set before.
+        original: Object,
+    },
+    /// An object changed, and is sorted in at another place.
+    #[non_exhaustive]
+    Moved {
+        /// Where it was.
+        from: usize,
+        /// Where it is now: it was taken out first.
+        to: usize,
+        /// As it is now.
+        object: Object,
+        /// As it was in the set before.
+        original: Object,
+    },
+    /// An object is gone: deleted, no longer met by the query, no longer readable, or beyond the limit.
+    #[non_exhaustive]
+    Removed {
+        /// Where it was.
+        index: usize,
+        /// As it was in the set.
+        object: Object,
+    },
+    /// So much changed that the contents are best read anew.
+    Reset,
+}
+
+impl Change {
+    /// The object that changed, as it is now or, if it is gone, was. `None` for [`Reset`](Self::Reset).
+    #[must_use]
+    pub fn object(&self) -> Option<&Object> {
+        match self {
+            Self::Inserted { object, .. }
+            | Self::Updated { object, .. }
+            | Self::Moved { object, .. }
+            | Self::Removed { object, .. } => Some(object),
+            Self::Reset => None,
+        }
+    }
+
+    /// The object that changed, as it was in the set before: for `Updated` and `Moved`.
+    #[must_use]
+    pub fn original(&self) -> Option<&Object> {
+        match self {
+            Self::Updated { original, .. } | Self::Moved { original, .. } => Some(original),
+            Self::Inserted { .. } | Self::Removed { .. } | Self::Reset => None,
+        }
+    }
+
+    /// The names of the fields that changed, as [`Object::changed_keys`] finds them: for `Updated` and `Moved`.
+    #[must_use]
+    pub fn changed_keys(&self) -> Vec<&str> {
+        match (self.object(), self.original()) {
+            (Some(object), Some(original)) => object.changed_keys(original),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Makes the change in a list that a program keeps for itself; `set` is what the listener got with it.
+    ///
+    /// # Panics
+    ///
+    /// If the list is not the one that all changes before were made in, as a `Vec` does.
+    ///
+    /// # Examples
+    /// ```
+    /// use parse_livequery::{LiveSet, Object};
+    ///
+    /// fn keep_a_list(games: &LiveSet) {
+    ///     let mut list: Vec<Object> = Vec::new();
+    ///     games.on_change(move |change, set| {
+    ///         change.apply_to(&mut list, set);
+    ///         assert_eq!(list.len(), set.len());
+    ///     });
+    /// }
+    /// ```
+    pub fn apply_to(&self, list: &mut Vec<Object>, set: &Snapshot) {
+        match self {
+            Self::Inserted { index, object } => list.insert(*index, object.clone()),
+            Self::Updated { index, object, .. } => list[*index] = object.clone(),
+            Self::Moved { from, to, object, .. } => {
+                list.remove(*from);
+                list.insert(*to, object.clone());
+            }
+            Self::Removed { index, .. } => {
+                list.remove(*index);
+            }
+            Self::Reset => {
+                list.clear();
+                list.extend(set.iter().cloned());
+            }
+        }
+    }
+}
+
+/// The contents of a [`LiveSet`](crate::LiveSet) at one time, in order.
+///
+/// It stays as it is whatever becomes of the set. Making one and cloning it takes constant time: it shares the objects
+/// and the list with the set and with others of its kind.
+///
+/// # Examples
+/// ```
+/// use parse_livequery::Snapshot;
+///
+/// fn print(games: &Snapshot) {
+///     for (place, game) in games.iter().enumerate() {
+///         println!("{place}. {:?}", game.get("name"));
+///     }
+/// }
+/// ```
+#[derive(Clone)]
+pub struct Snapshot(pub(super) List<Arc<Entry>>);
+
+impl Snapshot {
+    /// How many objects there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is no object.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The object at this place.
+    #[must_use]
+    pub fn get(&self, index: usize) -> Option<&Object> {
+        self.0.get(index).map(|entry| entry.object())
+    }
+
+    /// The objects in order.
+    #[must_use]
+    pub fn iter(&self) -> SnapshotIter<'_> {
+        SnapshotIter(self.0.iter())
+    }
+
+    /// Where an object with this key is.
+    pub(super) fn find(&self, key: &SortKey) -> Option<usize> {
+        self.0.search(|entry| entry.key.cmp(key)).ok()
+    }
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+impl<'a> IntoIterator for &'a Snapshot {
+    type Item = &'a Object;
+    type IntoIter = SnapshotIter<'a>;
+
+    fn into_iter(self) -> SnapshotIter<'a> {
+        self.iter()
+    }
+}
+
+/// The objects of a [`Snapshot`], in order.
+#[derive(Clone, Debug)]
+pub struct SnapshotIter<'a>(list::Iter<'a, Arc<Entry>>);
+
+impl<'a> Iterator for SnapshotIter<'a> {
+    type Item = &'a Object;
+
+    fn next(&mut self) -> Option<&'a Object> {
+        self.0.next().map(|entry| entry.object())
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.0.size_hint()
+    }
+}
+
+impl ExactSizeIterator for SnapshotIter<'_> {}
+
+impl FusedIterator for SnapshotIter<'_> {}
+
+/// An object of a set: as text, until somebody looks at it, since a set may hold many.
+pub(super) struct Entry {
+    pub(super) key: SortKey,
+    text: Arc<str>,
+    object: OnceLock<Object>,
+}
+
+impl Entry {
+    /// The text is the object's own: a frame has the original as well. `find()` leaves the name of the class out, which
+    /// an event has.
+    pub(super) fn new(key: SortKey, object: &Object, class_name: &str) -> Self {
+        let text = object.as_str();
+        let has_class = Members::new(text).any(|(name, _)| name == "className");
+        let text = match text.trim_start().strip_prefix('{') {
+            Some(members) if !has_class => format!("{{\"className\":{},{members}", Value::from(class_name)).into(),
+            _ => text.into(),
+        };
+        Self {
+            key,
+            text,
+            object: OnceLock::new(),
+        }
+    }
+
+    /// The same object with another key.
+    pub(super) fn with_key(&self, key: SortKey) -> Self {
+        Self {
+            key,
+            text: Arc::clone(&self.text),
+            object: self.object.clone(),
+        }
+    }
+
+    pub(super) fn object(&self) -> &Object {
+        self.object
+            .get_or_init(|| Object::from_frame(Arc::clone(&self.text), 0..self.text.len()))
+    }
+
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
+    pub(super) fn version(&self) -> i64 {
+        version_in(&self.text)
+    }
+
+    pub(super) fn has_same_content(&self, other: &Self) -> bool {
+        self.text == other.text || self.object() == other.object()
+    }
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.object().fmt(f)
+    }
+}

@@ -1,0 +1,127 @@
+//! All objects of a query, page by page, while they change. Knows nothing of events.
+//!
+//! How many objects a server returns at most is not announced (`maxLimit`), so it is asked until there are no more.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::change::Entry;
+use super::order::Order;
+use crate::Query;
+
+pub(super) struct Paging {
+    /// How many are wanted of those that come first. `None` for all of them, in any order.
+    wanted: Option<usize>,
+    entries: Vec<Arc<Entry>>,
+    /// How many were asked for last, and how many of those were known already.
+    asked: usize,
+    overlap: usize,
+    restarts: u32,
+}
+
+/// What was fetched.
+pub(super) struct Page {
+    pub(super) entries: Vec<Arc<Entry>>,
+    /// In the order of the query.
+    pub(super) is_sorted: bool,
+    /// There are no more.
+    pub(super) is_all: bool,
+}
+
+pub(super) enum Turn {
+    More,
+    /// The objects change places too fast.
+    Restless,
+    Done(Page),
+}
+
+impl Paging {
+    pub(super) fn new(wanted: Option<usize>) -> Self {
+        Self {
+            wanted,
+            entries: Vec::new(),
+            asked: wanted.unwrap_or(PAGE).min(PAGE),
+            overlap: 0,
+            restarts: 0,
+        }
+    }
+
+    /// The query for the next page.
+    pub(super) fn next(&self, conditions: &Query, order: &Order) -> Query {
+        let limit = self.asked as u64;
+        if self.wanted.is_some() {
+            let skip = (self.entries.len() - self.overlap) as u64;
+            return conditions.clone().ascending(order.for_find()).limit(limit).skip(skip);
+        }
+        // An id never changes, so whatever else happens, each object is found once.
+        let query = match self.entries.last() {
+            Some(last) => {
+                let id = String::from_utf8_lossy(last.key.id()).into_owned();
+                conditions.restricted(|query| query.greater_than("objectId", id))
+            }
+            None => conditions.clone(),
+        };
+        query.ascending(["objectId"]).limit(limit)
+    }
+
+    /// Takes the next page. `largest` is the most that the server has ever returned at once.
+    pub(super) fn take(&mut self, mut page: Vec<Arc<Entry>>, largest: usize) -> Turn {
+        let is_last = page.is_empty() || page.len() < self.asked && page.len() < largest;
+        let Some(wanted) = self.wanted else {
+            self.entries.append(&mut page);
+            return if is_last { self.done(false, true) } else { Turn::More };
+        };
+        if self.overlap > 0 {
+            // Since the last page, objects may have come and gone before this place. From the last one that is in both
+            // pages with the same place, this page goes on.
+            let places: HashMap<_, _> = page.iter().zip(0_usize..).map(|(entry, at)| (&entry.key, at)).collect();
+            let both = |(at, entry): (usize, &Arc<Entry>)| Some((at, *places.get(&entry.key)?));
+            let Some((last, at)) = self.entries.iter().enumerate().rev().find_map(both) else {
+                self.entries.clear();
+                self.overlap = 0;
+                self.asked = wanted.min(PAGE);
+                return self.restart();
+            };
+            self.entries.truncate(last + 1);
+            if at + 1 == page.len() && !is_last {
+                return self.restart();
+            }
+            page.drain(..=at);
+        }
+        // What comes again has changed its place.
+        let again: HashSet<_> = page.iter().map(|entry| entry.key.id()).collect();
+        self.entries.retain(|entry| !again.contains(entry.key.id()));
+        self.entries.extend(page.iter().cloned());
+        if self.entries.len() >= wanted {
+            return self.done(true, false);
+        }
+        if is_last {
+            return self.done(true, true);
+        }
+        self.overlap = (largest / 2).min(self.entries.len());
+        self.asked = (wanted - self.entries.len() + self.overlap).min(PAGE);
+        Turn::More
+    }
+
+    /// Too much has changed since the last page.
+    fn restart(&mut self) -> Turn {
+        self.restarts += 1;
+        if self.restarts > MOST_RESTARTS {
+            return Turn::Restless;
+        }
+        self.overlap = self.overlap.min(self.entries.len());
+        Turn::More
+    }
+
+    fn done(&mut self, is_sorted: bool, is_all: bool) -> Turn {
+        Turn::Done(Page {
+            entries: std::mem::take(&mut self.entries),
+            is_sorted,
+            is_all,
+        })
+    }
+}
+
+/// How many objects are asked for at once.
+const PAGE: usize = 1000;
+const MOST_RESTARTS: u32 = 5;
