@@ -760,7 +760,11 @@ impl SubscriptionBuilder {
     }
 
     /// Subscribes to what the query is sent as; `ready` comes before anything is sent.
-    pub(crate) fn start(self, query: EncodedQuery, ready: impl FnOnce(&Arc<SubscriptionCore>)) -> Subscription {
+    pub(crate) fn start(
+        self,
+        query: EncodedQuery,
+        ready: impl FnOnce(&Arc<SubscriptionCore>),
+    ) -> Subscription {
         let Self {
             client,
             query: _,

@@ -226,7 +226,9 @@ impl Entry {
         let text = object.as_str();
         let has_class = Members::new(text).any(|(name, _)| name == "className");
         let text = match text.trim_start().strip_prefix('{') {
-            Some(members) if !has_class => format!("{{\"className\":{},{members}", Value::from(class_name)).into(),
+            Some(members) if !has_class => {
+                format!("{{\"className\":{},{members}", Value::from(class_name)).into()
+            }
             _ => text.into(),
         };
         Self {

@@ -206,7 +206,9 @@ impl Core {
         let parts = query.window();
         let order = Order::new(parts.order);
         let has_no_nulls = order.fields().next().is_none();
-        let limit = parts.limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        let limit = parts
+            .limit
+            .map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
         let skip = usize::try_from(parts.skip).unwrap_or(usize::MAX);
         let window = (limit.is_some() || skip > 0).then_some(Window {
             skip,
@@ -277,7 +279,13 @@ impl Core {
         self.start_over();
     }
 
-    pub(super) fn event(&mut self, kind: EventKind, object: &Object, original: Option<&Object>, now: Instant) {
+    pub(super) fn event(
+        &mut self,
+        kind: EventKind,
+        object: &Object,
+        original: Option<&Object>,
+        now: Instant,
+    ) {
         if self.fetch.is_none() {
             self.graves.age(now);
         }
@@ -335,7 +343,9 @@ impl Core {
             return;
         }
         self.in_flight = None;
-        let Some(mut fetch) = self.fetch.take() else { return };
+        let Some(mut fetch) = self.fetch.take() else {
+            return;
+        };
         let page = match result {
             Ok(page) => page,
             Err(error) => {
@@ -393,7 +403,11 @@ impl Core {
     }
 
     fn fail(&mut self, error: Error, now: Instant) {
-        let delay = if error.is_fatal() { LONGEST_DELAY } else { self.backoff.next(&mut self.rng) };
+        let delay = if error.is_fatal() {
+            LONGEST_DELAY
+        } else {
+            self.backoff.next(&mut self.rng)
+        };
         self.retry_at = Some(now + delay);
         self.outputs.push_back(Output::Failed(error));
     }
@@ -406,7 +420,9 @@ impl Core {
             _ => None,
         });
         let job = if self.wants_all {
-            let wanted = self.window.map(|window| window.end().saturating_add(window.margin()));
+            let wanted = self
+                .window
+                .map(|window| window.end().saturating_add(window.margin()));
             Job::All(Paging::new(wanted))
         } else if !self.doubts.is_empty() {
             Job::Doubts(self.doubts.iter().take(DOUBTS_AT_ONCE).cloned().collect())
@@ -438,8 +454,7 @@ impl Core {
 
     fn query_of(&self, ids: &[Box<str>]) -> Query {
         let ids: Vec<_> = ids.iter().map(|id| &**id).collect();
-        self.query
-            .restricted(|query| query.contained_in("objectId", ids))
+        self.query.restricted(|query| query.contained_in("objectId", ids))
     }
 
     /// An event says that the query meets the object.
@@ -504,7 +519,10 @@ impl Core {
                 return;
             }
         }
-        let version = self.graves.get(&id).map_or(version, |grave| grave.version.max(version));
+        let version = self
+            .graves
+            .get(&id)
+            .map_or(version, |grave| grave.version.max(version));
         self.graves.dig(&id, Grave { version, deleted });
         if let Some(fetch) = &mut self.fetch {
             fetch.touched.insert(id.clone(), None);
@@ -542,7 +560,11 @@ impl Core {
         if !self.is_filled {
             return;
         }
-        if self.boundary.as_ref().is_some_and(|boundary| entry.key > *boundary) {
+        if self
+            .boundary
+            .as_ref()
+            .is_some_and(|boundary| entry.key > *boundary)
+        {
             self.take_out(id);
             return;
         }
@@ -555,7 +577,9 @@ impl Core {
             }
             return;
         };
-        let Ok(from) = self.held.position(&old.key) else { return };
+        let Ok(from) = self.held.position(&old.key) else {
+            return;
+        };
         if old.key == entry.key {
             self.held.list.replace(from, Arc::clone(&entry));
             self.show_replaced(from, from, &entry, &old);
@@ -578,7 +602,9 @@ impl Core {
     }
 
     fn take_out(&mut self, id: &str) {
-        let Some(ById(old)) = self.held.by_id.take(id.as_bytes()) else { return };
+        let Some(ById(old)) = self.held.by_id.take(id.as_bytes()) else {
+            return;
+        };
         if let Ok(index) = self.held.position(&old.key) {
             self.held.list.remove(index);
             self.show_removed(index, &old);
@@ -660,7 +686,9 @@ impl Core {
 
     /// An object outside of the window went to another place outside: from one side of it to the other, perhaps.
     fn show_passed(&mut self, from: usize, to: usize) {
-        let Some(window) = self.window.filter(|window| window.limit > 0) else { return };
+        let Some(window) = self.window.filter(|window| window.limit > 0) else {
+            return;
+        };
         let last = window.end() - 1;
         if from < window.skip && to >= window.end() {
             self.show_out(0);
@@ -700,7 +728,11 @@ impl Core {
 
     /// Everything was fetched.
     fn merge_all(&mut self, page: Page, mut touched: HashMap<Box<str>, Option<Arc<Entry>>>, now: Instant) {
-        let Page { entries, is_sorted, is_all } = page;
+        let Page {
+            entries,
+            is_sorted,
+            is_all,
+        } = page;
         if is_sorted && !self.nulls_known {
             self.learn_nulls(&entries);
         }
@@ -725,11 +757,17 @@ impl Core {
                     if before == version && !event.has_same_content(&entry) {
                         self.doubt(&id, now);
                     }
-                    target.push(if version > before { entry } else { self.in_order(event) });
+                    target.push(if version > before {
+                        entry
+                    } else {
+                        self.in_order(event)
+                    });
                 }
                 Some(None) => {
                     let grave = self.graves.get(&id);
-                    if grave.is_none_or(|grave| version > grave.version || version == grave.version && !grave.deleted) {
+                    if grave.is_none_or(|grave| {
+                        version > grave.version || version == grave.version && !grave.deleted
+                    }) {
                         self.doubt(&id, now);
                     }
                     if grave.is_none_or(|grave| version > grave.version) {
@@ -788,7 +826,12 @@ impl Core {
         self.held.by_id = entries.iter().map(|entry| ById(Arc::clone(entry))).collect();
         entries.iter().for_each(|entry| self.look_for_nulls(entry));
         self.shown = match self.window {
-            Some(window) => entries.iter().skip(window.skip).take(window.limit).cloned().collect(),
+            Some(window) => entries
+                .iter()
+                .skip(window.skip)
+                .take(window.limit)
+                .cloned()
+                .collect(),
             None => List::new(),
         };
         let was_empty = self.held.list.len() == 0;
@@ -846,7 +889,13 @@ impl Core {
                 self.doubts.insert(id.into());
             } else if let Some(held) = self.held.get(id) {
                 let version = held.version();
-                self.graves.dig(id, Grave { version, deleted: false });
+                self.graves.dig(
+                    id,
+                    Grave {
+                        version,
+                        deleted: false,
+                    },
+                );
                 self.take_out(id);
             }
         }
@@ -863,7 +912,9 @@ impl Core {
         }
         let kept = window.end().saturating_add(window.margin());
         if held > kept.saturating_add(window.margin()) {
-            let Some(last) = self.held.list.get(kept - 1) else { return };
+            let Some(last) = self.held.list.get(kept - 1) else {
+                return;
+            };
             self.boundary = Some(last.key.clone());
             while self.held.list.len() > kept {
                 if let Some(entry) = self.held.list.remove(self.held.list.len() - 1) {

@@ -247,13 +247,19 @@ fn remove<T: Clone>(node: &mut Node<T>, index: usize) -> Option<T> {
 
 /// Joins a child that has become narrow with a neighbour, if both fit into one.
 fn join<T: Clone>(children: &mut Vec<Child<T>>, position: usize) {
-    let left = if position + 1 < children.len() { position } else { position.saturating_sub(1) };
+    let left = if position + 1 < children.len() {
+        position
+    } else {
+        position.saturating_sub(1)
+    };
     let width = |position: usize| children.get(position).map_or(WIDEST, |child| child.node.width());
     if left + 1 >= children.len() || width(left) + width(left + 1) > WIDEST {
         return;
     }
     let right = children.remove(left + 1);
-    let Some(child) = children.get_mut(left) else { return };
+    let Some(child) = children.get_mut(left) else {
+        return;
+    };
     match (Arc::make_mut(&mut child.node), &*right.node) {
         (Node::Leaf(items), Node::Leaf(more)) => items.extend_from_slice(more),
         (Node::Branch(children), Node::Branch(more)) => children.extend_from_slice(more),
@@ -341,7 +347,12 @@ mod tests {
     fn check(list: &List<u32>, expected: &[u32]) {
         assert_eq!(list.len(), expected.len());
         assert_eq!(list.iter().copied().collect::<Vec<_>>(), expected);
-        for index in [0, expected.len() / 2, expected.len().saturating_sub(1), expected.len()] {
+        for index in [
+            0,
+            expected.len() / 2,
+            expected.len().saturating_sub(1),
+            expected.len(),
+        ] {
             assert_eq!(list.get(index), expected.get(index));
         }
     }

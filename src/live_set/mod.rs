@@ -18,8 +18,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::{Condvar, Mutex};
 
-pub use self::change::{Change, Snapshot, SnapshotIter};
 use self::change::Entry;
+pub use self::change::{Change, Snapshot, SnapshotIter};
 use self::core::{Core, Output, Request, Task};
 use self::list::List;
 use crate::client::{Client, deadline};
@@ -224,11 +224,11 @@ impl LiveSet {
     /// Calls the listener when everything was fetched: the first time, and each time after the set was stale. If it is
     /// so already, at once.
     pub fn on_ready(&self, listener: impl FnMut(&Snapshot) + Send + 'static) -> ListenerId {
-        let (id, missed) = self
-            .0
-            .inner
-            .emitter
-            .on(Some(SetEventKind::Ready), Times::Always, for_ready(listener));
+        let (id, missed) =
+            self.0
+                .inner
+                .emitter
+                .on(Some(SetEventKind::Ready), Times::Always, for_ready(listener));
         if missed == MissedOpen::Yes {
             let inner = Arc::clone(&self.0.inner);
             self.0.inner.later(move || {
@@ -242,7 +242,11 @@ impl LiveSet {
     /// Calls the listener when the contents may be old from now on, with the time since when that is.
     pub fn on_stale(&self, listener: impl FnMut(SystemTime) + Send + 'static) -> ListenerId {
         let kind = Some(SetEventKind::Stale);
-        self.0.inner.emitter.on(kind, Times::Always, for_stale(listener)).0
+        self.0
+            .inner
+            .emitter
+            .on(kind, Times::Always, for_stale(listener))
+            .0
     }
 
     /// Calls the listener for each error: a fetch that failed, and what the subscription reports. The client's listeners
@@ -251,7 +255,11 @@ impl LiveSet {
     /// After one that [is fatal](Error::is_fatal) and comes from the subscription the set is not kept any more.
     pub fn on_error(&self, listener: impl FnMut(&Error) + Send + 'static) -> ListenerId {
         let kind = Some(SetEventKind::Error);
-        self.0.inner.emitter.on(kind, Times::Always, for_error(listener)).0
+        self.0
+            .inner
+            .emitter
+            .on(kind, Times::Always, for_error(listener))
+            .0
     }
 
     /// Removes a listener. `false` if it was not there any more.
@@ -425,7 +433,9 @@ impl Inner {
     /// Tells the listeners what there is to tell.
     fn tell(&self) {
         loop {
-            let Some(output) = self.core.lock().next_output() else { return };
+            let Some(output) = self.core.lock().next_output() else {
+                return;
+            };
             let event = {
                 let mut shown = self.shown.lock();
                 match output {
@@ -470,7 +480,10 @@ impl Inner {
     }
 
     fn emit(&self, event: &SetEvent) {
-        let has_ended = self.subscription.get().is_some_and(|core| self.shared.is_ended(core));
+        let has_ended = self
+            .subscription
+            .get()
+            .is_some_and(|core| self.shared.is_ended(core));
         if has_ended && event.kind() != SetEventKind::Stale {
             return;
         }
@@ -544,7 +557,9 @@ impl Inner {
 
     fn carry_out(self: &Arc<Self>, request: Request) {
         let Request { ticket, query, order } = request;
-        let Some(subscription) = self.subscription.get().cloned() else { return };
+        let Some(subscription) = self.subscription.get().cloned() else {
+            return;
+        };
         let identity = self.shared.identity(&subscription);
         let token = self.session_token.lock().clone();
         let fetch = || (self.fetch)(&query, token.as_ref().map(Secret::reveal));

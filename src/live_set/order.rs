@@ -121,7 +121,11 @@ impl Order {
                     let mut at = 1;
                     // A zero in the text is followed by something else.
                     while rest.get(at..at + 2).is_some_and(|pair| !ends(pair)) {
-                        at += if rest.get(at).copied().map(flip) == Some(0) { 2 } else { 1 };
+                        at += if rest.get(at).copied().map(flip) == Some(0) {
+                            2
+                        } else {
+                            1
+                        };
                     }
                     at + 2
                 }
@@ -274,7 +278,9 @@ mod tests {
             })
             .collect();
         keys.sort();
-        keys.iter().map(|key| String::from_utf8(key.id().to_vec()).unwrap()).collect()
+        keys.iter()
+            .map(|key| String::from_utf8(key.id().to_vec()).unwrap())
+            .collect()
     }
 
     #[test]
@@ -289,33 +295,73 @@ mod tests {
             ("upper", json!({"v": "B"})),
             ("true", json!({"v": true})),
             ("false", json!({"v": false})),
-            ("early", json!({"v": {"__type": "Date", "iso": "1969-01-01T00:00:00.000Z"}})),
-            ("late", json!({"v": {"__type": "Date", "iso": "2024-01-01T00:00:00.000Z"}})),
+            (
+                "early",
+                json!({"v": {"__type": "Date", "iso": "1969-01-01T00:00:00.000Z"}}),
+            ),
+            (
+                "late",
+                json!({"v": {"__type": "Date", "iso": "2024-01-01T00:00:00.000Z"}}),
+            ),
             ("null", json!({"v": null})),
             ("missing", json!({})),
         ];
         let upwards = [
-            "missing", "null", "negative", "minus zero", "zero", "number", "upper", "text", "longer", "false", "true",
-            "early", "late",
+            "missing",
+            "null",
+            "negative",
+            "minus zero",
+            "zero",
+            "number",
+            "upper",
+            "text",
+            "longer",
+            "false",
+            "true",
+            "early",
+            "late",
         ];
         assert_eq!(sorted(&["v"], Nulls::Smallest, &values), upwards);
         // The ids of equal ones go up in any case.
         let downwards = [
-            "late", "early", "true", "false", "longer", "text", "upper", "number", "minus zero", "zero", "negative",
-            "missing", "null",
+            "late",
+            "early",
+            "true",
+            "false",
+            "longer",
+            "text",
+            "upper",
+            "number",
+            "minus zero",
+            "zero",
+            "negative",
+            "missing",
+            "null",
         ];
         assert_eq!(sorted(&["-v"], Nulls::Smallest, &values), downwards);
         let postgres = sorted(&["v"], Nulls::Greatest, &values);
         assert_eq!(postgres[postgres.len() - 2..], ["missing", "null"]);
-        assert_eq!(sorted(&["-v"], Nulls::Greatest, &values)[..2], ["missing", "null"]);
+        assert_eq!(
+            sorted(&["-v"], Nulls::Greatest, &values)[..2],
+            ["missing", "null"]
+        );
     }
 
     #[test]
     fn several_keys_and_paths_count_one_after_another() {
         let values = [
-            ("a", json!({"n": {"m": 2}, "t": "x", "createdAt": "2024-01-02T00:00:00.000Z"})),
-            ("b", json!({"n": {"m": 1}, "t": "x", "createdAt": "2024-01-01T00:00:00.000Z"})),
-            ("c", json!({"n": {"m": 1}, "t": "xy", "createdAt": "2024-01-03T00:00:00.000Z"})),
+            (
+                "a",
+                json!({"n": {"m": 2}, "t": "x", "createdAt": "2024-01-02T00:00:00.000Z"}),
+            ),
+            (
+                "b",
+                json!({"n": {"m": 1}, "t": "x", "createdAt": "2024-01-01T00:00:00.000Z"}),
+            ),
+            (
+                "c",
+                json!({"n": {"m": 1}, "t": "xy", "createdAt": "2024-01-03T00:00:00.000Z"}),
+            ),
         ];
         assert_eq!(sorted(&["n.m", "-t"], Nulls::Smallest, &values), ["c", "b", "a"]);
         assert_eq!(sorted(&["t", "-n.m"], Nulls::Smallest, &values), ["a", "b", "c"]);

@@ -51,7 +51,11 @@ impl Paging {
         let limit = self.asked as u64;
         if self.wanted.is_some() {
             let skip = (self.entries.len() - self.overlap) as u64;
-            return conditions.clone().ascending(order.for_find()).limit(limit).skip(skip);
+            return conditions
+                .clone()
+                .ascending(order.for_find())
+                .limit(limit)
+                .skip(skip);
         }
         // An id never changes, so whatever else happens, each object is found once.
         let query = match self.entries.last() {
@@ -67,25 +71,28 @@ impl Paging {
     /// Takes the next page. `largest` is the most that the server has ever returned at once.
     pub(super) fn take(&mut self, mut page: Vec<Arc<Entry>>, largest: usize) -> Turn {
         let is_last = page.is_empty() || page.len() < self.asked && page.len() < largest;
+        let known = self.entries.len();
         let Some(wanted) = self.wanted else {
             self.entries.append(&mut page);
-            return if is_last { self.done(false, true) } else { Turn::More };
+            return if is_last {
+                self.done(false, true)
+            } else {
+                Turn::More
+            };
         };
         if self.overlap > 0 {
             // Since the last page, objects may have come and gone before this place. From the last one that is in both
             // pages with the same place, this page goes on.
-            let places: HashMap<_, _> = page.iter().zip(0_usize..).map(|(entry, at)| (&entry.key, at)).collect();
+            let places: HashMap<_, _> = page
+                .iter()
+                .zip(0_usize..)
+                .map(|(entry, at)| (&entry.key, at))
+                .collect();
             let both = |(at, entry): (usize, &Arc<Entry>)| Some((at, *places.get(&entry.key)?));
             let Some((last, at)) = self.entries.iter().enumerate().rev().find_map(both) else {
-                self.entries.clear();
-                self.overlap = 0;
-                self.asked = wanted.min(PAGE);
                 return self.restart();
             };
             self.entries.truncate(last + 1);
-            if at + 1 == page.len() && !is_last {
-                return self.restart();
-            }
             page.drain(..=at);
         }
         // What comes again has changed its place.
@@ -98,6 +105,9 @@ impl Paging {
         if is_last {
             return self.done(true, true);
         }
+        if self.entries.len() <= known {
+            return self.restart();
+        }
         self.overlap = (largest / 2).min(self.entries.len());
         self.asked = (wanted - self.entries.len() + self.overlap).min(PAGE);
         Turn::More
@@ -105,12 +115,16 @@ impl Paging {
 
     /// Too much has changed since the last page.
     fn restart(&mut self) -> Turn {
-        self.restarts += 1;
-        if self.restarts > MOST_RESTARTS {
-            return Turn::Restless;
+        let restarts = self.restarts + 1;
+        *self = Self {
+            restarts,
+            ..Self::new(self.wanted)
+        };
+        if restarts > MOST_RESTARTS {
+            Turn::Restless
+        } else {
+            Turn::More
         }
-        self.overlap = self.overlap.min(self.entries.len());
-        Turn::More
     }
 
     fn done(&mut self, is_sorted: bool, is_all: bool) -> Turn {

@@ -136,7 +136,11 @@ impl Server {
     fn find(&self, query: &Query, is_limited: bool) -> Vec<Object> {
         let query: Value = serde_json::from_str(&query.to_json().unwrap()).unwrap();
         let mut conditions = vec![&query["where"]];
-        let mut found: Vec<_> = self.objects.iter().filter(|(_, record)| record.is_member).collect();
+        let mut found: Vec<_> = self
+            .objects
+            .iter()
+            .filter(|(_, record)| record.is_member)
+            .collect();
         while let Some(condition) = conditions.pop() {
             conditions.extend(condition["$and"].as_array().into_iter().flatten());
             if let Some(after) = condition["objectId"]["$gt"].as_str() {
@@ -153,21 +157,34 @@ impl Server {
                 let null = |is_null: bool| is_null == self.nulls_are_greatest;
                 let score = |record: &Record| record.score.filter(|score| *score >= 0);
                 let ordering = match name {
-                    "score" => (null(score(a.1).is_none()), score(a.1)).cmp(&(null(score(b.1).is_none()), score(b.1))),
-                    "name" => (null(a.1.name.is_none()), &a.1.name).cmp(&(null(b.1.name.is_none()), &b.1.name)),
+                    "score" => (null(score(a.1).is_none()), score(a.1))
+                        .cmp(&(null(score(b.1).is_none()), score(b.1))),
+                    "name" => {
+                        (null(a.1.name.is_none()), &a.1.name).cmp(&(null(b.1.name.is_none()), &b.1.name))
+                    }
                     "createdAt" => a.1.created.cmp(&b.1.created),
                     _ => a.0.cmp(b.0),
                 };
                 if descending { ordering.reverse() } else { ordering }
             };
-            order.split(',').fold(std::cmp::Ordering::Equal, |ordering, key| ordering.then_with(|| by_key(key)))
+            order.split(',').fold(std::cmp::Ordering::Equal, |ordering, key| {
+                ordering.then_with(|| by_key(key))
+            })
         });
-        let number = |name: &str| query[name].as_u64().map(|number| usize::try_from(number).unwrap());
+        let number = |name: &str| {
+            query[name]
+                .as_u64()
+                .map(|number| usize::try_from(number).unwrap())
+        };
         let limit = number("limit").unwrap_or(usize::MAX);
         found
             .into_iter()
             .skip(number("skip").unwrap_or(0))
-            .take(if is_limited { limit.min(self.max_limit) } else { limit })
+            .take(if is_limited {
+                limit.min(self.max_limit)
+            } else {
+                limit
+            })
             .map(|(id, record)| record.to_object(id))
             .collect()
     }
@@ -277,7 +294,10 @@ impl World {
 
     fn send(&mut self, what: &str, message: Option<Message>) {
         let Some(message) = message else { return };
-        self.note(format_args!("{what}: {} {:?} was {:?}", message.kind, message.object, message.original));
+        self.note(format_args!(
+            "{what}: {} {:?} was {:?}",
+            message.kind, message.object, message.original
+        ));
         if self.is_open {
             self.events.push_back(message);
         }
@@ -285,11 +305,18 @@ impl World {
 
     fn deliver(&mut self) {
         // Not always in order.
-        let ahead = if self.rng.u8(0..4) == 0 { self.rng.usize(0..4) } else { 0 };
+        let ahead = if self.rng.u8(0..4) == 0 {
+            self.rng.usize(0..4)
+        } else {
+            0
+        };
         let at = ahead.min(self.events.len().saturating_sub(1));
-        let Some(message) = self.events.remove(at) else { return };
+        let Some(message) = self.events.remove(at) else {
+            return;
+        };
         self.note(format_args!("  arrives: {} {:?}", message.kind, message.object));
-        self.core.event(message.kind, &message.object, message.original.as_ref(), self.now);
+        self.core
+            .event(message.kind, &message.object, message.original.as_ref(), self.now);
         if self.rng.u8(0..20) == 0 {
             // Again, and late.
             self.events.push_back(message);
@@ -298,7 +325,11 @@ impl World {
 
     fn ask(&mut self) {
         if let Task::Fetch(request) = self.core.next_task(self.now) {
-            self.note(format_args!("asks: {} {}", request.ticket, request.query.to_json().unwrap()));
+            self.note(format_args!(
+                "asks: {} {}",
+                request.ticket,
+                request.query.to_json().unwrap()
+            ));
             self.request = Some(request);
             self.page = None;
         }
@@ -383,7 +414,7 @@ impl World {
     fn settle(&mut self) -> Result<(), String> {
         self.note(format_args!("settles"));
         self.open();
-        for _ in 0..100_000 {
+        for _ in 0..10_000 {
             self.look()?;
             if !self.events.is_empty() {
                 self.deliver();
@@ -393,7 +424,14 @@ impl World {
                 self.read();
             } else {
                 match self.core.next_task(self.now) {
-                    Task::Fetch(request) => self.request = Some(request),
+                    Task::Fetch(request) => {
+                        self.note(format_args!(
+                            "asks: {} {}",
+                            request.ticket,
+                            request.query.to_json().unwrap()
+                        ));
+                        self.request = Some(request);
+                    }
                     Task::Wait(Some(at)) => self.now = at,
                     Task::Wait(None) => return self.compare(),
                 }

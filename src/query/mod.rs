@@ -473,8 +473,16 @@ impl Query {
     /// All that is wrong with the query, and what would keep the set from being equal to `find()`.
     pub(crate) fn encode_for_set(&self) -> Result<EncodedQuery> {
         for (method, is_used, reason) in [
-            ("watch", !self.watch.is_empty(), "changes of other fields would be missed; leave it out"),
-            ("exclude", !self.exclude.is_empty(), "events have all fields; select those that are wanted"),
+            (
+                "watch",
+                !self.watch.is_empty(),
+                "changes of other fields would be missed; leave it out",
+            ),
+            (
+                "exclude",
+                !self.exclude.is_empty(),
+                "events have all fields; select those that are wanted",
+            ),
             (
                 "include",
                 !self.include.is_empty(),
