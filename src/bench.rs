@@ -1,4 +1,4 @@
-//! Ways in for `benches/parts.rs`, with the internal feature `_bench`. No part of the API.
+//! Ways in for `benches/parts.rs` and `benches/live_set.rs`, with the internal feature `_bench`. No part of the API.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::driver::event_of;
 use crate::emitter::{Emitter, Times};
 use crate::event::{Event, EventKind};
+pub use crate::live_set::bench::Set;
 use crate::protocol::Now;
 use crate::protocol::message::{self, Credentials, Message, Spec};
 use crate::protocol::session::{Session, Settings};

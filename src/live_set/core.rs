@@ -104,7 +104,7 @@ pub(super) struct Request {
 /// What there is to do for whoever fetches.
 #[derive(Debug)]
 pub(super) enum Task {
-    Fetch(Request),
+    Fetch(Box<Request>),
     /// Nothing until this time, or until something else happens.
     Wait(Option<Instant>),
 }
@@ -330,11 +330,11 @@ impl Core {
         self.next_ticket += 1;
         self.in_flight = Some(self.next_ticket);
         self.retry_at = None;
-        Task::Fetch(Request {
+        Task::Fetch(Box::new(Request {
             ticket: self.next_ticket,
             query,
             order: Arc::clone(&self.order),
-        })
+        }))
     }
 
     /// What came of a request.

@@ -1,6 +1,8 @@
 //! A collection that is equal to `find()` and stays so: the handle, and the way between the subscription, whoever
 //! fetches and the listeners. What follows from what is in [`core`].
 
+#[cfg(feature = "_bench")]
+pub(crate) mod bench;
 mod change;
 mod core;
 mod list;
@@ -555,8 +557,8 @@ impl Inner {
         }
     }
 
-    fn carry_out(self: &Arc<Self>, request: Request) {
-        let Request { ticket, query, order } = request;
+    fn carry_out(self: &Arc<Self>, request: Box<Request>) {
+        let Request { ticket, query, order } = *request;
         let Some(subscription) = self.subscription.get().cloned() else {
             return;
         };

@@ -200,8 +200,8 @@ struct World {
     /// On their way to the set.
     events: VecDeque<Message>,
     /// Not yet read by the server, and read but not yet returned.
-    request: Option<Request>,
-    page: Option<(Request, Vec<Object>)>,
+    request: Option<Box<Request>>,
+    page: Option<(Box<Request>, Vec<Object>)>,
     /// All changes applied to an empty list.
     copy: Vec<Object>,
     last: Snapshot,

@@ -1,0 +1,80 @@
+//! A way in for `benches/live_set.rs`, with the internal feature `_bench`. No part of the API.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use super::change::{Entry, Snapshot};
+use super::core::{Core, Output, Task};
+use super::list::List;
+use crate::{EventKind, Object, Query};
+
+/// A set without a server.
+pub struct Set {
+    core: Core,
+    class_name: Box<str>,
+    snapshot: Snapshot,
+    now: Instant,
+}
+
+impl Set {
+    /// A set for this query to which these objects were returned.
+    pub fn new(query: &Query, objects: impl IntoIterator<Item = Object>) -> Self {
+        let mut set = Self {
+            core: Core::new(query, 1),
+            class_name: query.class_name().into(),
+            snapshot: Snapshot(List::new()),
+            now: Instant::now(),
+        };
+        set.fetch_again(objects);
+        set
+    }
+
+    /// Takes an event, and tells what came of it. Returns how many changes that was.
+    pub fn event(&mut self, kind: EventKind, object: &Object, original: Option<&Object>) -> usize {
+        self.core.event(kind, object, original, self.now);
+        self.tell()
+    }
+
+    /// The link is lost and made again, and everything is fetched.
+    pub fn fetch_again(&mut self, objects: impl IntoIterator<Item = Object>) {
+        self.core.closed(SystemTime::UNIX_EPOCH);
+        self.core.opened();
+        let mut objects = Some(objects);
+        while let Task::Fetch(request) = self.core.next_task(self.now) {
+            let page = objects.take().into_iter().flatten();
+            let entry = |object: Object| {
+                let key = request.order.sort_key(object.as_str())?;
+                Some(Arc::new(Entry::new(key, &object, &self.class_name)))
+            };
+            self.core
+                .fetched(request.ticket, Ok(page.filter_map(entry).collect()), self.now);
+        }
+        self.tell();
+    }
+
+    /// The contents.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.snapshot.clone()
+    }
+
+    fn tell(&mut self) -> usize {
+        let mut changes = 0;
+        while let Some(output) = self.core.next_output() {
+            if let Output::Change(_, snapshot) = output {
+                self.snapshot = snapshot;
+                changes += 1;
+            }
+        }
+        changes
+    }
+}
+
+impl fmt::Debug for Set {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Set")
+            .field("len", &self.snapshot.len())
+            .finish_non_exhaustive()
+    }
+}
