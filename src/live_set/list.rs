@@ -316,10 +316,10 @@ impl<T: Clone> List<T> {
 }
 
 /// How many items or children a node has at most, and how many when it is built at once.
-const WIDEST: usize = 64;
-const FILLED: usize = 48;
+const WIDEST: usize = 24;
+const FILLED: usize = 18;
 /// With fewer it is joined with a neighbour, if there is room.
-const NARROWEST: usize = 16;
+const NARROWEST: usize = 8;
 
 #[cfg(test)]
 mod tests {

@@ -480,3 +480,62 @@ fn the_changes_are_the_truth_and_lead_to_what_the_server_has() {
         history(seed);
     }
 }
+
+#[test]
+fn a_minute_of_failures_brings_few_requests_and_is_over_by_itself() {
+    let mut world = World::new(7);
+    for _ in 0..10 {
+        world.server.create(&mut world.rng);
+    }
+    world.settle().unwrap();
+    world.cut();
+    world.open();
+    world.look().unwrap();
+    let (held, start) = (world.copy.len(), world.now);
+    let mut requests = 0;
+    while world.now < start + Duration::from_secs(60) {
+        match world.core.next_task(world.now) {
+            Task::Fetch(request) => {
+                requests += 1;
+                world.request = Some(request);
+                world.fail();
+            }
+            Task::Wait(Some(at)) => {
+                assert!(at > world.now);
+                world.now = at;
+            }
+            Task::Wait(None) => panic!("it has given up"),
+        }
+        // What is held stays, and is said to be old.
+        world.look().unwrap();
+        assert!(!world.is_ready && world.copy.len() == held);
+        // Events go on.
+        let message = world.server.update(&mut world.rng);
+        world.send(
+            "update",
+            message.filter(|message| message.kind == EventKind::Update),
+        );
+        world.deliver();
+        world.look().unwrap();
+    }
+    assert!((3..=15).contains(&requests), "{requests} requests in a minute");
+    world.settle().unwrap();
+    assert!(world.now < start + Duration::from_secs(60 + 61));
+}
+
+#[test]
+fn an_error_that_lasts_waits_for_long() {
+    let mut world = World::new(8);
+    world.open();
+    world.ask();
+    let request = world.request.take().unwrap();
+    let error = Error::new(ErrorKind::Fetch, "unauthorized").fatal();
+    world.core.fetched(request.ticket, Err(error), world.now);
+    let Task::Wait(Some(at)) = world.core.next_task(world.now) else {
+        panic!()
+    };
+    assert_eq!(at, world.now + Duration::from_secs(60));
+    // Not if somebody asks for it, or if the link is new.
+    world.core.refresh();
+    assert!(matches!(world.core.next_task(world.now), Task::Fetch(_)));
+}

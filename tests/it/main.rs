@@ -28,6 +28,7 @@ mod identity;
 mod kit;
 mod leaks;
 mod link;
+mod live_set;
 mod load;
 mod proxies;
 mod servers;
