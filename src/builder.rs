@@ -9,6 +9,8 @@ use std::time::Duration;
 use crate::client::Client;
 use crate::dispatch::{self, Dispatch, Limits, Overflow, Queue};
 use crate::driver::{self, ConnectedStream, Connector, Network, Proxies, TokenProvider};
+#[cfg(feature = "rest")]
+use crate::live_set::rest;
 use crate::protocol::message::Credentials;
 use crate::protocol::session::Settings;
 use crate::secret::Secret;
@@ -45,6 +47,8 @@ pub struct ClientBuilder {
     reconnect_delay: (Duration, Duration),
     limits: Limits,
     pub(crate) network: Network,
+    #[cfg(feature = "rest")]
+    rest_url: Option<String>,
     max_attempts: Option<NonZeroU32>,
     token_provider: Option<TokenProvider>,
     dispatch: Dispatch,
@@ -70,6 +74,8 @@ impl ClientBuilder {
                 overflow: Overflow::default(),
             },
             network: Network::default(),
+            #[cfg(feature = "rest")]
+            rest_url: None,
             max_attempts: None,
             token_provider: None,
             dispatch: Dispatch::default(),
@@ -403,6 +409,27 @@ impl ClientBuilder {
         self
     }
 
+    /// Where the REST API is, which a [`LiveSet`](crate::LiveSet) fetches from (default: at the server URLs, with `http`
+    /// for `ws` and `https` for `wss`). In the JS SDK it is `Parse.serverURL`.
+    ///
+    /// [`build`](Self::build) refuses what it refuses of server URLs.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> parse_livequery::Result<()> {
+    /// let client = parse_livequery::Client::builder("wss://livequery.example.com", "APP_ID")
+    ///     .rest_url("https://api.example.com/parse")
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "rest")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "rest")))]
+    pub fn rest_url(mut self, url: impl Into<String>) -> Self {
+        self.rest_url = Some(url.into());
+        self
+    }
+
     /// Builds the client and starts its two threads. It connects with the first subscription, or with
     /// [`Client::open`].
     ///
@@ -480,7 +507,21 @@ impl ClientBuilder {
             max_attempts: self.max_attempts,
             renewable_token: self.token_provider.is_some(),
         };
-        let shared = Arc::new(Shared::new(Queue::new(self.limits, self.dispatch)));
+        let session_token = settings.credentials.session_token.clone();
+        let shared = Arc::new(Shared::new(Queue::new(self.limits, self.dispatch), session_token));
+        #[cfg(feature = "rest")]
+        let rest = {
+            let rest_servers = match &self.rest_url {
+                Some(url) => &vec![server_url::parse(url)?],
+                None => &servers,
+            };
+            rest::for_client(
+                rest_servers,
+                &settings.credentials,
+                &self.network,
+                self.connect_timeout,
+            )?
+        };
         let commands = driver::spawn(
             servers.clone(),
             self.network,
@@ -489,7 +530,14 @@ impl ClientBuilder {
             self.close_timeout,
             Arc::clone(&shared),
         )?;
-        let client = Client::new(servers, self.close_timeout, Arc::clone(&shared), commands);
+        let client = Client::new(
+            servers,
+            self.close_timeout,
+            Arc::clone(&shared),
+            commands,
+            #[cfg(feature = "rest")]
+            rest,
+        );
         // If this fails the client is dropped, and the I/O thread ends with it.
         dispatch::spawn(shared)?;
         Ok(client)

@@ -13,6 +13,8 @@ use crate::driver::{Command, Commands};
 use crate::emitter::{MissedOpen, Times};
 use crate::event::UnknownEvent;
 use crate::live_set::LiveSetBuilder;
+#[cfg(feature = "rest")]
+use crate::live_set::rest::Rest;
 use crate::secret::Secret;
 use crate::shared::Shared;
 use crate::stats::ClientStats;
@@ -47,6 +49,8 @@ struct Handle {
     close_timeout: Duration,
     shared: Arc<Shared>,
     commands: Commands,
+    #[cfg(feature = "rest")]
+    rest: Option<Arc<Rest>>,
 }
 
 impl Client {
@@ -270,10 +274,9 @@ impl Client {
     /// # }
     /// ```
     pub fn set_session_token(&self, token: Option<&str>) {
-        let identity = self.0.shared.change_identity();
-        self.0
-            .commands
-            .send(Command::SetSessionToken(token.map(Secret::from), identity));
+        let token = token.map(Secret::from);
+        let identity = self.0.shared.change_identity(token.clone());
+        self.0.commands.send(Command::SetSessionToken(token, identity));
     }
 
     /// Tries at once what would be tried later: the next attempt to connect; or, if the client is connected, whether
@@ -439,13 +442,22 @@ impl Client {
         close_timeout: Duration,
         shared: Arc<Shared>,
         commands: Commands,
+        #[cfg(feature = "rest")] rest: Option<Rest>,
     ) -> Self {
         Self(Arc::new(Handle {
             servers,
             close_timeout,
             shared,
             commands,
+            #[cfg(feature = "rest")]
+            rest: rest.map(Arc::new),
         }))
+    }
+
+    /// The way to fetch, unless the program makes the connections itself.
+    #[cfg(feature = "rest")]
+    pub(crate) fn rest(&self) -> Option<&Arc<Rest>> {
+        self.0.rest.as_ref()
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {

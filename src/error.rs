@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The result of an operation of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -34,6 +35,7 @@ struct Inner {
     code: Option<i64>,
     dropped: Option<u64>,
     fatal: bool,
+    retry_after: Duration,
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
@@ -87,6 +89,7 @@ impl Error {
             code: None,
             dropped: None,
             fatal: false,
+            retry_after: Duration::ZERO,
             source: None,
         }))
     }
@@ -118,6 +121,15 @@ impl Error {
     /// The same error, marked as the end of what it is reported on.
     pub(crate) fn fatal(self) -> Self {
         self.change(|inner| inner.fatal = true)
+    }
+
+    /// The same error, with how long to wait at least before the same is tried again.
+    pub(crate) fn with_retry_after(self, delay: Duration) -> Self {
+        self.change(|inner| inner.retry_after = delay)
+    }
+
+    pub(crate) fn retry_after(&self) -> Duration {
+        self.0.retry_after
     }
 
     fn change(mut self, change: impl FnOnce(&mut Inner)) -> Self {

@@ -9,6 +9,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::dispatch::{Inbox, Queue};
 use crate::emitter::Emitter;
 use crate::event::{ClientEvent, Event, EventKind};
+use crate::secret::Secret;
 use crate::stats::{ClientStats, Counters, SubscriptionStats};
 use crate::{ClientState, Error, ErrorKind, Result, SubscriptionState};
 
@@ -19,6 +20,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     /// Counts the session tokens that the client has had: objects that came under an earlier one are not given out.
     identity: AtomicU64,
+    /// The session token that the client has now.
+    session_token: Mutex<Option<Secret>>,
     /// The next request id. Never set back, so that an old handle can never mean a new subscription.
     next_id: AtomicU64,
     /// Subscriptions with a smaller id were ended by `close`.
@@ -38,12 +41,13 @@ pub(crate) struct Status {
 }
 
 impl Shared {
-    pub(crate) fn new(queue: Queue) -> Self {
+    pub(crate) fn new(queue: Queue, session_token: Option<Secret>) -> Self {
         Self {
             emitter: Emitter::new(),
             queue,
             counters: Counters::default(),
             identity: AtomicU64::new(0),
+            session_token: Mutex::new(session_token),
             next_id: AtomicU64::new(1),
             closed_below: AtomicU64::new(0),
             status: Mutex::new(Status {
@@ -104,8 +108,19 @@ impl Shared {
         )
     }
 
+    #[cfg(feature = "rest")]
+    pub(crate) fn session_token(&self) -> Option<Secret> {
+        self.session_token.lock().clone()
+    }
+
+    /// The provider has given the client its session token.
+    pub(crate) fn set_session_token(&self, token: Option<Secret>) {
+        *self.session_token.lock() = token;
+    }
+
     /// The client gets another session token. Returns the number of the new identity.
-    pub(crate) fn change_identity(&self) -> u64 {
+    pub(crate) fn change_identity(&self, token: Option<Secret>) -> u64 {
+        self.set_session_token(token);
         self.identity.fetch_add(1, Ordering::AcqRel) + 1
     }
 

@@ -418,10 +418,9 @@ impl Driver {
                     log::error!("the session token provider panicked; going on without a token");
                     None
                 });
-                commands.send(Command::Token {
-                    attempt,
-                    token: token.map(Secret::from),
-                });
+                let token = token.map(Secret::from);
+                commands.shared.set_session_token(token.clone());
+                commands.send(Command::Token { attempt, token });
             })
             .map(drop)
             .map_err(|error| {

@@ -403,11 +403,7 @@ impl Core {
     }
 
     fn fail(&mut self, error: Error, now: Instant) {
-        let delay = if error.is_fatal() {
-            LONGEST_DELAY
-        } else {
-            self.backoff.next(&mut self.rng)
-        };
+        let delay = self.backoff.next(&mut self.rng).max(error.retry_after());
         self.retry_at = Some(now + delay);
         self.outputs.push_back(Output::Failed(error));
     }

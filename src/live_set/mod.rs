@@ -6,10 +6,14 @@ pub(crate) mod bench;
 mod change;
 mod core;
 mod list;
-mod order;
+pub(crate) mod order;
 mod paging;
 #[cfg(test)]
 mod properties;
+#[cfg(feature = "rest")]
+pub(crate) mod rest;
+#[cfg(all(feature = "rest", feature = "_tls"))]
+mod tls;
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -68,14 +72,15 @@ use crate::{Error, ErrorKind, ListenerId, Object, Query, Result, Subscription};
 /// ```
 /// use parse_livequery::test_server::TestServer;
 /// use parse_livequery::{Client, Query};
+/// use std::sync::Arc;
 /// use std::time::Duration;
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let server = TestServer::start()?;
+/// let server = Arc::new(TestServer::start()?);
 /// server.create("Game", serde_json::json!({"name": "chess", "score": 1}));
 /// let client = Client::builder(server.url(), "any").build()?;
 ///
-/// # let other = server.clone();
+/// let other = Arc::clone(&server);
 /// let games = client
 ///     .live_set(&Query::new("Game").descending(["score"]))
 ///     .fetch_with(move |query| other.find(query)) // or nothing, with the cargo feature `rest`
@@ -703,11 +708,9 @@ impl LiveSetBuilder {
             emitter,
         } = self;
         let encoded = query.encode_for_set()?;
-        let Some(fetch) = fetch else {
-            return Err(Error::new(
-                ErrorKind::InvalidSetting,
-                "a live set needs a way to fetch: give it a function with `fetch_with`, or use the cargo feature `rest`",
-            ));
+        let fetch = match fetch {
+            Some(fetch) => fetch,
+            None => built_in(&client)?,
         };
         let inner = Arc::new(Inner {
             core: Mutex::new(Core::new(&query, rand::random())),
@@ -760,6 +763,25 @@ impl fmt::Debug for LiveSetBuilder {
             .field("emitter", &self.emitter)
             .finish_non_exhaustive()
     }
+}
+
+#[cfg(feature = "rest")]
+fn built_in(client: &Client) -> Result<Box<FetchFn>> {
+    let Some(rest) = client.rest() else {
+        return Err(Error::new(
+            ErrorKind::InvalidSetting,
+            "a live set cannot fetch through `connect_with`; give it a function with `fetch_with`",
+        ));
+    };
+    Ok(rest::fetch_with(Arc::clone(rest), Arc::clone(client.shared())))
+}
+
+#[cfg(not(feature = "rest"))]
+fn built_in(_: &Client) -> Result<Box<FetchFn>> {
+    Err(Error::new(
+        ErrorKind::InvalidSetting,
+        "a live set needs a way to fetch: give it a function with `fetch_with`, or use the cargo feature `rest`",
+    ))
 }
 
 // Each is registered for its own kind alone.

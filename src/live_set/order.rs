@@ -12,7 +12,7 @@ use crate::{Date, Object};
 
 /// What a set is sorted by.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Order {
+pub(crate) struct Order {
     keys: Vec<Key>,
     pub(super) nulls: Nulls,
 }
@@ -35,7 +35,7 @@ struct Key {
 impl Order {
     /// `keys` are names of fields, with a minus sign before those whose greatest value is first. Without any, the oldest
     /// object is first.
-    pub(super) fn new(keys: &[String]) -> Self {
+    pub(crate) fn new(keys: &[String]) -> Self {
         let keys = keys.iter().map(String::as_str);
         let mut keys: Vec<_> = keys.filter(|key| !key.is_empty()).map(Key::new).collect();
         if keys.is_empty() {
@@ -77,7 +77,7 @@ impl Order {
     }
 
     /// The bytes that an object is sorted by, which end with its id. `None` if it has none.
-    pub(super) fn sort_key(&self, text: &str) -> Option<SortKey> {
+    pub(crate) fn sort_key(&self, text: &str) -> Option<SortKey> {
         let mut id = None;
         let mut values: Vec<Option<&str>> = vec![None; self.keys.len()];
         for (name, value) in Members::new(text) {
@@ -217,7 +217,7 @@ fn write_text(text: &str, bytes: &mut Vec<u8>) {
 
 /// What an object is sorted by, and its id.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct SortKey(Box<[u8]>);
+pub(crate) struct SortKey(Box<[u8]>);
 
 impl SortKey {
     /// The id of the object, which is text.

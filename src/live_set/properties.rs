@@ -529,7 +529,7 @@ fn an_error_that_lasts_waits_for_long() {
     world.open();
     world.ask();
     let request = world.request.take().unwrap();
-    let error = Error::new(ErrorKind::Fetch, "unauthorized").fatal();
+    let error = Error::new(ErrorKind::Fetch, "unauthorized").with_retry_after(Duration::from_secs(60));
     world.core.fetched(request.ticket, Err(error), world.now);
     let Task::Wait(Some(at)) = world.core.next_task(world.now) else {
         panic!()

@@ -536,6 +536,12 @@ impl Query {
         }
     }
 
+    /// The fields that are selected, and those that are excluded.
+    #[cfg(feature = "test-server")]
+    pub(crate) fn projection(&self) -> (Option<&[String]>, &[String]) {
+        (self.select.as_deref(), &self.exclude)
+    }
+
     /// What `find()` sorts and counts by, for a live set, which does so itself.
     pub(crate) fn window(&self) -> Window<'_> {
         Window {

@@ -160,24 +160,30 @@ impl State {
         self.send(subscription.connection, Message::text(frame));
     }
 
-    /// `_matchesACL`: without an ACL everyone may.
     fn may_read(&self, subscription: &Subscription, object: &Fields) -> bool {
-        let Some(Value::Object(acl)) = object.get("ACL") else {
-            return true;
-        };
-        let may = |who: &str| acl.get(who).and_then(|rights| rights.get("read")) == Some(&Value::Bool(true));
+        let mut tokens = [&subscription.session_token, &subscription.client.session_token]
+            .into_iter()
+            .flatten();
         subscription.client.has_master_key
-            || may("*")
-            || [&subscription.session_token, &subscription.client.session_token]
-                .into_iter()
-                .flatten()
-                .filter_map(|token| self.sessions.get(token))
-                .any(|user| may(user))
+            || may_read(object, None)
+            || tokens.any(|token| {
+                let user = self.sessions.get(token);
+                user.is_some_and(|user| may_read(object, Some(user)))
+            })
     }
 }
 
+/// `_matchesACL`: without an ACL everyone may.
+pub(super) fn may_read(object: &Fields, user: Option<&str>) -> bool {
+    let Some(Value::Object(acl)) = object.get("ACL") else {
+        return true;
+    };
+    let may = |who: &str| acl.get(who).and_then(|rights| rights.get("read")) == Some(&Value::Bool(true));
+    may("*") || user.is_some_and(may)
+}
+
 /// `None` if the server's matcher throws. A condition that cannot be judged here counts as met.
-fn matches(matcher: &Matcher, object: &Fields) -> Option<bool> {
+pub(super) fn matches(matcher: &Matcher, object: &Fields) -> Option<bool> {
     let verdict = matcher.matches_object(object);
     let matches = verdict.may_be(Verdict::MATCH);
     (matches || verdict.may_be(Verdict::NO_MATCH)).then_some(matches)

@@ -25,7 +25,7 @@ pub(super) struct Hub {
     changed: Condvar,
     /// Nothing goes out and nothing that comes in is looked at. Outside the lock, since writers ask for every frame.
     silent: AtomicBool,
-    keys: Vec<(&'static str, String)>,
+    pub(super) keys: Vec<(&'static str, String)>,
 }
 
 #[derive(Debug, Default)]
@@ -44,6 +44,8 @@ pub(super) struct State {
     pub(super) frames: Vec<Vec<String>>,
     pub(super) subscriptions: HashMap<String, BTreeMap<u64, Subscription>>,
     next_subscription: u64,
+    /// How often `find()` was asked for.
+    pub(super) finds: u64,
     pub(super) hooks: Hooks,
 }
 
@@ -53,6 +55,8 @@ pub(super) struct Hooks {
     pub(super) before_connect: Option<Failure>,
     pub(super) next_subscribes: VecDeque<Failure>,
     pub(super) before_subscribe: HashMap<String, Failure>,
+    /// The HTTP status that each `find()` fails with.
+    pub(super) finds: Option<u16>,
 }
 
 #[derive(Clone, Debug)]

@@ -5,6 +5,7 @@
 
 mod builder;
 mod events;
+mod find;
 mod hub;
 mod schema;
 mod subscription;
@@ -34,8 +35,8 @@ use crate::query::matcher::{Matcher, Verdict};
 ///
 /// It speaks the protocol as Parse Server 9.10 does: it matches `where` with the same semantics, quirks included,
 /// decides between `create`, `update`, `enter`, `leave` and `delete`, sends `original`, respects `keys`, `watch` and
-/// ACLs, and refuses what the real one refuses with the same words. Instead of a REST API it has methods:
-/// [`create`](Self::create), [`update`](Self::update), [`delete`](Self::delete). And it can be told to misbehave:
+/// ACLs, and refuses what the real one refuses with the same words. Instead of a REST API that saves it has methods:
+/// [`create`](Self::create), [`update`](Self::update), [`delete`](Self::delete). It answers [`find`](Self::find). And it can be told to misbehave:
 /// to [`cut`](Self::cut) connections, [`refuse`](Self::refuse) them, go [`silence`](Self::silence)d, answer with an
 /// error.
 ///
@@ -224,6 +225,41 @@ impl TestServer {
             .collect()
     }
 
+    /// What `find()` returns for a query: the objects that meet its conditions, in its order, with its limit (100 without
+    /// one), skip and selected fields. Sorted as on MongoDB: what has no value comes first. ACLs do not count.
+    ///
+    /// The server answers the same over HTTP, where ACLs do count, to the request of the JS SDK: a `POST` to
+    /// `/classes/<name>` with `"_method": "GET"` in its body. That is what the cargo feature `rest` asks.
+    ///
+    /// # Errors
+    ///
+    /// Of kind [`ErrorKind::Fetch`](crate::ErrorKind::Fetch) for a query that Parse Server would refuse, that the server
+    /// cannot judge, or after [`fail_finds`](Self::fail_finds).
+    ///
+    /// # Examples
+    /// ```
+    /// # use parse_livequery::test_server::TestServer;
+    /// # use parse_livequery::Query;
+    /// # use serde_json::json;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = TestServer::start()?;
+    /// server.create("Game", json!({"name": "go", "score": 1}));
+    /// server.create("Game", json!({"name": "chess", "score": 2}));
+    /// let best = server.find(&Query::new("Game").descending(["score"]).limit(1))?;
+    /// assert_eq!(best[0].get_str("name"), Some("chess"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn find(&self, query: &crate::Query) -> crate::Result<Vec<crate::Object>> {
+        self.hub.find(query)
+    }
+
+    /// How often [`find`](Self::find) was asked for, over HTTP as well.
+    #[must_use]
+    pub fn find_count(&self) -> u64 {
+        self.hub.state.lock().finds
+    }
+
     /// Makes a session token valid for a user, so that objects whose ACL lets that user read are seen by clients and
     /// subscriptions with this token. Unknown tokens are accepted as the real server accepts them, and see what the
     /// public sees.
@@ -392,6 +428,16 @@ impl TestServer {
     /// Ends [`refuse_connections_with`](Self::refuse_connections_with).
     pub fn accept_connections(&self) {
         self.hub.change(|state| state.hooks.before_connect = None);
+    }
+
+    /// Lets each [`find`](Self::find) fail with this HTTP status: 503, say, or 403 for a wrong key.
+    pub fn fail_finds(&self, status: u16) {
+        self.hub.change(|state| state.hooks.finds = Some(status));
+    }
+
+    /// Ends [`fail_finds`](Self::fail_finds).
+    pub fn answer_finds(&self) {
+        self.hub.change(|state| state.hooks.finds = None);
     }
 
     /// Sends an error to each live subscription of a class, as an `afterLiveQueryEvent` hook that throws does. The

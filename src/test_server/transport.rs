@@ -166,6 +166,14 @@ fn upgrade(hub: &Hub, number: u64, socket: &Arc<TcpStream>) -> Option<()> {
         }
         hub.wait_for_change(generation, None);
     }
+    // An upgrade is a GET.
+    let mut first = [0];
+    if matches!(socket.peek(&mut first), Ok(1)) && first == *b"P" {
+        if let Err(error) = hub.answer_http(socket) {
+            log::debug!("test server: a request was not answered: {error}");
+        }
+        return None;
+    }
     // The path does not matter: the real server takes WebSockets on all of them. Nothing is lost with this
     // WebSocket, as tungstenite refuses clients that send frames before they are answered.
     tungstenite::accept(Stream(Arc::clone(socket))).ok().map(drop)

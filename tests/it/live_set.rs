@@ -522,19 +522,6 @@ fn what_cannot_be_equal_to_find_is_refused() {
 }
 
 #[test]
-fn a_set_without_a_way_to_fetch_is_refused() {
-    let client = client("ws://127.0.0.1:9");
-    let result = client.live_set(&Query::new("Game")).start();
-    if cfg!(feature = "rest") {
-        drop(result.unwrap());
-        return;
-    }
-    let error = result.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::InvalidSetting);
-    assert!(error.to_string().contains("fetch_with"), "{error}");
-}
-
-#[test]
 fn a_refused_subscription_is_told() {
     let server = Server::auto();
     server.on_frame(|conn, frame| {

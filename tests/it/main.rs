@@ -31,6 +31,7 @@ mod link;
 mod live_set;
 mod load;
 mod proxies;
+mod rest;
 mod servers;
 mod sessions;
 mod shutdown;

@@ -1,6 +1,7 @@
 //! Keys and session tokens: sent where they belong, and shown nowhere else.
 
 use parking_lot::Mutex;
+use parse_livequery::test_server::TestServer;
 use parse_livequery::{Client, Query};
 use serde_json::{Value, json};
 
@@ -236,6 +237,40 @@ fn secrets_never_logged() {
         client.close();
         shown.push(format!("{:?} {:?}", client_events.all(), events.all()));
 
+        assert_hidden(&shown);
+    });
+}
+
+#[test]
+fn keys_of_a_fetch_are_never_logged() {
+    in_own_process(module_path!(), "keys_of_a_fetch_are_never_logged", MINUTE, || {
+        log::set_logger(&LOGGER).unwrap();
+        log::set_max_level(log::LevelFilter::Trace);
+        let server = TestServer::builder().javascript_key(SENTINEL).start().unwrap();
+        let proxy = ConnectProxy::to(server.address());
+        let client = builder("ws://livequery.example/parse")
+            .proxy(proxy.url().replace("http://", &format!("http://{SENTINEL}:{SENTINEL}@")))
+            .javascript_key(SENTINEL)
+            .client_key(SENTINEL)
+            .rest_api_key(SENTINEL)
+            .windows_key(SENTINEL)
+            .master_key(SENTINEL)
+            .header("Authorization", SENTINEL)
+            .build()
+            .unwrap();
+        let mut shown = Vec::new();
+        let set = client.live_set(&Query::new("Game")).session_token(SENTINEL);
+        shown.push(format!("{set:?}"));
+        server.session(SENTINEL, "ann");
+        let set = set.start().unwrap();
+        set.wait_ready(LONG).unwrap();
+        server.end_session(SENTINEL);
+        set.refresh();
+        let errors = record_client(&client);
+        let error = errors.wait_for("error").value;
+        assert_eq!(error.error().unwrap().code(), Some(209));
+        shown.push(format!("{set:?} {error:?} {client:?}"));
+        assert!(proxy.requests().len() >= 2);
         assert_hidden(&shown);
     });
 }

@@ -143,6 +143,15 @@ impl Proxy {
         request
     }
 
+    /// User and password.
+    #[cfg(feature = "rest")]
+    pub(crate) fn credentials(&self) -> Option<(String, String)> {
+        let pair = self.authorization.as_ref()?.reveal().strip_prefix("Basic ")?;
+        let pair = String::from_utf8(BASE64.decode(pair.as_bytes()).ok()?).ok()?;
+        let (user, password) = pair.split_once(':')?;
+        Some((user.to_owned(), password.to_owned()))
+    }
+
     /// Whether the tunnel is there.
     pub(crate) fn judge(&self, server: &Url, answer: &Answer) -> Result<()> {
         let (proxy, server) = (authority(&self.url), authority(server));

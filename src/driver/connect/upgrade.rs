@@ -24,6 +24,11 @@ impl Headers {
         self.0.push((name, value));
     }
 
+    #[cfg(feature = "rest")]
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &(String, Secret)> {
+        self.0.iter()
+    }
+
     pub(crate) fn user_agent(&self) -> Option<&str> {
         self.0
             .iter()

@@ -65,7 +65,7 @@ impl Settings {
             .map_err(|error| Error::with_source(ErrorKind::Tls, "TLS cannot be started", error))
     }
 
-    fn client_config(&self) -> Result<Arc<ClientConfig>> {
+    pub(crate) fn client_config(&self) -> Result<Arc<ClientConfig>> {
         if let Some(config) = &self.config {
             if !self.roots.is_empty() || self.identity.is_some() || self.trust != Trust::Default {
                 return Err(invalid(

@@ -1,0 +1,249 @@
+//! What a server answers to `find()`: the objects that a query meets, in its order, to a method of the server and over
+//! HTTP. It must not know of LiveQuery.
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::events::{self, Fields};
+use super::hub::{Hub, State};
+use crate::live_set::order::Order;
+use crate::query::matcher::Matcher;
+use crate::{Error, ErrorKind, Object, Query, Result};
+
+/// What a request is refused with.
+pub(super) struct Refusal {
+    status: u16,
+    /// Of Parse.
+    code: Option<i64>,
+    text: String,
+}
+
+impl Refusal {
+    fn new(status: u16, code: Option<i64>, text: impl Into<String>) -> Self {
+        Self {
+            status,
+            code,
+            text: text.into(),
+        }
+    }
+}
+
+impl State {
+    /// The objects that the query meets, as far as somebody with this session token may read them; all, for one who has
+    /// the master key.
+    pub(super) fn find(
+        &mut self,
+        query: &Query,
+        session_token: Option<&str>,
+        has_master_key: bool,
+    ) -> Result<Vec<Value>, Refusal> {
+        self.finds += 1;
+        if let Some(status) = self.hooks.finds {
+            return Err(Refusal::new(status, None, "the test server was told to fail"));
+        }
+        let user = match session_token {
+            None => None,
+            Some(token) => match self.sessions.get(token) {
+                Some(user) => Some(user.as_str()),
+                None => return Err(Refusal::new(400, Some(209), "Invalid session token")),
+            },
+        };
+        let invalid = |text: String| Refusal::new(400, Some(102), text);
+        // In the form in which the LiveQuery matcher answers as a database does.
+        let conditions = query
+            .encode_conditions()
+            .map_err(|error| invalid(error.to_string()))?;
+        let matcher = Matcher::parse(&conditions.where_json).map_err(|error| invalid(error.to_string()))?;
+        let class = self.classes.get(query.class_name());
+        let may_read = |object: &Fields| has_master_key || events::may_read(object, user);
+        let mut found: Vec<_> = class
+            .map(events::Class::objects)
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|object| may_read(object) && events::matches(&matcher, object) == Some(true))
+            .map(|object| Value::Object(Fields::clone(&object)))
+            .collect();
+        let window = query.window();
+        if !window.order.is_empty() {
+            let order = Order::new(window.order);
+            found.sort_by_cached_key(|object| order.sort_key(&object.to_string()));
+        }
+        let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        let page = found
+            .into_iter()
+            .skip(count(window.skip))
+            .take(count(window.limit.unwrap_or(DEFAULT_LIMIT)));
+        Ok(page.map(|object| project(object, query)).collect())
+    }
+}
+
+/// Without the fields that the query does not select.
+fn project(mut object: Value, query: &Query) -> Value {
+    let (selected, excluded) = query.projection();
+    if let Value::Object(members) = &mut object {
+        members.retain(|name, _| {
+            let is_selected = selected.is_none_or(|names| names.iter().any(|selected| selected == name));
+            let is_excluded = excluded.iter().any(|excluded| excluded == name);
+            ALWAYS.contains(&name.as_str()) || is_selected && !is_excluded
+        });
+    }
+    object
+}
+
+impl Hub {
+    /// [`State::find`] for whoever holds the server in hand: regardless of ACLs.
+    pub(super) fn find(&self, query: &Query) -> Result<Vec<Object>> {
+        let found = self
+            .change(|state| state.find(query, None, true))
+            .map_err(|refusal| {
+                let text = format!("HTTP {}: {}", refusal.status, refusal.text);
+                match refusal.code {
+                    Some(code) => Error::server(ErrorKind::Fetch, code, text),
+                    None => Error::new(ErrorKind::Fetch, text),
+                }
+            })?;
+        found.into_iter().map(Object::from_json).collect()
+    }
+
+    /// Answers one request of the REST API, if one comes.
+    pub(super) fn answer_http(&self, socket: &TcpStream) -> io::Result<()> {
+        let Some(request) = HttpRequest::read(socket)? else {
+            return Ok(());
+        };
+        let (status, body) = match self.answer(&request) {
+            Ok(results) => (200, json!({ "results": results })),
+            Err(Refusal {
+                status,
+                code: Some(code),
+                text,
+            }) => (status, json!({ "code": code, "error": text })),
+            Err(Refusal {
+                status,
+                code: None,
+                text,
+            }) => (status, json!({ "error": text })),
+        };
+        let delay = self.state.lock().delay;
+        if delay > Duration::ZERO {
+            std::thread::sleep(delay);
+        }
+        let body = body.to_string();
+        let head = format!(
+            "HTTP/1.1 {status} Answer\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: {}\r\n\
+             Connection: close\r\n\r\n",
+            body.len()
+        );
+        let mut socket = socket;
+        socket.write_all(head.as_bytes())?;
+        socket.write_all(body.as_bytes())
+    }
+
+    fn answer(&self, request: &HttpRequest) -> Result<Vec<Value>, Refusal> {
+        let class_name = request
+            .path
+            .rsplit_once("/classes/")
+            .map(|(_, class_name)| class_name)
+            .filter(|class_name| !class_name.is_empty() && !class_name.contains('/'))
+            .ok_or_else(|| Refusal::new(404, None, "the test server knows /classes/<name> alone"))?;
+        let Ok(Value::Object(mut body)) = serde_json::from_slice(&request.body) else {
+            return Err(Refusal::new(400, Some(107), "Invalid JSON"));
+        };
+        if body.remove("_method") != Some("GET".into()) {
+            return Err(Refusal::new(
+                400,
+                None,
+                "the test server finds, and saves nothing over HTTP",
+            ));
+        }
+        let holds = |(name, secret): &(&str, String)| {
+            let header = match *name {
+                "masterKey" => "X-Parse-Master-Key",
+                "javascriptKey" => "X-Parse-JavaScript-Key",
+                "clientKey" => "X-Parse-Client-Key",
+                "restAPIKey" => "X-Parse-REST-API-Key",
+                _ => "X-Parse-Windows-Key",
+            };
+            request.header(header) == Some(secret)
+        };
+        if !self.keys.is_empty() && !self.keys.iter().any(holds) {
+            return Err(Refusal::new(403, None, "unauthorized"));
+        }
+        let has_master_key = self.keys.iter().any(|key| key.0 == "masterKey" && holds(key));
+        let query = Query::from_json(class_name, body)
+            .map_err(|error| Refusal::new(400, Some(102), error.to_string()))?;
+        let token = request.header("X-Parse-Session-Token");
+        let mut found = self.change(|state| state.find(&query, token, has_master_key))?;
+        for object in &mut found {
+            if let Value::Object(members) = object {
+                members.remove("className");
+            }
+        }
+        Ok(found)
+    }
+}
+
+struct HttpRequest {
+    path: String,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+}
+
+impl HttpRequest {
+    fn read(mut socket: &TcpStream) -> io::Result<Option<Self>> {
+        let mut bytes = Vec::new();
+        let mut buffer = [0; 4096];
+        loop {
+            let mut headers = [httparse::EMPTY_HEADER; 64];
+            let mut request = httparse::Request::new(&mut headers);
+            let status = request
+                .parse(&bytes)
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            if let httparse::Status::Complete(head) = status {
+                let headers: Vec<_> = request
+                    .headers
+                    .iter()
+                    .map(|header| {
+                        let value = String::from_utf8_lossy(header.value).into_owned();
+                        (header.name.to_owned(), value)
+                    })
+                    .collect();
+                let mut request = Self {
+                    path: request.path.unwrap_or_default().to_owned(),
+                    headers,
+                    body: bytes.split_off(head),
+                };
+                let length = request
+                    .header("Content-Length")
+                    .and_then(|length| length.parse().ok())
+                    .unwrap_or(0);
+                while request.body.len() < length {
+                    let read = socket.read(&mut buffer)?;
+                    if read == 0 {
+                        return Ok(None);
+                    }
+                    request.body.extend(buffer.iter().take(read));
+                }
+                return Ok(Some(request));
+            }
+            let read = socket.read(&mut buffer)?;
+            if read == 0 {
+                return Ok(None);
+            }
+            bytes.extend(buffer.iter().take(read));
+        }
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers
+            .iter()
+            .find(|(other, _)| other.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
+    }
+}
+
+/// Of Parse Server 9.10.
+const DEFAULT_LIMIT: u64 = 100;
+const ALWAYS: [&str; 5] = ["className", "objectId", "createdAt", "updatedAt", "ACL"];

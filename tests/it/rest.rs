@@ -1,0 +1,379 @@
+//! The built-in fetch of live sets: what it asks with, how it pages, and what it says when it fails.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::thread;
+
+use crossbeam_channel::{Receiver, unbounded};
+use parse_livequery::test_server::TestServer;
+use parse_livequery::{Client, ErrorKind, LiveSet, Query};
+use serde_json::{Value, json};
+
+use crate::harness::*;
+use crate::support::*;
+
+/// An HTTP server with these answers, the last of which it gives again and again, and what it was asked.
+fn http(answers: &[&str]) -> (String, Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/parse/", listener.local_addr().unwrap());
+    let answers: Vec<_> = answers.iter().map(|answer| (*answer).to_owned()).collect();
+    let (asked, requests) = unbounded();
+    thread::spawn(move || {
+        for at in 0.. {
+            let (mut socket, _) = listener.accept().unwrap();
+            let mut request = Vec::new();
+            let mut buffer = [0; 4096];
+            // As long as the test asks for small things, a request ends with its JSON.
+            while !request.ends_with(b"}") {
+                match socket.read(&mut buffer) {
+                    Ok(read) if read > 0 => request.extend(&buffer[..read]),
+                    _ => break,
+                }
+            }
+            if asked
+                .send(String::from_utf8_lossy(&request).into_owned())
+                .is_err()
+            {
+                return;
+            }
+            let answer = answers.get(at).or(answers.last()).unwrap();
+            let _ = socket.write_all(answer.as_bytes());
+        }
+    });
+    (url, requests)
+}
+
+fn answer(status: &str, body: &str) -> String {
+    format!(
+        "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+fn scores(set: &LiveSet) -> Vec<i64> {
+    set.snapshot()
+        .iter()
+        .map(|game| game.get_i64("score").unwrap())
+        .collect()
+}
+
+#[test]
+fn a_set_is_what_the_server_finds_page_by_page() {
+    let server = TestServer::start().unwrap();
+    for score in 0..2500 {
+        server.create("Game", json!({"score": score * 7 % 2500, "name": "x"}));
+    }
+    let client = client(&server.url());
+    let query = Query::new("Game")
+        .greater_than_or_equal_to("score", 100)
+        .ascending(["score"]);
+    let all = client.live_set(&query).start().unwrap();
+    all.wait_ready(MINUTE).unwrap();
+    assert!(scores(&all).into_iter().eq(100..2500));
+    let found = server.find(&query.clone().limit(3000)).unwrap();
+    assert!(found.iter().eq(all.snapshot().iter()));
+    // Two pages and a bit, the last of which is short.
+    assert_eq!(server.find_count(), 3 + 1);
+
+    let window = query.descending(["score"]).limit(3).skip(1).select(["score"]);
+    let best = client.live_set(&window).start().unwrap();
+    best.wait_ready(MINUTE).unwrap();
+    assert_eq!(scores(&best), [2498, 2497, 2496]);
+    assert!(best.snapshot().iter().all(|game| game.get("name").is_none()));
+    server.create("Game", json!({"score": 9999}));
+    fence(&client);
+    assert_eq!(scores(&best), [2499, 2498, 2497]);
+    assert_eq!(all.len(), 2401);
+}
+
+#[test]
+fn it_asks_with_all_keys_and_the_present_session_token() {
+    let server = Server::auto();
+    let (url, requests) = http(&[&answer("200 OK", r#"{"results": []}"#)]);
+    let client = builder(&server.url())
+        .rest_url(&url)
+        .javascript_key("js key")
+        .client_key("client key")
+        .windows_key("windows key")
+        .rest_api_key("rest key")
+        .master_key("master key")
+        .installation_id("installation")
+        .session_token("r:first")
+        .header("Authorization", "Bearer gate")
+        .build()
+        .unwrap();
+    let query = Query::new("Game").equal_to("a", 1).descending(["b"]).limit(5);
+    let set = client.live_set(&query).start().unwrap();
+    let request = requests.recv_timeout(LONG).unwrap();
+    let (head, body) = request.split_once("\r\n\r\n").unwrap();
+    let head = head.to_ascii_lowercase();
+    assert!(
+        head.starts_with("post /parse/classes/game http/1.1\r\n"),
+        "{head}"
+    );
+    for header in [
+        "x-parse-application-id: app",
+        "x-parse-javascript-key: js key",
+        "x-parse-client-key: client key",
+        "x-parse-windows-key: windows key",
+        "x-parse-rest-api-key: rest key",
+        "x-parse-master-key: master key",
+        "x-parse-installation-id: installation",
+        "x-parse-session-token: r:first",
+        "authorization: bearer gate",
+        "content-type: application/json",
+    ] {
+        assert!(
+            head.contains(&format!("\r\n{header}\r\n")) || head.ends_with(header),
+            "{header}: {head}"
+        );
+    }
+    assert_eq!(head.matches("user-agent: parse-livequery/").count(), 1, "{head}");
+    let body: Value = serde_json::from_str(body).unwrap();
+    assert_eq!(body["_method"], "GET");
+    assert_eq!(body["where"], json!({"a": 1}));
+    assert_eq!(body["order"], "-b,objectId");
+    set.wait_ready(LONG).unwrap();
+
+    let token = || {
+        let request = requests.recv_timeout(LONG).unwrap();
+        let line = request
+            .lines()
+            .find(|line| line.to_ascii_lowercase().starts_with("x-parse-session-token"));
+        line.map(|line| line.split_once(": ").unwrap().1.to_owned())
+    };
+    client.set_session_token(Some("r:second"));
+    assert_eq!(token().as_deref(), Some("r:second"));
+    set.set_session_token(Some("r:of the set")).unwrap();
+    assert_eq!(token().as_deref(), Some("r:of the set"));
+    set.set_session_token(None).unwrap();
+    assert_eq!(token().as_deref(), Some("r:second"));
+    client.set_session_token(None);
+    assert_eq!(token(), None);
+}
+
+#[test]
+fn a_token_of_the_provider_is_used_and_acls_count() {
+    let server = TestServer::start().unwrap();
+    server.session("r:ann", "ann");
+    server.create("Note", json!({"text": "for all"}));
+    server.create("Note", json!({"text": "for Ann", "ACL": {"ann": {"read": true}}}));
+    server.create("Note", json!({"text": "for Bob", "ACL": {"bob": {"read": true}}}));
+    let texts = |set: &LiveSet| -> Vec<_> {
+        set.wait_ready(LONG).unwrap();
+        set.snapshot()
+            .iter()
+            .map(|note| note.get_str("text").unwrap().to_owned())
+            .collect()
+    };
+    let query = Query::new("Note").ascending(["text"]);
+    let client = builder(&server.url())
+        .session_token_provider(|| Some("r:ann".to_owned()))
+        .build()
+        .unwrap();
+    let set = client.live_set(&query).start().unwrap();
+    assert_eq!(texts(&set), ["for Ann", "for all"]);
+    let nobody = self::client(&server.url());
+    let public = nobody.live_set(&query).start().unwrap();
+    assert_eq!(texts(&public), ["for all"]);
+}
+
+#[test]
+fn what_goes_wrong_is_said_with_the_way_out() {
+    let server = Server::auto();
+    let table = [
+        (
+            answer("403 Forbidden", r#"{"error":"unauthorized"}"#),
+            "HTTP 403: unauthorized; check the application id and the keys",
+        ),
+        (
+            answer(
+                "400 Bad Request",
+                r#"{"code":209,"error":"Invalid session token"}"#,
+            ),
+            "HTTP 400: Invalid session token; the session token is no longer valid",
+        ),
+        (
+            answer("400 Bad Request", r#"{"code":119,"error":"Permission denied"}"#),
+            "HTTP 400: Permission denied; the class-level permissions",
+        ),
+        (
+            answer("404 Not Found", "<html>Cannot POST</html>"),
+            "HTTP 404: <html>Cannot POST</html>; is this the URL of the REST API?",
+        ),
+        (
+            answer("302 Found\r\nLocation: http://elsewhere.example/", ""),
+            "it redirects: `ClientBuilder::rest_url`",
+        ),
+        (answer("503 Service Unavailable", "busy"), "HTTP 503: busy"),
+        (
+            answer("200 OK", "<html>welcome</html>"),
+            "did not answer with the objects of Game: <html>welcome</html>",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"results\": [".to_owned(),
+            "the objects of Game cannot be fetched from",
+        ),
+        (
+            "SSH-2.0-OpenSSH_9.6\r\n".to_owned(),
+            "the objects of Game cannot be fetched from",
+        ),
+    ];
+    for (answer, text) in table {
+        let (url, _requests) = http(&[&answer]);
+        let client = builder(&server.url()).rest_url(&url).build().unwrap();
+        let errors = Recorder::new();
+        let seen = errors.clone();
+        let _set = client
+            .live_set(&Query::new("Game"))
+            .on_error(move |error| seen.push("set", "error", error.clone()))
+            .start()
+            .unwrap();
+        let error = errors.expect("error").value;
+        assert_eq!(error.kind(), ErrorKind::Fetch);
+        assert!(!error.is_fatal());
+        assert!(error.to_string().contains(text), "{error}");
+    }
+}
+
+#[test]
+fn a_server_that_is_busy_is_asked_again() {
+    let server = Server::auto();
+    let (url, requests) = http(&[
+        &answer(
+            "429 Too Many Requests\r\nRetry-After: 0",
+            r#"{"code":155,"error":"Too many requests"}"#,
+        ),
+        &answer(
+            "200 OK",
+            r#"{"results":[{"objectId":"a","createdAt":"2024-01-01T00:00:00.000Z","updatedAt":"2024-01-01T00:00:00.000Z"}]}"#,
+        ),
+        &answer("200 OK", r#"{"results":[]}"#),
+    ]);
+    let client = builder(&server.url()).rest_url(&url).build().unwrap();
+    let set = client.live_set(&Query::new("Game")).start().unwrap();
+    set.wait_ready(MINUTE).unwrap();
+    assert_eq!(set.get("a").unwrap().class_name(), Some("Game"));
+    assert_eq!(requests.len(), 3);
+}
+
+#[test]
+fn a_fetch_that_fails_leaves_what_is_there() {
+    let server = TestServer::start().unwrap();
+    server.create("Game", json!({"score": 1}));
+    let client = client(&server.url());
+    let (stale, is_stale) = unbounded();
+    let set = client
+        .live_set(&Query::new("Game"))
+        .on_stale(move |_| stale.send(()).unwrap())
+        .start()
+        .unwrap();
+    set.wait_ready(LONG).unwrap();
+    server.fail_finds(503);
+    server.cut();
+    is_stale.recv_timeout(LONG).unwrap();
+    assert!(server.wait_for_subscriptions(1, LONG));
+    assert!(server.wait_for(LONG, |server| server.find_count() >= 3));
+    assert_eq!(scores(&set), [1]);
+    assert!(!set.is_ready());
+    // Events go on.
+    server.create("Game", json!({"score": 2}));
+    fence(&client);
+    assert_eq!(set.len(), 2);
+    server.answer_finds();
+    set.wait_ready(MINUTE).unwrap();
+    assert_eq!(set.len(), 2);
+}
+
+#[test]
+fn the_next_server_is_asked_when_one_fails() {
+    let server = TestServer::start().unwrap();
+    let other = TestServer::start().unwrap();
+    for server in [&server, &other] {
+        server.create("Game", json!({"score": 1}));
+    }
+    server.fail_finds(500);
+    let client = builder(&server.url()).add_server(other.url()).build().unwrap();
+    let set = client.live_set(&Query::new("Game")).start().unwrap();
+    set.wait_ready(MINUTE).unwrap();
+    assert_eq!(set.len(), 1);
+    assert!(other.find_count() > 0);
+}
+
+#[cfg(any(feature = "tls", feature = "webpki-roots"))]
+#[test]
+fn tls_uses_the_certificates_of_the_client() {
+    let server = TestServer::start().unwrap();
+    server.create("Game", json!({"score": 1}));
+    let authority = Authority::new();
+    let tls = TlsServer::new(&authority.issue("127.0.0.1"), server.address());
+    let url = tls.url().replace("wss", "https");
+    let client = builder(&server.url())
+        .rest_url(&url)
+        .add_root_certificate(&authority.pem)
+        .build()
+        .unwrap();
+    let set = client.live_set(&Query::new("Game")).start().unwrap();
+    set.wait_ready(LONG).unwrap();
+    assert_eq!(scores(&set), [1]);
+    // Another authority.
+    let client = builder(&server.url())
+        .rest_url(&url)
+        .add_root_certificate(Authority::new().pem)
+        .build()
+        .unwrap();
+    let errors = Recorder::new();
+    let seen = errors.clone();
+    let _set = client
+        .live_set(&Query::new("Game"))
+        .on_error(move |error| seen.push("set", "error", error.clone()))
+        .start()
+        .unwrap();
+    let error = errors.expect("error").value;
+    assert_eq!(error.kind(), ErrorKind::Fetch);
+    assert!(error.to_string().contains("certificate"), "{error}");
+}
+
+#[test]
+fn it_goes_through_the_proxy_of_the_client() {
+    let server = TestServer::start().unwrap();
+    server.create("Game", json!({"score": 1}));
+    let proxy = ConnectProxy::with_authorization(server.address(), "Basic YW5uOnMzY3JldA==");
+    let url = proxy.url().replace("http://", "http://ann:s3cret@");
+    let client = Client::builder("ws://livequery.example/parse", "app")
+        .proxy(&url)
+        .build()
+        .unwrap();
+    let set = client.live_set(&Query::new("Game")).start().unwrap();
+    set.wait_ready(LONG).unwrap();
+    assert_eq!(scores(&set), [1]);
+    let requests = proxy.requests();
+    assert!(requests.len() >= 2, "{requests:?}");
+    for request in requests {
+        assert!(
+            request.starts_with("CONNECT livequery.example:80 HTTP/1.1\r\n"),
+            "{request}"
+        );
+    }
+}
+
+#[test]
+fn a_connection_of_the_programs_own_cannot_fetch() {
+    let client = Client::builder("ws://livequery.example", "app")
+        .connect_with(|_, _| std::net::TcpStream::connect("127.0.0.1:9"))
+        .build()
+        .unwrap();
+    let error = client.live_set(&Query::new("Game")).start().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidSetting);
+    assert!(error.to_string().contains("`fetch_with`"), "{error}");
+}
+
+#[test]
+fn a_rest_url_that_is_none_is_refused() {
+    let error = Client::builder("ws://livequery.example", "app")
+        .rest_url("ftp://x")
+        .build()
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidSetting);
+    assert!(error.to_string().contains("has the scheme `ftp`"), "{error}");
+}
