@@ -398,10 +398,14 @@ fn single_socket_invariant() {
         thread.join().unwrap();
     }
     server.heal();
+    // An error may still be on its way, and it ends the connection that it comes on. The server answers in order, so a
+    // connection on which something newer is acknowledged is there to stay.
+    fence(&client);
     kept.wait_open(LONG).unwrap();
     assert!(server.accepts() > 1, "the server errors had no effect");
     assert!(server.max_open() <= 1, "{} at once", server.max_open());
-    server.wait_subscribed("Kept");
+    // The server may be late to notice that the client has left the others.
+    wait_until("one connection is left", || server.open_conns().len() == 1);
     events.drain();
     assert_eq!(server.emit("create", &object("Kept", "a", json!({}))), 1);
     assert_eq!(server.emit("delete", &object("Kept", "a", json!({}))), 1);
