@@ -176,28 +176,8 @@ impl Input<'_> {
                 let length = usize::from(self.byte()?).min(self.0.len());
                 let (text, rest) = self.0.split_at(length);
                 self.0 = rest;
-                let text = String::from_utf8_lossy(text).into_owned();
-                if means_something(&text) {
-                    Step::Advance
-                } else {
-                    Step::Text(text)
-                }
+                Step::Text(String::from_utf8_lossy(text).into_owned())
             }
         })
-    }
-}
-
-/// Whether a server that says this means it: then what follows is not for the world to foresee.
-fn means_something(text: &str) -> bool {
-    /// More subscriptions than one input makes.
-    const UNKNOWN: u64 = 1_000_000;
-    match message::parse(text) {
-        Ok(Message::Error(_)) => true,
-        Ok(
-            Message::Subscribed { request_id }
-            | Message::Unsubscribed { request_id }
-            | Message::Event { request_id, .. },
-        ) => request_id < UNKNOWN,
-        Ok(Message::Connected | Message::Unknown(_)) | Err(_) => false,
     }
 }

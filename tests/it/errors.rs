@@ -236,6 +236,7 @@ fn check(phase: Phase, code: i64, text: &'static str, reconnect: bool, id: Id, o
             let event = client_events.wait_for("reconnecting").value;
             assert!(is_its(event.error().unwrap()), "{case}: {event:?}");
             server.conn(2);
+            server.conn(1).wait_ended();
         }
         Outcome::SubscriptionFails => {
             let error = events.wait_for("error").value;
@@ -407,9 +408,10 @@ fn close_is_silent() {
         farewell(&server.conn(1));
         client.close();
         server.conn(1).wait_ended();
+        client_events.wait_for("close");
+        events.wait_for("close");
         assert_eq!(client_events.kinds(), ["open", "close"], "{name}");
         assert!(client_events.all()[1].value.error().is_none(), "{name}");
-        events.wait_for("close");
         assert_eq!(events.count("error"), 0, "{name}");
         assert!(events.all().last().unwrap().value.error().is_none(), "{name}");
         client_events.drain();

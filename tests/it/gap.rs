@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use crossbeam_channel::bounded;
 use parse_livequery::{ErrorKind, GapReason, Query};
@@ -17,8 +17,8 @@ fn gap_reported_and_ordered() {
     let server = Server::auto();
     let proxy = Proxy::to(server.addr());
     let client = builder(&proxy.url())
-        .idle_ping(ms(200))
-        .pong_timeout(ms(300))
+        .idle_ping(ms(500))
+        .pong_timeout(ms(1000))
         .connect_timeout(ms(500))
         .build()
         .unwrap();
@@ -31,8 +31,8 @@ fn gap_reported_and_ordered() {
     );
     server.emit("create", &object("Game", "seen", json!({})));
     events.expect("create");
-    let gone = SystemTime::now();
     proxy.blackhole();
+    let gone = SystemTime::now();
     server.emit("create", &object("Game", "missed", json!({})));
     let close = events.expect("close").value;
     assert_eq!(close.error().unwrap().kind(), ErrorKind::Timeout);
@@ -44,7 +44,7 @@ fn gap_reported_and_ordered() {
     // From the last proof of life, not from when the loss was noticed.
     assert!(gap.from() >= before_all && gap.from() <= gone, "{gap:?}");
     assert!(gap.to() >= noticed && gap.to() <= SystemTime::now(), "{gap:?}");
-    assert!(gap.duration() >= ms(300));
+    assert!(gap.duration() >= ms(1000));
     server.emit("create", &object("Game", "again", json!({})));
     assert_eq!(events.expect("create").value.id(), Some("again"));
 }
@@ -76,6 +76,7 @@ fn order_across_a_cut_is_old_events_close_open_new_events() {
     assert_eq!(second.number(), 2);
     send(&second, 100..200);
     second.close(1001, "going away");
+    second.wait_ended();
     server.conn(3);
     let (third, _) = server.wait_subscribed("Game");
     assert_eq!(third.number(), 3);
@@ -342,6 +343,6 @@ fn gap_of_a_long_outage_starts_at_its_beginning() {
     server.heal();
     let open = events.expect("open").value;
     let gap = open.gap().unwrap();
-    assert!(gap.from() <= lost + Duration::from_secs(1), "{gap:?}");
+    assert!(gap.from() <= lost, "{gap:?}");
     assert!(gap.from() <= gap.to());
 }

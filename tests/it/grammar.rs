@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parse_livequery::{Client, Subscription};
 use serde_json::json;
@@ -26,7 +26,19 @@ fn open_close_grammar() {
         })
         .collect();
     let mut random = Random(99);
-    for _ in 0..60 {
+    let opens = || -> usize {
+        let histories = histories.lock();
+        histories.iter().map(|(_, events)| events.count("open")).sum()
+    };
+    let (start, mut rounds) = (Instant::now(), 0);
+    // A machine that is busy may need more rounds until enough was open.
+    while rounds < 60 || opens() <= 20 {
+        assert!(
+            start.elapsed() < MINUTE,
+            "only {} subscriptions were ever open",
+            opens()
+        );
+        rounds += 1;
         match random.below(6) {
             0 => proxy.cut(),
             1 => proxy.reset(),
@@ -46,7 +58,6 @@ fn open_close_grammar() {
     }
     client.close();
     let histories = std::mem::take(&mut *histories.lock());
-    let mut opens = 0;
     for (name, events) in histories {
         let kinds: Vec<_> = events.all().iter().map(|seen| seen.value.kind()).collect();
         assert_grammar(&name, &kinds);
@@ -55,9 +66,7 @@ fn open_close_grammar() {
             Some("open"),
             "{name}: no last `close`"
         );
-        opens += events.count("open");
     }
-    assert!(opens > 20, "only {opens} subscriptions were ever open");
     assert!(proxy.max_open() <= 1);
 }
 

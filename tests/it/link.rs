@@ -16,7 +16,7 @@ use crate::support::*;
 fn half_open_detected() {
     let server = Server::auto();
     let proxy = Proxy::to(server.addr());
-    let (idle, pong) = (ms(300), ms(400));
+    let (idle, pong) = (ms(500), ms(1000));
     let client = builder(&proxy.url())
         .idle_ping(idle)
         .pong_timeout(pong)
@@ -24,14 +24,15 @@ fn half_open_detected() {
         .build()
         .unwrap();
     let client_events = record_client(&client);
+    let alive = Instant::now();
     let (_subscription, events) = subscribe(&client, "Game");
-    let start = Instant::now();
-    let gone = SystemTime::now();
     proxy.blackhole();
+    let (start, gone) = (Instant::now(), SystemTime::now());
 
     let close = events.expect("close");
+    let silence = close.at - alive;
+    assert!(silence >= idle + pong, "without a proof: after {silence:?}");
     let took = close.at - start;
-    assert!(took >= pong, "without a proof: after {took:?}");
     assert!(took <= idle + pong + SLACK, "noticed after {took:?}");
     assert_eq!(close.value.error().unwrap().kind(), ErrorKind::Timeout);
     client_events.expect("open");
@@ -350,15 +351,10 @@ fn accept_then_kick_backs_off() {
             let delay = reconnecting.value.delay().unwrap();
             assert!((floor..=ms(100)).contains(&delay), "{delay:?}");
         }
-        let opens: Vec<_> = client_events
-            .all()
-            .into_iter()
-            .filter(|seen| seen.kind != "close")
-            .collect();
-        for pair in opens.windows(2).filter(|pair| pair[0].kind == "reconnecting") {
+        // By the server's clock: it reads the one before it kicks, and the next after the delay.
+        for pair in server.received_op("connect").windows(2) {
             let waited = pair[1].at - pair[0].at;
-            // The two are stamped on the dispatch thread, which may be late for the first.
-            assert!(waited + ms(45) >= floor, "{waited:?}");
+            assert!(waited >= floor, "{kick_at}: {waited:?}");
         }
     }
 }
@@ -398,10 +394,14 @@ fn single_socket_invariant() {
         thread.join().unwrap();
     }
     server.heal();
+    // An error may still be on its way, and it ends the connection that it comes on. The server answers in order, so a
+    // connection on which something newer is acknowledged is there to stay.
+    fence(&client);
     kept.wait_open(LONG).unwrap();
     assert!(server.accepts() > 1, "the server errors had no effect");
     assert!(server.max_open() <= 1, "{} at once", server.max_open());
-    server.wait_subscribed("Kept");
+    // The server may be late to notice that the client has left the others.
+    wait_until("one connection is left", || server.open_conns().len() == 1);
     events.drain();
     assert_eq!(server.emit("create", &object("Kept", "a", json!({}))), 1);
     assert_eq!(server.emit("delete", &object("Kept", "a", json!({}))), 1);
@@ -481,7 +481,10 @@ fn each_stage_of_connecting_has_its_deadline() {
     for (doing, fault) in [("upgrade", FAULTS[2].1), ("`connect`", FAULTS[8].1)] {
         let server = Server::auto();
         fault(&server);
-        let client = builder(&server.url()).connect_timeout(ms(300)).build().unwrap();
+        let client = builder(&server.url())
+            .connect_timeout(Duration::from_secs(1))
+            .build()
+            .unwrap();
         let client_events = record_client(&client);
         client.open();
         let event = client_events.expect("reconnecting").value;
@@ -607,7 +610,7 @@ fn outage_costs_no_cpu() {
 #[test]
 fn slow_handler_keeps_link() {
     let server = Server::auto();
-    server.ping_every(ms(400));
+    server.ping_every(Duration::from_secs(1));
     let client = client(&server.url());
     let (release, gate) = crossbeam_channel::bounded::<()>(0);
     let events = Events::new();
@@ -626,7 +629,7 @@ fn slow_handler_keeps_link() {
             .count()
     };
     let before = pongs();
-    wait_until("pongs while the listener sleeps", || pongs() >= before + 5);
+    wait_until("pongs while the listener sleeps", || pongs() >= before + 3);
     server.emit("delete", &object("Game", "a", json!({})));
     drop(release);
     events.expect("create");

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use parse_livequery::{ClientState, ErrorKind, Event, Query, SubscriptionState};
@@ -276,7 +277,10 @@ fn subscribe_ack_timeout() {
         Some("Ignored") => Then::Handled,
         _ => Then::Default,
     });
-    let client = builder(&server.url()).ack_timeout(ms(300)).build().unwrap();
+    let client = builder(&server.url())
+        .ack_timeout(Duration::from_secs(1))
+        .build()
+        .unwrap();
     let client_events = record_client(&client);
     let events = Events::new();
     let ignored = subscribe_into(&client, "Ignored", &events);

@@ -17,12 +17,16 @@ use portable_pty::{Child as PtyChild, CommandBuilder, PtySize, native_pty_system
 use serde_json::{Value, json};
 
 use crate::harness::MINUTE;
-use crate::support::{wait_until_within, watchdog};
+use crate::support::{Proxy, Server, wait_until_within, watchdog};
 
 #[test]
 fn events_in_a_terminal_say_what_changed_and_ctrl_c_ends_it() {
     let server = TestServer::start().unwrap();
-    let mut tail = Terminal::start(&server, &["Game", "--where", r#"{"score": {"$gt": 10}}"#], &[]);
+    let mut tail = Terminal::start(
+        &server.url(),
+        &["Game", "--where", r#"{"score": {"$gt": 10}}"#],
+        &[],
+    );
     tail.wait_for("following Game\r\n");
 
     let chess = server.create(
@@ -72,11 +76,13 @@ fn events_in_a_terminal_say_what_changed_and_ctrl_c_ends_it() {
 #[test]
 fn the_state_of_the_connection_is_shown_until_it_is_back() {
     let server = TestServer::start().unwrap();
-    let mut tail = Terminal::start(&server, &["Game"], &[]);
-    tail.wait_for(&format!("… connecting to {}", server.url()));
+    let proxy = Proxy::to(server.address());
+    let mut tail = Terminal::start(&proxy.url(), &["Game"], &[]);
+    tail.wait_for(&format!("… connecting to {}", proxy.url()));
     tail.wait_for("following Game\r\n");
 
-    server.stop();
+    proxy.refuse();
+    proxy.cut();
     tail.wait_for("… reconnecting, attempt 1 in ");
     // From the second on it is known why.
     tail.wait_for("… reconnecting, attempt 2 in ");
@@ -86,7 +92,7 @@ fn the_state_of_the_connection_is_shown_until_it_is_back() {
         "nothing was erased: {}",
         tail.raw()
     );
-    server.resume().unwrap();
+    proxy.heal();
     tail.wait_for("gap ");
     tail.wait_for(" may have been missed (ConnectionLost)\r\n");
     server.create("Game", json!({"name": "go"}));
@@ -102,7 +108,7 @@ fn the_state_of_the_connection_is_shown_until_it_is_back() {
 #[test]
 fn colours_can_be_turned_off() {
     let server = TestServer::start().unwrap();
-    let mut tail = Terminal::start(&server, &["Game"], &[("NO_COLOR", "1")]);
+    let mut tail = Terminal::start(&server.url(), &["Game"], &[("NO_COLOR", "1")]);
     tail.wait_for("following Game\r\n");
     server.create("Game", json!({"name": "go"}));
     tail.wait_for("name: \"go\"\r\n");
@@ -245,7 +251,7 @@ fn a_refusal_is_told_and_ends_it_with_1() {
         .javascript_key("the right key")
         .start()
         .unwrap();
-    let mut wrong = command_for(&server, &["Game"]);
+    let mut wrong = command_for(&server.url(), &["Game"]);
     let output = wrong.env("PARSE_JAVASCRIPT_KEY", "a wrong key").output().unwrap();
     let errors = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{errors}");
@@ -256,7 +262,7 @@ fn a_refusal_is_told_and_ends_it_with_1() {
     assert!(!errors.contains("a wrong key"), "{errors}");
 
     server.refuse_class("Game", 119, "not for you");
-    let mut right = command_for(&server, &["Game"]);
+    let mut right = command_for(&server.url(), &["Game"]);
     let output = right
         .env("PARSE_JAVASCRIPT_KEY", "the right key")
         .output()
@@ -269,9 +275,9 @@ fn a_refusal_is_told_and_ends_it_with_1() {
 
 #[test]
 fn a_server_that_is_not_there_ends_it_with_3_if_attempts_are_counted() {
-    let server = TestServer::start().unwrap();
-    server.stop();
-    let output = command_for(&server, &["Game", "--max-attempts", "2"])
+    let server = Server::auto();
+    server.refuse();
+    let output = command_for(&server.url(), &["Game", "--max-attempts", "2"])
         .output()
         .unwrap();
     let errors = text(&output.stderr);
@@ -284,7 +290,10 @@ fn a_server_that_is_not_there_ends_it_with_3_if_attempts_are_counted() {
 fn output_that_cannot_be_written_ends_it_with_4() {
     let server = TestServer::start().unwrap();
     let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let tail = command_for(&server, &["Game"]).stdout(full).spawn().unwrap();
+    let tail = command_for(&server.url(), &["Game"])
+        .stdout(full)
+        .spawn()
+        .unwrap();
     assert!(server.wait_for_subscriptions(1, MINUTE));
     server.create("Game", json!({}));
     let output = output(tail);
@@ -305,7 +314,7 @@ fn secrets_of_the_environment_are_used_and_never_echoed() {
         ("PARSE_SESSION_TOKEN", "r:sesame"),
     ];
     for mistake in ["--help", "-h", "--unknown"] {
-        let output = command_for(&server, &["Game", mistake])
+        let output = command_for(&server.url(), &["Game", mistake])
             .envs(secrets)
             .output()
             .unwrap();
@@ -317,7 +326,7 @@ fn secrets_of_the_environment_are_used_and_never_echoed() {
         );
     }
 
-    let mut tail = Terminal::start(&server, &["Game"], &secrets);
+    let mut tail = Terminal::start(&server.url(), &["Game"], &secrets);
     tail.wait_for("following Game\r\n");
     let connect: Value = serde_json::from_str(&server.frames()[0][0]).unwrap();
     assert_eq!(connect["masterKey"], "sesame");
@@ -373,10 +382,10 @@ struct Screen {
 }
 
 impl Terminal {
-    fn start(server: &TestServer, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+    fn start(url: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let pty = native_pty_system().openpty(PtySize::default()).unwrap();
         let mut command = CommandBuilder::new(binary());
-        command.args(for_server(server, arguments));
+        command.args(for_server(url, arguments));
         for name in VARIABLES {
             command.env_remove(name);
         }
@@ -486,7 +495,7 @@ impl Lines {
 
 /// The example with its output in a pipe, once it follows.
 fn piped(server: &TestServer, arguments: &[&str]) -> (Child, Lines) {
-    let mut child = command_for(server, arguments).spawn().unwrap();
+    let mut child = command_for(&server.url(), arguments).spawn().unwrap();
     let lines = Lines(child.stdout.take().map(BufReader::new));
     assert!(server.wait_for_subscriptions(1, MINUTE));
     (child, lines)
@@ -518,14 +527,13 @@ fn command(arguments: &[&str]) -> Command {
     command
 }
 
-fn command_for(server: &TestServer, arguments: &[&str]) -> Command {
-    let arguments = for_server(server, arguments);
+fn command_for(url: &str, arguments: &[&str]) -> Command {
+    let arguments = for_server(url, arguments);
     command(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-fn for_server(server: &TestServer, arguments: &[&str]) -> Vec<String> {
-    let url = server.url();
-    let all = [arguments, &["--server", &url, "--app-id", "app"]].concat();
+fn for_server(url: &str, arguments: &[&str]) -> Vec<String> {
+    let all = [arguments, &["--server", url, "--app-id", "app"]].concat();
     all.into_iter().map(str::to_owned).collect()
 }
 

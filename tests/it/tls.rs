@@ -289,8 +289,7 @@ fn slow_tls_handshake() {
 #[test]
 fn a_handshake_that_never_ends_is_given_up() {
     let server = Server::scripted();
-    let error =
-        failure(builder(server.url().replace("ws:", "wss:")).connect_timeout(Duration::from_millis(300)));
+    let error = failure(builder(server.url().replace("ws:", "wss:")).connect_timeout(Duration::from_secs(1)));
     assert_eq!(error.kind(), ErrorKind::Timeout);
     assert!(
         error.to_string().contains("securing the connection with TLS"),
@@ -306,6 +305,7 @@ fn a_close_is_clean_with_and_without_close_notify() {
         let tls = TlsServer::with_farewell(&authority.issue("127.0.0.1"), server.addr(), farewell);
         let client = builder(tls.url())
             .add_root_certificate(&authority.pem)
+            .close_timeout(4 * LONG)
             .build()
             .unwrap();
         let events = Recorder::new();
@@ -322,15 +322,11 @@ fn a_close_is_clean_with_and_without_close_notify() {
         assert_eq!(error.kind(), ErrorKind::ConnectionLost);
         assert!(error.to_string().contains("going away"), "{farewell:?}: {error}");
 
-        // The client ends it.
+        // The client ends it, and waits for nothing that does not come.
         client.wait_open(LONG).unwrap();
         let start = Instant::now();
         client.close();
-        assert!(
-            start.elapsed() < Duration::from_secs(1),
-            "{farewell:?}: {:?}",
-            start.elapsed()
-        );
+        assert!(start.elapsed() < LONG, "{farewell:?}: {:?}", start.elapsed());
         assert!(events.expect("close").value.is_none());
     }
 }

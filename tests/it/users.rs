@@ -39,14 +39,17 @@ fn a_users_test() {
 
 #[test]
 fn a_test_with_ten_subscriptions_takes_milliseconds_and_runs_beside_others() {
-    let started = Instant::now();
-    thread::scope(|scope| {
-        for _ in 0..20 {
-            scope.spawn(a_users_test);
-        }
-    });
-    let took = started.elapsed();
-    println!("20 of them side by side: {took:?}");
-    // About 100 ms in all; a machine that is busy with other things is given time.
-    assert!(took < Duration::from_secs(3), "{took:?}");
+    // About 100 ms in all. The best of some rounds, since a machine that is busy with other things can only be slower.
+    let mut times = vec![];
+    while times.iter().all(|took| *took > Duration::from_secs(2)) {
+        assert!(times.len() < 5, "{times:?}");
+        let started = Instant::now();
+        thread::scope(|scope| {
+            for _ in 0..20 {
+                scope.spawn(a_users_test);
+            }
+        });
+        times.push(started.elapsed());
+    }
+    println!("20 of them side by side: {times:?}");
 }

@@ -1,7 +1,7 @@
 //! A real Parse Server as it stands on the internet: behind TLS, a reverse proxy, and a forward proxy on this side.
 
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command};
 
@@ -9,7 +9,7 @@ use parse_livequery::{ClientBuilder, EventKind, Query};
 use serde_json::json;
 
 use crate::recorder::{Recorder, builder_for};
-use crate::support::{ParseServer, free_port, is_installed, numbered_path, wait_until};
+use crate::support::{ParseServer, Port, is_installed, numbered_path, wait_until};
 
 #[path = "../it/support/certificates.rs"]
 #[expect(unreachable_pub, dead_code, reason = "these tests need a part of it")]
@@ -24,7 +24,7 @@ use tunnel::ConnectProxy;
 /// Debian's nginx with TLS, before one server. Ends with this value.
 struct Nginx {
     folder: PathBuf,
-    port: u16,
+    port: Port,
     process: Option<Child>,
 }
 
@@ -32,7 +32,8 @@ impl Nginx {
     fn start(identity: &Identity, server: u16) -> Self {
         let folder = numbered_path("nginx");
         fs::create_dir_all(&folder).unwrap();
-        let port = free_port();
+        let port = Port::reserve();
+        let address = port.addr();
         fs::write(folder.join("chain.pem"), &identity.chain).unwrap();
         fs::write(folder.join("key.pem"), &identity.key).unwrap();
         let configuration = format!(
@@ -49,7 +50,7 @@ impl Nginx {
                uwsgi_temp_path temporary;
                scgi_temp_path temporary;
                server {{
-                 listen 127.0.0.1:{port} ssl;
+                 listen {address} ssl;
                  ssl_certificate {0}/chain.pem;
                  ssl_certificate_key {0}/key.pem;
                  location / {{
@@ -85,10 +86,8 @@ impl Nginx {
             .spawn()
             .unwrap();
         self.process = Some(process);
-        let port = self.port;
-        wait_until("nginx serves", || {
-            TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
-        });
+        let address = self.port.addr();
+        wait_until("nginx serves", || TcpStream::connect(address).is_ok());
     }
 
     fn kill(&mut self) {
@@ -99,7 +98,7 @@ impl Nginx {
     }
 
     fn url(&self) -> String {
-        format!("https://localhost:{}/parse", self.port)
+        format!("https://localhost:{}/parse", self.port.addr().port())
     }
 }
 
@@ -157,8 +156,7 @@ fn everything_comes_through_a_connect_proxy_before_that() {
     let server = ParseServer::shared();
     let authority = Authority::new();
     let mut nginx = Nginx::start(&authority.issue("localhost"), server.port());
-    let address = (Ipv4Addr::LOCALHOST, nginx.port).into();
-    let proxy = ConnectProxy::with_authorization(address, "Basic dXNlcjpwYXNzd29yZA==");
+    let proxy = ConnectProxy::with_authorization(nginx.port.addr(), "Basic dXNlcjpwYXNzd29yZA==");
     let builder = builder_for(nginx.url())
         .add_root_certificate(&authority.pem)
         .proxy(format!("http://user:password@{}", proxy.addr()));

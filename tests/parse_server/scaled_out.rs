@@ -1,13 +1,13 @@
 //! Two real Parse Servers with one database that tell each other of their events through a Redis.
 
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 
 use parse_livequery::{EventKind, Query};
 use serde_json::json;
 
 use crate::recorder::{Recorder, builder_for};
-use crate::support::{Options, ParseServer, free_port, install, is_installed, spawn_node, wait_until};
+use crate::support::{Options, ParseServer, Port, install, is_installed, spawn_node, wait_until};
 
 /// A process that ends with this value.
 struct Process(Child);
@@ -19,12 +19,12 @@ impl Drop for Process {
     }
 }
 
-fn start_redis() -> (Process, u16) {
-    let port = free_port();
+fn start_redis() -> (Process, Port) {
+    let port = Port::reserve();
     let process = Command::new("redis-server")
         .args([
             "--port",
-            &port.to_string(),
+            &port.addr().port().to_string(),
             "--bind",
             "127.0.0.1",
             "--save",
@@ -36,9 +36,7 @@ fn start_redis() -> (Process, u16) {
         .spawn()
         .unwrap();
     let process = Process(process);
-    wait_until("Redis serves", || {
-        TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
-    });
+    wait_until("Redis serves", || TcpStream::connect(port.addr()).is_ok());
     (process, port)
 }
 
@@ -49,12 +47,12 @@ fn a_client_goes_to_the_other_server_and_gets_the_events_of_both() {
         return;
     }
     install();
-    let (_redis, redis_port) = start_redis();
+    let (_redis, port_of_redis) = start_redis();
     let (database, database_port) = spawn_node("database.mjs", None);
     let _database = Process(database);
     let options = Options {
         database_port: Some(database_port),
-        redis_url: Some(format!("redis://127.0.0.1:{redis_port}")),
+        redis_url: Some(format!("redis://{}", port_of_redis.addr())),
         ..Options::default()
     };
     // One after the other, since each makes the tables that are missing.

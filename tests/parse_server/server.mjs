@@ -1,6 +1,6 @@
 // A real Parse Server with LiveQuery for the tests of this folder; it must not know what any test is about.
 //
-//   node server.mjs '{"port":0,"dataDir":null,"classNames":[".*"],"javascriptKey":null,"websocketTimeout":10000}'
+//   node server.mjs '{"port":1337,"dataDir":null,"classNames":[".*"],"javascriptKey":null,"websocketTimeout":10000}'
 //
 // Prints one line of JSON, {"port":N}, on stdout once it serves; everything else goes to stderr.
 // Ends when its stdin ends, so that it does not outlive the test that started it.
@@ -82,12 +82,7 @@ const listen = port =>
     server.listen(port, HOST, resolve);
   });
 
-// The own URL of the server is a setting of Parse Server, so a free port has to be bound before; a port that clients
-// know already is bound last, since an upgrade before LiveQuery is there would be answered with HTTP 404.
-if (options.port === 0) {
-  await listen(0);
-}
-const port = options.port || server.address().port;
+const { port } = options;
 
 async function startDatabase() {
   const database = await PGlite.create(options.dataDir ?? 'memory://');
@@ -149,7 +144,6 @@ app.get('/test/livequery', (_, response) => {
 });
 app.use('/parse', parseServer.app);
 
-if (options.port !== 0) {
-  await listen(options.port);
-}
+// Last, since an upgrade before LiveQuery is there would be answered with HTTP 404.
+await listen(port);
 print(`${JSON.stringify({ port })}\n`);

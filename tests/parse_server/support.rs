@@ -3,7 +3,6 @@
 use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{self, Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,6 +13,12 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use url::Url;
+
+#[path = "../it/support/port.rs"]
+#[expect(unreachable_pub, reason = "`pub` is for the tests that it comes from")]
+mod port;
+
+pub(crate) use port::Port;
 
 pub(crate) const APPLICATION_ID: &str = "test-app";
 pub(crate) const MASTER_KEY: &str = "test-master-key";
@@ -62,7 +67,7 @@ impl Default for Options {
 #[derive(Debug)]
 pub(crate) struct ParseServer {
     options: Options,
-    port: u16,
+    port: Port,
     data: Option<PathBuf>,
     process: Mutex<Option<Child>>,
     agent: ureq::Agent,
@@ -93,7 +98,8 @@ impl ParseServer {
     pub(crate) fn start(options: Options) -> Self {
         install();
         let data = options.keeps_data.then(|| numbered_path("data"));
-        let (process, port) = spawn(&options, 0, data.as_deref());
+        let port = Port::reserve();
+        let process = spawn(&options, port.addr().port(), data.as_deref());
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(PATIENCE))
@@ -116,17 +122,17 @@ impl ParseServer {
 
     /// The URL of the REST API.
     pub(crate) fn url(&self) -> String {
-        format!("http://127.0.0.1:{}/parse", self.port)
+        format!("http://{}/parse", self.port.addr())
     }
 
     #[cfg(feature = "tls")]
     pub(crate) fn port(&self) -> u16 {
-        self.port
+        self.port.addr().port()
     }
 
     /// The URL of LiveQuery.
     pub(crate) fn ws_url(&self) -> String {
-        format!("ws://127.0.0.1:{}/parse", self.port)
+        format!("ws://{}/parse", self.port.addr())
     }
 
     /// Ends the server as a power cut does (SIGKILL).
@@ -146,7 +152,11 @@ impl ParseServer {
             self.data.is_some() || self.options.database_port.is_some(),
             "the server was not started with keeps_data"
         );
-        *process = Some(spawn(&self.options, self.port, self.data.as_deref()).0);
+        *process = Some(spawn(
+            &self.options,
+            self.port.addr().port(),
+            self.data.as_deref(),
+        ));
     }
 
     /// Creates an object and returns its id.
@@ -306,12 +316,6 @@ pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// A port that was free a moment ago, for programs that cannot choose one themselves.
-pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap().port()
-}
-
 /// Whether a program is there; if not, says that its test is not run.
 pub(crate) fn is_installed(program: &str) -> bool {
     let found = Command::new(program)
@@ -396,8 +400,8 @@ pub(crate) fn numbered_path(kind: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("parse-server-{}-{number}.{kind}", process::id()))
 }
 
-/// Starts the server's process and returns it with its port once it serves.
-fn spawn(options: &Options, port: u16, data: Option<&Path>) -> (Child, u16) {
+/// Starts the server's process and returns it once it serves.
+fn spawn(options: &Options, port: u16, data: Option<&Path>) -> Child {
     let arguments = json!({
         "port": port,
         "dataDir": data,
@@ -408,7 +412,7 @@ fn spawn(options: &Options, port: u16, data: Option<&Path>) -> (Child, u16) {
         "websocketTimeout": milliseconds(options.websocket_timeout),
         "cacheTimeout": milliseconds(options.cache_timeout),
     });
-    spawn_node("server.mjs", Some(arguments.to_string()))
+    spawn_node("server.mjs", Some(arguments.to_string())).0
 }
 
 /// Starts a program of this folder, which says on which port it serves once it does.

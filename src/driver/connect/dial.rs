@@ -178,9 +178,14 @@ mod tests {
         (listener, address)
     }
 
-    /// A port on which nobody listens.
-    fn refused() -> SocketAddr {
-        listener().1
+    /// A port on which nobody listens, and which nobody else gets.
+    fn refused() -> (Socket, SocketAddr) {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket
+            .bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())
+            .unwrap();
+        let address = socket.local_addr().unwrap().as_socket().unwrap();
+        (socket, address)
     }
 
     /// A port of which the queue is full, so that the kernel answers nothing. `None` where the kernel does not do so.
@@ -208,9 +213,15 @@ mod tests {
     #[test]
     fn an_address_that_refuses_costs_no_time() {
         let (_listener, good) = listener();
-        let (stream, took) = dial(vec![refused(), refused(), good]);
-        assert_eq!(stream.unwrap().peer_addr().unwrap(), good);
-        assert!(took < STAGGER, "{took:?}");
+        let ((_first, first), (_second, second)) = (refused(), refused());
+        // The best of some rounds, since a busy machine can only be slower.
+        let took = (0..5).map(|_| {
+            let (stream, took) = dial(vec![first, second, good]);
+            assert_eq!(stream.unwrap().peer_addr().unwrap(), good);
+            took
+        });
+        let took: Vec<_> = took.collect();
+        assert!(took.iter().any(|took| *took < STAGGER), "{took:?}");
     }
 
     #[test]
@@ -221,13 +232,13 @@ mod tests {
         let (_listener, good) = listener();
         let (stream, took) = dial(vec![silent, good]);
         assert_eq!(stream.unwrap().peer_addr().unwrap(), good);
-        assert!((STAGGER..STAGGER * 8).contains(&took), "{took:?}");
+        assert!((STAGGER..STAGGER * 20).contains(&took), "{took:?}");
     }
 
     #[test]
     fn the_last_error_is_kept() {
-        let last = refused();
-        let error = dial(vec![refused(), last]).0.unwrap_err();
+        let ((_first, first), (_last, last)) = (refused(), refused());
+        let error = dial(vec![first, last]).0.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Connect);
         let text = error.to_string();
         assert!(

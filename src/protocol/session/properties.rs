@@ -29,7 +29,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Anything that a server may send by mistake, but no well-formed `error`, which may rightly end the link.
+/// Anything that a server may send by mistake.
 fn text() -> impl Strategy<Value = String> {
     let op = prop_oneof![
         Just("connected"),

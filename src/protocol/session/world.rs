@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{Link, Output, Session, Settings};
 use crate::event::{ClientEventKind, EventKind};
 use crate::protocol::Now;
-use crate::protocol::message::{Credentials, Spec};
+use crate::protocol::message::{self, Credentials, Message, Spec};
 use crate::secret::Secret;
 use crate::{ClientState, Error, ErrorKind, Query};
 
@@ -34,6 +34,7 @@ pub(crate) enum Step {
     Answer(usize, Answer),
     /// The server sends an event for a subscription that it has, or for one that it never had.
     Event(usize),
+    /// The server says this, unless it means something: then what follows is not for the world to foresee.
     Text(String),
 }
 
@@ -151,7 +152,7 @@ impl World {
                 }
             }
             Step::Text(text) => {
-                if self.connection == Connection::Greeted {
+                if self.connection == Connection::Greeted && !self.means_something(text) {
                     let state = self.session.state();
                     self.session.received(text, now);
                     assert_eq!(self.session.state(), state, "{text} ended the link");
@@ -159,6 +160,19 @@ impl World {
             }
         }
         self.check();
+    }
+
+    /// Whether it is of a subscription that there ever was, or an error, which may rightly end the link.
+    fn means_something(&self, text: &str) -> bool {
+        match message::parse(text) {
+            Ok(Message::Error(_)) => true,
+            Ok(
+                Message::Subscribed { request_id }
+                | Message::Unsubscribed { request_id }
+                | Message::Event { request_id, .. },
+            ) => request_id <= self.ids,
+            Ok(Message::Connected | Message::Unknown(_)) | Err(_) => false,
+        }
     }
 
     fn some_id(&self, which: usize) -> Option<u64> {

@@ -8,6 +8,7 @@
 #[cfg(any(feature = "tls", feature = "webpki-roots"))]
 mod certificates;
 mod parse;
+mod port;
 mod process;
 mod proxy;
 mod recorder;

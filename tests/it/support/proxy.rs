@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr};
+use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -15,10 +15,12 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use parking_lot::Mutex;
 use socket2::SockRef;
 
+use super::port::Port;
+
 /// A proxy on loopback before one server. Dropping it ends its listener, its connections and its thread.
 #[derive(Debug)]
 pub struct Proxy {
-    addr: SocketAddr,
+    port: Port,
     commands: Sender<(Command, Sender<()>)>,
     waker: Arc<Waker>,
     counts: Arc<Mutex<Counts>>,
@@ -68,16 +70,15 @@ impl Proxy {
         let waker = Arc::new(Waker::new(poll.registry(), WAKER).expect("a waker"));
         let (commands, received) = unbounded();
         let counts = Arc::<Mutex<Counts>>::default();
-        let mut listener =
-            TcpListener::bind((Ipv4Addr::LOCALHOST, 0).into()).expect("loopback has a free port");
-        let addr = listener.local_addr().expect("a bound listener has an address");
+        let port = Port::reserve();
+        let mut listener = TcpListener::bind(port.addr()).expect("the port is ours");
         poll.registry()
             .register(&mut listener, LISTENER, Interest::READABLE)
             .expect("a listener can be polled");
         let thread = Worker {
             poll,
             listener: Some(listener),
-            addr,
+            addr: port.addr(),
             server,
             commands: received,
             counts: Arc::clone(&counts),
@@ -92,7 +93,7 @@ impl Proxy {
             .spawn(move || thread.run())
             .expect("a thread");
         Self {
-            addr,
+            port,
             commands,
             waker,
             counts,
@@ -101,7 +102,7 @@ impl Proxy {
     }
 
     pub fn url(&self) -> String {
-        format!("ws://{}/parse", self.addr)
+        format!("ws://{}/parse", self.port.addr())
     }
 
     /// Forwards everything again, what was held back first; accepts connections.

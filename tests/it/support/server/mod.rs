@@ -7,7 +7,7 @@ mod kernel;
 use std::collections::BTreeSet;
 use std::io;
 use std::mem;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -18,6 +18,7 @@ use serde_json::Value;
 pub use self::conn::Conn;
 pub use self::kernel::FullBacklog;
 use super::LONG;
+use super::port::Port;
 
 /// What a hook decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +57,7 @@ type FrameHook = Arc<dyn Fn(&Conn, &Value) -> Then + Send + Sync>;
 #[derive(Debug)]
 pub struct Server {
     shared: Arc<Shared>,
-    addr: SocketAddr,
+    port: Port,
     listener: Mutex<Option<JoinHandle<()>>>,
     pinger: Mutex<Option<JoinHandle<()>>>,
 }
@@ -74,9 +75,10 @@ impl Server {
     }
 
     fn start(auto: bool) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a free port");
+        let port = Port::reserve();
+        let listener = TcpListener::bind(port.addr()).expect("the port is ours");
         let server = Self {
-            addr: listener.local_addr().expect("a bound listener has an address"),
+            port,
             shared: Arc::new(Shared {
                 auto,
                 ..Shared::default()
@@ -89,11 +91,11 @@ impl Server {
     }
 
     pub fn addr(&self) -> SocketAddr {
-        self.addr
+        self.port.addr()
     }
 
     pub fn url(&self) -> String {
-        format!("ws://{}/parse", self.addr)
+        format!("ws://{}/parse", self.addr())
     }
 
     /// Runs on the thread of each new connection of an [`auto`](Self::auto) server, before the upgrade.
@@ -133,14 +135,14 @@ impl Server {
         self.shared.state.lock().refusing = true;
         self.shared.notify();
         // Wakes the thread out of `accept`.
-        drop(TcpStream::connect_timeout(&self.addr, LONG));
+        drop(TcpStream::connect_timeout(&self.addr(), LONG));
         thread.join().expect("the listener's thread does not panic");
     }
 
     /// Listens again, on the same port.
     pub fn listen_again(&self) {
         self.shared.state.lock().refusing = false;
-        self.listen_on(TcpListener::bind(self.addr).expect("the port is still ours"));
+        self.listen_on(TcpListener::bind(self.addr()).expect("the port is still ours"));
     }
 
     /// Pings each connection as Parse Server does, and ends it if a ping is not answered before the next one is due
@@ -414,7 +416,8 @@ impl Shared {
             if !self.changed.wait_until(&mut state, due).timed_out() {
                 continue;
             }
-            due += period;
+            // Not twice in a row by a thread that was late: who is pinged has the whole period to answer.
+            due = Instant::now() + period;
             let open: Vec<_> = state
                 .open
                 .iter()
