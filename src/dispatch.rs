@@ -97,10 +97,10 @@ pub(crate) struct Limits {
 pub(crate) struct Waiting {
     pub(crate) event: Event,
     pub(crate) bytes: usize,
-    /// The identity of the client that it came under.
-    pub(crate) client_identity: u64,
-    /// What it was sent for.
-    pub(crate) spec: Arc<Spec>,
+    /// The identities of the client and of the subscription that it came under.
+    pub(crate) identity: (u64, u64),
+    /// What it has to match.
+    pub(crate) filter: Option<Arc<Spec>>,
 }
 
 #[derive(Debug)]
@@ -501,8 +501,7 @@ fn dispatch(shared: &Arc<Shared>, item: Item) {
             if let Some(entry) = entry {
                 shared.queue.left(&entry);
                 let waiting = &entry.object;
-                let identity = (waiting.client_identity, waiting.spec.identity);
-                if heard && identity == shared.identity(&subscription) {
+                if heard && waiting.identity == shared.identity(&subscription) {
                     give_out(shared, &subscription, waiting);
                 }
             }
@@ -537,11 +536,11 @@ fn dispatch(shared: &Arc<Shared>, item: Item) {
 }
 
 fn give_out(shared: &Arc<Shared>, subscription: &SubscriptionCore, waiting: &Waiting) {
-    let Waiting { event, spec, .. } = waiting;
+    let Waiting { event, filter, .. } = waiting;
     if !subscription.emitter.is_heard(event.kind()) {
         return;
     }
-    if spec.may_bring(event) {
+    if filter.as_ref().is_none_or(|spec| spec.may_bring(event)) {
         emit(shared, subscription, event);
         return;
     }

@@ -575,14 +575,15 @@ impl Driver {
     fn take_in(&mut self, received: Received<'_, Arc<SubscriptionCore>>, text: &str, now: Now) {
         let Received {
             handle: subscription,
-            spec,
+            identity,
+            filter,
             frame,
         } = received;
         let waiting = Waiting {
             event: event_of(frame, text),
             bytes: text.len(),
-            client_identity: self.identity,
-            spec,
+            identity: (self.identity, identity),
+            filter,
         };
         let counters = &self.shared.counters;
         self.items

@@ -86,8 +86,10 @@ pub(crate) enum Output<T> {
 #[derive(Debug)]
 pub(crate) struct Received<'a, T> {
     pub(crate) handle: T,
-    /// What the server was asked for and sends this for.
-    pub(crate) spec: Arc<Spec>,
+    /// The identity of the subscription that the server sends this for.
+    pub(crate) identity: u64,
+    /// What the server was asked for, if it may have taken that for something else.
+    pub(crate) filter: Option<Arc<Spec>>,
     pub(crate) frame: EventFrame<'a>,
 }
 

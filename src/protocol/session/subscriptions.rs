@@ -179,7 +179,8 @@ impl<T: Clone> Session<T> {
         };
         Some(Received {
             handle: handle.clone(),
-            spec: Arc::clone(spec),
+            identity: spec.identity,
+            filter: spec.is_filter().then(|| Arc::clone(spec)),
             frame,
         })
     }
@@ -190,9 +191,9 @@ impl<T: Clone> Session<T> {
             .subscriptions
             .get(&id)
             .filter(|subscription| subscription.open)?;
-        let accepted = subscription.accepted.as_ref()?;
+        let (wanted, accepted) = (subscription.wanted.as_ref()?, subscription.accepted.as_ref()?);
         // After a change of the session token, what still comes of the old one is not wanted any more.
-        let same_identity = subscription.wanted.as_ref()?.identity == accepted.identity;
+        let same_identity = Arc::ptr_eq(wanted, accepted) || wanted.identity == accepted.identity;
         same_identity.then_some((&subscription.handle, accepted))
     }
 
