@@ -187,7 +187,7 @@ struct Subscription<T> {
     /// What the user wants; `None` once it is unsubscribed and only the server's answer is awaited.
     wanted: Option<Arc<Spec>>,
     /// The last query that the server accepted, which an update that it refuses falls back to.
-    accepted: Option<Arc<Spec>>,
+    accepted: Option<Accepted>,
     server: OnServer,
     /// The listeners were told `open` and not yet `close`.
     open: bool,
@@ -195,6 +195,24 @@ struct Subscription<T> {
     gap: Option<(SystemTime, GapReason)>,
     /// The server refused the spelling of this subscription once on this connection.
     respelled: bool,
+}
+
+/// A query that the server has accepted, and of that what each event needs: the query itself is in no cache then.
+#[derive(Clone, Debug)]
+struct Accepted {
+    spec: Arc<Spec>,
+    identity: u64,
+    is_filter: bool,
+}
+
+impl From<Arc<Spec>> for Accepted {
+    fn from(spec: Arc<Spec>) -> Self {
+        Self {
+            identity: spec.identity,
+            is_filter: spec.is_filter(),
+            spec,
+        }
+    }
 }
 
 #[derive(Debug)]
