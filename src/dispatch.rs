@@ -97,16 +97,18 @@ pub(crate) struct Limits {
 pub(crate) struct Waiting {
     pub(crate) event: Event,
     pub(crate) bytes: usize,
-    /// The identity of the client that it came under.
-    pub(crate) client_identity: u64,
-    /// What it was sent for.
-    pub(crate) spec: Arc<Spec>,
+    /// The identities of the client and of the subscription that it came under.
+    pub(crate) identity: (u64, u64),
+    /// What it has to match.
+    pub(crate) filter: Option<Arc<Spec>>,
 }
 
 #[derive(Debug)]
 struct Entry {
     object: Waiting,
     epoch: u64,
+    /// It has a listener, or one may be called for what was dropped before it.
+    heard: bool,
 }
 
 /// The objects that wait for the listeners of one subscription.
@@ -166,9 +168,9 @@ impl Inbox {
     }
 
     /// The next object, if it is of this epoch: those before it were dropped otherwise.
-    fn pop_of(&mut self, epoch: u64) -> Option<Waiting> {
+    fn pop_of(&mut self, epoch: u64) -> Option<Entry> {
         self.waiting.front().filter(|entry| entry.epoch == epoch)?;
-        self.pop().map(|entry| entry.object)
+        self.pop()
     }
 }
 
@@ -209,7 +211,7 @@ pub(crate) struct Queue {
     /// The objects of all subscriptions, and their bytes.
     objects: AtomicUsize,
     bytes: AtomicUsize,
-    /// The items that were put in and are not given out to the end.
+    /// What listeners may be called for and is not given out to the end: heard objects, and all items that are none.
     unfinished: AtomicUsize,
     /// What was taken out with [`Dispatch::Manual`] and not yet given out; locked by who gives out.
     taken: Mutex<VecDeque<Item>>,
@@ -247,8 +249,8 @@ impl Queue {
         )
     }
 
-    /// Whether all that was put in has been given out, and no listener is running. Then one that registers another
-    /// listener has been heard of, or has nothing to do with what came up to now.
+    /// Whether no listener is running, nor has anything before it. Then one that registers another listener has been
+    /// heard of, or has nothing to do with what came up to now.
     pub(crate) fn is_idle(&self) -> bool {
         self.unfinished.load(Ordering::Acquire) == 0
     }
@@ -258,7 +260,13 @@ impl Queue {
         if items.is_empty() {
             return;
         }
-        self.unfinished.fetch_add(items.len(), Ordering::Relaxed);
+        let others = items
+            .iter()
+            .filter(|item| !matches!(item, Item::Object(..)))
+            .count();
+        if others > 0 {
+            self.unfinished.fetch_add(others, Ordering::Relaxed);
+        }
         let mut inner = self.inner.lock();
         let was_empty = inner.items.is_empty();
         inner.items.extend(items.drain(..));
@@ -307,7 +315,10 @@ impl Queue {
                 Overflow::DropOldest => {
                     while full(inbox, self.bytes.load(Ordering::Relaxed)) {
                         let Some(oldest) = inbox.pop() else { break };
-                        self.left(&oldest.object);
+                        self.left(&oldest);
+                        if oldest.heard {
+                            self.finished();
+                        }
                         inbox.drop(1, counters);
                         // Where an object takes the place of another, the item of that one serves it.
                         has_item |= oldest.epoch == epoch;
@@ -318,12 +329,42 @@ impl Queue {
         self.objects.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         inbox.bytes += bytes;
+        let heard = inbox.dropped > 0 || subscription.emitter.is_heard(waiting.event.kind());
+        if heard {
+            self.unfinished.fetch_add(1, Ordering::Relaxed);
+        }
         inbox.waiting.push_back(Entry {
             object: waiting,
             epoch,
+            heard,
         });
         drop(guard);
         (!has_item).then_some(Item::Object(subscription, epoch))
+    }
+
+    /// Counts an event for which no listener can be called, and that is all. `false` if one can: the event has to be
+    /// [`accept`](Self::accept)ed.
+    pub(crate) fn pass_over(&self, subscription: &SubscriptionCore, kind: EventKind, now: Now) -> bool {
+        let mut inbox = subscription.inbox.lock();
+        if subscription.emitter.is_heard(kind) || !self.is_idle() {
+            return false;
+        }
+        // What waits is not heard either. A listener that comes now must not get that, and miss this.
+        while let Some(entry) = inbox.pop() {
+            self.left(&entry);
+        }
+        inbox.count(kind, now);
+        true
+    }
+
+    /// A listener was registered: objects that wait may be for it.
+    pub(crate) fn listener_added(&self, subscription: &SubscriptionCore) {
+        for entry in &mut subscription.inbox.lock().waiting {
+            if !entry.heard && subscription.emitter.is_heard(entry.object.event.kind()) {
+                entry.heard = true;
+                self.unfinished.fetch_add(1, Ordering::Relaxed);
+            }
+        }
     }
 
     /// Nothing will be added any more.
@@ -332,9 +373,15 @@ impl Queue {
         self.filled.notify_all();
     }
 
-    fn left(&self, waiting: &Waiting) {
+    /// An object has left its inbox.
+    fn left(&self, entry: &Entry) {
         self.objects.fetch_sub(1, Ordering::Relaxed);
-        self.bytes.fetch_sub(waiting.bytes, Ordering::Relaxed);
+        self.bytes.fetch_sub(entry.object.bytes, Ordering::Relaxed);
+    }
+
+    /// The listeners have been called, or will not be.
+    fn finished(&self) {
+        self.unfinished.fetch_sub(1, Ordering::Release);
     }
 
     fn notify(&self) {
@@ -383,12 +430,10 @@ pub(crate) fn spawn(shared: Arc<Shared>) -> Result<()> {
         .spawn(move || {
             let mut batch = VecDeque::new();
             while shared.queue.wait(&mut batch) {
-                let count = batch.len();
                 while let Some(item) = batch.pop_front() {
                     dispatch(&shared, item);
                 }
                 batch.shrink_to(KEPT_ITEMS);
-                shared.queue.unfinished.fetch_sub(count, Ordering::Release);
             }
         })
         .map(drop)
@@ -410,7 +455,6 @@ pub(crate) fn dispatch_pending(shared: &Arc<Shared>, deadline: Option<Instant>) 
     let mut count = 0;
     while let Some(item) = taken.pop_front() {
         dispatch(shared, item);
-        shared.queue.unfinished.fetch_sub(1, Ordering::Release);
         count += 1;
         if !taken.is_empty() && deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             drop(taken);
@@ -445,10 +489,11 @@ pub(crate) fn refuse_in_listener(shared: &Arc<Shared>, call: &str) -> Result<()>
 
 fn dispatch(shared: &Arc<Shared>, item: Item) {
     let outer = IN_LISTENER_OF.replace(Some(Arc::as_ptr(shared)));
+    let mut heard = true;
     match item {
         Item::Event(subscription, event) => emit(shared, &subscription, &event),
         Item::Object(subscription, epoch) => {
-            let (dropped, waiting) = {
+            let (dropped, entry) = {
                 let mut guard = subscription.inbox.lock();
                 let inbox = &mut *guard;
                 // With a report in the queue, that one tells.
@@ -462,11 +507,12 @@ fn dispatch(shared: &Arc<Shared>, item: Item) {
             if dropped > 0 {
                 emit(shared, &subscription, &Event::failed(Error::lagged(dropped)));
             }
-            if let Some(waiting) = waiting {
-                shared.queue.left(&waiting);
-                let identity = (waiting.client_identity, waiting.spec.identity);
-                if identity == shared.identity(&subscription) {
-                    give_out(shared, &subscription, &waiting);
+            heard = entry.as_ref().is_some_and(|entry| entry.heard);
+            if let Some(entry) = entry {
+                shared.queue.left(&entry);
+                let waiting = &entry.object;
+                if heard && waiting.identity == shared.identity(&subscription) {
+                    give_out(shared, &subscription, waiting);
                 }
             }
         }
@@ -498,15 +544,18 @@ fn dispatch(shared: &Arc<Shared>, item: Item) {
         }
         Item::CloseDone(number) => shared.close_done(number),
     }
+    if heard {
+        shared.queue.finished();
+    }
     IN_LISTENER_OF.set(outer);
 }
 
 fn give_out(shared: &Arc<Shared>, subscription: &SubscriptionCore, waiting: &Waiting) {
-    let Waiting { event, spec, .. } = waiting;
+    let Waiting { event, filter, .. } = waiting;
     if !subscription.emitter.is_heard(event.kind()) {
         return;
     }
-    if spec.may_bring(event) {
+    if filter.as_ref().is_none_or(|spec| spec.may_bring(event)) {
         emit(shared, subscription, event);
         return;
     }

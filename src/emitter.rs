@@ -90,17 +90,17 @@ struct Inner<E: Emit> {
     open: Option<E>,
 }
 
-struct Listener<E: Emit> {
+struct Listener<E: Emit, F: ?Sized = Callback<E>> {
     id: ListenerId,
     /// `None`: all.
     kind: Option<E::Kind>,
     times: Times,
     /// Cleared by `off`, so that a listener is not called any more even if an event is being given out.
     registered: AtomicBool,
-    callback: Mutex<Callback<E>>,
+    callback: Mutex<F>,
 }
 
-type Callback<E> = Box<dyn FnMut(&E) -> Result<()> + Send>;
+type Callback<E> = dyn FnMut(&E) -> Result<()> + Send;
 
 /// What went wrong in a listener.
 #[derive(Debug)]
@@ -137,12 +137,12 @@ impl<E: Emit + Clone> Emitter<E> {
     ) -> (ListenerId, MissedOpen) {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = ListenerId(NEXT.fetch_add(1, Ordering::Relaxed));
-        let listener = Arc::new(Listener {
+        let listener: Arc<Listener<E>> = Arc::new(Listener {
             id,
             kind,
             times,
             registered: AtomicBool::new(true),
-            callback: Mutex::new(Box::new(callback)),
+            callback: Mutex::new(callback),
         });
         let mut inner = self.inner.lock();
         let old = inner.listeners.take();

@@ -50,7 +50,8 @@ pub struct Event {
 
 #[derive(Clone, Debug)]
 enum Body {
-    Open(Option<Gap>),
+    /// In a box, since events with an object are many, and these few.
+    Open(Option<Box<Gap>>),
     Object(Change),
     Close(Option<Error>),
     Error(Error),
@@ -174,7 +175,7 @@ impl Event {
     #[must_use]
     pub fn gap(&self) -> Option<&Gap> {
         match &self.body {
-            Body::Open(gap) => gap.as_ref(),
+            Body::Open(gap) => gap.as_deref(),
             _ => None,
         }
     }
@@ -192,7 +193,7 @@ impl Event {
     pub(crate) fn opened(gap: Option<Gap>) -> Self {
         Self {
             kind: EventKind::Open,
-            body: Body::Open(gap),
+            body: Body::Open(gap.map(Box::new)),
         }
     }
 

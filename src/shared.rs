@@ -330,17 +330,20 @@ impl fmt::Debug for Shared {
 }
 
 /// One subscription.
+///
+/// In this order so that what each event needs lies together: with thousands of subscriptions it is in no cache.
+#[repr(C)]
 pub(crate) struct SubscriptionCore {
     pub(crate) id: u64,
-    pub(crate) class_name: Box<str>,
-    pub(crate) emitter: Emitter<Event>,
-    pub(crate) inbox: Mutex<Inbox>,
-    /// Locked while listeners run.
-    pub(crate) running: Mutex<()>,
     /// Counts the session tokens that the subscription has had.
     identity: AtomicU64,
     ended: AtomicBool,
+    /// Locked while listeners run.
+    pub(crate) running: Mutex<()>,
+    pub(crate) inbox: Mutex<Inbox>,
+    pub(crate) emitter: Emitter<Event>,
     progress: Mutex<Progress>,
+    pub(crate) class_name: Box<str>,
 }
 
 struct Progress {

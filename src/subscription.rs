@@ -595,10 +595,12 @@ impl Subscription {
         times: Times,
         listener: impl FnMut(&Event) -> Result<()> + Send + 'static,
     ) -> ListenerId {
-        let (id, missed) = self.0.core.emitter.on(kind, times, listener);
+        let core = &self.0.core;
+        let queue = &self.0.client.shared().queue;
+        let (id, missed) = core.emitter.on(kind, times, listener);
+        queue.listener_added(core);
         if missed == MissedOpen::Yes {
-            let item = Item::MissedOpen(Arc::clone(&self.0.core), id);
-            self.0.client.shared().queue.push(&mut vec![item]);
+            queue.push(&mut vec![Item::MissedOpen(Arc::clone(core), id)]);
         }
         id
     }

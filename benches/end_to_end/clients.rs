@@ -84,6 +84,7 @@ pub(crate) fn run(name: &str, work: &str, url: &str, credit_port: &str) {
     let report = match name {
         "library" => library(work, url, &scenario, credits),
         "bare" => bare(work, url),
+        "two_threads" => two_threads(url),
         "floor" => floor(url),
         _ => panic!("there is no client `{name}`"),
     };
@@ -311,6 +312,42 @@ fn bare(work: Work, url: &str) -> Report {
                 }
                 _ => latencies.push(latency(object["sentAt"].as_str().expect("it is stamped"))),
             },
+            Some("enter") => {
+                latencies.clear();
+                start = (Instant::now(), process::cpu_time());
+            }
+            Some("leave") => {
+                let end = (Instant::now(), process::cpu_time());
+                let sent = object["sent"].as_f64().expect("it says how many there were");
+                return report(start, end, sent, latencies);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The bare loop, with the events handed to a second thread, so that a listener does not keep the socket waiting.
+fn two_threads(url: &str) -> Report {
+    let mut socket = subscribed_socket(url);
+    let (events, received) = mpsc::channel::<Value>();
+    thread::spawn(move || {
+        loop {
+            let Message::Text(text) = socket.read().expect("the server sends events") else {
+                continue;
+            };
+            let message = serde_json::from_str(&text).expect("it is JSON");
+            if events.send(message).is_err() {
+                return;
+            }
+        }
+    });
+    let mut start = (Instant::now(), None);
+    let mut latencies = Vec::new();
+    loop {
+        let message = received.recv().expect("the other thread reads on");
+        let object = &message["object"];
+        match message["op"].as_str() {
+            Some("update") => latencies.push(latency(object["sentAt"].as_str().expect("it is stamped"))),
             Some("enter") => {
                 latencies.clear();
                 start = (Instant::now(), process::cpu_time());

@@ -484,9 +484,10 @@ impl Driver {
             return;
         }
         let now = now();
+        let idle = self.shared.queue.is_idle();
         for number in 0..MESSAGES_PER_TURN {
             // Listeners that have nothing to do get to know of the first event at once.
-            if number == 1 && self.shared.queue.is_idle() {
+            if number == 1 && idle {
                 self.shared.queue.push(&mut self.items);
             }
             let Transport::Up(socket) = &mut self.transport else {
@@ -566,25 +567,22 @@ impl Driver {
         let Some((subscription, kind)) = self.session.route(text) else {
             return false;
         };
-        let unheard = !subscription.emitter.is_heard(kind);
-        if unheard {
-            subscription.inbox.lock().count(kind, now);
-        }
-        unheard
+        self.shared.queue.pass_over(subscription, kind, now)
     }
 
     /// Puts an object that came into the inbox of its subscription.
     fn take_in(&mut self, received: Received<'_, Arc<SubscriptionCore>>, text: &str, now: Now) {
         let Received {
             handle: subscription,
-            spec,
+            identity,
+            filter,
             frame,
         } = received;
         let waiting = Waiting {
             event: event_of(frame, text),
             bytes: text.len(),
-            client_identity: self.identity,
-            spec,
+            identity: (self.identity, identity),
+            filter,
         };
         let counters = &self.shared.counters;
         self.items

@@ -50,6 +50,11 @@ impl Spec {
         }
     }
 
+    /// Whether [`may_bring`](Self::may_bring) has anything to judge by.
+    pub(crate) fn is_filter(&self) -> bool {
+        self.query.verbatim && *self.query.where_json != *"{}"
+    }
+
     /// Whether an event can be one of this query. Parse Server takes some queries for one another (`queryHash` in
     /// QueryTools.js), and then sends the events of one to the subscribers of the other. The form in which queries are
     /// sent prevents that, but for those that are sent as the user wrote them; all others bring what they bring, since
@@ -63,9 +68,8 @@ impl Spec {
             _ => event.object(),
         };
         let matcher = self.matcher.get_or_init(|| {
-            let where_json: &str = &self.query.where_json;
-            if self.query.verbatim && where_json != "{}" {
-                Matcher::parse(where_json).ok()
+            if self.is_filter() {
+                Matcher::parse(&self.query.where_json).ok()
             } else {
                 None
             }

@@ -1,8 +1,9 @@
 //! Events that nobody listens to cost next to nothing, and nobody notices.
 
 use std::sync::{Arc, OnceLock, mpsc};
+use std::time::Duration;
 
-use parse_livequery::{Query, Subscription};
+use parse_livequery::{Client, Dispatch, Query, Subscription};
 use serde_json::json;
 
 use crate::harness::*;
@@ -80,4 +81,71 @@ fn a_listener_registered_in_a_listener_gets_what_came_while_that_one_ran() {
     release.send(()).unwrap();
     assert_eq!(created.recv_timeout(LONG).unwrap(), Some(json!(1)));
     client.close();
+}
+
+/// A client that gives out one event at a time, and a subscription with a listener for `update` that is open.
+fn one_at_a_time(server: &Server) -> (Client, Subscription) {
+    let client = builder(&server.url())
+        .dispatch(Dispatch::manual(|| {}))
+        .build()
+        .unwrap();
+    let subscription = client
+        .subscription(&Query::new("Game"))
+        .on_update(|_, _| {})
+        .subscribe()
+        .unwrap();
+    subscription.wait_open(LONG).unwrap();
+    client.dispatch_pending();
+    (client, subscription)
+}
+
+fn send(conn: &Conn, op: &str, subscription: &Subscription, n: i64) {
+    let object = object("Game", "a", json!({ "n": n }));
+    conn.event(op, subscription.id(), object, None);
+    wait_until("it has come", || subscription.stats().events.total() == n as u64);
+}
+
+#[test]
+fn events_without_a_listener_that_wait_do_not_hold_up_those_behind_them() {
+    let server = Server::auto();
+    let (client, subscription) = one_at_a_time(&server);
+    let conn = server.conn(1);
+    send(&conn, "update", &subscription, 1);
+    send(&conn, "create", &subscription, 2);
+    send(&conn, "create", &subscription, 3);
+    assert_eq!(
+        subscription.stats().queued,
+        3,
+        "a listener for the first may ask for the others"
+    );
+    assert_eq!(client.dispatch_pending_for(Duration::ZERO), 1);
+    send(&conn, "create", &subscription, 4);
+    assert_eq!(subscription.stats().queued, 0, "nobody can ask for them any more");
+
+    // One that asks now gets what comes now, and not half of what came before.
+    let (told, created) = mpsc::channel();
+    subscription.on_create(move |game| told.send(game.get_i64("n")).unwrap());
+    send(&conn, "create", &subscription, 5);
+    client.dispatch_pending();
+    assert_eq!(created.try_iter().collect::<Vec<_>>(), [Some(5)]);
+}
+
+#[test]
+fn an_event_that_waits_and_gets_a_listener_holds_those_behind_it() {
+    let server = Server::auto();
+    let (client, subscription) = one_at_a_time(&server);
+    let conn = server.conn(1);
+    send(&conn, "update", &subscription, 1);
+    send(&conn, "create", &subscription, 2);
+    assert_eq!(client.dispatch_pending_for(Duration::ZERO), 1);
+    let (told, deleted) = mpsc::channel();
+    let own = subscription.clone();
+    let created = subscription.once("create", move |_| {
+        let told = told.clone();
+        own.on_delete(move |game| told.send(game.get_i64("n")).unwrap());
+    });
+    send(&conn, "delete", &subscription, 3);
+    client.dispatch_pending();
+    assert_eq!(deleted.try_iter().collect::<Vec<_>>(), [Some(3)]);
+    assert!(!subscription.off(created), "it was called");
 }

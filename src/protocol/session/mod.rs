@@ -23,7 +23,7 @@ mod tests;
 #[allow(clippy::unwrap_used, clippy::panic, reason = "it is there to fail")]
 pub(crate) mod world;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -86,8 +86,10 @@ pub(crate) enum Output<T> {
 #[derive(Debug)]
 pub(crate) struct Received<'a, T> {
     pub(crate) handle: T,
-    /// What the server was asked for and sends this for.
-    pub(crate) spec: Arc<Spec>,
+    /// The identity of the subscription that the server sends this for.
+    pub(crate) identity: u64,
+    /// What the server was asked for, if it may have taken that for something else.
+    pub(crate) filter: Option<Arc<Spec>>,
     pub(crate) frame: EventFrame<'a>,
 }
 
@@ -135,9 +137,10 @@ pub(crate) struct Session<T> {
     held: Vec<(u64, Arc<Spec>, Error)>,
     /// Another token may be asked for: not again before the server has accepted one.
     renewal: bool,
-    subscriptions: HashMap<u64, Subscription<T>>,
+    /// In the order in which they were made, which is that in which all is told and sent.
+    subscriptions: BTreeMap<u64, Subscription<T>>,
     /// Those that the server refused, until there is another query for them or they are ended.
-    failed: HashMap<u64, Failed<T>>,
+    failed: BTreeMap<u64, Failed<T>>,
     /// The operations that the server has not answered, in the order in which they were sent.
     in_flight: BTreeMap<u64, u64>,
     next_operation: u64,
@@ -184,7 +187,7 @@ struct Subscription<T> {
     /// What the user wants; `None` once it is unsubscribed and only the server's answer is awaited.
     wanted: Option<Arc<Spec>>,
     /// The last query that the server accepted, which an update that it refuses falls back to.
-    accepted: Option<Arc<Spec>>,
+    accepted: Option<Accepted>,
     server: OnServer,
     /// The listeners were told `open` and not yet `close`.
     open: bool,
@@ -192,6 +195,24 @@ struct Subscription<T> {
     gap: Option<(SystemTime, GapReason)>,
     /// The server refused the spelling of this subscription once on this connection.
     respelled: bool,
+}
+
+/// A query that the server has accepted, and of that what each event needs: the query itself is in no cache then.
+#[derive(Clone, Debug)]
+struct Accepted {
+    spec: Arc<Spec>,
+    identity: u64,
+    is_filter: bool,
+}
+
+impl From<Arc<Spec>> for Accepted {
+    fn from(spec: Arc<Spec>) -> Self {
+        Self {
+            identity: spec.identity,
+            is_filter: spec.is_filter(),
+            spec,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -226,8 +247,8 @@ impl<T: Clone> Session<T> {
             renewal: true,
             installation_id: InstallationId::Sent,
             dialect: Dialect::Keys,
-            subscriptions: HashMap::new(),
-            failed: HashMap::new(),
+            subscriptions: BTreeMap::new(),
+            failed: BTreeMap::new(),
             in_flight: BTreeMap::new(),
             next_operation: 0,
             late_below: 0,
@@ -548,8 +569,7 @@ impl<T: Clone> Session<T> {
         });
         self.failures = 0;
         self.outputs.push_back(Output::ClientEvent(ClientEvent::opened()));
-        let mut ids: Vec<_> = self.subscriptions.keys().copied().collect();
-        ids.sort_unstable();
+        let ids: Vec<_> = self.subscriptions.keys().copied().collect();
         for id in ids {
             self.reconcile(id, now);
         }
@@ -609,11 +629,8 @@ impl<T: Clone> Session<T> {
         log::error!("{error}; not trying again");
         // The client has ended by it; the subscriptions have not, and come back with `open`.
         self.report(error.clone().fatal());
-        for handle in self
-            .in_order()
-            .map(|subscription| subscription.handle.clone())
-            .collect::<Vec<_>>()
-        {
+        for subscription in self.subscriptions.values().filter(|s| s.wanted.is_some()) {
+            let handle = subscription.handle.clone();
             self.outputs
                 .push_back(Output::Event(handle, Event::failed(error.clone())));
         }
@@ -626,8 +643,7 @@ impl<T: Clone> Session<T> {
         self.unattributed.clear();
         self.subscriptions
             .retain(|_, subscription| subscription.wanted.is_some());
-        let mut closed = Vec::new();
-        for (id, subscription) in &mut self.subscriptions {
+        for subscription in self.subscriptions.values_mut() {
             subscription.server = OnServer::Absent;
             subscription.respelled = false;
             if subscription.accepted.is_some() {
@@ -635,24 +651,11 @@ impl<T: Clone> Session<T> {
                 subscription.gap.get_or_insert((from, reason));
             }
             if std::mem::take(&mut subscription.open) {
-                closed.push((*id, subscription.handle.clone()));
+                let handle = subscription.handle.clone();
+                self.outputs
+                    .push_back(Output::Event(handle, Event::closed(error.cloned())));
             }
         }
-        closed.sort_unstable_by_key(|(id, _)| *id);
-        for (_, handle) in closed {
-            self.outputs
-                .push_back(Output::Event(handle, Event::closed(error.cloned())));
-        }
-    }
-
-    fn in_order(&self) -> impl Iterator<Item = &Subscription<T>> {
-        let mut all: Vec<_> = self
-            .subscriptions
-            .iter()
-            .filter(|(_, s)| s.wanted.is_some())
-            .collect();
-        all.sort_unstable_by_key(|(id, _)| **id);
-        all.into_iter().map(|(_, subscription)| subscription)
     }
 
     /// An error of no subscription in particular, that ended nothing.

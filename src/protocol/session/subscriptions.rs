@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{
-    Failed, Link, OnServer, Output, Received, Session, Subscription, is_unknown_member, server_error, timeout,
+    Accepted, Failed, Link, OnServer, Output, Received, Session, Subscription, is_unknown_member,
+    server_error, timeout,
 };
 use crate::event::{Event, Gap, GapReason};
 use crate::protocol::Now;
@@ -135,7 +136,7 @@ impl<T: Clone> Session<T> {
             return;
         };
         let (spec, operation) = (Arc::clone(spec), *operation);
-        subscription.accepted = Some(Arc::clone(&spec));
+        subscription.accepted = Some(Arc::clone(&spec).into());
         self.renewal = true;
         subscription.server = OnServer::Active(spec);
         let gap = subscription
@@ -173,26 +174,27 @@ impl<T: Clone> Session<T> {
 
     /// An event, if it is for a subscription that is open. Parse Server sends none before it has acknowledged one.
     pub(super) fn event<'a>(&self, id: u64, frame: EventFrame<'a>) -> Option<Received<'a, T>> {
-        let Some((handle, spec)) = self.receiver(id) else {
+        let Some((handle, accepted)) = self.receiver(id) else {
             log::debug!("ignored an event for {id}, which is not open");
             return None;
         };
         Some(Received {
             handle: handle.clone(),
-            spec: Arc::clone(spec),
+            identity: accepted.identity,
+            filter: accepted.is_filter.then(|| Arc::clone(&accepted.spec)),
             frame,
         })
     }
 
     /// The subscription that events with this id are for, and what they are sent for.
-    pub(super) fn receiver(&self, id: u64) -> Option<(&T, &Arc<Spec>)> {
+    pub(super) fn receiver(&self, id: u64) -> Option<(&T, &Accepted)> {
         let subscription = self
             .subscriptions
             .get(&id)
             .filter(|subscription| subscription.open)?;
-        let accepted = subscription.accepted.as_ref()?;
+        let (wanted, accepted) = (subscription.wanted.as_ref()?, subscription.accepted.as_ref()?);
         // After a change of the session token, what still comes of the old one is not wanted any more.
-        let same_identity = subscription.wanted.as_ref()?.identity == accepted.identity;
+        let same_identity = Arc::ptr_eq(wanted, &accepted.spec) || wanted.identity == accepted.identity;
         same_identity.then_some((&subscription.handle, accepted))
     }
 
@@ -314,7 +316,9 @@ impl<T: Clone> Session<T> {
         }
         match &subscription.accepted {
             // Not if it was for another session token: what that may read is not to be given out any more.
-            Some(accepted) if !Arc::ptr_eq(accepted, spec) && accepted.identity == spec.identity => {
+            Some(Accepted { spec: accepted, .. })
+                if !Arc::ptr_eq(accepted, spec) && accepted.identity == spec.identity =>
+            {
                 subscription.wanted = Some(Arc::clone(accepted));
                 let handle = subscription.handle.clone();
                 self.report_of(handle, error);

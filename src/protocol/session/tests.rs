@@ -1051,7 +1051,7 @@ fn after_a_new_token_of_a_subscription_nothing_comes_of_the_old_one() {
         ["1: close", "1: open after SessionTokenChanged 0ns"]
     );
     let text = event.to_string();
-    assert_eq!(rig.session.received(&text, rig.now).unwrap().spec.identity, 1);
+    assert_eq!(rig.session.received(&text, rig.now).unwrap().identity, 1);
 }
 
 #[test]
