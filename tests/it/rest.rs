@@ -36,7 +36,7 @@ fn http(answers: &[&str]) -> (String, Receiver<String>) {
             {
                 return;
             }
-            let answer = answers.get(at).or(answers.last()).unwrap();
+            let answer = answers.get(at).unwrap_or(&answers[answers.len() - 1]);
             let _ = socket.write_all(answer.as_bytes());
         }
     });

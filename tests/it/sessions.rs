@@ -250,7 +250,11 @@ fn keys_of_a_fetch_are_never_logged() {
         let server = TestServer::builder().javascript_key(SENTINEL).start().unwrap();
         let proxy = ConnectProxy::to(server.address());
         let client = builder("ws://livequery.example/parse")
-            .proxy(proxy.url().replace("http://", &format!("http://{SENTINEL}:{SENTINEL}@")))
+            .proxy(
+                proxy
+                    .url()
+                    .replace("http://", &format!("http://{SENTINEL}:{SENTINEL}@")),
+            )
             .javascript_key(SENTINEL)
             .client_key(SENTINEL)
             .rest_api_key(SENTINEL)
@@ -273,7 +277,8 @@ fn keys_of_a_fetch_are_never_logged() {
         shown.push(format!("{set:?} {error:?} {client:?}"));
         assert!(proxy.requests().len() >= 2);
         // The server's end of the connections is in this process as well.
-        let of_the_server = |line: &String| line.starts_with("TRACE tungstenite::") && line.contains("eceived");
+        let of_the_server =
+            |line: &String| line.starts_with("TRACE tungstenite::") && line.contains("eceived");
         LOGGER.0.lock().retain(|line| !of_the_server(line));
         assert_hidden(&shown);
     });
