@@ -102,7 +102,7 @@ impl Client {
         SubscriptionBuilder::new(self.clone(), query.clone())
     }
 
-    /// Begins a [`LiveSet`]: the objects that the query meets, now and from now on.
+    /// Begins a [`LiveSet`](crate::LiveSet): the objects that the query meets, now and from now on.
     ///
     /// # Examples
     /// ```
