@@ -13,6 +13,7 @@ mod generate;
 mod harness;
 mod js_sdk;
 mod link;
+mod live_set;
 mod matcher;
 #[cfg(feature = "tls")]
 mod network;

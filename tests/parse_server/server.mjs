@@ -67,11 +67,13 @@ function cloud(Parse) {
   for (const className of ['SlowToEnd', 'SlowToUpdate']) {
     Parse.Cloud.beforeSubscribe(className, () => new Promise(resolve => setTimeout(resolve, 300)));
   }
-  Parse.Cloud.afterLiveQueryEvent('Throws', request => {
-    if (request.object.get('fail')) {
-      throw new Parse.Error(Parse.Error.SCRIPT_FAILED, 'afterLiveQueryEvent failed');
-    }
-  });
+  for (const className of ['Throws', 'SetThrows']) {
+    Parse.Cloud.afterLiveQueryEvent(className, request => {
+      if (request.object.get('fail')) {
+        throw new Parse.Error(Parse.Error.SCRIPT_FAILED, 'afterLiveQueryEvent failed');
+      }
+    });
+  }
 }
 
 const app = express();

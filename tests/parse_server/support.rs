@@ -125,7 +125,6 @@ impl ParseServer {
         format!("http://{}/parse", self.port.addr())
     }
 
-    #[cfg(feature = "tls")]
     pub(crate) fn port(&self) -> u16 {
         self.port.addr().port()
     }
@@ -176,6 +175,16 @@ impl ParseServer {
             .as_str()
             .map(ToOwned::to_owned)
             .ok_or_else(|| created.to_string())
+    }
+
+    /// Changes the fields that `changes` names, unless the server is gone, and returns its answer.
+    pub(crate) fn try_update(&self, class: &str, id: &str, changes: &Value) -> Result<Value, String> {
+        self.try_call("PUT", &self.url_of(class, id), Some(changes))
+    }
+
+    /// Deletes an object, unless the server is gone.
+    pub(crate) fn try_delete(&self, class: &str, id: &str) -> Result<(), String> {
+        self.try_call("DELETE", &self.url_of(class, id), None).map(drop)
     }
 
     /// Changes the fields that `changes` names.
@@ -250,6 +259,10 @@ impl ParseServer {
             url.query_pairs_mut().extend_pairs(query);
         }
         self.call(method, &url, body)
+    }
+
+    fn url_of(&self, class: &str, id: &str) -> Url {
+        Url::parse(&format!("{}/classes/{class}/{id}", self.url())).unwrap()
     }
 
     /// What the LiveQuery server has inside; its program offers this for the tests.
