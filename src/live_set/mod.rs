@@ -415,7 +415,7 @@ impl Inner {
                 match error.kind() {
                     ErrorKind::Lagged => core.lagged(SystemTime::now()),
                     // A hook of the server failed, and the event with it.
-                    ErrorKind::Server if !error.is_fatal() => core.refresh(),
+                    ErrorKind::Server if !error.is_fatal() => core.missed(),
                     _ => {}
                 }
                 drop(core);
