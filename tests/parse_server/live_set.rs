@@ -189,19 +189,21 @@ impl<'a> Story<'a> {
             }
             for _ in 0..FAULTS_IN_A_ROUND {
                 pause(rng, 20..300);
-                match rng.random_range(0..7) {
+                let kind = rng.random_range(0..7);
+                match kind {
                     0 => fault("cut", &|| proxy.cut()),
                     1 => fault("reset", &|| proxy.reset()),
                     2 => fault("delay", &|| proxy.delay(Duration::from_millis(150))),
                     3 => fault("trickle", &|| proxy.chunks_of(100, Duration::from_millis(5))),
-                    4 => fault("blackhole", &|| proxy.blackhole()),
-                    5 => fault("stall", &|| proxy.stall_after(300)),
-                    _ => fault("refuse", &|| {
+                    4 => fault("refuse", &|| {
                         proxy.refuse();
                         proxy.cut();
                     }),
+                    5 => fault("blackhole", &|| proxy.blackhole()),
+                    _ => fault("stall", &|| proxy.stall_after(300)),
                 }
-                pause(rng, 100..1800);
+                // Silence takes the client a while to notice.
+                pause(rng, if kind < 5 { 50..500 } else { 500..2000 });
                 fault("heal", &|| proxy.heal());
             }
             if restarts_server {
