@@ -67,6 +67,10 @@ function cloud(Parse) {
   for (const className of ['SlowToEnd', 'SlowToUpdate']) {
     Parse.Cloud.beforeSubscribe(className, () => new Promise(resolve => setTimeout(resolve, 300)));
   }
+  // Each event takes its own time, so that the later one of an object may come first.
+  Parse.Cloud.afterLiveQueryEvent('OutOfOrder', () => {
+    return new Promise(resolve => setTimeout(resolve, Math.random() * 100));
+  });
   for (const className of ['Throws', 'SetThrows']) {
     Parse.Cloud.afterLiveQueryEvent(className, request => {
       if (request.object.get('fail')) {

@@ -158,6 +158,13 @@ impl ParseServer {
         ));
     }
 
+    /// Whether there is a class with this name.
+    pub(crate) fn has_class(&self, class: &str) -> bool {
+        let schemas = self.rest("GET", "/schemas", &[], None);
+        let mut schemas = schemas["results"].as_array().into_iter().flatten();
+        schemas.any(|schema| schema["className"] == class)
+    }
+
     /// Creates an object and returns its id.
     pub(crate) fn create(&self, class: &str, object: &Value) -> String {
         let created = self.rest("POST", &format!("/classes/{class}"), &[], Some(object));
