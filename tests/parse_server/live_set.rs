@@ -19,11 +19,9 @@ use serde_json::{Value, json};
 
 use crate::generate;
 use crate::recorder::{builder, builder_for, client};
+use crate::support::port;
 use crate::support::{APPLICATION_ID, Options, PATIENCE, ParseServer, User, only, wait_until};
 
-#[path = "../it/support/port.rs"]
-#[expect(unreachable_pub, dead_code, reason = "these tests need a part of it")]
-mod port;
 #[path = "../it/support/proxy.rs"]
 #[expect(unreachable_pub, dead_code, reason = "these tests need a part of it")]
 mod proxy;

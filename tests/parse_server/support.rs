@@ -16,7 +16,7 @@ use url::Url;
 
 #[path = "../it/support/port.rs"]
 #[expect(unreachable_pub, reason = "`pub` is for the tests that it comes from")]
-mod port;
+pub(crate) mod port;
 
 pub(crate) use port::Port;
 
