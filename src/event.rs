@@ -50,8 +50,7 @@ pub struct Event {
 
 #[derive(Clone, Debug)]
 enum Body {
-    /// In a box, since events with an object are many, and these few.
-    Open(Option<Box<Gap>>),
+    Open(Option<Gap>),
     Object(Change),
     Close(Option<Error>),
     Error(Error),
@@ -175,7 +174,7 @@ impl Event {
     #[must_use]
     pub fn gap(&self) -> Option<&Gap> {
         match &self.body {
-            Body::Open(gap) => gap.as_deref(),
+            Body::Open(gap) => gap.as_ref(),
             _ => None,
         }
     }
@@ -193,7 +192,7 @@ impl Event {
     pub(crate) fn opened(gap: Option<Gap>) -> Self {
         Self {
             kind: EventKind::Open,
-            body: Body::Open(gap.map(Box::new)),
+            body: Body::Open(gap),
         }
     }
 

@@ -32,7 +32,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use self::clients::{Report, Work};
 use self::frames::Kind;
-use self::report::{Series, Table, chart, two_digits, whole};
+use self::report::{Series, Table, chart, three_digits, two_digits, whole};
 use self::server::Scenario;
 
 fn main() {
@@ -293,109 +293,65 @@ impl Bench {
     }
 
     fn subscriptions(&mut self) {
-        let mut acknowledged = [Series::default(), Series::default()];
-        let mut restored = acknowledged.clone();
-        let (mut base_memory, mut each_memory) = (Series::default(), Series::default());
-        let mut js_memory = Series::default();
-        let mut memory = Table::new(
-            "Resident memory",
-            &[
-                "subscriptions",
-                "MB with one",
-                "MB with all",
-                "bytes for each",
-                "bytes for each after a cut",
-            ],
-        );
+        let contenders = [
+            (Who::Library, 1),
+            (Who::Library, 1000.min(self.many)),
+            (Who::Library, self.many),
+            (Who::Library, self.very_many),
+            (Who::Js, self.many),
+        ];
+        let mut costs: [SubscriptionCosts; 5] = Default::default();
         for _ in 0..self.rounds {
-            for (number, who) in [Who::Library, Who::Js].into_iter().enumerate() {
-                let Some(report) = self.subscribe_and_cut(who, self.many) else {
-                    continue;
-                };
-                acknowledged[number].push(report.acknowledged);
-                restored[number].push(report.restored);
-                if let [base, all, _] = report.resident[..] {
-                    let each = (all - base) / (self.many - 1) as f64;
-                    if who == Who::Js {
-                        js_memory.push(each);
-                    } else {
-                        base_memory.push(base / 1e6);
-                        each_memory.push(each);
-                    }
+            for ((who, number), costs) in contenders.into_iter().zip(&mut costs) {
+                if let Some(report) = self.subscribe_and_cut(who, number) {
+                    costs.push(number, &report);
                 }
             }
         }
-        let mut costs = Vec::new();
-        for number in [1, 1000.min(self.many), self.many, self.very_many] {
-            let Some(report) = self.subscribe_and_cut(Who::Library, number) else {
+        let columns = [
+            "client",
+            "number",
+            "s until acknowledged",
+            "s until restored",
+            "MB with one",
+            "bytes for each more",
+            "the same after a cut",
+        ];
+        let mut table = Table::new("Subscriptions", &columns);
+        for ((who, number), costs) in contenders.into_iter().zip(&costs) {
+            if costs.restored.is_empty() {
                 continue;
+            }
+            let name = match who {
+                Who::Js => "JS SDK",
+                _ => "this library",
             };
-            if let [base, all, after] = report.resident[..] {
-                let each = |bytes: f64| (bytes - base) / (number - 1) as f64;
-                let text = |bytes: f64| match number {
-                    1 => "–".to_owned(),
-                    _ => whole(each(bytes)),
-                };
-                memory.row(&[
-                    whole(number as f64),
-                    two_digits(base / 1e6),
-                    two_digits(all / 1e6),
-                    text(all),
-                    text(after),
-                ]);
-                if number >= self.many {
-                    costs.push((each(all), report.acknowledged / number as f64));
-                }
-            }
-            if number == self.very_many {
-                println!(
-                    "\n{} subscriptions: acknowledged in {:.2} s, restored in {:.2} s",
-                    whole(number as f64),
-                    report.acknowledged,
-                    report.restored
-                );
-            }
-        }
-        let mut table = Table::new(
-            &format!("{} subscriptions", whole(self.many as f64)),
-            &["client", "s until acknowledged", "s until restored"],
-        );
-        for (number, name) in ["this library", "JS SDK"].into_iter().enumerate() {
-            if !acknowledged[number].is_empty() {
-                table.row(&[
-                    name.to_owned(),
-                    acknowledged[number].text(|value| format!("{value:.3}")),
-                    restored[number].text(|value| format!("{value:.3}")),
-                ]);
-            }
+            table.row(&[
+                name.to_owned(),
+                whole(number as f64),
+                costs.acknowledged.text(three_digits),
+                costs.restored.text(three_digits),
+                costs.base.text(two_digits),
+                costs.each.text(whole),
+                costs.each_after_cut.text(whole),
+            ]);
         }
         table.print();
-        memory.print();
-        if !js_memory.is_empty() {
-            println!(
-                "The JS SDK takes {} bytes for each of them.",
-                js_memory.text(whole)
-            );
-        }
-        let ratio = |series: &[Series; 2]| series[0].median() / series[1].median();
-        self.target_at_most(
-            "time to acknowledge many, to the JS SDK",
-            0.5,
-            ratio(&acknowledged),
-        );
-        self.target_at_most("time to restore many, to the JS SDK", 0.5, ratio(&restored));
-        self.target_at_most("MB resident with one subscription", 8.0, base_memory.median());
-        self.target_at_most("bytes resident for each of many", 1024.0, each_memory.median());
-        if let [many, very_many] = costs[..] {
-            // The same, up to what one measurement differs from the next.
-            let what = |cost| {
-                let (very_many, many) = (whole(self.very_many as f64), whole(self.many as f64));
-                format!("{cost} for each of {very_many}, to each of {many}")
-            };
-            let (bytes, seconds) = (what("bytes resident"), what("time to acknowledge"));
-            self.target_at_most(&bytes, 1.2, very_many.0 / many.0);
-            self.target_at_most(&seconds, 1.2, very_many.1 / many.1);
-        }
+        let [_, _, many, very_many, js] = &costs;
+        let ratio = |a: &Series, b: &Series| a.median() / b.median();
+        let what = "time to acknowledge many, to the JS SDK";
+        self.target_at_most(what, 0.5, ratio(&many.acknowledged, &js.acknowledged));
+        let what = "time to restore many, to the JS SDK";
+        self.target_at_most(what, 0.5, ratio(&many.restored, &js.restored));
+        self.target_at_most("MB resident with one subscription", 8.0, many.base.median());
+        self.target_at_most("bytes resident for each of many", 1024.0, many.each.median());
+        // The same, up to what one measurement differs from the next.
+        let each = (self.very_many / self.many) as f64;
+        let what = "bytes resident for each of ten times as many, to each of many";
+        self.target_at_most(what, 1.2, ratio(&very_many.each, &many.each));
+        let what = "time to acknowledge each of ten times as many, to each of many";
+        let time = ratio(&very_many.acknowledged, &many.acknowledged) / each;
+        self.target_at_most(what, 1.2, time);
     }
 
     fn subscribe_and_cut(&self, who: Who, subscriptions: usize) -> Option<Report> {
@@ -482,6 +438,34 @@ impl Bench {
             let verdict = if met { "" } else { " **missed**" };
             let measured = format!("{measured:.2}{verdict}");
             self.targets.row(&[what.to_owned(), target, measured]);
+        }
+    }
+}
+
+/// What subscriptions cost in all rounds.
+#[derive(Default)]
+struct SubscriptionCosts {
+    acknowledged: Series,
+    restored: Series,
+    /// Megabytes with one, and bytes for each of the others.
+    base: Series,
+    each: Series,
+    each_after_cut: Series,
+}
+
+impl SubscriptionCosts {
+    fn push(&mut self, number: usize, report: &Report) {
+        if number > 1 {
+            self.acknowledged.push(report.acknowledged);
+        }
+        self.restored.push(report.restored);
+        if let [base, all, after_cut] = report.resident[..] {
+            self.base.push(base / 1e6);
+            if number > 1 {
+                let others = (number - 1) as f64;
+                self.each.push((all - base) / others);
+                self.each_after_cut.push((after_cut - base) / others);
+            }
         }
     }
 }

@@ -69,6 +69,10 @@ pub(crate) fn two_digits(value: f64) -> String {
     format!("{value:.2}")
 }
 
+pub(crate) fn three_digits(value: f64) -> String {
+    format!("{value:.3}")
+}
+
 /// A table in Markdown. The first column is text, the others are numbers.
 pub(crate) struct Table {
     text: String,

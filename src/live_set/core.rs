@@ -258,7 +258,7 @@ impl Core {
     pub(super) fn opened(&mut self) {
         self.is_open = true;
         self.backoff.reset();
-        self.start_over();
+        self.refresh();
     }
 
     /// No events come any more.
@@ -274,8 +274,15 @@ impl Core {
         self.turn_stale(since);
     }
 
-    /// All is to be fetched anew.
+    /// All is to be fetched anew, at once.
     pub(super) fn refresh(&mut self) {
+        self.retry_at = None;
+        self.not_before = None;
+        self.start_over();
+    }
+
+    /// An event was lost, of which nobody knows which one it is.
+    pub(super) fn missed(&mut self) {
         self.start_over();
     }
 
@@ -392,7 +399,6 @@ impl Core {
         self.wants_all = true;
         self.fetch = None;
         self.in_flight = None;
-        self.retry_at = None;
         self.doubts.clear();
     }
 
@@ -425,8 +431,7 @@ impl Core {
         } else {
             examples.filter(|_| !self.nulls_known)?
         };
-        // The first contents are in a hurry.
-        if at > now && self.is_ready {
+        if at > now {
             return Some(at);
         }
         match &job {

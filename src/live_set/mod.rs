@@ -63,6 +63,9 @@ use crate::{Error, ErrorKind, ListenerId, Object, Query, Result, Subscription};
 /// object at the same time and it begins to match only by both changes together, that one. [`refresh`](Self::refresh)
 /// fetches everything again.
 ///
+/// With Postgres, `find()` leaves out fields that are null, which events have; and `exists` does not find them there,
+/// which it does in LiveQuery. To remove a field (`{"__op": "Delete"}`) is the same everywhere.
+///
 /// # Threads
 ///
 /// Listeners run where all listeners of the client run. The fetch runs on a thread of its own, `livequery-fetch`, which
@@ -361,6 +364,9 @@ impl LiveSet {
     ///
     /// A closure given to [`fetch_with`](LiveSetBuilder::fetch_with) has to use the new token by itself.
     ///
+    /// Parse Server sends what the client's own token may read as well, which the fetch does not return. A client whose
+    /// sets have tokens of their own had better have none.
+    ///
     /// # Errors
     ///
     /// [`ErrorKind::Closed`] if the set has ended.
@@ -415,7 +421,7 @@ impl Inner {
                 match error.kind() {
                     ErrorKind::Lagged => core.lagged(SystemTime::now()),
                     // A hook of the server failed, and the event with it.
-                    ErrorKind::Server if !error.is_fatal() => core.refresh(),
+                    ErrorKind::Server if !error.is_fatal() => core.missed(),
                     _ => {}
                 }
                 drop(core);
@@ -662,6 +668,8 @@ impl LiveSetBuilder {
     }
 
     /// A session token of the set's own, in place of the client's.
+    ///
+    /// Parse Server sends what the client's token may read as well; see [`LiveSet::set_session_token`].
     pub fn session_token(mut self, token: impl Into<String>) -> Self {
         self.session_token = Some(Secret::from(token));
         self

@@ -382,9 +382,14 @@ impl World {
 
     fn lose(&mut self) {
         if self.is_open {
-            self.note(format_args!("lagged"));
             self.events.clear();
-            self.core.lagged(SystemTime::UNIX_EPOCH);
+            if self.rng.bool() {
+                self.note(format_args!("lagged"));
+                self.core.lagged(SystemTime::UNIX_EPOCH);
+            } else {
+                self.note(format_args!("missed"));
+                self.core.missed();
+            }
         }
     }
 
@@ -535,7 +540,9 @@ fn an_error_that_lasts_waits_for_long() {
         panic!()
     };
     assert_eq!(at, world.now + Duration::from_secs(60));
-    // Not if somebody asks for it, or if the link is new.
+    // Whatever else is to be fetched waits as well, but for somebody who asks for it, and a new link.
+    world.core.missed();
+    assert!(matches!(world.core.next_task(world.now), Task::Wait(Some(other)) if other == at));
     world.core.refresh();
     assert!(matches!(world.core.next_task(world.now), Task::Fetch(_)));
 }

@@ -262,7 +262,7 @@ fn agent(url: &Url, network: &Network, connect_timeout: Duration) -> Result<Agen
 }
 
 /// How long an answer may take.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// What would be refused again is tried again all the same: somebody may put it right.
 const UNTIL_SOMETHING_CHANGES: Duration = Duration::from_secs(60);
 const LONGEST_WAIT: Duration = Duration::from_secs(600);

@@ -20,6 +20,7 @@ mod network;
 mod objects;
 mod queries;
 mod recorder;
+mod rest;
 mod scaled_out;
 mod sessions;
 mod strain;

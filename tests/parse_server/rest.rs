@@ -1,0 +1,159 @@
+//! The built-in fetch of live sets, asking a real Parse Server.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::mpsc;
+
+use parse_livequery::{Date, ErrorKind, Pointer, Query};
+use serde_json::{Value, json};
+
+use crate::recorder::{builder, client};
+use crate::support::{APPLICATION_ID, Options, PATIENCE, ParseServer, only, wait_until};
+
+#[test]
+#[ignore = "needs Node.js 20 and npm"]
+fn a_set_is_what_the_server_finds_for_a_table_of_queries() {
+    let server = ParseServer::shared();
+    let owner = server.create("RestOwner", &json!({"name": "Ann"}));
+    let owner = json!({"__type": "Pointer", "className": "RestOwner", "objectId": owner});
+    for at in 0..250 {
+        let mut object = json!({
+            "at": at, "level": at % 7, "name": format!("game {}", at % 11), "done": at % 2 == 0,
+            "due": {"__type": "Date", "iso": format!("2024-01-{:02}T00:00:00.000Z", at % 28 + 1)},
+        });
+        if at % 3 == 0 {
+            object["owner"] = owner.clone();
+            object["rank"] = (at % 5).into();
+        }
+        server.create("RestGame", &object);
+    }
+    let games = || Query::new("RestGame");
+    let pointer = Pointer::new("RestOwner", owner["objectId"].as_str().unwrap());
+    let day = Date::parse("2024-01-15T00:00:00.000Z").unwrap();
+    let client = client(server);
+    for query in [
+        games(),
+        games().equal_to("level", 3).ascending(["name"]),
+        games().greater_than("due", day).descending(["due"]).limit(20),
+        games()
+            .equal_to("owner", pointer)
+            .ascending(["rank"])
+            .add_descending(["at"])
+            .skip(5)
+            .limit(10),
+        // Most have no rank.
+        games().ascending(["rank", "at"]),
+        games().descending(["rank"]).limit(60),
+        games()
+            .equal_to("done", true)
+            .select(["name"])
+            .descending(["level"])
+            .limit(30),
+        Query::or([games().less_than("at", 5), games().greater_than("at", 244)]).descending(["createdAt"]),
+        games().starts_with("name", "game 1").ascending(["-at"]),
+        games().equal_to("level", 99),
+    ] {
+        let set = client.live_set(&query).start().unwrap();
+        set.wait_ready(PATIENCE).unwrap();
+        // An order by a field that some lack is learned.
+        wait_until(
+            &format!("{} is equal to find()", query.to_json().unwrap()),
+            || {
+                let expected = found(server, &query);
+                set.snapshot()
+                    .iter()
+                    .map(|game| without_class(&game.to_json()))
+                    .eq(expected)
+            },
+        );
+    }
+}
+
+/// What `find()` returns, with the order that a set has.
+fn found(server: &ParseServer, query: &Query) -> Vec<Value> {
+    let json: Value = serde_json::from_str(&query.to_json().unwrap()).unwrap();
+    let order = match json["order"].as_str() {
+        Some(order) => format!("{order},objectId"),
+        None => "createdAt,objectId".to_owned(),
+    };
+    let number = |name: &str, otherwise: u64| json[name].as_u64().unwrap_or(otherwise).to_string();
+    let (limit, skip) = (number("limit", 1000), number("skip", 0));
+    let mut parameters = vec![("order", &*order), ("limit", &*limit), ("skip", &*skip)];
+    // The set has what it is sorted by as well.
+    let keys = json["keys"]
+        .as_str()
+        .map(|keys| format!("{keys},{}", order.replace('-', "")));
+    if let Some(keys) = &keys {
+        parameters.push(("keys", keys));
+    }
+    server.find("RestGame", &json["where"], &parameters)
+}
+
+fn without_class(object: &Value) -> Value {
+    let mut object = object.clone();
+    object.as_object_mut().unwrap().remove("className");
+    object
+}
+
+#[test]
+#[ignore = "needs Node.js 20 and npm"]
+fn the_session_token_decides_what_is_found() {
+    let server = ParseServer::shared();
+    let (alice, bob) = (server.sign_up("rest-alice"), server.sign_up("rest-bob"));
+    let mine = server.create("RestNote", &json!({"ACL": only(&alice)}));
+    let other = server.create("RestNote", &json!({"ACL": only(&bob)}));
+    let public = server.create("RestNote", &json!({}));
+    let client = builder(server)
+        .session_token(&alice.session_token)
+        .build()
+        .unwrap();
+    let set = client.live_set(&Query::new("RestNote")).start().unwrap();
+    set.wait_ready(PATIENCE).unwrap();
+    let has = |id: &str| set.get(id).is_some();
+    assert!(has(&mine) && !has(&other) && has(&public));
+    client.set_session_token(Some(&bob.session_token));
+    wait_until("bob's objects", || !has(&mine) && has(&other) && has(&public));
+    set.set_session_token(Some(&alice.session_token)).unwrap();
+    wait_until("alice's objects", || has(&mine) && !has(&other) && has(&public));
+    // A session that has ended is refused by the REST API, and what is there stays.
+    let (error, errors) = mpsc::channel();
+    let error = Arc::new(Mutex::new(error));
+    set.on_error(move |told| error.lock().unwrap().send(told.clone()).unwrap());
+    server.log_out(&alice);
+    set.refresh();
+    let error = errors.recv_timeout(PATIENCE).unwrap();
+    assert_eq!((error.kind(), error.code()), (ErrorKind::Fetch, Some(209)));
+    assert!(error.to_string().contains("log in again"), "{error}");
+    assert!(has(&mine) && !has(&other) && has(&public));
+}
+
+#[test]
+#[ignore = "needs Node.js 20 and npm"]
+fn keys_are_sent_and_a_wrong_one_is_told() {
+    let server = ParseServer::start(Options {
+        javascript_key: Some("the key".to_owned()),
+        ..Options::default()
+    });
+    let client = builder(&server).javascript_key("the key").build().unwrap();
+    let set = client.live_set(&Query::new("Game")).start().unwrap();
+    set.wait_ready(PATIENCE).unwrap();
+    // The link has the right key, but the REST API is asked for another application.
+    let stranger = parse_livequery::Client::builder(server.ws_url(), format!("not {APPLICATION_ID}"))
+        .javascript_key("the key")
+        .build()
+        .unwrap();
+    let (error, errors) = mpsc::channel();
+    let _set = stranger
+        .live_set(&Query::new("Game"))
+        .on_error(move |told| error.send(told.clone()).unwrap())
+        .start()
+        .unwrap();
+    let error = errors.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(error.kind(), ErrorKind::Fetch);
+    assert!(
+        error
+            .to_string()
+            .contains("HTTP 403: unauthorized; check the application id"),
+        "{error}"
+    );
+}
