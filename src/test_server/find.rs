@@ -3,9 +3,10 @@
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::Instant;
 
 use serde_json::{Value, json};
+use url::form_urlencoded;
 
 use super::events::{self, Fields};
 use super::hub::{Hub, State};
@@ -108,12 +109,14 @@ impl Hub {
         found.into_iter().map(Object::from_json).collect()
     }
 
-    /// Answers one request of the REST API, if one comes.
-    pub(super) fn answer_http(&self, socket: &TcpStream) -> io::Result<()> {
-        let Some(request) = HttpRequest::read(socket)? else {
-            return Ok(());
-        };
-        let (status, body) = match self.answer(&request) {
+    /// Answers a request of the REST API. The answer is what holds now, however late it is sent.
+    pub(super) fn answer_http(
+        &self,
+        number: u64,
+        mut socket: &TcpStream,
+        request: &HttpRequest,
+    ) -> io::Result<()> {
+        let (status, body) = match self.answer(request) {
             Ok(results) => (200, json!({ "results": results })),
             Err(Refusal {
                 status,
@@ -126,9 +129,12 @@ impl Hub {
                 text,
             }) => (status, json!({ "error": text })),
         };
-        let delay = self.state.lock().delay;
-        if delay > Duration::ZERO {
-            std::thread::sleep(delay);
+        let delay = {
+            let state = self.state.lock();
+            state.delay.saturating_add(state.hooks.find_delay)
+        };
+        if !self.wait_for_turn(number, Instant::now().checked_add(delay)) {
+            return Ok(());
         }
         let body = body.to_string();
         let head = format!(
@@ -136,46 +142,68 @@ impl Hub {
              Connection: close\r\n\r\n",
             body.len()
         );
-        let mut socket = socket;
         socket.write_all(head.as_bytes())?;
         socket.write_all(body.as_bytes())
     }
 
     fn answer(&self, request: &HttpRequest) -> Result<Vec<Value>, Refusal> {
-        let class_name = request
-            .path
+        let (path, query) = request.target.split_once('?').unwrap_or((&request.target, ""));
+        let class_name = path
             .rsplit_once("/classes/")
             .map(|(_, class_name)| class_name)
             .filter(|class_name| !class_name.is_empty() && !class_name.contains('/'))
             .ok_or_else(|| Refusal::new(404, None, "the test server knows /classes/<name> alone"))?;
-        let Ok(Value::Object(mut body)) = serde_json::from_slice(&request.body) else {
-            return Err(Refusal::new(400, Some(107), "Invalid JSON"));
+        let mut parameters = request.parameters(query)?;
+        // The JS SDK has no headers of its own: what is in them otherwise is in the body.
+        let mut secret = |header: &str, member: &str| {
+            let in_body = parameters.remove(member);
+            let in_body = in_body.as_ref().and_then(Value::as_str);
+            request.header(header).or(in_body).map(str::to_owned)
         };
-        if body.remove("_method") != Some("GET".into()) {
-            return Err(Refusal::new(
-                400,
-                None,
-                "the test server finds, and saves nothing over HTTP",
-            ));
+        let given = [
+            (
+                "javascriptKey",
+                secret("X-Parse-JavaScript-Key", "_JavaScriptKey"),
+            ),
+            ("masterKey", secret("X-Parse-Master-Key", "_MasterKey")),
+            (
+                "clientKey",
+                request.header("X-Parse-Client-Key").map(str::to_owned),
+            ),
+            (
+                "restAPIKey",
+                request.header("X-Parse-REST-API-Key").map(str::to_owned),
+            ),
+            (
+                "windowsKey",
+                request.header("X-Parse-Windows-Key").map(str::to_owned),
+            ),
+        ];
+        let session_token = secret("X-Parse-Session-Token", "_SessionToken");
+        for member in [
+            "_ApplicationId",
+            "_ClientVersion",
+            "_ContentType",
+            "_InstallationId",
+            "_context",
+        ] {
+            parameters.remove(member);
         }
-        let holds = |(name, secret): &(&str, String)| {
-            let header = match *name {
-                "masterKey" => "X-Parse-Master-Key",
-                "javascriptKey" => "X-Parse-JavaScript-Key",
-                "clientKey" => "X-Parse-Client-Key",
-                "restAPIKey" => "X-Parse-REST-API-Key",
-                _ => "X-Parse-Windows-Key",
-            };
-            request.header(header) == Some(secret)
+        let holds = |(name, key): &(&str, String)| {
+            given
+                .iter()
+                .any(|(other, given)| other == name && given.as_ref() == Some(key))
         };
         if !self.keys.is_empty() && !self.keys.iter().any(holds) {
             return Err(Refusal::new(403, None, "unauthorized"));
         }
         let has_master_key = self.keys.iter().any(|key| key.0 == "masterKey" && holds(key));
-        let query = Query::from_json(class_name, body)
+        if parameters.contains_key("watch") {
+            return Err(Refusal::new(400, Some(102), "Invalid parameter for query: watch"));
+        }
+        let query = Query::from_json(class_name, parameters)
             .map_err(|error| Refusal::new(400, Some(102), error.to_string()))?;
-        let token = request.header("X-Parse-Session-Token");
-        let mut found = self.change(|state| state.find(&query, token, has_master_key))?;
+        let mut found = self.change(|state| state.find(&query, session_token.as_deref(), has_master_key))?;
         for object in &mut found {
             if let Value::Object(members) = object {
                 members.remove("className");
@@ -185,55 +213,105 @@ impl Hub {
     }
 }
 
-struct HttpRequest {
-    path: String,
+/// A request, as far as it was read.
+pub(super) struct HttpRequest {
+    method: String,
+    target: String,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
+    /// Everything up to the body, as it came.
+    head: Vec<u8>,
 }
 
 impl HttpRequest {
-    fn read(mut socket: &TcpStream) -> io::Result<Option<Self>> {
+    /// Reads a request, `None` if the connection ends before.
+    pub(super) fn read(mut socket: &TcpStream) -> io::Result<Option<Self>> {
         let mut bytes = Vec::new();
         let mut buffer = [0; 4096];
-        loop {
-            let mut headers = [httparse::EMPTY_HEADER; 64];
-            let mut request = httparse::Request::new(&mut headers);
-            let status = request
-                .parse(&bytes)
-                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-            if let httparse::Status::Complete(head) = status {
-                let headers: Vec<_> = request
-                    .headers
-                    .iter()
-                    .map(|header| {
-                        let value = String::from_utf8_lossy(header.value).into_owned();
-                        (header.name.to_owned(), value)
-                    })
-                    .collect();
-                let mut request = Self {
-                    path: request.path.unwrap_or_default().to_owned(),
-                    headers,
-                    body: bytes.split_off(head),
-                };
-                let length = request
-                    .header("Content-Length")
-                    .and_then(|length| length.parse().ok())
-                    .unwrap_or(0);
-                while request.body.len() < length {
-                    let read = socket.read(&mut buffer)?;
-                    if read == 0 {
-                        return Ok(None);
-                    }
-                    request.body.extend(buffer.iter().take(read));
-                }
-                return Ok(Some(request));
-            }
+        let mut request = loop {
             let read = socket.read(&mut buffer)?;
             if read == 0 {
                 return Ok(None);
             }
             bytes.extend(buffer.iter().take(read));
+            if let Some(request) = Self::parse(&bytes)? {
+                break request;
+            }
+        };
+        let length = request
+            .header("Content-Length")
+            .and_then(|length| length.parse().ok())
+            .unwrap_or(0);
+        while request.body.len() < length {
+            let read = socket.read(&mut buffer)?;
+            if read == 0 {
+                return Ok(None);
+            }
+            request.body.extend(buffer.iter().take(read));
         }
+        Ok(Some(request))
+    }
+
+    /// `None` if the head has not come in full.
+    fn parse(bytes: &[u8]) -> io::Result<Option<Self>> {
+        let mut headers = [httparse::EMPTY_HEADER; 64];
+        let mut request = httparse::Request::new(&mut headers);
+        let status = request
+            .parse(bytes)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        let httparse::Status::Complete(length) = status else {
+            return Ok(None);
+        };
+        let (head, body) = bytes.split_at(length);
+        Ok(Some(Self {
+            method: request.method.unwrap_or_default().to_owned(),
+            target: request.path.unwrap_or_default().to_owned(),
+            headers: request
+                .headers
+                .iter()
+                .map(|header| {
+                    let value = String::from_utf8_lossy(header.value).into_owned();
+                    (header.name.to_owned(), value)
+                })
+                .collect(),
+            body: body.to_vec(),
+            head: head.to_vec(),
+        }))
+    }
+
+    /// All that was read, if it asks for a WebSocket.
+    pub(super) fn into_upgrade(mut self) -> Result<Vec<u8>, Self> {
+        if self.header("Upgrade").is_none() {
+            return Err(self);
+        }
+        self.head.append(&mut self.body);
+        Ok(self.head)
+    }
+
+    /// What is asked for: in the body, as the JS SDK does it, or after the path.
+    fn parameters(&self, query: &str) -> Result<Fields, Refusal> {
+        let mut parameters = match self.method.as_str() {
+            "GET" => form_urlencoded::parse(query.as_bytes())
+                .map(|(name, text)| {
+                    let value = serde_json::from_str(&text).unwrap_or_else(|_| Value::from(&*text));
+                    (name.into_owned(), value)
+                })
+                .collect(),
+            _ => match serde_json::from_slice(&self.body) {
+                Ok(Value::Object(members)) => members,
+                _ => return Err(Refusal::new(400, Some(107), "Invalid JSON")),
+            },
+        };
+        if self.method != "GET" && parameters.remove("_method") != Some("GET".into()) {
+            let text = "the test server finds, and saves nothing over HTTP";
+            return Err(Refusal::new(400, None, text));
+        }
+        if let Some(Value::String(text)) = parameters.get("where") {
+            let condition = serde_json::from_str(text)
+                .map_err(|_| Refusal::new(400, Some(107), "where parameter is not valid JSON"))?;
+            parameters.insert("where".to_owned(), condition);
+        }
+        Ok(parameters)
     }
 
     fn header(&self, name: &str) -> Option<&str> {

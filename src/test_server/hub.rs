@@ -57,6 +57,8 @@ pub(super) struct Hooks {
     pub(super) before_subscribe: HashMap<String, Failure>,
     /// The HTTP status that each `find()` fails with.
     pub(super) finds: Option<u16>,
+    /// How long the answer of each `find()` waits.
+    pub(super) find_delay: Duration,
 }
 
 #[derive(Clone, Debug)]
@@ -148,6 +150,25 @@ impl Hub {
             }
         }
         true
+    }
+
+    /// Waits until something may be sent on a connection: not before `from`, of which `None` is never, and not while the
+    /// server is silent. `false` if the connection is cut before.
+    pub(super) fn wait_for_turn(&self, number: u64, from: Option<Instant>) -> bool {
+        loop {
+            let generation = {
+                let state = self.state.lock();
+                if !state.connections.contains_key(&number) {
+                    return false;
+                }
+                state.generation
+            };
+            let is_time = from.is_some_and(|from| from <= Instant::now());
+            if is_time && !self.is_silent() {
+                return true;
+            }
+            self.wait_for_change(generation, from.filter(|_| !is_time));
+        }
     }
 
     /// Takes in a TCP connection and gives it a number. `None` if the server does not want it.

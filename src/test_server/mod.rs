@@ -36,9 +36,9 @@ use crate::query::matcher::{Matcher, Verdict};
 /// It speaks the protocol as Parse Server 9.10 does: it matches `where` with the same semantics, quirks included,
 /// decides between `create`, `update`, `enter`, `leave` and `delete`, sends `original`, respects `keys`, `watch` and
 /// ACLs, and refuses what the real one refuses with the same words. Instead of a REST API that saves it has methods:
-/// [`create`](Self::create), [`update`](Self::update), [`delete`](Self::delete). It answers [`find`](Self::find). And it can be told to misbehave:
-/// to [`cut`](Self::cut) connections, [`refuse`](Self::refuse) them, go [`silence`](Self::silence)d, answer with an
-/// error.
+/// [`create`](Self::create), [`update`](Self::update), [`delete`](Self::delete). It answers [`find`](Self::find). And
+/// it can be told to misbehave: to [`cut`](Self::cut) connections, [`refuse`](Self::refuse) them, go
+/// [`silence`](Self::silence)d, answer with an error.
 ///
 /// Each server has its own port, so that tests run side by side. Dropping it closes the port and all connections, and
 /// ends its threads. All methods may be called from any thread, and none waits for a client.
@@ -228,8 +228,9 @@ impl TestServer {
     /// What `find()` returns for a query: the objects that meet its conditions, in its order, with its limit (100 without
     /// one), skip and selected fields. Sorted as on MongoDB: what has no value comes first. ACLs do not count.
     ///
-    /// The server answers the same over HTTP, where ACLs do count, to the request of the JS SDK: a `POST` to
-    /// `/classes/<name>` with `"_method": "GET"` in its body. That is what the cargo feature `rest` asks.
+    /// The server answers the same over HTTP, where ACLs do count: to a `POST` to `/classes/<name>` with
+    /// `"_method": "GET"` in its body, as the JS SDK and the cargo feature `rest` send it, and to
+    /// `GET /classes/<name>?where=..`. What comes before `/classes` does not matter.
     ///
     /// # Errors
     ///
@@ -438,6 +439,24 @@ impl TestServer {
     /// Ends [`fail_finds`](Self::fail_finds).
     pub fn answer_finds(&self) {
         self.hub.change(|state| state.hooks.finds = None);
+    }
+
+    /// How long the answer to each [`find`](Self::find) over HTTP waits before it is sent, besides what
+    /// [`delay`](Self::delay) says (default: not at all). It has the objects of the time when it was asked for.
+    ///
+    /// # Examples
+    /// ```
+    /// # use parse_livequery::test_server::TestServer;
+    /// # use std::time::Duration;
+    /// # fn main() -> std::io::Result<()> {
+    /// # let server = TestServer::start()?;
+    /// server.delay_finds(Duration::from_secs(3600)); // as if it did not answer
+    /// server.delay_finds(Duration::ZERO);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn delay_finds(&self, delay: Duration) {
+        self.hub.change(|state| state.hooks.find_delay = delay);
     }
 
     /// Sends an error to each live subscription of a class, as an `afterLiveQueryEvent` hook that throws does. The

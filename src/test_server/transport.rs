@@ -15,6 +15,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use tungstenite::protocol::{Role, WebSocketConfig};
 use tungstenite::{Bytes, Message, WebSocket};
 
+use super::find::HttpRequest;
 use super::hub::Hub;
 
 /// The thread that accepts connections. Dropping it closes the listening socket and waits for the threads.
@@ -153,30 +154,25 @@ fn serve(hub: &Arc<Hub>, number: u64, socket: &Arc<TcpStream>, ping_interval: Du
 }
 
 fn upgrade(hub: &Hub, number: u64, socket: &Arc<TcpStream>) -> Option<()> {
-    loop {
-        let generation = {
-            let state = hub.state.lock();
-            if !state.connections.contains_key(&number) {
-                return None;
-            }
-            state.generation
-        };
-        if !hub.is_silent() {
-            break;
-        }
-        hub.wait_for_change(generation, None);
-    }
-    // An upgrade is a GET.
-    let mut first = [0];
-    if matches!(socket.peek(&mut first), Ok(1)) && first == *b"P" {
-        if let Err(error) = hub.answer_http(socket) {
-            log::debug!("test server: a request was not answered: {error}");
-        }
+    if !hub.wait_for_turn(number, Some(Instant::now())) {
         return None;
     }
+    let head = match HttpRequest::read(socket).ok()??.into_upgrade() {
+        Ok(head) => head,
+        Err(request) => {
+            if let Err(error) = hub.answer_http(number, socket, &request) {
+                log::debug!("test server: a request was not answered: {error}");
+            }
+            return None;
+        }
+    };
     // The path does not matter: the real server takes WebSockets on all of them. Nothing is lost with this
     // WebSocket, as tungstenite refuses clients that send frames before they are answered.
-    tungstenite::accept(Stream(Arc::clone(socket))).ok().map(drop)
+    let stream = Stream {
+        head: io::Cursor::new(head),
+        socket: Arc::clone(socket),
+    };
+    tungstenite::accept(stream).ok().map(drop)
 }
 
 /// How a connection ended.
@@ -282,17 +278,24 @@ impl Writer {
     }
 }
 
-struct Stream(Arc<TcpStream>);
+struct Stream {
+    /// What was read already.
+    head: io::Cursor<Vec<u8>>,
+    socket: Arc<TcpStream>,
+}
 
 impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        (&*self.0).read(buffer)
+        match self.head.read(buffer)? {
+            0 => (&*self.socket).read(buffer),
+            length => Ok(length),
+        }
     }
 }
 
 impl Write for Stream {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        (&*self.0).write(buffer)
+        (&*self.socket).write(buffer)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -1,8 +1,9 @@
 //! The built-in fetch of live sets: what it asks with, how it pages, and what it says when it fails.
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, unbounded};
 use parse_livequery::test_server::TestServer;
@@ -376,4 +377,145 @@ fn a_rest_url_that_is_none_is_refused() {
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidSetting);
     assert!(error.to_string().contains("has the scheme `ftp`"), "{error}");
+}
+
+/// The status and the body of an answer.
+fn request(server: &TestServer, request: &str) -> (u16, Value) {
+    let mut socket = TcpStream::connect(server.address()).unwrap();
+    socket.set_read_timeout(Some(LONG)).unwrap();
+    socket.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, serde_json::from_str(body).unwrap())
+}
+
+fn get(server: &TestServer, target: &str) -> (u16, Value) {
+    request(server, &format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n"))
+}
+
+fn post(server: &TestServer, body: &Value) -> (u16, Value) {
+    let body = body.to_string();
+    let head = format!(
+        "POST /parse/classes/Game HTTP/1.1\r\nHost: x\r\nContent-Length: {}",
+        body.len()
+    );
+    request(server, &format!("{head}\r\n\r\n{body}"))
+}
+
+#[test]
+fn the_test_server_answers_as_parse_server_does() {
+    let server = TestServer::start().unwrap();
+    for (name, score) in [("go", 1), ("chess", 2), ("dame", 3)] {
+        server.create("Game", json!({"objectId": name, "name": name, "score": score}));
+    }
+    let names = |(status, body): (u16, Value)| -> Vec<String> {
+        assert_eq!(status, 200, "{body}");
+        let found = body["results"].as_array().unwrap();
+        assert!(found.iter().all(|game| game.get("className").is_none()));
+        found
+            .iter()
+            .map(|game| game["objectId"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let target = "/any/mount/classes/Game?where=%7B%22score%22%3A%7B%22%24gt%22%3A1%7D%7D&order=-score";
+    assert_eq!(names(get(&server, target)), ["dame", "chess"]);
+    assert_eq!(
+        names(get(&server, &format!("{target}&limit=1&skip=1&keys=name"))),
+        ["chess"]
+    );
+    assert_eq!(names(get(&server, "/classes/Game?limit=0")), [""; 0]);
+    assert_eq!(names(get(&server, "/classes/Nothing")), [""; 0]);
+    let wanted = json!({"_method": "GET", "where": {"score": {"$lt": 3}}, "order": "name"});
+    assert_eq!(names(post(&server, &wanted)), ["chess", "go"]);
+    let as_text = json!({"_method": "GET", "where": r#"{"name":"go"}"#});
+    assert_eq!(names(post(&server, &as_text)), ["go"]);
+
+    for ((status, body), expected, code) in [
+        (get(&server, "/classes/Game?where=%7B"), 400, json!(107)),
+        (get(&server, "/classes/Game?nonsense=1"), 400, json!(102)),
+        (get(&server, "/classes/Game?watch=score"), 400, json!(102)),
+        (
+            get(
+                &server,
+                "/classes/Game?where=%7B%22a%22%3A%7B%22%24what%22%3A1%7D%7D",
+            ),
+            400,
+            json!(102),
+        ),
+        (get(&server, "/config"), 404, Value::Null),
+        (get(&server, "/"), 404, Value::Null),
+        (post(&server, &json!({"score": 4})), 400, Value::Null),
+        (post(&server, &json!(1)), 400, json!(107)),
+    ] {
+        assert_eq!((status, &body["code"]), (expected, &code), "{body}");
+        assert!(body["error"].is_string(), "{body}");
+    }
+}
+
+#[test]
+fn the_test_server_takes_keys_where_the_js_sdk_puts_them() {
+    let server = TestServer::builder()
+        .javascript_key("js key")
+        .master_key("master key")
+        .start()
+        .unwrap();
+    server.session("r:ann", "ann");
+    server.create("Game", json!({"ACL": {"ann": {"read": true}}}));
+    let found = |more: Value| {
+        let mut body = json!({
+            "_method": "GET", "where": {}, "_ApplicationId": "app", "_ClientVersion": "js8.6.2",
+            "_InstallationId": "installation",
+        });
+        let Value::Object(more) = more else {
+            panic!("{more}")
+        };
+        body.as_object_mut().unwrap().extend(more);
+        let (status, body) = post(&server, &body);
+        (status, body["results"].as_array().map(Vec::len))
+    };
+    assert_eq!(found(json!({})), (403, None));
+    assert_eq!(found(json!({"_JavaScriptKey": "wrong"})), (403, None));
+    assert_eq!(found(json!({"_JavaScriptKey": "js key"})), (200, Some(0)));
+    let of_ann = json!({"_JavaScriptKey": "js key", "_SessionToken": "r:ann"});
+    assert_eq!(found(of_ann), (200, Some(1)));
+    let of_nobody = json!({"_JavaScriptKey": "js key", "_SessionToken": "r:nobody"});
+    assert_eq!(found(of_nobody), (400, None));
+    assert_eq!(found(json!({"_MasterKey": "master key"})), (200, Some(1)));
+}
+
+#[test]
+fn an_answer_that_is_late_is_old() {
+    let server = TestServer::start().unwrap();
+    server.create("Game", json!({"objectId": "first"}));
+    server.delay_finds(Duration::from_secs(3600));
+    thread::scope(|scope| {
+        let late = scope.spawn(|| {
+            let mut socket = TcpStream::connect(server.address()).unwrap();
+            socket.write_all(b"GET /classes/Game HTTP/1.1\r\n\r\n").unwrap();
+            let mut answer = String::new();
+            let _ = socket.read_to_string(&mut answer);
+            answer
+        });
+        assert!(server.wait_for(LONG, |server| server.find_count() == 1));
+        // The wait ends with the connection, and so does the server's thread.
+        server.stop();
+        assert_eq!(late.join().unwrap(), "");
+    });
+    server.resume().unwrap();
+
+    let delay = Duration::from_millis(300);
+    server.delay_finds(delay);
+    thread::scope(|scope| {
+        let start = Instant::now();
+        let late = scope.spawn(|| get(&server, "/classes/Game"));
+        assert!(server.wait_for(LONG, |server| server.find_count() == 2));
+        server.delete("Game", "first");
+        let (_, body) = late.join().unwrap();
+        assert!(start.elapsed() >= delay);
+        assert_eq!(body["results"][0]["objectId"], "first");
+    });
+    server.delay_finds(Duration::ZERO);
+    assert_eq!(get(&server, "/classes/Game").1, json!({"results": []}));
 }
