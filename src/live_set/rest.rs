@@ -30,8 +30,8 @@ pub(crate) struct Rest {
 }
 
 struct Server {
-    /// Of the REST API, without a slash at the end.
-    url: String,
+    /// Of the REST API.
+    url: Url,
     /// For messages.
     name: String,
     agent: Agent,
@@ -63,12 +63,10 @@ impl Rest {
         let server = |url: &Url| {
             let mut base = url.clone();
             base.set_query(None);
+            // All four schemes are among those that the URL standard calls special, so this cannot fail.
+            let _ = base.set_scheme(if url.scheme() == "wss" { "https" } else { "http" });
             Ok(Server {
-                url: base
-                    .as_str()
-                    .replacen("ws", "http", 1)
-                    .trim_end_matches('/')
-                    .to_owned(),
+                url: base,
                 name: authority(url),
                 agent: agent(url, network, connect_timeout)?,
             })
@@ -142,8 +140,11 @@ impl Rest {
             Some(members) => format!(r#"{{"_method":"GET",{members}"#),
             None => json,
         };
-        let url = format!("{}/classes/{class_name}", server.url);
-        let mut request = server.agent.post(&url).content_type("application/json");
+        let mut url = server.url.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(["classes", class_name]);
+        }
+        let mut request = server.agent.post(url.as_str()).content_type("application/json");
         for (name, value) in &self.extra_headers {
             request = request.header(name, value.reveal());
         }
