@@ -17,12 +17,14 @@ pub(super) struct Paging {
     asked: usize,
     overlap: usize,
     restarts: u32,
+    /// Pages that brought something.
+    pages: u32,
 }
 
 /// What was fetched.
 pub(super) struct Page {
     pub(super) entries: Vec<Arc<Entry>>,
-    /// In the order of the query.
+    /// In the order in which the server sorts: read at one moment, that is.
     pub(super) is_sorted: bool,
     /// There are no more.
     pub(super) is_all: bool,
@@ -43,6 +45,7 @@ impl Paging {
             asked: wanted.unwrap_or(PAGE).min(PAGE),
             overlap: 0,
             restarts: 0,
+            pages: 0,
         }
     }
 
@@ -74,11 +77,7 @@ impl Paging {
         let known = self.entries.len();
         let Some(wanted) = self.wanted else {
             self.entries.append(&mut page);
-            return if is_last {
-                self.done(false, true)
-            } else {
-                Turn::More
-            };
+            return if is_last { self.done(true) } else { Turn::More };
         };
         if self.overlap > 0 {
             // Since the last page, objects may have come and gone before this place. From the last one that is in both
@@ -99,11 +98,12 @@ impl Paging {
         let again: HashSet<_> = page.iter().map(|entry| entry.key.id()).collect();
         self.entries.retain(|entry| !again.contains(entry.key.id()));
         self.entries.extend(page.iter().cloned());
+        self.pages += u32::from(!page.is_empty());
         if self.entries.len() >= wanted {
-            return self.done(true, false);
+            return self.done(false);
         }
         if is_last {
-            return self.done(true, true);
+            return self.done(true);
         }
         if self.entries.len() <= known {
             return self.restart();
@@ -127,10 +127,10 @@ impl Paging {
         }
     }
 
-    fn done(&mut self, is_sorted: bool, is_all: bool) -> Turn {
+    fn done(&mut self, is_all: bool) -> Turn {
         Turn::Done(Page {
             entries: std::mem::take(&mut self.entries),
-            is_sorted,
+            is_sorted: self.wanted.is_some() && self.pages <= 1,
             is_all,
         })
     }
