@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -118,8 +119,17 @@ impl<'a> Story<'a> {
             .unwrap();
         let fetches = Arc::new(AtomicUsize::new(0));
         let set = self.live_set(&client, &fetches);
+        let (sender, markers) = mpsc::channel();
+        let _marking = client
+            .subscription(&Query::new("Marker"))
+            .on_create(move |event| {
+                let _ = sender.send(event.id().map(ToOwned::to_owned));
+            })
+            .subscribe()
+            .unwrap();
         for _ in 0..ROUNDS {
             self.weather(&proxy, &mut owned);
+            self.wait_for_events(&markers);
             self.compare(&set);
         }
         println!(
@@ -195,6 +205,7 @@ impl<'a> Story<'a> {
                     log,
                     rng,
                     ids,
+                    last: 0,
                 };
                 scope.spawn(|| writer.write_until(&is_over));
             }
@@ -228,6 +239,17 @@ impl<'a> Story<'a> {
         log.note(format_args!("quiet"));
     }
 
+    /// Waits until the set has got all events: those that are late would not be missed, and may do harm.
+    fn wait_for_events(&self, markers: &Receiver<Option<String>>) {
+        wait_until("no event is held back", || self.server.events_held_back() == 0);
+        wait_until("a marker comes behind all events", || {
+            let id = self.server.create("Marker", &json!({}));
+            let next = || markers.recv_timeout(Duration::from_secs(1)).ok();
+            std::iter::from_fn(next).flatten().any(|marker| marker == id)
+        });
+        self.log.note(format_args!("all events have come"));
+    }
+
     /// Waits until the set is what `find()` finds, now that nothing happens any more.
     fn compare(&self, set: &LiveSet) {
         let expected = self.find();
@@ -259,6 +281,8 @@ struct Writer<'a> {
     log: &'a Log,
     rng: StdRng,
     ids: &'a mut Vec<String>,
+    /// The place of the object that was saved last.
+    last: usize,
 }
 
 impl Writer<'_> {
@@ -273,7 +297,10 @@ impl Writer<'_> {
     }
 
     fn write(&mut self) -> Result<(), String> {
-        let at = self.rng.random_range(0..self.ids.len().max(1));
+        if self.rng.random() {
+            self.last = self.rng.random_range(0..self.ids.len().max(1));
+        }
+        let at = self.last;
         let id = self.ids.get(at).cloned();
         let done = match (self.rng.random_range(0..10), id) {
             (0..2, _) | (_, None) => {
