@@ -3,6 +3,7 @@
 //!
 //! `LIVE_SET_SEEDS` says how many random stories are told, `LIVE_SET_SEED` brings one back.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 use std::ops::Range;
@@ -133,11 +134,12 @@ impl<'a> Story<'a> {
             self.compare(&set);
         }
         println!(
-            "{}: {} objects of {}, {} changes, {} fetches, {} connections",
+            "{}: {} objects of {}, {} changes, {} late events, {} fetches, {} connections",
             self.log.title,
             set.len(),
             owned.iter().map(Vec::len).sum::<usize>(),
             self.log.changes.load(Ordering::SeqCst),
+            self.log.late.load(Ordering::SeqCst),
             fetches.load(Ordering::SeqCst),
             client.stats().connections,
         );
@@ -165,7 +167,14 @@ impl<'a> Story<'a> {
             .start()
             .unwrap();
         let log = self.log();
+        let mut last_saves = HashMap::new();
         set.subscription().on_any(move |event| {
+            if let Some((object, id)) = event.object().zip(event.id()) {
+                let last_save = last_saves.entry(id.to_owned()).or_default();
+                let is_late = object.updated_at() < *last_save;
+                log.late.fetch_add(usize::from(is_late), Ordering::SeqCst);
+                *last_save = object.updated_at().max(*last_save);
+            }
             log.note(format_args!(
                 "event: {} {:?} was {:?}",
                 event.kind(),
@@ -231,9 +240,9 @@ impl<'a> Story<'a> {
             if restarts_server {
                 fault("kill", &|| server.kill());
                 fault("start again", &|| server.start_again());
-                // Some saves that the server lives to tell of.
-                pause(rng, 100..500);
             }
+            // What goes wrong now is not made good by the fetch after a cut.
+            pause(rng, 800..1500);
             is_over.store(true, Ordering::SeqCst);
         });
         log.note(format_args!("quiet"));
@@ -332,6 +341,8 @@ struct Log {
     began: Instant,
     lines: Mutex<String>,
     changes: AtomicUsize,
+    /// Events of a save that came after those of a later one.
+    late: AtomicUsize,
     copy: Mutex<Vec<Object>>,
     faults: Mutex<Vec<String>>,
 }
@@ -343,6 +354,7 @@ impl Log {
             began: Instant::now(),
             lines: Mutex::default(),
             changes: AtomicUsize::new(0),
+            late: AtomicUsize::new(0),
             copy: Mutex::default(),
             faults: Mutex::default(),
         }
