@@ -46,6 +46,8 @@ process.stdin.on('end', () => process.exit(0));
 process.stdin.on('error', () => process.exit(0));
 process.stdin.resume();
 
+let eventsHeldBack = 0;
+
 // The hooks that tests rely on, by the class that they subscribe to.
 function cloud(Parse) {
   // A connection is refused by its installation id, or by the name of its user.
@@ -68,8 +70,10 @@ function cloud(Parse) {
     Parse.Cloud.beforeSubscribe(className, () => new Promise(resolve => setTimeout(resolve, 300)));
   }
   // Each event takes its own time, so that the later one of an object may come first.
-  Parse.Cloud.afterLiveQueryEvent('OutOfOrder', () => {
-    return new Promise(resolve => setTimeout(resolve, Math.random() * 100));
+  Parse.Cloud.afterLiveQueryEvent('OutOfOrder', async () => {
+    eventsHeldBack += 1;
+    await new Promise(resolve => setTimeout(resolve, Math.random() * 500));
+    eventsHeldBack -= 1;
   });
   for (const className of ['Throws', 'SetThrows']) {
     Parse.Cloud.afterLiveQueryEvent(className, request => {
@@ -134,6 +138,9 @@ server.on('upgrade', request => {
 
 app.get('/test/connections', (_, response) => {
   response.json(upgrades);
+});
+app.get('/test/events-held-back', (_, response) => {
+  response.json(eventsHeldBack);
 });
 app.get('/test/livequery', (_, response) => {
   const subscriptions = [];

@@ -253,6 +253,11 @@ impl ParseServer {
         self.state("connections")[target].as_u64().unwrap_or(0)
     }
 
+    /// How many events wait in the hook for the class `OutOfOrder`.
+    pub(crate) fn events_held_back(&self) -> u64 {
+        self.state("events-held-back").as_u64().unwrap()
+    }
+
     /// One call of the REST API with the master key; panics unless it succeeds.
     pub(crate) fn rest(
         &self,
