@@ -60,7 +60,12 @@ fn the_window_shows_what_the_server_sends_and_survives_its_restart() {
     server.delete("Game", &chess);
     server.update("Game", &go, json!({"name": "weiqi"}));
     let hex = server.create("Game", json!({"name": "hex", "score": 3}));
+    server.fail_finds(503);
     server.resume().unwrap();
+    window.wait_for("the failure of the fetch", |state| {
+        state["link"] == "connected" && notice(state).contains("503")
+    });
+    server.answer_finds();
     // No event told of any of that.
     window.wait_for("what happened meanwhile", |state| {
         [(&chess, "deleted"), (&go, "changed"), (&hex, "created")]
