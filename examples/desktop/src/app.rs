@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use eframe::egui::{self, Align, Color32, Key, Layout, Modifiers, RichText};
 use parse_livequery::test_server::TestServer;
-use parse_livequery::{Client, ClientEventKind, Dispatch, Object, Query, Subscription};
+use parse_livequery::{Client, ClientEventKind, Dispatch, LiveSet, Object, Query};
 use serde_json::{Value, json};
 
-use crate::games::{Change, FLASH, Game, Games, Link};
+use crate::games::{FLASH, Flash, Games, Link, What};
 
 /// Where the games come from.
 pub enum Source {
@@ -24,8 +24,7 @@ pub enum Source {
 
 pub struct App {
     client: Client,
-    /// Dropped, it would end.
-    _subscription: Subscription,
+    set: LiveSet,
     games: Arc<Mutex<Games>>,
     server: Option<Server>,
     report: Option<Report>,
@@ -63,38 +62,31 @@ impl App {
             let games = Arc::clone(&games);
             client.on(kind, move |event| lock(&games).client_event(event));
         }
-        let of_listener = Arc::clone(&games);
-        let subscription = client
-            .subscription(&Query::new("Game"))
-            .on_any(move |event| lock(&of_listener).event(event))
-            .subscribe()?;
+        let (of_change, of_ready, of_stale) = (Arc::clone(&games), Arc::clone(&games), Arc::clone(&games));
+        let set = client
+            .live_set(&Query::new("Game").ascending(["createdAt"]))
+            .on_change(move |change, _| lock(&of_change).change(change))
+            .on_ready(move |_| lock(&of_ready).ready())
+            .on_stale(move |since| lock(&of_stale).stale(since))
+            .start()?;
         Ok(Self {
             client,
-            _subscription: subscription,
+            set,
             games,
             server,
             report: report.then(Report::default),
         })
     }
 
-    /// What LiveQuery does not tell: what is there already, and what happened while the link was down. A program with a
-    /// Parse Server would ask its REST API, on another thread.
-    fn fetch(&self) {
-        let Some(server) = &self.server else { return };
-        let mut games = lock(&self.games);
-        if games.stale {
-            let objects = server.server.objects("Game").into_iter();
-            games.replace(objects.filter_map(|object| Object::from_json(object).ok()));
-        }
-    }
-
     fn draw(&mut self, context: &egui::Context) {
         let games = lock(&self.games);
+        let set = self.set.snapshot();
+        let rows = games.rows(&set);
         let mut buttons = Buttons::default();
         egui::TopBottomPanel::top("link").show(context, |ui| {
             ui.add_space(6.0);
             ui.horizontal(|ui| {
-                ui.heading(format!("{} games", games.games.len()));
+                ui.heading(format!("{} games", set.len()));
                 ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
                     let (colour, text) = describe(&games.link);
                     ui.label(text);
@@ -134,15 +126,13 @@ impl App {
         });
         egui::CentralPanel::default().show(context, |ui| {
             egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
-                let mut rows: Vec<_> = games.games.iter().collect();
-                rows.sort_by_key(|(_, game)| &game.created);
-                for (id, game) in rows {
-                    draw_row(ui, id, game, self.server.as_ref(), &mut buttons);
+                for (game, flash) in &rows {
+                    draw_row(ui, game, *flash, self.server.as_ref(), &mut buttons);
                 }
             });
         });
         if let Some(report) = &mut self.report {
-            report.print(&games, buttons);
+            report.print(&games, &rows, buttons);
         }
     }
 }
@@ -152,7 +142,6 @@ impl eframe::App for App {
         // So long that a burst of events does not take long to show, and so short that no frame is missed. What is
         // left over asks for the next one.
         self.client.dispatch_pending_for(Duration::from_millis(4));
-        self.fetch();
         let flashing = lock(&self.games).fade();
         self.draw(context);
         if flashing {
@@ -216,10 +205,18 @@ impl Server {
     }
 }
 
-fn draw_row(ui: &mut egui::Ui, id: &str, game: &Game, server: Option<&Server>, buttons: &mut Buttons) {
-    let fill = game.flash.map_or(Color32::TRANSPARENT, |(change, since)| {
+fn draw_row(
+    ui: &mut egui::Ui,
+    game: &Object,
+    flash: Option<Flash>,
+    server: Option<&Server>,
+    buttons: &mut Buttons,
+) {
+    let id = game.id().unwrap_or_default();
+    let created = game.created_at().map(|date| date.to_string()).unwrap_or_default();
+    let fill = flash.map_or(Color32::TRANSPARENT, |(what, since)| {
         let faded = since.elapsed().as_secs_f32() / FLASH.as_secs_f32();
-        colour(change).gamma_multiply((1.0 - faded).clamp(0.0, 1.0))
+        colour(what).gamma_multiply((1.0 - faded).clamp(0.0, 1.0))
     });
     egui::Frame::new()
         .fill(fill)
@@ -237,10 +234,10 @@ fn draw_row(ui: &mut egui::Ui, id: &str, game: &Game, server: Option<&Server>, b
                         },
                     );
                 };
-                cell(ui, 110.0, RichText::new(&game.name).strong());
-                cell(ui, 50.0, RichText::new(game.score.to_string()));
+                cell(ui, 110.0, RichText::new(name_of(game)).strong());
+                cell(ui, 50.0, RichText::new(score_of(game).to_string()));
                 cell(ui, 110.0, RichText::new(id).monospace());
-                cell(ui, 190.0, RichText::new(&game.created));
+                cell(ui, 190.0, RichText::new(created));
                 ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
                     let Some(server) = server else { return };
                     if buttons.button_for(ui, "Delete", id) {
@@ -270,11 +267,19 @@ fn describe(link: &Link) -> (Color32, String) {
     }
 }
 
-fn colour(change: Change) -> Color32 {
-    match change {
-        Change::Created => Color32::from_rgb(20, 80, 40),
-        Change::Changed => Color32::from_rgb(95, 75, 15),
-        Change::Deleted => Color32::from_rgb(105, 35, 35),
+fn name_of(game: &Object) -> &str {
+    game.get_str("name").unwrap_or("?")
+}
+
+fn score_of(game: &Object) -> f64 {
+    game.get_f64("score").unwrap_or_default()
+}
+
+fn colour(what: What) -> Color32 {
+    match what {
+        What::Created => Color32::from_rgb(20, 80, 40),
+        What::Changed => Color32::from_rgb(95, 75, 15),
+        What::Deleted => Color32::from_rgb(105, 35, 35),
     }
 }
 
@@ -307,14 +312,14 @@ impl Buttons {
 struct Report(Option<Value>);
 
 impl Report {
-    fn print(&mut self, games: &Games, buttons: Buttons) {
-        let rows = games.games.iter().map(|(id, game)| {
-            let flash = game.flash.map(|(change, _)| match change {
-                Change::Created => "created",
-                Change::Changed => "changed",
-                Change::Deleted => "deleted",
+    fn print(&mut self, games: &Games, rows: &[(&Object, Option<Flash>)], buttons: Buttons) {
+        let rows = rows.iter().map(|(game, flash)| {
+            let flash = flash.map(|(what, _)| match what {
+                What::Created => "created",
+                What::Changed => "changed",
+                What::Deleted => "deleted",
             });
-            json!({ "id": id, "name": game.name, "score": game.score, "flash": flash })
+            json!({ "id": game.id(), "name": name_of(game), "score": score_of(game), "flash": flash })
         });
         let link = match &games.link {
             Link::Connecting => "connecting",

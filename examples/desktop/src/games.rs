@@ -1,35 +1,31 @@
-//! What the window shows: the games, and where the connection stands. Changed by listeners alone; knows nothing of
-//! windows and servers.
+//! What the window shows beside the games themselves: what happened to them, and where the connection stands. Changed by
+//! listeners alone; knows nothing of windows and servers.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::thread::{self, ThreadId};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use parse_livequery::{ClientEvent, ClientEventKind, Event, EventKind, Object};
+use parse_livequery::{Change, ClientEvent, ClientEventKind, Date, Error, Object, Snapshot};
 
 pub struct Games {
-    pub games: BTreeMap<String, Game>,
     pub link: Link,
     /// What is worth a line at the foot of the window.
     pub notice: String,
-    /// The list is not what the server has: it is to be fetched.
-    pub stale: bool,
     /// How many listeners have run, and how many of them on another thread than that of the window.
     pub listeners: u64,
     pub elsewhere: u64,
+    /// By the ids of the games.
+    flashes: HashMap<String, Flash>,
+    /// The games that are gone and flash still, in that order, each with its place in the list that it went from.
+    gone: Vec<(usize, Object)>,
     thread: ThreadId,
 }
 
-pub struct Game {
-    pub name: String,
-    pub score: f64,
-    pub created: String,
-    /// What happened to it last, and when.
-    pub flash: Option<(Change, Instant)>,
-}
+/// What happened to a game last, and when.
+pub type Flash = (What, Instant);
 
 #[derive(Clone, Copy, PartialEq)]
-pub enum Change {
+pub enum What {
     Created,
     Changed,
     Deleted,
@@ -47,42 +43,59 @@ pub enum Link {
 }
 
 impl Games {
-    /// An empty list, of a window that has this thread.
+    /// For a window that has this thread.
     pub fn new() -> Self {
         Self {
-            games: BTreeMap::new(),
             link: Link::Connecting,
             notice: String::new(),
-            stale: false,
             listeners: 0,
             elsewhere: 0,
+            flashes: HashMap::new(),
+            gone: Vec::new(),
             thread: thread::current().id(),
         }
     }
 
-    /// The listener of the subscription.
-    pub fn event(&mut self, event: &Event) {
+    /// The listener for changes.
+    pub fn change(&mut self, change: &Change) {
         self.count();
-        match (event.kind(), event.object()) {
-            (EventKind::Create | EventKind::Enter, Some(object)) => self.put(object, Some(Change::Created)),
-            (EventKind::Update, Some(object)) => self.put(object, Some(Change::Changed)),
-            (EventKind::Delete | EventKind::Leave, Some(object)) => {
-                if let Some(game) = object.id().and_then(|id| self.games.get_mut(id)) {
-                    game.flash = Some((Change::Deleted, Instant::now()));
-                }
+        let what = match change {
+            Change::Inserted { .. } => What::Created,
+            Change::Updated { .. } | Change::Moved { .. } => What::Changed,
+            Change::Removed { index, object, .. } => {
+                self.gone.push((*index, object.clone()));
+                What::Deleted
             }
-            (EventKind::Open, _) => {
-                self.stale = true;
-                self.notice = match event.gap() {
-                    None => "following the games".to_owned(),
-                    Some(gap) => format!("{:.1?} may have been missed", gap.duration()),
-                };
+            // Where all is new, nothing stands out.
+            _ => {
+                self.flashes.clear();
+                self.gone.clear();
+                return;
             }
-            _ => {}
+        };
+        let Some(id) = change.object().and_then(Object::id) else {
+            return;
+        };
+        if what != What::Deleted {
+            // It is back.
+            self.gone.retain(|(_, game)| game.id() != Some(id));
         }
+        self.flashes.insert(id.to_owned(), (what, Instant::now()));
     }
 
-    /// The listener of the client.
+    /// The listener for the list being complete.
+    pub fn ready(&mut self) {
+        self.count();
+        self.notice = "following the games".to_owned();
+    }
+
+    /// The listener for the list being old, perhaps.
+    pub fn stale(&mut self, since: SystemTime) {
+        self.count();
+        self.notice = format!("may be old since {}", Date::from(since));
+    }
+
+    /// The listener of the client, which hears of the errors of the set as well.
     pub fn client_event(&mut self, event: &ClientEvent) {
         self.count();
         let why = event.error().map(ToString::to_string).unwrap_or_default();
@@ -96,52 +109,29 @@ impl Games {
                     why,
                 };
             }
-            _ if event.error().is_some_and(parse_livequery::Error::is_fatal) => self.link = Link::Ended(why),
+            _ if event.error().is_some_and(Error::is_fatal) => self.link = Link::Ended(why),
             _ => self.notice = why,
         }
     }
 
-    /// Takes a list that was fetched in place of the present one.
-    pub fn replace(&mut self, objects: impl IntoIterator<Item = Object>) {
-        let before = std::mem::take(&mut self.games);
-        for object in objects {
-            self.put(&object, None);
+    /// The games in their order, those that are gone where they were for as long as they flash.
+    pub fn rows<'a>(&'a self, set: &'a Snapshot) -> Vec<(&'a Object, Option<Flash>)> {
+        let mut games: Vec<_> = set.iter().collect();
+        // The last one that went comes back first, so that each place is one in the list that it went from.
+        for (index, game) in self.gone.iter().rev() {
+            games.insert((*index).min(games.len()), game);
         }
-        for (id, game) in &mut self.games {
-            game.flash = match before.get(id) {
-                None => Some((Change::Created, Instant::now())),
-                Some(old) if old.name != game.name || old.score != game.score => {
-                    Some((Change::Changed, Instant::now()))
-                }
-                Some(old) => old.flash,
-            };
-        }
-        self.stale = false;
+        let flash = |game: &Object| self.flashes.get(game.id()?).copied();
+        games.into_iter().map(|game| (game, flash(game))).collect()
     }
 
     /// Forgets what has flashed long enough. Whether anything flashes still.
     pub fn fade(&mut self) -> bool {
-        let over = |flash: &Option<(Change, Instant)>| flash.is_none_or(|(_, since)| since.elapsed() > FLASH);
-        self.games
-            .retain(|_, game| !(over(&game.flash) && matches!(game.flash, Some((Change::Deleted, _)))));
-        for game in self.games.values_mut().filter(|game| over(&game.flash)) {
-            game.flash = None;
-        }
-        self.games.values().any(|game| game.flash.is_some())
-    }
-
-    fn put(&mut self, object: &Object, change: Option<Change>) {
-        let Some(id) = object.id() else { return };
-        let game = Game {
-            name: object.get_str("name").unwrap_or("?").to_owned(),
-            score: object.get_f64("score").unwrap_or_default(),
-            created: object
-                .created_at()
-                .map(|date| date.to_string())
-                .unwrap_or_default(),
-            flash: change.map(|change| (change, Instant::now())),
-        };
-        self.games.insert(id.to_owned(), game);
+        self.flashes.retain(|_, (_, since)| since.elapsed() <= FLASH);
+        let flashes = &self.flashes;
+        self.gone
+            .retain(|(_, game)| game.id().is_some_and(|id| flashes.contains_key(id)));
+        !self.flashes.is_empty()
     }
 
     fn count(&mut self) {

@@ -18,19 +18,22 @@ const LONG: Duration = Duration::from_secs(60);
 #[test]
 fn the_window_shows_what_the_server_sends_and_survives_its_restart() {
     let server = TestServer::start().unwrap();
+    let mill = server.create("Game", json!({"name": "mill", "score": 0, "createdAt": at(1)}));
     let screen = Screen::start();
     let mut window = Window::start(&screen, &["--server", &server.url(), "--app-id", "app"]);
-    window.wait_for("the subscription", |state| {
-        state["notice"] == "following the games"
-    });
+    window.wait_for("the list", following);
     assert_eq!(window.state["link"], "connected");
-    let empty = screen.picture();
+    assert_eq!(window.ids(), [&*mill], "what was there before");
+    let one_row = screen.picture();
 
-    let chess = server.create("Game", json!({"name": "chess", "score": 1}));
-    let go = server.create("Game", json!({"name": "go", "score": 2}));
-    window.wait_for("two games", |state| state["games"].as_array().unwrap().len() == 2);
+    let chess = server.create("Game", json!({"name": "chess", "score": 1, "createdAt": at(3)}));
+    let go = server.create("Game", json!({"name": "go", "score": 2, "createdAt": at(2)}));
+    window.wait_for("three games", |state| {
+        state["games"].as_array().unwrap().len() == 3
+    });
+    assert_eq!(window.ids(), [&mill, &go, &chess], "the oldest one first");
     assert_eq!(window.game(&chess)["name"], "chess");
-    screen.wait_for("two rows", |picture| picture.differs(&empty, 100));
+    screen.wait_for("three rows", |picture| picture.differs(&one_row, 100));
 
     // It may be looked at too late: then the next change is.
     let mut score = 10;
@@ -50,23 +53,36 @@ fn the_window_shows_what_the_server_sends_and_survives_its_restart() {
     });
 
     server.stop();
-    window.wait_for("the loss of the link", |state| state["link"] == "waiting");
-    server.delete("Game", &go);
-    server.resume().unwrap();
-    window.wait_for("the link", |state| state["link"] == "connected");
-    window.wait_for("the gap", |state| {
-        state["notice"]
-            .as_str()
-            .unwrap()
-            .ends_with("may have been missed")
+    window.wait_for("the loss of the link", |state| {
+        state["link"] == "waiting" && notice(state).starts_with("may be old since ")
     });
+    assert_eq!(window.ids(), [&mill, &go, &chess], "what there was");
     server.delete("Game", &chess);
+    server.update("Game", &go, json!({"name": "weiqi"}));
+    let hex = server.create("Game", json!({"name": "hex", "score": 3}));
+    server.fail_finds(503);
+    server.resume().unwrap();
+    window.wait_for("the failure of the fetch", |state| {
+        state["link"] == "connected" && notice(state).contains("503")
+    });
+    server.answer_finds();
+    // No event told of any of that.
+    window.wait_for("what happened meanwhile", |state| {
+        [(&chess, "deleted"), (&go, "changed"), (&hex, "created")]
+            .iter()
+            .all(|(id, flash)| find(state, id)["flash"] == *flash)
+    });
+    assert_eq!(window.ids(), [&mill, &go, &chess, &hex], "each in its place");
+    assert_eq!(window.game(&go)["name"], "weiqi");
+    window.wait_for("the list", following);
+    assert_eq!(window.state["link"], "connected");
     window.wait_for("the end of a game", |state| find(state, &chess).is_null());
+    assert_eq!(window.ids(), [&mill, &go, &hex]);
 
     for number in 0..500 {
         server.create("Game", json!({"name": "many", "score": number}));
     }
-    window.wait_for("a burst", |state| state["games"].as_array().unwrap().len() == 501);
+    window.wait_for("a burst", |state| state["games"].as_array().unwrap().len() == 503);
 
     window.quit();
     assert!(server.wait_for(LONG, |server| server.connections() == 0));
@@ -78,9 +94,7 @@ fn the_buttons_change_the_embedded_server() {
     let screen = Screen::start();
     let mut window = Window::start(&screen, &[]);
     window.wait_for("the list", |state| state["games"].as_array().unwrap().len() == 3);
-    window.wait_for("the subscription", |state| {
-        state["notice"] == "following the games"
-    });
+    window.wait_for("the end of the fetch", following);
 
     window.click("New game");
     window.wait_for("a fourth game", |state| {
@@ -102,13 +116,11 @@ fn the_buttons_change_the_embedded_server() {
         take_picture(&screen, &mut window, Path::new(&path));
     }
 
+    let before = window.state["listeners"].as_u64().unwrap();
     window.click("Cut the link");
-    window.wait_for("the gap", |state| {
-        state["link"] == "connected"
-            && state["notice"]
-                .as_str()
-                .unwrap()
-                .ends_with("may have been missed")
+    // The loss, the list that may be old, the link and the list: of these four no frame needs to show the first ones.
+    window.wait_for("the list", |state| {
+        state["listeners"].as_u64().unwrap() >= before + 4 && following(state)
     });
 
     window.click("Stop the server");
@@ -116,9 +128,8 @@ fn the_buttons_change_the_embedded_server() {
     let before = window.state["games"].as_array().unwrap().len();
     window.click("New game");
     window.click("Start the server");
-    // It was created while nobody could be told: the list is fetched again.
     window.wait_for("the game that no event told of", |state| {
-        state["link"] == "connected" && state["games"].as_array().unwrap().len() == before + 1
+        following(state) && state["games"].as_array().unwrap().len() == before + 1
     });
 
     window.quit();
@@ -149,6 +160,20 @@ fn take_picture(screen: &Screen, window: &mut Window, path: &Path) {
 /// Of the colour of a row that has just changed.
 fn of_a_flash([r, g, b]: [u8; 3]) -> bool {
     r > 60 && g > 45 && b < 40 && r > g + 10
+}
+
+/// A time of creation long ago, on this day.
+fn at(day: u32) -> String {
+    format!("2025-01-{day:02}T00:00:00.000Z")
+}
+
+fn notice(state: &Value) -> &str {
+    state["notice"].as_str().unwrap()
+}
+
+/// The list is complete.
+fn following(state: &Value) -> bool {
+    notice(state) == "following the games"
 }
 
 fn find<'a>(state: &'a Value, id: &str) -> &'a Value {
@@ -208,6 +233,12 @@ impl Window {
     #[track_caller]
     fn game(&self, id: &str) -> &Value {
         find(&self.state, id)
+    }
+
+    /// Of the games, from the top to the bottom.
+    fn ids(&self) -> Vec<&str> {
+        let games = self.state["games"].as_array().unwrap();
+        games.iter().map(|game| game["id"].as_str().unwrap()).collect()
     }
 
     #[track_caller]
