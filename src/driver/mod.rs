@@ -707,15 +707,15 @@ fn give_up(shared: &Shared) {
 /// read buffer alive.
 pub(crate) fn event_of(frame: EventFrame<'_>, text: &str) -> Event {
     let shared: Arc<str> = Arc::from(text);
-    let object = |part: &str| {
+    let range = |part: &str| {
         let start = part.as_ptr() as usize - text.as_ptr() as usize;
-        Object::from_frame(Arc::clone(&shared), start..start + part.len())
+        start..start + part.len()
     };
-    let change = Change {
-        original: frame.original.map(object),
-        object: object(frame.object),
-    };
-    Event::changed(frame.kind, change)
+    let original = frame
+        .original
+        .map(|part| Object::from_frame(Arc::clone(&shared), range(part)));
+    let object = Object::from_frame(shared, range(frame.object));
+    Event::changed(frame.kind, Change { object, original })
 }
 
 fn now() -> Now {
