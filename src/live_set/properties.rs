@@ -22,6 +22,7 @@ struct Server {
     objects: BTreeMap<String, Record>,
     clock: i64,
     next_id: u32,
+    last_saved: Option<String>,
     max_limit: usize,
     nulls_are_greatest: bool,
 }
@@ -95,7 +96,13 @@ impl Server {
     }
 
     fn update(&mut self, rng: &mut Rng) -> Option<Message> {
-        let id = self.random_id(rng)?;
+        // Often the same one again, so that several saves of it are on their way.
+        let last = self
+            .last_saved
+            .take()
+            .filter(|id| rng.u8(0..3) > 0 && self.objects.contains_key(id));
+        let id = last.or_else(|| self.random_id(rng))?;
+        self.last_saved = Some(id.clone());
         let before = self.objects[&id].clone();
         let mut record = self.random_record(rng);
         record.created = before.created;
@@ -230,6 +237,7 @@ impl World {
             objects: BTreeMap::new(),
             clock: 1_700_000_000_000,
             next_id: 0,
+            last_saved: None,
             max_limit: [2, 3, 5, 12, 1000][rng.usize(0..5)],
             nulls_are_greatest: rng.bool(),
         };
