@@ -162,7 +162,7 @@ impl Held {
     }
 }
 
-/// What is gone: an event that is late must not bring it back.
+/// What is gone, or is beyond the boundary: an event that is late must not bring it back.
 #[derive(Default)]
 struct Graves {
     young: HashMap<Box<str>, Grave>,
@@ -566,6 +566,15 @@ impl Core {
             .as_ref()
             .is_some_and(|boundary| entry.key > *boundary)
         {
+            // Remembered for a while, so that a late event does not bring back what it was before.
+            let version = entry.version();
+            self.graves.dig(
+                id,
+                Grave {
+                    version,
+                    deleted: false,
+                },
+            );
             self.take_out(id);
             return;
         }

@@ -415,7 +415,13 @@ impl Inner {
     fn take(self: &Arc<Self>, event: &Event) {
         let mut core = self.core.lock();
         match (event.kind(), event.object(), event.error()) {
-            (EventKind::Open, ..) => core.opened(),
+            (EventKind::Open, ..) => {
+                core.opened();
+                // By now the last sign of life before the cut is known.
+                if let (Some(gap), Some(since)) = (event.gap(), &mut self.shown.lock().stale_since) {
+                    *since = gap.from().min(*since);
+                }
+            }
             (EventKind::Close, ..) => core.closed(SystemTime::now()),
             (EventKind::Error, _, Some(error)) => {
                 match error.kind() {
