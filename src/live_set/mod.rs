@@ -418,8 +418,9 @@ impl Inner {
             (EventKind::Open, ..) => {
                 core.opened();
                 // By now the last sign of life before the cut is known.
-                if let (Some(gap), Some(since)) = (event.gap(), &mut self.shown.lock().stale_since) {
-                    *since = gap.from().min(*since);
+                if let Some(gap) = event.gap() {
+                    let mut shown = self.shown.lock();
+                    shown.stale_since = shown.stale_since.map(|since| since.min(gap.from()));
                 }
             }
             (EventKind::Close, ..) => core.closed(SystemTime::now()),
