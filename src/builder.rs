@@ -49,6 +49,8 @@ pub struct ClientBuilder {
     pub(crate) network: Network,
     #[cfg(feature = "rest")]
     rest_url: Option<String>,
+    #[cfg(feature = "rest")]
+    fetch_timeout: Duration,
     max_attempts: Option<NonZeroU32>,
     token_provider: Option<TokenProvider>,
     dispatch: Dispatch,
@@ -76,6 +78,8 @@ impl ClientBuilder {
             network: Network::default(),
             #[cfg(feature = "rest")]
             rest_url: None,
+            #[cfg(feature = "rest")]
+            fetch_timeout: Duration::from_secs(30),
             max_attempts: None,
             token_provider: None,
             dispatch: Dispatch::default(),
@@ -409,6 +413,15 @@ impl ClientBuilder {
         self
     }
 
+    /// How long the REST API may take to begin its answer to a request of a [`LiveSet`](crate::LiveSet), and again for the
+    /// rest of it (default: 30 s). Then the fetch has failed, and is tried again.
+    #[cfg(feature = "rest")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "rest")))]
+    pub fn fetch_timeout(mut self, timeout: Duration) -> Self {
+        self.fetch_timeout = timeout;
+        self
+    }
+
     /// Where the REST API is, which a [`LiveSet`](crate::LiveSet) fetches from (default: at the server URLs, with `http`
     /// for `ws` and `https` for `wss`). In the JS SDK it is `Parse.serverURL`.
     ///
@@ -466,6 +479,8 @@ impl ClientBuilder {
             ("ack_timeout", self.ack_timeout),
             ("close_timeout", self.close_timeout),
             ("reconnect_delay", self.reconnect_delay.0),
+            #[cfg(feature = "rest")]
+            ("fetch_timeout", self.fetch_timeout),
         ] {
             if value.is_zero() {
                 return Err(invalid(format!("`{name}` is zero; it must be longer")));
@@ -515,12 +530,8 @@ impl ClientBuilder {
                 Some(url) => &vec![server_url::parse(url)?],
                 None => &servers,
             };
-            rest::for_client(
-                rest_servers,
-                &settings.credentials,
-                &self.network,
-                self.connect_timeout,
-            )?
+            let timeouts = (self.connect_timeout, self.fetch_timeout);
+            rest::for_client(rest_servers, &settings.credentials, &self.network, timeouts)?
         };
         let commands = driver::spawn(
             servers.clone(),

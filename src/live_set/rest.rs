@@ -58,7 +58,7 @@ impl Rest {
         servers: &[Url],
         credentials: &Credentials,
         network: &Network,
-        connect_timeout: Duration,
+        timeouts: (Duration, Duration),
     ) -> Result<Self> {
         let server = |url: &Url| {
             let mut base = url.clone();
@@ -68,7 +68,7 @@ impl Rest {
             Ok(Server {
                 url: base,
                 name: authority(url),
-                agent: agent(url, network, connect_timeout)?,
+                agent: agent(url, network, timeouts)?,
             })
         };
         let Credentials {
@@ -223,7 +223,11 @@ fn refused(class_name: &str, server: &str, status: u16, retry_after: Duration, b
     })
 }
 
-fn agent(url: &Url, network: &Network, connect_timeout: Duration) -> Result<Agent> {
+fn agent(
+    url: &Url,
+    network: &Network,
+    (connect_timeout, fetch_timeout): (Duration, Duration),
+) -> Result<Agent> {
     let proxy = match network.proxies.proxy_for(url)? {
         None => None,
         Some(proxy) => {
@@ -245,7 +249,11 @@ fn agent(url: &Url, network: &Network, connect_timeout: Duration) -> Result<Agen
     };
     let config = Agent::config_builder()
         .timeout_connect(Some(connect_timeout))
-        .timeout_global(Some(connect_timeout.saturating_add(ANSWER_TIMEOUT)))
+        .timeout_resolve(Some(connect_timeout))
+        .timeout_send_request(Some(fetch_timeout))
+        .timeout_send_body(Some(fetch_timeout))
+        .timeout_recv_response(Some(fetch_timeout))
+        .timeout_recv_body(Some(fetch_timeout))
         // Keys are for this host alone.
         .max_redirects(0)
         .max_redirects_will_error(false)
@@ -262,8 +270,6 @@ fn agent(url: &Url, network: &Network, connect_timeout: Duration) -> Result<Agen
     Ok(Agent::with_parts(config, connector, DefaultResolver::default()))
 }
 
-/// How long an answer may take.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// What would be refused again is tried again all the same: somebody may put it right.
 const UNTIL_SOMETHING_CHANGES: Duration = Duration::from_secs(60);
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
@@ -273,12 +279,12 @@ pub(crate) fn for_client(
     servers: &[Url],
     credentials: &Credentials,
     network: &Network,
-    connect_timeout: Duration,
+    timeouts: (Duration, Duration),
 ) -> Result<Option<Rest>> {
     if network.connector.is_some() {
         return Ok(None);
     }
-    Rest::new(servers, credentials, network, connect_timeout).map(Some)
+    Rest::new(servers, credentials, network, timeouts).map(Some)
 }
 
 /// A way to fetch with what the client has: its session token too, unless the set has one of its own.

@@ -287,6 +287,40 @@ fn a_fetch_that_fails_leaves_what_is_there() {
 }
 
 #[test]
+fn a_server_that_does_not_answer_or_is_not_there_is_asked_again() {
+    let server = TestServer::start().unwrap();
+    server.create("Game", json!({"score": 1}));
+    server.delay_finds(MINUTE * 60);
+    let nobody = Server::auto();
+    nobody.refuse();
+    let silent = builder(&server.url()).fetch_timeout(ms(100));
+    let refusing = builder(&server.url()).rest_url(nobody.url().replacen("ws", "http", 1));
+    for (builder, text) in [
+        (silent.connect_timeout(ms(200)), "timeout"),
+        (refusing, "refused"),
+    ] {
+        let client = builder.build().unwrap();
+        let errors = Recorder::new();
+        let seen = errors.clone();
+        let set = client
+            .live_set(&Query::new("Game"))
+            .on_error(move |error| seen.push("set", "error", error.clone()))
+            .start()
+            .unwrap();
+        let error = errors
+            .wait_where("a fetch", |seen| seen.value.kind() == ErrorKind::Fetch)
+            .value;
+        assert!(error.to_string().contains(text), "{error}");
+        assert!(!set.is_ready());
+        if text == "timeout" {
+            server.delay_finds(Duration::ZERO);
+            set.wait_ready(MINUTE).unwrap();
+            assert_eq!(set.len(), 1);
+        }
+    }
+}
+
+#[test]
 fn the_next_server_is_asked_when_one_fails() {
     let server = TestServer::start().unwrap();
     let other = TestServer::start().unwrap();
