@@ -162,7 +162,7 @@ impl Held {
     }
 }
 
-/// What is gone, or is beyond the boundary: an event that is late must not bring it back.
+/// What is known and not held: gone, or beyond the boundary. An event that is late must not bring it back.
 #[derive(Default)]
 struct Graves {
     young: HashMap<Box<str>, Grave>,
@@ -556,25 +556,11 @@ impl Core {
         self.hold(id, entry);
     }
 
-    /// Holds the object, unless it is beyond the boundary.
+    /// Holds the object, unless it is beyond the boundary, or what else there is has not been fetched yet.
     fn hold(&mut self, id: &str, entry: Arc<Entry>) {
-        if !self.is_filled {
-            return;
-        }
-        if self
-            .boundary
-            .as_ref()
-            .is_some_and(|boundary| entry.key > *boundary)
-        {
-            // Remembered for a while, so that a late event does not bring back what it was before.
-            let version = entry.version();
-            self.graves.dig(
-                id,
-                Grave {
-                    version,
-                    deleted: false,
-                },
-            );
+        let is_beyond = |boundary: &SortKey| entry.key > *boundary;
+        if !self.is_filled || self.boundary.as_ref().is_some_and(is_beyond) {
+            self.remember(&entry);
             self.take_out(id);
             return;
         }
@@ -608,6 +594,15 @@ impl Core {
             self.show_removed(from, &old);
             self.held.list.insert(to, Arc::clone(&entry));
             self.show_inserted(to, &entry);
+        }
+    }
+
+    /// What is not held any more is remembered for a while, so that a late event does not bring back what it was before.
+    fn remember(&mut self, entry: &Entry) {
+        let (id, version) = (id_of(entry), entry.version());
+        if self.graves.get(&id).is_none_or(|grave| grave.version < version) {
+            let deleted = false;
+            self.graves.dig(&id, Grave { version, deleted });
         }
     }
 
@@ -791,8 +786,11 @@ impl Core {
         let events = touched.into_values().flatten();
         target.extend(events.map(|event| self.in_order(event)));
         self.boundary = boundary.filter(|_| !is_all);
-        if let Some(boundary) = &self.boundary {
-            target.retain(|entry| entry.key <= *boundary);
+        if let Some(boundary) = self.boundary.clone() {
+            let (within, beyond): (Vec<_>, Vec<_>) =
+                target.into_iter().partition(|entry| entry.key <= boundary);
+            target = within;
+            beyond.iter().for_each(|entry| self.remember(entry));
         }
         self.is_filled = true;
         let was_ready = std::mem::replace(&mut self.is_ready, true);
@@ -814,17 +812,18 @@ impl Core {
             .list
             .iter()
             .filter(|held| !ids.contains(held.key.id()))
-            .map(|held| id_of(held))
+            .cloned()
             .collect();
         let changed: Vec<_> = target.iter().filter(|entry| !is_same(entry)).cloned().collect();
+        gone.iter().for_each(|entry| self.remember(entry));
         if gone.len() + changed.len() > FEW.max(self.held.list.len() / 4) || self.held.list.len() == 0 {
             if !(gone.is_empty() && changed.is_empty()) {
                 self.reset(target);
             }
             return;
         }
-        for id in gone {
-            self.take_out(&id);
+        for entry in gone {
+            self.take_out(&id_of(&entry));
         }
         for entry in changed {
             self.hold(&id_of(&entry), entry);
@@ -929,6 +928,7 @@ impl Core {
             while self.held.list.len() > kept {
                 if let Some(entry) = self.held.list.remove(self.held.list.len() - 1) {
                     self.held.by_id.remove(entry.key.id());
+                    self.remember(&entry);
                 }
             }
         }
