@@ -124,6 +124,7 @@ impl Error {
     }
 
     /// The same error, with how long to wait at least before the same is tried again.
+    #[cfg(any(feature = "rest", test))]
     pub(crate) fn with_retry_after(self, delay: Duration) -> Self {
         self.change(|inner| inner.retry_after = delay)
     }
