@@ -1,7 +1,6 @@
 //! A way in for `benches/live_set.rs`, with the internal feature `_bench`. No part of the API.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use super::change::{Entry, Snapshot};
@@ -43,10 +42,7 @@ impl Set {
         let mut objects = Some(objects);
         while let Task::Fetch(request) = self.core.next_task(self.now) {
             let page = objects.take().into_iter().flatten();
-            let entry = |object: Object| {
-                let key = request.order.sort_key(object.as_str())?;
-                Some(Arc::new(Entry::new(key, &object, &self.class_name)))
-            };
+            let entry = |object: Object| Entry::new(&request.order, &object, &self.class_name);
             self.core
                 .fetched(request.ticket, Ok(page.filter_map(entry).collect()), self.now);
         }

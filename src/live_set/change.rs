@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use serde_json::Value;
 
 use super::list::{self, List};
-use super::order::{SortKey, version_in};
+use super::order::{Order, SortKey, version_in};
 use crate::Object;
 use crate::json::Members;
 
@@ -222,8 +222,11 @@ pub(super) struct Entry {
 impl Entry {
     /// The text is the object's own: a frame has the original as well. `find()` leaves the name of the class out, which
     /// an event has.
-    pub(super) fn new(key: SortKey, object: &Object, class_name: &str) -> Self {
+    ///
+    /// `None` for an object without an id.
+    pub(super) fn new(order: &Order, object: &Object, class_name: &str) -> Option<Arc<Self>> {
         let text = object.as_str();
+        let key = order.sort_key(text)?;
         let has_class = Members::new(text).any(|(name, _)| name == "className");
         let text = match text.trim_start().strip_prefix('{') {
             Some(members) if !has_class => {
@@ -231,11 +234,11 @@ impl Entry {
             }
             _ => text.into(),
         };
-        Self {
+        Some(Arc::new(Self {
             key,
             text,
             object: OnceLock::new(),
-        }
+        }))
     }
 
     /// The same object with another key.

@@ -296,11 +296,10 @@ impl Core {
         if self.fetch.is_none() {
             self.graves.age(now);
         }
-        let Some(key) = self.order.sort_key(object.as_str()) else {
+        let Some(entry) = Entry::new(&self.order, object, &self.class_name) else {
             log::warn!("an event of {} has no objectId, and is left out", self.class_name);
             return;
         };
-        let entry = Arc::new(Entry::new(key, object, &self.class_name));
         let follows_on = original.map(version);
         match kind {
             EventKind::Leave => self.gone(&entry, false, follows_on, now),

@@ -589,10 +589,7 @@ impl Inner {
         });
         // What takes long with many objects is done here, and not where listeners run.
         let result = result.map(|objects| {
-            let entry = |object: &Object| {
-                let key = order.sort_key(object.as_str())?;
-                Some(Arc::new(Entry::new(key, object, &subscription.class_name)))
-            };
+            let entry = |object: &Object| Entry::new(&order, object, &subscription.class_name);
             let entries: Vec<_> = objects.iter().filter_map(entry).collect();
             if entries.len() < objects.len() {
                 log::warn!("objects without objectId were fetched for {subscription}, and are left out");

@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use fastrand::Rng;
@@ -356,10 +355,7 @@ impl World {
             self.note(format_args!("answers: {}", request.ticket));
             let entries = page
                 .iter()
-                .map(|object| {
-                    let key = request.order.sort_key(object.as_str()).unwrap();
-                    Arc::new(Entry::new(key, object, "Game"))
-                })
+                .map(|object| Entry::new(&request.order, object, "Game").unwrap())
                 .collect();
             self.core.fetched(request.ticket, Ok(entries), self.now);
         }

@@ -717,4 +717,4 @@ fn not_serialized(what: &str, error: &dyn fmt::Display) -> Error {
 }
 
 /// What an object has whatever is selected (Parse Server 9.10, Client.js).
-const ALWAYS_SENT: [&str; 5] = ["className", "objectId", "createdAt", "updatedAt", "ACL"];
+pub(crate) const ALWAYS_SENT: [&str; 5] = ["className", "objectId", "createdAt", "updatedAt", "ACL"];

@@ -11,6 +11,7 @@ use url::form_urlencoded;
 use super::events::{self, Fields};
 use super::hub::{Hub, State};
 use crate::live_set::order::Order;
+use crate::query::ALWAYS_SENT;
 use crate::query::matcher::Matcher;
 use crate::{Error, ErrorKind, Object, Query, Result};
 
@@ -88,7 +89,7 @@ fn project(mut object: Value, query: &Query) -> Value {
         members.retain(|name, _| {
             let is_selected = selected.is_none_or(|names| names.iter().any(|selected| selected == name));
             let is_excluded = excluded.iter().any(|excluded| excluded == name);
-            ALWAYS.contains(&name.as_str()) || is_selected && !is_excluded
+            ALWAYS_SENT.contains(&name.as_str()) || is_selected && !is_excluded
         });
     }
     object
@@ -324,4 +325,3 @@ impl HttpRequest {
 
 /// Of Parse Server 9.10.
 const DEFAULT_LIMIT: u64 = 100;
-const ALWAYS: [&str; 5] = ["className", "objectId", "createdAt", "updatedAt", "ACL"];

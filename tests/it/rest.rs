@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, unbounded};
 use parse_livequery::test_server::TestServer;
-use parse_livequery::{Client, ErrorKind, LiveSet, Query};
+use parse_livequery::{Client, Error, ErrorKind, LiveSet, Query};
 use serde_json::{Value, json};
 
 use crate::harness::*;
@@ -49,6 +49,18 @@ fn answer(status: &str, body: &str) -> String {
         "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
         body.len()
     )
+}
+
+/// A set of all games, and the errors that it tells.
+fn set_and_errors(client: &Client) -> (LiveSet, Recorder<Error>) {
+    let errors = Recorder::new();
+    let seen = errors.clone();
+    let set = client
+        .live_set(&Query::new("Game"))
+        .on_error(move |error| seen.push("set", "error", error.clone()))
+        .start()
+        .unwrap();
+    (set, errors)
 }
 
 fn scores(set: &LiveSet) -> Vec<i64> {
@@ -223,13 +235,7 @@ fn what_goes_wrong_is_said_with_the_way_out() {
     for (answer, text) in table {
         let (url, _requests) = http(&[&answer]);
         let client = builder(&server.url()).rest_url(&url).build().unwrap();
-        let errors = Recorder::new();
-        let seen = errors.clone();
-        let _set = client
-            .live_set(&Query::new("Game"))
-            .on_error(move |error| seen.push("set", "error", error.clone()))
-            .start()
-            .unwrap();
+        let (_set, errors) = set_and_errors(&client);
         let error = errors.expect("error").value;
         assert_eq!(error.kind(), ErrorKind::Fetch);
         assert!(!error.is_fatal());
@@ -300,13 +306,7 @@ fn a_server_that_does_not_answer_or_is_not_there_is_asked_again() {
         (refusing, "refused"),
     ] {
         let client = builder.build().unwrap();
-        let errors = Recorder::new();
-        let seen = errors.clone();
-        let set = client
-            .live_set(&Query::new("Game"))
-            .on_error(move |error| seen.push("set", "error", error.clone()))
-            .start()
-            .unwrap();
+        let (set, errors) = set_and_errors(&client);
         let error = errors
             .wait_where("a fetch", |seen| seen.value.kind() == ErrorKind::Fetch)
             .value;
@@ -357,13 +357,7 @@ fn tls_uses_the_certificates_of_the_client() {
         .add_root_certificate(Authority::new().pem)
         .build()
         .unwrap();
-    let errors = Recorder::new();
-    let seen = errors.clone();
-    let _set = client
-        .live_set(&Query::new("Game"))
-        .on_error(move |error| seen.push("set", "error", error.clone()))
-        .start()
-        .unwrap();
+    let (_set, errors) = set_and_errors(&client);
     let error = errors.expect("error").value;
     assert_eq!(error.kind(), ErrorKind::Fetch);
     assert!(error.to_string().contains("certificate"), "{error}");
