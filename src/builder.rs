@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::client::Client;
-use crate::dispatch::{self, Dispatch, Limits, Overflow, Queue};
+use crate::dispatch::{Dispatch, Limits, Overflow, Queue};
 use crate::driver::{self, ConnectedStream, Connector, Network, Proxies, TokenProvider};
 #[cfg(feature = "rest")]
 use crate::live_set::rest;
@@ -523,7 +523,9 @@ impl ClientBuilder {
             renewable_token: self.token_provider.is_some(),
         };
         let session_token = settings.credentials.session_token.clone();
-        let shared = Arc::new(Shared::new(Queue::new(self.limits, self.dispatch), session_token));
+        let (poll, waker) = driver::poll()?;
+        let queue = Queue::new(self.limits, self.dispatch);
+        let shared = Arc::new(Shared::new(queue, session_token, waker));
         #[cfg(feature = "rest")]
         let rest = {
             let rest_servers = match &self.rest_url {
@@ -539,19 +541,17 @@ impl ClientBuilder {
             settings,
             self.token_provider,
             self.close_timeout,
+            poll,
             Arc::clone(&shared),
         )?;
-        let client = Client::new(
+        Ok(Client::new(
             servers,
             self.close_timeout,
-            Arc::clone(&shared),
+            shared,
             commands,
             #[cfg(feature = "rest")]
             rest,
-        );
-        // If this fails the client is dropped, and the I/O thread ends with it.
-        dispatch::spawn(shared)?;
-        Ok(client)
+        ))
     }
 }
 

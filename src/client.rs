@@ -496,7 +496,7 @@ impl Client {
         };
         let (id, missed) = shared.emitter.on(Some(kind), times, listener);
         if missed == MissedOpen::Yes {
-            shared.queue.push(&mut vec![Item::ClientMissedOpen(id)]);
+            shared.dispatch_later(Item::ClientMissedOpen(id));
         }
         id
     }

@@ -1,4 +1,4 @@
-//! The way from the I/O thread to the listeners: a bounded queue, and whoever calls them.
+//! The way from the I/O to the listeners: a bounded queue, and how they are called.
 //!
 //! Only this module calls listeners, one after another, and it holds no lock that anybody else waits for while one
 //! runs.
@@ -9,10 +9,9 @@ use std::fmt::{self, Display};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use crate::emitter::{Fault, ListenerId};
 use crate::event::{ClientEvent, ClientEventKind, Event, EventKind};
@@ -201,11 +200,10 @@ impl fmt::Debug for Task {
     }
 }
 
-/// The queue. The I/O thread puts in what one turn of its loop brought, and is never held up by it; whoever dispatches
-/// takes out all that is there.
+/// The queue. Whoever does the I/O puts in what one turn of the loop brought, and is never held up by it; whoever
+/// dispatches takes out all that is there.
 pub(crate) struct Queue {
-    inner: Mutex<Incoming>,
-    filled: Condvar,
+    items: Mutex<VecDeque<Item>>,
     limits: Limits,
     dispatch: Dispatch,
     /// The objects of all subscriptions, and their bytes.
@@ -217,17 +215,10 @@ pub(crate) struct Queue {
     taken: Mutex<VecDeque<Item>>,
 }
 
-#[derive(Default)]
-struct Incoming {
-    items: VecDeque<Item>,
-    ended: bool,
-}
-
 impl Queue {
     pub(crate) fn new(limits: Limits, dispatch: Dispatch) -> Self {
         Self {
-            inner: Mutex::new(Incoming::default()),
-            filled: Condvar::new(),
+            items: Mutex::new(VecDeque::new()),
             limits,
             dispatch,
             objects: AtomicUsize::new(0),
@@ -267,14 +258,18 @@ impl Queue {
         if others > 0 {
             self.unfinished.fetch_add(others, Ordering::Relaxed);
         }
-        let mut inner = self.inner.lock();
-        let was_empty = inner.items.is_empty();
-        inner.items.extend(items.drain(..));
-        drop(inner);
+        let mut queue = self.items.lock();
+        let was_empty = queue.is_empty();
+        queue.extend(items.drain(..));
+        drop(queue);
         items.shrink_to(KEPT_ITEMS);
         if was_empty {
             self.notify();
         }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.items.lock().is_empty()
     }
 
     /// Puts an object into the inbox of its subscription, if there is room. Returns what is to be [`push`](Self::push)ed
@@ -367,12 +362,6 @@ impl Queue {
         }
     }
 
-    /// Nothing will be added any more.
-    pub(crate) fn end(&self) {
-        self.inner.lock().ended = true;
-        self.filled.notify_all();
-    }
-
     /// An object has left its inbox.
     fn left(&self, entry: &Entry) {
         self.objects.fetch_sub(1, Ordering::Relaxed);
@@ -385,29 +374,11 @@ impl Queue {
     }
 
     fn notify(&self) {
-        match &self.dispatch {
-            Dispatch::Thread => {
-                self.filled.notify_one();
-            }
-            Dispatch::Manual { wake } => {
-                if catch_unwind(AssertUnwindSafe(|| wake())).is_err() {
-                    log::error!("the wake function of the client panicked");
-                }
+        if let Dispatch::Manual { wake } = &self.dispatch {
+            if catch_unwind(AssertUnwindSafe(|| wake())).is_err() {
+                log::error!("the wake function of the client panicked");
             }
         }
-    }
-
-    /// Waits for items and moves all that there are into the empty list. `false` once there will be none.
-    fn wait(&self, into: &mut VecDeque<Item>) -> bool {
-        let mut inner = self.inner.lock();
-        while inner.items.is_empty() {
-            if inner.ended {
-                return false;
-            }
-            self.filled.wait(&mut inner);
-        }
-        std::mem::swap(&mut inner.items, into);
-        true
     }
 }
 
@@ -420,24 +391,18 @@ impl fmt::Debug for Queue {
     }
 }
 
-/// Starts the dispatch thread, if there is to be one. It ends after [`Queue::end`], when all is given out.
-pub(crate) fn spawn(shared: Arc<Shared>) -> Result<()> {
-    if shared.queue.is_manual() {
-        return Ok(());
+/// Gives out all that is in the queue, for the dispatch thread. `batch` is empty before and after that.
+pub(crate) fn give_out_all(shared: &Arc<Shared>, batch: &mut VecDeque<Item>) {
+    loop {
+        std::mem::swap(&mut *shared.queue.items.lock(), batch);
+        if batch.is_empty() {
+            return;
+        }
+        while let Some(item) = batch.pop_front() {
+            dispatch(shared, item);
+        }
+        batch.shrink_to(KEPT_ITEMS);
     }
-    thread::Builder::new()
-        .name("livequery-dispatch".to_owned())
-        .spawn(move || {
-            let mut batch = VecDeque::new();
-            while shared.queue.wait(&mut batch) {
-                while let Some(item) = batch.pop_front() {
-                    dispatch(&shared, item);
-                }
-                batch.shrink_to(KEPT_ITEMS);
-            }
-        })
-        .map(drop)
-        .map_err(|error| Error::with_source(ErrorKind::Io, "the dispatch thread cannot be started", error))
 }
 
 /// Gives out what waits with [`Dispatch::Manual`], until the deadline. Returns how much that was.
@@ -451,7 +416,7 @@ pub(crate) fn dispatch_pending(shared: &Arc<Shared>, deadline: Option<Instant>) 
     let Some(mut taken) = shared.queue.taken.try_lock() else {
         return 0;
     };
-    taken.append(&mut shared.queue.inner.lock().items);
+    taken.append(&mut shared.queue.items.lock());
     let mut count = 0;
     while let Some(item) = taken.pop_front() {
         dispatch(shared, item);

@@ -1,12 +1,13 @@
-//! What the handles of a client, its I/O thread and its dispatch thread have in common.
+//! What the handles of a client and its threads have in common.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
+use mio::Waker;
 use parking_lot::{Condvar, Mutex};
 
-use crate::dispatch::{Inbox, Queue};
+use crate::dispatch::{Inbox, Item, Queue};
 use crate::emitter::Emitter;
 use crate::event::{ClientEvent, Event, EventKind};
 use crate::secret::Secret;
@@ -28,6 +29,8 @@ pub(crate) struct Shared {
     closed_below: AtomicU64,
     status: Mutex<Status>,
     changed: Condvar,
+    /// Wakes whoever does the I/O.
+    waker: Waker,
 }
 
 pub(crate) struct Status {
@@ -41,7 +44,7 @@ pub(crate) struct Status {
 }
 
 impl Shared {
-    pub(crate) fn new(queue: Queue, session_token: Option<Secret>) -> Self {
+    pub(crate) fn new(queue: Queue, session_token: Option<Secret>, waker: Waker) -> Self {
         Self {
             emitter: Emitter::new(),
             queue,
@@ -57,7 +60,20 @@ impl Shared {
                 orders: 0,
             }),
             changed: Condvar::new(),
+            waker,
         }
+    }
+
+    pub(crate) fn wake(&self) {
+        if let Err(error) = self.waker.wake() {
+            log::error!("the threads of the client cannot be woken: {error}");
+        }
+    }
+
+    /// Has something done where listeners run.
+    pub(crate) fn dispatch_later(&self, item: Item) {
+        self.queue.push(&mut vec![item]);
+        self.wake();
     }
 
     pub(crate) fn next_id(&self) -> u64 {

@@ -596,11 +596,11 @@ impl Subscription {
         listener: impl FnMut(&Event) -> Result<()> + Send + 'static,
     ) -> ListenerId {
         let core = &self.0.core;
-        let queue = &self.0.client.shared().queue;
+        let shared = self.0.client.shared();
         let (id, missed) = core.emitter.on(kind, times, listener);
-        queue.listener_added(core);
+        shared.queue.listener_added(core);
         if missed == MissedOpen::Yes {
-            queue.push(&mut vec![Item::MissedOpen(Arc::clone(core), id)]);
+            shared.dispatch_later(Item::MissedOpen(Arc::clone(core), id));
         }
         id
     }

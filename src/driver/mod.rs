@@ -1,11 +1,13 @@
-//! The I/O thread: it owns the socket and the session, reads the clock, and waits in one place for everything.
+//! The I/O: it owns the socket and the session, reads the clock, and waits in one place for everything.
 //!
-//! Nothing in here blocks, and no user code runs in here.
+//! Nothing in here blocks, and no user code runs in here. Which thread does it changes (see `threads`); what is called
+//! the I/O thread is the one that does.
 
 mod connect;
 mod servers;
 mod socket;
 mod stream;
+mod threads;
 mod tls;
 
 use std::fmt;
@@ -32,7 +34,7 @@ pub(crate) use self::stream::Connector;
 #[cfg(feature = "webpki-roots")]
 pub(crate) use self::tls::Trust;
 use crate::dispatch::{Item, Waiting};
-use crate::event::{Change, ClientEvent, Event};
+use crate::event::{Change, Event};
 use crate::protocol::Now;
 use crate::protocol::message::{EventFrame, Spec};
 use crate::protocol::session::{Output, Received, Session, Settings};
@@ -81,12 +83,11 @@ impl Command {
     }
 }
 
-/// The way to the I/O thread.
+/// The way to the I/O.
 #[derive(Clone, Debug)]
 pub(crate) struct Commands {
     shared: Arc<Shared>,
     sender: Sender<Command>,
-    waker: Arc<Waker>,
 }
 
 impl Commands {
@@ -96,9 +97,7 @@ impl Commands {
         }
         let order = command.is_order();
         if self.sender.send(command).is_ok() {
-            if let Err(error) = self.waker.wake() {
-                log::error!("the I/O thread cannot be woken: {error}");
-            }
+            self.shared.wake();
         } else if order {
             // The thread has panicked, and has said so; nobody looks at orders any more.
             self.shared.order_seen();
@@ -116,26 +115,33 @@ impl fmt::Debug for TokenProvider {
     }
 }
 
-/// Starts the I/O thread.
+/// What the I/O waits with, and what wakes it.
+pub(crate) fn poll() -> Result<(Poll, Waker)> {
+    let make = || {
+        let poll = Poll::new()?;
+        let waker = Waker::new(poll.registry(), WAKER)?;
+        Ok((poll, waker))
+    };
+    make().map_err(not_started)
+}
+
+/// Starts the threads of a client.
 pub(crate) fn spawn(
     servers: Vec<Url>,
     network: Network,
     settings: Settings,
     token_provider: Option<TokenProvider>,
     close_timeout: Duration,
+    poll: Poll,
     shared: Arc<Shared>,
 ) -> Result<Commands> {
-    let failed = |error| Error::with_source(ErrorKind::Io, "the I/O thread cannot be started", error);
-    let poll = Poll::new().map_err(failed)?;
-    let waker = Arc::new(Waker::new(poll.registry(), WAKER).map_err(failed)?);
     let (sender, receiver) = crossbeam_channel::unbounded();
     let commands = Commands {
         shared: Arc::clone(&shared),
         sender,
-        waker,
     };
     let io = Io {
-        registry: poll.registry().try_clone().map_err(failed)?,
+        registry: poll.registry().try_clone().map_err(not_started)?,
         commands: commands.clone(),
     };
     let driver = Driver {
@@ -147,6 +153,7 @@ pub(crate) fn spawn(
         pinged: None,
         farewell_timeout: close_timeout / 2,
         poll,
+        events: Events::with_capacity(8),
         receiver,
         session: Session::new(settings, rand::random()),
         transport: Transport::Down,
@@ -161,16 +168,16 @@ pub(crate) fn spawn(
         items: Vec::new(),
         shared,
     };
-    thread::Builder::new()
-        .name("livequery-io".to_owned())
-        .spawn(move || {
-            let shared = Arc::clone(&driver.shared);
-            if catch_unwind(AssertUnwindSafe(|| driver.run())).is_err() {
-                give_up(&shared);
-            }
-        })
-        .map(|_| commands)
-        .map_err(failed)
+    threads::spawn(driver).map_err(not_started)?;
+    Ok(commands)
+}
+
+fn not_started(error: std::io::Error) -> Error {
+    Error::with_source(
+        ErrorKind::Io,
+        "the threads of the client cannot be started",
+        error,
+    )
 }
 
 struct Driver {
@@ -184,6 +191,7 @@ struct Driver {
     pinged: Option<Instant>,
     farewell_timeout: Duration,
     poll: Poll,
+    events: Events,
     receiver: Receiver<Command>,
     session: Session<Arc<SubscriptionCore>>,
     transport: Transport,
@@ -200,7 +208,7 @@ struct Driver {
     state: ClientState,
     last_error: Option<Error>,
     error_changed: bool,
-    /// What this turn of the loop has for the dispatch thread.
+    /// What this turn of the loop has for the listeners.
     items: Vec<Item>,
     shared: Arc<Shared>,
 }
@@ -213,8 +221,8 @@ enum Transport {
 }
 
 impl Driver {
-    fn run(mut self) {
-        let mut events = Events::with_capacity(8);
+    /// Does the I/O, turn by turn, until `stop` says so after a turn. `false` once there is nothing more to do, ever.
+    fn run(&mut self, mut stop: impl FnMut() -> bool) -> bool {
         loop {
             let more_commands = self.take_commands();
             self.advance_connection();
@@ -226,24 +234,29 @@ impl Driver {
             self.finish_close();
             self.shared.queue.push(&mut self.items);
             if self.shutdown && self.farewell.is_none() {
-                break;
+                return false;
             }
-            if more_commands || self.readable {
-                continue;
+            if stop() {
+                return true;
             }
-            let timeout = self
-                .deadline()
-                .map(|at| at.saturating_duration_since(Instant::now()));
-            if let Err(error) = self.poll.poll(&mut events, timeout) {
-                if error.kind() != std::io::ErrorKind::Interrupted {
-                    // Nothing known leads here. The loop goes on with its deadlines, and not faster than this.
-                    log::error!("waiting for the socket failed: {error}");
-                    thread::sleep(Duration::from_millis(100));
-                }
+            if !more_commands && !self.readable {
+                self.wait();
             }
-            self.readable = events.iter().any(|event| event.token() == SOCKET);
         }
-        self.shared.queue.end();
+    }
+
+    fn wait(&mut self) {
+        let timeout = self
+            .deadline()
+            .map(|at| at.saturating_duration_since(Instant::now()));
+        if let Err(error) = self.poll.poll(&mut self.events, timeout) {
+            if error.kind() != std::io::ErrorKind::Interrupted {
+                // Nothing known leads here. The loop goes on with its deadlines, and not faster than this.
+                log::error!("waiting for the socket failed: {error}");
+                thread::sleep(Duration::from_millis(100));
+            }
+        }
+        self.readable = self.events.iter().any(|event| event.token() == SOCKET);
     }
 
     /// Takes the commands that are there, up to a limit, so that the socket gets its turn. `true` if there are more.
@@ -484,12 +497,7 @@ impl Driver {
             return;
         }
         let now = now();
-        let idle = self.shared.queue.is_idle();
-        for number in 0..MESSAGES_PER_TURN {
-            // Listeners that have nothing to do get to know of the first event at once.
-            if number == 1 && idle {
-                self.shared.queue.push(&mut self.items);
-            }
+        for _ in 0..MESSAGES_PER_TURN {
             let Transport::Up(socket) = &mut self.transport else {
                 self.readable = false;
                 return;
@@ -686,21 +694,6 @@ impl Driver {
             .flatten()
             .min()
     }
-}
-
-/// The I/O thread has panicked: a fault of this library, or of the program's logger, which it calls. Nothing comes any
-/// more, and nobody is to wait for it.
-fn give_up(shared: &Shared) {
-    let error = Error::new(
-        ErrorKind::Io,
-        "the I/O thread of the client panicked; nothing comes any more, so build another client",
-    )
-    .fatal();
-    shared.give_up(error.clone());
-    shared
-        .queue
-        .push(&mut vec![Item::ClientEvent(ClientEvent::failed(error))]);
-    shared.queue.end();
 }
 
 /// Makes an event of a frame: its text is copied once, to exactly its size, so that an event that is kept keeps no

@@ -523,8 +523,8 @@ impl Inner {
 
     /// Does something where listeners run.
     fn later(&self, task: impl FnOnce() + Send + 'static) {
-        let task = dispatch::Task(Box::new(task));
-        self.shared.queue.push(&mut vec![Item::Task(task)]);
+        self.shared
+            .dispatch_later(Item::Task(dispatch::Task(Box::new(task))));
     }
 
     /// Sees to it that what is to be fetched is fetched.

@@ -39,6 +39,7 @@ mod subscriptions;
 mod support;
 #[cfg(unix)]
 mod tail;
+mod threads;
 #[cfg(any(feature = "tls", feature = "webpki-roots"))]
 mod tls;
 mod unheard;

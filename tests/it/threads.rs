@@ -1,0 +1,83 @@
+//! The I/O goes on while a listener takes its time, whichever thread does it.
+
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::bounded;
+use parse_livequery::Query;
+use serde_json::json;
+
+use crate::harness::*;
+use crate::support::*;
+
+/// A listener that waits for what only the I/O can bring about, between others that are quick, again and again: the I/O
+/// changes threads each time, and back.
+#[test]
+fn a_listener_that_waits_holds_up_neither_link_nor_commands() {
+    let server = Server::auto();
+    let client = client(&server.url());
+    let (enter, entered) = bounded::<()>(0);
+    let (release, gate) = bounded::<()>(0);
+    let events = Events::new();
+    let builder = client.subscription(&Query::new("Game")).on_create(move |_| {
+        enter.send(()).unwrap();
+        gate.recv_timeout(LONG).unwrap();
+    });
+    let subscription = record(builder, "Game", &events).subscribe().unwrap();
+    events.expect("open");
+    for round in 0..30 {
+        server.emit("create", &object("Game", "a", json!({ "round": round })));
+        entered.recv_timeout(LONG).unwrap();
+        let other = client.subscribe(&Query::new(format!("Other{round}"))).unwrap();
+        other.wait_open(LONG).unwrap();
+        server.emit("update", &object("Game", "a", json!({ "round": round })));
+        wait_until("the update has come", || subscription.stats().queued == 1);
+        release.send(()).unwrap();
+        events.expect("create");
+        events.expect("update");
+        for _ in 0..round % 3 {
+            server.emit("leave", &object("Game", "a", json!({})));
+            events.expect("leave");
+        }
+    }
+    assert_eq!(server.accepts(), 1);
+}
+
+#[test]
+fn threads_are_at_rest_after_a_listener_that_took_its_time() {
+    let name = "threads_are_at_rest_after_a_listener_that_took_its_time";
+    in_own_process(module_path!(), name, MINUTE, || {
+        let server = Server::auto();
+        // Nothing but what the test does is to wake them.
+        let client = builder(&server.url()).idle_ping(MINUTE).build().unwrap();
+        let events = Events::new();
+        let builder = client
+            .subscription(&Query::new("Game"))
+            .on_create(|_| thread::sleep(ms(50)));
+        let _subscription = record(builder, "Game", &events).subscribe().unwrap();
+        events.expect("open");
+        let switches = || {
+            ["livequery-io", "livequery-dispatch"].map(|name| {
+                let threads = threads_named(name)?;
+                Some(
+                    threads
+                        .iter()
+                        .map(|thread| thread.voluntary_switches)
+                        .sum::<u64>(),
+                )
+            })
+        };
+        for _ in 0..3 {
+            server.emit("create", &object("Game", "a", json!({})));
+            events.expect("create");
+            wait_until("the threads have come to rest", || {
+                let before = switches();
+                thread::park_timeout(ms(200));
+                switches() == before
+            });
+            let before = switches();
+            events.expect_quiet(Duration::from_secs(2));
+            assert_eq!(switches(), before, "the threads woke up though nothing happened");
+        }
+    });
+}
