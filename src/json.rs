@@ -3,6 +3,8 @@
 //! It follows strings and brackets, and checks nothing that lies between them: who decodes a value checks it. That way
 //! a frame is taken apart in a fraction of the time that its decoding would take, and most of it is never decoded.
 
+use std::ops::Range;
+
 /// The members of a JSON object, in the order of the text.
 #[derive(Debug)]
 pub(crate) struct Members<'a> {
@@ -10,85 +12,123 @@ pub(crate) struct Members<'a> {
     /// Behind what was read.
     place: usize,
     state: State,
+    /// A key that was read has a backslash in it.
+    escapes: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Before,
     Within,
-    /// Behind the closing bracket, with nothing more to come.
-    Complete,
+    /// Behind the closing bracket.
+    Closed,
     /// The text is no object from here on.
     Broken,
 }
 
 impl<'a> Members<'a> {
     pub(crate) fn new(text: &'a str) -> Self {
+        Self::at(text, 0)
+    }
+
+    /// Those of an object that begins here, and ends somewhere.
+    fn at(text: &'a str, place: usize) -> Self {
         Self {
             text,
-            place: 0,
+            place,
             state: State::Before,
+            escapes: false,
         }
     }
 
     /// Whether there is nothing more to come, and all that came was an object.
-    pub(crate) fn is_complete(&self) -> bool {
-        self.state == State::Complete
+    pub(crate) fn is_complete(&mut self) -> bool {
+        self.skip_space();
+        self.state == State::Closed && self.place == self.text.len()
     }
 
     /// The next key, without its quotes and otherwise as it stands in the text. [`value`](Self::value) is next.
     pub(crate) fn key(&mut self) -> Option<&'a str> {
+        self.find_key().and_then(|key| self.text.get(key))
+    }
+
+    /// The text of the value that belongs to the key that was read last.
+    pub(crate) fn value(&mut self) -> Option<&'a str> {
+        self.find_value().and_then(|value| self.text.get(value))
+    }
+
+    /// The same, and if the value is an object, where its own members lie.
+    pub(crate) fn value_with_outline(&mut self) -> Option<(&'a str, Option<Outline>)> {
+        let start = self.place;
+        let mut members = Members::at(self.text, start);
+        let outline = Outline::read(&mut members);
+        if outline.is_none() {
+            return Some((self.value()?, None));
+        }
+        self.place = members.place;
+        Some((self.text.get(start..self.place)?, outline))
+    }
+
+    fn find_key(&mut self) -> Option<Range<usize>> {
         let key = self.read_key();
-        if key.is_none() && self.state != State::Complete {
+        if key.is_none() && self.state != State::Closed {
             self.state = State::Broken;
         }
         key
     }
 
-    /// The text of the value that belongs to the key that was read last.
-    pub(crate) fn value(&mut self) -> Option<&'a str> {
+    fn find_value(&mut self) -> Option<Range<usize>> {
         let start = self.place;
-        let value = end_of_value(self.text.as_bytes(), start).and_then(|end| self.text.get(start..end));
-        match value {
-            Some(value) => self.place += value.len(),
-            None => self.state = State::Broken,
-        }
-        value
+        let Some(end) = end_of_value(self.text.as_bytes(), start) else {
+            self.state = State::Broken;
+            return None;
+        };
+        self.place = end;
+        Some(start..end)
     }
 
-    fn read_key(&mut self) -> Option<&'a str> {
-        let more = match self.state {
-            State::Before => {
-                self.byte(b'{').then_some(())?;
-                !self.byte(b'}')
-            }
-            State::Within => self.byte(b',') || !self.byte(b'}').then_some(true)?,
-            State::Complete | State::Broken => return None,
+    fn read_key(&mut self) -> Option<Range<usize>> {
+        let separator = match self.state {
+            State::Before => b'{',
+            State::Within => b',',
+            State::Closed | State::Broken => return None,
         };
-        self.state = State::Within;
-        if !more {
-            self.skip_space();
-            if self.place == self.text.len() {
-                self.state = State::Complete;
-            }
-            return None;
+        let text = self.text.as_bytes();
+        match text.get(self.place..) {
+            // As a rule there is no space between.
+            Some([first, b'"', ..]) if *first == separator => self.place += 2,
+            _ => self.read_up_to_key(separator)?,
         }
-        self.byte(b'"').then_some(())?;
+        self.state = State::Within;
         let start = self.place;
-        let end = end_of_string(self.text.as_bytes(), start)?;
+        let (end, escapes) = end_of_string(text, start)?;
+        self.escapes |= escapes;
         self.place = end + 1;
-        self.byte(b':').then_some(())?;
-        self.skip_space();
-        self.text.get(start..end)
+        match text.get(self.place..) {
+            Some([b':', next, ..]) if *next > b' ' => self.place += 1,
+            _ => {
+                self.byte(b':').then_some(())?;
+                self.skip_space();
+            }
+        }
+        Some(start..end)
+    }
+
+    #[cold]
+    fn read_up_to_key(&mut self, separator: u8) -> Option<()> {
+        let more = self.byte(separator);
+        if more && self.byte(b'"') {
+            return Some(());
+        }
+        // A comma is followed by another key.
+        if more == (self.state == State::Before) && self.byte(b'}') {
+            self.state = State::Closed;
+        }
+        None
     }
 
     /// Goes behind this byte, if it comes next.
     fn byte(&mut self, byte: u8) -> bool {
-        // As a rule it does, with no space before it.
-        if self.peek() == Some(byte) {
-            self.place += 1;
-            return true;
-        }
         self.skip_space();
         let comes = self.peek() == Some(byte);
         self.place += usize::from(comes);
@@ -115,10 +155,75 @@ impl<'a> Iterator for Members<'a> {
     }
 }
 
+/// Where the members of an object lie in its text, from where it begins.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Outline {
+    members: Vec<Place>,
+    escapes: bool,
+}
+
+/// Of a key and its value. Text that is longer than these can tell has no outline.
+#[derive(Clone, Debug, PartialEq)]
+struct Place {
+    key: (u32, u32),
+    value: (u32, u32),
+}
+
+impl Outline {
+    /// `None` if the text is no object.
+    pub(crate) fn new(json: &str) -> Option<Self> {
+        let mut members = Members::new(json);
+        let outline = Self::read(&mut members);
+        outline.filter(|_| members.is_complete())
+    }
+
+    fn read(members: &mut Members<'_>) -> Option<Self> {
+        let from = members.place;
+        let place = |range: Range<usize>| {
+            let number = |place: usize| u32::try_from(place - from).ok();
+            Some((number(range.start)?, number(range.end)?))
+        };
+        // Enough for most classes.
+        let mut found = Vec::with_capacity(16);
+        while let Some(key) = members.find_key() {
+            found.push(Place {
+                key: place(key)?,
+                value: place(members.find_value()?)?,
+            });
+        }
+        (members.state == State::Closed).then_some(Self {
+            members: found,
+            escapes: members.escapes,
+        })
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Whether a key has escapes in the text.
+    pub(crate) fn has_escapes(&self) -> bool {
+        self.escapes
+    }
+
+    /// A key as it stands in the text that the outline was made of, without its quotes.
+    pub(crate) fn key<'a>(&self, json: &'a str, position: usize) -> Option<&'a str> {
+        part(json, self.members.get(position)?.key)
+    }
+
+    pub(crate) fn value<'a>(&self, json: &'a str, position: usize) -> Option<&'a str> {
+        part(json, self.members.get(position)?.value)
+    }
+}
+
+fn part(json: &str, (start, end): (u32, u32)) -> Option<&str> {
+    json.get(start as usize..end as usize)
+}
+
 /// Behind the value that begins here.
 fn end_of_value(text: &[u8], start: usize) -> Option<usize> {
     match text.get(start)? {
-        b'"' => end_of_string(text, start + 1).map(|quote| quote + 1),
+        b'"' => end_of_string(text, start + 1).map(|(quote, _)| quote + 1),
         b'{' | b'[' => end_of_brackets(text, start + 1),
         _ => {
             let rest = text.get(start..)?;
@@ -134,7 +239,7 @@ fn end_of_brackets(text: &[u8], mut place: usize) -> Option<usize> {
     let mut depth = 1_usize;
     loop {
         match text.get(place)? {
-            b'"' => place = end_of_string(text, place + 1)?,
+            b'"' => (place, _) = end_of_string(text, place + 1)?,
             b'{' | b'[' => depth += 1,
             b'}' | b']' => {
                 depth -= 1;
@@ -148,22 +253,31 @@ fn end_of_brackets(text: &[u8], mut place: usize) -> Option<usize> {
     }
 }
 
-/// The quote that ends the string that begins here.
-fn end_of_string(text: &[u8], mut place: usize) -> Option<usize> {
+/// The quote that ends the string that begins here, and whether there is a backslash before it.
+fn end_of_string(text: &[u8], mut place: usize) -> Option<(usize, bool)> {
+    let mut escapes = false;
     loop {
         // Eight bytes at a time, up to those with a quote or a backslash in them.
-        while let Some(bytes) = text.get(place..).and_then(<[u8]>::first_chunk) {
-            let bytes = u64::from_le_bytes(*bytes);
-            let found = zero_bytes(bytes ^ QUOTES) | zero_bytes(bytes ^ BACKSLASHES);
+        for bytes in text.get(place..)?.chunks_exact(8) {
+            let bytes = bytes.try_into().map_or(0, u64::from_le_bytes);
+            let quotes = zero_bytes(bytes ^ QUOTES);
+            let backslashes = zero_bytes(bytes ^ BACKSLASHES);
+            let found = quotes | backslashes;
             if found != 0 {
                 place += found.trailing_zeros() as usize / 8;
+                if backslashes == 0 {
+                    return Some((place, escapes));
+                }
                 break;
             }
             place += 8;
         }
         match text.get(place)? {
-            b'"' => return Some(place),
-            b'\\' => place += 2,
+            b'"' => return Some((place, escapes)),
+            b'\\' => {
+                escapes = true;
+                place += 2;
+            }
             _ => place += 1,
         }
     }

@@ -706,8 +706,8 @@ pub(crate) fn event_of(frame: EventFrame<'_>, text: &str) -> Event {
     };
     let original = frame
         .original
-        .map(|part| Object::from_frame(Arc::clone(&shared), range(part)));
-    let object = Object::from_frame(shared, range(frame.object));
+        .map(|part| Object::from_frame(Arc::clone(&shared), range(part), None));
+    let object = Object::from_frame(shared, range(frame.object), frame.outline);
     Event::changed(frame.kind, Change { object, original })
 }
 

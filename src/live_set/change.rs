@@ -252,7 +252,7 @@ impl Entry {
 
     pub(super) fn object(&self) -> &Object {
         self.object
-            .get_or_init(|| Object::from_frame(Arc::clone(&self.text), 0..self.text.len()))
+            .get_or_init(|| Object::from_frame(Arc::clone(&self.text), 0..self.text.len(), None))
     }
 
     pub(super) fn text(&self) -> &str {

@@ -176,7 +176,7 @@ impl Rest {
         })?;
         let object = |json: &RawValue| {
             let json = json.get();
-            Object::from_frame(json.into(), 0..json.len())
+            Object::from_frame(json.into(), 0..json.len(), None)
         };
         Ok(found.results.into_iter().map(object).collect())
     }

@@ -89,10 +89,12 @@ fn code_unit(json: &str, at: usize) -> Option<u16> {
 /// Decodes again, member by member, to see in which one it fails. serde_json's own place of an error that a type's
 /// `TryFrom` or the like found is somewhere behind that value. `None` if the type does not take it in this form.
 fn path_by_member<T: DeserializeOwned>(reason: &str, json: &str) -> Option<String> {
-    let index = Index::new(json);
+    let index = Index::of(json);
     let current = Cell::new(None);
     let members = Members {
-        members: index.iter(json).map(|(key, member)| (key, member.value(json))),
+        members: index
+            .iter(json)
+            .map(|(key, member)| (key, index.value(json, member))),
         current: &current,
     };
     let error = T::deserialize(MapAccessDeserializer::new(members)).err()?;
@@ -139,10 +141,10 @@ fn path_by_place(error: &serde_json::Error, mut json: &str) -> String {
     let mut place = before + error.column();
     let mut path = String::new();
     loop {
-        let index = Index::new(json);
+        let index = Index::of(json);
         let member = index
             .iter(json)
-            .map(|(key, member)| (key, member.value(json)))
+            .map(|(key, member)| (key, index.value(json, member)))
             .find(|(_, value)| is_at(place, value, json));
         let inner = if let Some((key, value)) = member {
             let _ = write!(path, ".{key}");

@@ -15,8 +15,9 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use self::decode::{Failure, decode};
-use self::index::{Index, Member};
+use self::index::Index;
 use crate::error::{Error, ErrorKind, Result};
+use crate::json::Outline;
 use crate::types::{Acl, Date};
 
 /// A Parse object, decoded as far as it is looked at.
@@ -66,15 +67,13 @@ struct Inner {
 }
 
 impl Object {
-    /// The object in this range of a frame, which is valid JSON. Decodes nothing.
+    /// The object in this range of a frame, with its outline if that was found on the way. Decodes nothing.
     ///
     /// If it is something else than an object, such as `null`, the result has no members.
-    pub(crate) fn from_frame(text: Arc<str>, range: Range<usize>) -> Self {
-        Self(Arc::new(Inner {
-            text,
-            range,
-            index: OnceLock::new(),
-        }))
+    pub(crate) fn from_frame(text: Arc<str>, range: Range<usize>, outline: Option<Outline>) -> Self {
+        let json = text.get(range.clone()).unwrap_or("null");
+        let index = outline.map_or_else(OnceLock::new, |outline| Index::new(json, outline).into());
+        Self(Arc::new(Inner { text, range, index }))
     }
 
     /// The text that the object is a part of.
@@ -143,9 +142,8 @@ impl Object {
     /// ```
     pub fn get_as<T: DeserializeOwned>(&self, key: &str) -> Result<T> {
         match self.member(key) {
-            Some(member) => {
-                decode(member.value(self.as_str())).map_err(|failure| self.error(Some(key), failure))
-            }
+            Some(member) => decode(self.index().value(self.as_str(), member))
+                .map_err(|failure| self.error(Some(key), failure)),
             // Nobody knows what fields it has.
             None if self.index().is_broken() => Err(self.broken()),
             None => serde_json::from_str("null").map_err(|_| {
@@ -284,10 +282,11 @@ impl Object {
     /// ```
     #[must_use]
     pub fn changed_keys<'a>(&'a self, original: &'a Self) -> Vec<&'a str> {
-        let differs = |&(key, member): &(&str, &Member)| {
+        let differs = |&(key, member): &(&str, usize)| {
             key != "updatedAt"
                 && original.member(key).is_none_or(|other| {
-                    member.value(self.as_str()) != other.value(original.as_str())
+                    self.index().value(self.as_str(), member)
+                        != original.index().value(original.as_str(), other)
                         && self.value_of(key, member) != original.value_of(key, other)
                 })
         };
@@ -310,12 +309,12 @@ impl Object {
 
     fn from_text(text: String) -> Self {
         let range = 0..text.len();
-        Self::from_frame(text.into(), range)
+        Self::from_frame(text.into(), range, None)
     }
 
     fn index(&self) -> &Index {
         self.0.index.get_or_init(|| {
-            let index = Index::new(self.as_str());
+            let index = Index::of(self.as_str());
             if index.is_broken() {
                 log::warn!("an object cannot be decoded, and is taken as one without fields");
             }
@@ -323,12 +322,13 @@ impl Object {
         })
     }
 
-    fn member(&self, key: &str) -> Option<&Member> {
+    /// The position of a member in the index.
+    fn member(&self, key: &str) -> Option<usize> {
         self.index().find(self.as_str(), key)
     }
 
-    fn value_of<'a>(&'a self, key: &str, member: &'a Member) -> Option<&'a Value> {
-        member.decoded(self.as_str(), |reason| {
+    fn value_of(&self, key: &str, member: usize) -> Option<&Value> {
+        self.index().decoded(self.as_str(), member, |reason| {
             log::warn!("the field `{key}` cannot be decoded and is taken as absent: {reason}");
         })
     }
@@ -351,7 +351,10 @@ impl Object {
     fn broken(&self) -> Error {
         match decode::<Value>(self.as_str()) {
             Err(failure) => self.error(None, failure),
-            Ok(_) => Error::new(ErrorKind::Decode, "a Parse object must be a JSON object"),
+            Ok(_) => Error::new(
+                ErrorKind::Decode,
+                "a Parse object must be a JSON object, of less than 4 GiB",
+            ),
         }
     }
 

@@ -18,7 +18,7 @@ const ORIGINAL: &str = include_str!("samples/original.json");
 fn in_frame(json: &str) -> Object {
     let frame = format!(r#"{{"op":"create","requestId":1,"object":{json}}}"#);
     let end = frame.len() - 1;
-    Object::from_frame(frame.into(), end - json.len()..end)
+    Object::from_frame(frame.into(), end - json.len()..end, None)
 }
 
 #[test]
@@ -476,8 +476,8 @@ proptest! {
     #[test]
     fn text_that_is_no_json_does_not_panic(text in any::<String>(), json in json_text(), cut in any::<prop::sample::Index>()) {
         let frame: Arc<str> = text.into();
-        let _ = use_any(&Object::from_frame(frame.clone(), 0..frame.len()));
-        let _ = use_any(&Object::from_frame(frame, 1..3));
+        let _ = use_any(&Object::from_frame(frame.clone(), 0..frame.len(), None));
+        let _ = use_any(&Object::from_frame(frame, 1..3, None));
         let cut: String = json.chars().take(cut.index(json.chars().count())).collect();
         let _ = use_any(&in_frame(&format!("{{\"a\":{cut}")));
     }

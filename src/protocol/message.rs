@@ -8,7 +8,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::event::{Event, EventKind};
-use crate::json::Members;
+use crate::json::{Members, Outline};
 use crate::query::EncodedQuery;
 use crate::query::matcher::{Field, Matcher, Verdict};
 use crate::secret::Secret;
@@ -255,10 +255,12 @@ pub(crate) enum Message<'a> {
 }
 
 /// The members of an event, as text. They are JSON, and are not decoded before somebody looks.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct EventFrame<'a> {
     pub(crate) kind: EventKind,
     pub(crate) object: &'a str,
+    /// Of the object, whose end is found on the same way as its members.
+    pub(crate) outline: Option<Outline>,
     pub(crate) original: Option<&'a str>,
 }
 
@@ -316,11 +318,15 @@ pub(crate) fn route(text: &str) -> Option<(EventKind, u64)> {
 fn event(text: &str) -> Option<Message<'_>> {
     let (mut kind, mut request_id, mut object, mut original) = (None, None, None, None);
     let mut members = Members::new(text);
-    for (key, value) in members.by_ref() {
+    while let Some(key) = members.key() {
+        if key == "object" {
+            object = Some(members.value_with_outline()?);
+            continue;
+        }
+        let value = members.value()?;
         match key {
             "op" => kind = Some(event_kind(unquoted(value)?)?),
             "requestId" => request_id = Some(number(value)?),
-            "object" => object = Some(value),
             "original" => original = Some(value),
             // With an escape in it, it may be one of those above.
             _ if key.contains('\\') => return None,
@@ -330,11 +336,13 @@ fn event(text: &str) -> Option<Message<'_>> {
     if !members.is_complete() {
         return None;
     }
+    let (object, outline) = object.filter(|(object, _)| object.starts_with('{'))?;
     Some(Message::Event {
         request_id: request_id?,
         frame: EventFrame {
             kind: kind?,
-            object: object.filter(|object| object.starts_with('{'))?,
+            object,
+            outline,
             original: original.filter(|original| *original != "null"),
         },
     })
@@ -406,6 +414,7 @@ fn parse_closely(text: &str) -> Result<Message<'_>> {
         frame: EventFrame {
             kind,
             object: object.get(),
+            outline: Outline::new(object.get()),
             original: incoming.original.map(RawValue::get),
         },
     })
