@@ -12,7 +12,7 @@ mod frames;
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use parse_livequery::bench::{Listeners, Subscriptions, event, route};
+use parse_livequery::bench::{Frames, Listeners, Subscriptions};
 use serde_json::Value;
 
 use self::frames::Kind;
@@ -25,13 +25,14 @@ fn frame(c: &mut Criterion) {
         group.bench_function("value", |b| {
             b.iter(|| serde_json::from_str::<Value>(black_box(&text)).expect("it is JSON"));
         });
-        group.bench_function("route", |b| b.iter(|| route(black_box(&text))));
+        let mut frames = Frames::default();
+        group.bench_function("route", |b| b.iter(|| frames.route(black_box(&text))));
         group.bench_function("event", |b| {
-            b.iter(|| event(black_box(&text)).expect("it is an event"));
+            b.iter(|| frames.event(black_box(&text)).expect("it is an event"));
         });
         group.bench_function("event_and_one_field", |b| {
             b.iter(|| {
-                let event = event(black_box(&text)).expect("it is an event");
+                let event = frames.event(black_box(&text)).expect("it is an event");
                 event.get("score").and_then(Value::as_f64)
             });
         });
@@ -40,7 +41,9 @@ fn frame(c: &mut Criterion) {
 }
 
 fn dispatch(c: &mut Criterion) {
-    let event = event(&Kind::Update.text(1)).expect("it is an event");
+    let event = Frames::default()
+        .event(&Kind::Update.text(1))
+        .expect("it is an event");
     let mut group = c.benchmark_group("dispatch");
     for number in [0, 1, 10, 100] {
         let listeners = Listeners::new(number, |event| {

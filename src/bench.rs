@@ -8,24 +8,29 @@ use crate::emitter::{Emitter, Times};
 use crate::event::{Event, EventKind};
 pub use crate::live_set::bench::Set;
 use crate::protocol::Now;
-use crate::protocol::message::{self, Credentials, Message, Spec};
+use crate::protocol::message::{Credentials, Message, Reader, Spec};
 use crate::protocol::session::{Session, Settings};
 use crate::{Error, ErrorKind, Query, Result};
 
-/// Finds out whose event a frame is.
-#[must_use]
-pub fn route(frame: &str) -> Option<u64> {
-    message::route(frame).map(|(_, request_id)| request_id)
-}
+/// What comes on one connection.
+#[derive(Debug, Default)]
+pub struct Frames(Reader);
 
-/// Makes an event of a frame, as the I/O thread does.
-///
-/// # Errors
-/// If it is none.
-pub fn event(frame: &str) -> Result<Event> {
-    match message::parse(frame)? {
-        Message::Event { frame: event, .. } => Ok(event_of(event, frame)),
-        _ => Err(Error::new(ErrorKind::Protocol, "the frame is no event")),
+impl Frames {
+    /// Finds out whose event a frame is.
+    pub fn route(&mut self, frame: &str) -> Option<u64> {
+        self.0.route(frame).map(|(_, request_id)| request_id)
+    }
+
+    /// Makes an event of a frame.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn event(&mut self, frame: &str) -> Result<Event> {
+        match self.0.read(frame)? {
+            Message::Event { frame: event, .. } => Ok(event_of(event, frame)),
+            _ => Err(Error::new(ErrorKind::Protocol, "the frame is no event")),
+        }
     }
 }
 

@@ -10,13 +10,13 @@
 use serde_json::Value;
 
 use crate::driver::event_of;
-use crate::protocol::message::{self, Message, Spec};
+use crate::protocol::message::{Message, Reader, Spec};
 use crate::protocol::session::world::{Answer, Step, World};
 use crate::{Acl, Bytes, Date, Event, File, GeoPoint, Object, Pointer, Polygon, Query, Relation};
 
 /// A frame of the server: it is read as serde_json reads it, or it is an error.
 pub fn frame(text: &str) {
-    match message::parse(text) {
+    match Reader::default().read(text) {
         Ok(Message::Event { frame, .. }) => {
             let event = event_of(frame, text);
             let (client_id, installation_id) = (event.client_id(), event.installation_id());
@@ -123,7 +123,7 @@ fn judge(query: &Query, object: Option<&Object>) {
     };
     let matches = query.matches_object(object).unwrap();
     let frame = format!(r#"{{"op":"create","requestId":1,"object":{}}}"#, object.as_str());
-    let Ok(Message::Event { frame: parts, .. }) = message::parse(&frame) else {
+    let Ok(Message::Event { frame: parts, .. }) = Reader::default().read(&frame) else {
         return;
     };
     let event: Event = event_of(parts, &frame);

@@ -41,6 +41,14 @@ impl<'a> Members<'a> {
         }
     }
 
+    /// Those that come behind a key whose value begins here.
+    pub(crate) fn behind_key(text: &'a str, place: usize) -> Self {
+        Self {
+            state: State::Within,
+            ..Self::at(text, place)
+        }
+    }
+
     /// Whether there is nothing more to come, and all that came was an object.
     pub(crate) fn is_complete(&mut self) -> bool {
         self.skip_space();
@@ -218,6 +226,11 @@ impl Outline {
 
 fn part(json: &str, (start, end): (u32, u32)) -> Option<&str> {
     json.get(start as usize..end as usize)
+}
+
+/// Where `part`, which is borrowed from `text`, begins in it.
+pub(crate) fn start_of(part: &str, text: &str) -> usize {
+    part.as_ptr().addr().saturating_sub(text.as_ptr().addr())
 }
 
 /// Behind the value that begins here.

@@ -35,6 +35,7 @@ pub(crate) use self::stream::Connector;
 pub(crate) use self::tls::Trust;
 use crate::dispatch::{Item, Waiting};
 use crate::event::{Change, Event};
+use crate::json::start_of;
 use crate::protocol::Now;
 use crate::protocol::message::{EventFrame, Spec};
 use crate::protocol::session::{Output, Received, Session, Settings};
@@ -568,7 +569,7 @@ impl Driver {
     ///
     /// While listeners are running, or have something before them, one of them may register a listener for the next
     /// event: which is this one, perhaps.
-    fn is_unheard(&self, text: &str, now: Now) -> bool {
+    fn is_unheard(&mut self, text: &str, now: Now) -> bool {
         if !self.items.is_empty() || !self.shared.queue.is_idle() {
             return false;
         }
@@ -701,7 +702,7 @@ impl Driver {
 pub(crate) fn event_of(frame: EventFrame<'_>, text: &str) -> Event {
     let shared: Arc<str> = Arc::from(text);
     let range = |part: &str| {
-        let start = part.as_ptr() as usize - text.as_ptr() as usize;
+        let start = start_of(part, text);
         start..start + part.len()
     };
     let original = frame

@@ -10,6 +10,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::index::Index;
+use crate::json::start_of;
 
 /// Why a text could not be decoded.
 pub(super) struct Failure {
@@ -172,9 +173,4 @@ fn element_at(place: usize, json: &str) -> Option<(usize, &str)> {
 fn is_at(place: usize, part: &str, json: &str) -> bool {
     let start = start_of(part, json);
     (start..=start + part.len()).contains(&place)
-}
-
-/// Where `part`, which is borrowed from `json`, begins in it.
-pub(super) fn start_of(part: &str, json: &str) -> usize {
-    part.as_ptr().addr().saturating_sub(json.as_ptr().addr())
 }

@@ -62,7 +62,9 @@ impl Index {
         const FEW: usize = 32;
         let number = self.outline.len();
         if number <= FEW {
-            return (0..number).rev().find(|&position| self.key(json, position) == key);
+            return (0..number)
+                .rev()
+                .find(|&position| self.key(json, position) == key);
         }
         let sorted = self.sorted(json);
         let found = sorted.binary_search_by(|&position| self.key(json, position).cmp(key));

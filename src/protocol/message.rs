@@ -8,7 +8,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::event::{Event, EventKind};
-use crate::json::{Members, Outline};
+use crate::json::{Members, Outline, start_of};
 use crate::query::EncodedQuery;
 use crate::query::matcher::{Field, Matcher, Verdict};
 use crate::secret::Secret;
@@ -292,61 +292,125 @@ struct Incoming<'a> {
     reconnect: Option<&'a RawValue>,
 }
 
-/// Which event this is, and of which subscription, if it is one. Looks no further than it must: Parse Server writes the
-/// object last.
-pub(crate) fn route(text: &str) -> Option<(EventKind, u64)> {
-    let (mut kind, mut request_id, mut object) = (None, None, false);
-    let mut members = Members::new(text);
-    while let Some(key) = members.key() {
-        object |= key == "object";
-        if let (Some(kind), Some(request_id), true) = (kind, request_id, object) {
-            return Some((kind, request_id));
-        }
-        let value = members.value()?;
-        match key {
-            "op" => kind = Some(event_kind(unquoted(value)?)?),
-            "requestId" => request_id = Some(number(value)?),
-            _ => {}
-        }
-    }
-    kind.zip(request_id).filter(|_| object)
+/// Reads what the server sends on a connection.
+///
+/// All events begin alike but for the operation and the request id, so what is between these two is read once, and only
+/// compared from then on.
+#[derive(Debug, Default)]
+pub(crate) struct Reader {
+    /// From behind the operation up to the request id; empty until an event has come.
+    between: String,
 }
 
-/// Reads an event as Parse Server writes it. `None` for all other messages, and for what needs a closer look.
-///
-/// Whether the object is JSON shows when it is decoded: here it is only seen where it ends.
-fn event(text: &str) -> Option<Message<'_>> {
-    let (mut kind, mut request_id, mut object, mut original) = (None, None, None, None);
-    let mut members = Members::new(text);
-    while let Some(key) = members.key() {
-        if key == "object" {
-            object = Some(members.value_with_outline()?);
-            continue;
-        }
-        let value = members.value()?;
-        match key {
-            "op" => kind = Some(event_kind(unquoted(value)?)?),
-            "requestId" => request_id = Some(number(value)?),
-            "original" => original = Some(value),
-            // With an escape in it, it may be one of those above.
-            _ if key.contains('\\') => return None,
-            _ => {}
-        }
-    }
-    if !members.is_complete() {
-        return None;
-    }
-    let (object, outline) = object.filter(|(object, _)| object.starts_with('{'))?;
-    Some(Message::Event {
-        request_id: request_id?,
-        frame: EventFrame {
-            kind: kind?,
-            object,
-            outline,
-            original: original.filter(|original| *original != "null"),
-        },
-    })
+/// The beginning of an event, up to its object.
+struct Head<'a> {
+    kind: EventKind,
+    request_id: u64,
+    /// The value of `object` is next.
+    members: Members<'a>,
 }
+
+impl Reader {
+    /// Which event this is, and of which subscription, if it is one. Looks no further than to its object.
+    pub(crate) fn route(&mut self, text: &str) -> Option<(EventKind, u64)> {
+        self.head(text).map(|head| (head.kind, head.request_id))
+    }
+
+    /// Reads a message of the server.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Protocol`] if the text is no JSON object with an `op` and the members that this operation needs.
+    pub(crate) fn read<'a>(&mut self, text: &'a str) -> Result<Message<'a>> {
+        self.event(text).map_or_else(|| read_closely(text), Ok)
+    }
+
+    /// Reads an event as Parse Server writes it. `None` for all other messages, and for what needs a closer look.
+    ///
+    /// Whether the object is JSON shows when it is decoded: here it is only seen where it ends.
+    fn event<'a>(&mut self, text: &'a str) -> Option<Message<'a>> {
+        let Head {
+            kind,
+            request_id,
+            mut members,
+        } = self.head(text)?;
+        let (object, outline) = members.value_with_outline()?;
+        let mut original = None;
+        while let Some(key) = members.key() {
+            let value = members.value()?;
+            match key {
+                "original" => original = Some(value),
+                "op" | "requestId" | "object" => return None,
+                _ if key.contains('\\') => return None,
+                _ => {}
+            }
+        }
+        if !members.is_complete() || !object.starts_with('{') {
+            return None;
+        }
+        Some(Message::Event {
+            request_id,
+            frame: EventFrame {
+                kind,
+                object,
+                outline,
+                original: original.filter(|original| *original != "null"),
+            },
+        })
+    }
+
+    /// `None` if the text is no event, or the order of its members is another than Parse Server's.
+    fn head<'a>(&mut self, text: &'a str) -> Option<Head<'a>> {
+        if let Some(head) = self.head_alike(text) {
+            return Some(head);
+        }
+        let (mut op, mut request_id) = (None, None);
+        let mut members = Members::new(text);
+        loop {
+            match members.key()? {
+                "object" => break,
+                "op" => op = Some(members.value()?),
+                "requestId" => request_id = Some(members.value()?),
+                "original" => return None,
+                // With an escape in it, it may be one of those above.
+                key if key.contains('\\') => return None,
+                _ => _ = members.value()?,
+            }
+        }
+        let (op, request_id) = op.zip(request_id)?;
+        let head = Head {
+            kind: event_kind(unquoted(op)?)?,
+            request_id: number(request_id)?,
+            members,
+        };
+        let (behind_op, before_id) = (start_of(op, text) + op.len(), start_of(request_id, text));
+        if start_of(op, text) + 1 == BEGINNING.len() && before_id <= LONGEST_BETWEEN {
+            self.between.clear();
+            self.between
+                .push_str(text.get(behind_op..before_id).unwrap_or_default());
+        }
+        Some(head)
+    }
+
+    /// That of an event which begins like the one before it.
+    fn head_alike<'a>(&self, text: &'a str) -> Option<Head<'a>> {
+        if self.between.is_empty() {
+            return None;
+        }
+        let (op, rest) = text.strip_prefix(BEGINNING)?.split_once('"')?;
+        let rest = rest.strip_prefix(&*self.between)?;
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let (request_id, rest) = rest.split_at_checked(digits)?;
+        let object = rest.strip_prefix(r#","object":"#)?;
+        Some(Head {
+            kind: event_kind(op)?,
+            request_id: request_id.parse().ok()?,
+            members: Members::behind_key(text, text.len() - object.len()),
+        })
+    }
+}
+
+const BEGINNING: &str = r#"{"op":""#;
+const LONGEST_BETWEEN: usize = 512;
 
 /// The text of a string without escapes.
 fn unquoted(json: &str) -> Option<&str> {
@@ -364,15 +428,7 @@ fn event_kind(op: &str) -> Option<EventKind> {
     }
 }
 
-/// Reads a message of the server.
-///
-/// # Errors
-/// [`ErrorKind::Protocol`] if the text is no JSON object with an `op` and the members that this operation needs.
-pub(crate) fn parse(text: &str) -> Result<Message<'_>> {
-    event(text).map_or_else(|| parse_closely(text), Ok)
-}
-
-fn parse_closely(text: &str) -> Result<Message<'_>> {
+fn read_closely(text: &str) -> Result<Message<'_>> {
     let incoming: Incoming<'_> = serde_json::from_str(text).map_err(|error| {
         Error::with_source(
             ErrorKind::Protocol,
@@ -454,34 +510,53 @@ mod tests {
 
     use super::*;
 
+    fn read(text: &str) -> Result<Message<'_>> {
+        Reader::default().read(text)
+    }
+
     #[test]
     fn an_event_is_routed_by_what_comes_before_its_object() {
         let text = r#"{"op":"update","clientId":"c","requestId":7,"object":{"a":"#;
-        assert_eq!(route(text), Some((EventKind::Update, 7)));
-        assert!(parse(text).is_err(), "it has no end");
+        let mut reader = Reader::default();
+        assert_eq!(reader.route(text), Some((EventKind::Update, 7)));
+        assert!(reader.read(text).is_err(), "it has no end");
+        let next = r#"{"op":"leave","clientId":"c","requestId":12,"object":{}}"#;
+        assert_eq!(reader.route(next), Some((EventKind::Leave, 12)));
         for text in [
-            r#"{"op":"update","object":{},"requestId":7}"#,
-            r#"{"object":{"a":1},"requestId":7,"op":"update"}"#,
+            r#"{"op":"update","clientId":"d","requestId":7,"object":{}}"#,
+            r#"{"requestId":7,"op":"update","object":{}}"#,
+            r#"{ "op" : "update", "requestId" : "7", "object" : {}}"#,
         ] {
-            assert_eq!(route(text), Some((EventKind::Update, 7)), "{text}");
+            assert_eq!(reader.route(text), Some((EventKind::Update, 7)), "{text}");
         }
         for text in [
             r#"{"op":"subscribed","clientId":"c","requestId":7}"#,
+            r#"{"op":"subscribed","clientId":"c","requestId":7,"object":{}}"#,
+            r#"{"op":"create","clientId":"c","requestId":,"object":{}}"#,
             r#"{"op":"create","requestId":7}"#,
             r#"{"op":"create","requestId":"x","object":{}}"#,
             r#"{"object":{"op":"create","requestId":7}}"#,
             "{",
             "",
         ] {
-            assert_eq!(route(text), None, "{text}");
+            assert_eq!(reader.route(text), None, "{text}");
         }
     }
 
     #[test]
-    fn events_with_an_escape_in_a_name_are_read_closely() {
-        let text = r#"{"\u006fp":"create","requestId":7,"object":{}}"#;
-        assert_eq!(event(text), None);
-        assert!(matches!(parse(text), Ok(Message::Event { request_id: 7, .. })));
+    fn members_of_an_event_may_come_in_any_order() {
+        for text in [
+            r#"{"op":"update","object":{},"requestId":7}"#,
+            r#"{"object":{},"requestId":7,"op":"update"}"#,
+            r#"{"\u006fp":"update","requestId":7,"object":{}}"#,
+            r#"{"op":"update","requestId":7,"original":null,"object":{}}"#,
+        ] {
+            let Ok(Message::Event { request_id: 7, frame }) = read(text) else {
+                panic!("{text}");
+            };
+            assert_eq!(frame.kind, EventKind::Update);
+            assert_eq!((frame.object, frame.original), ("{}", None));
+        }
     }
 
     fn member() -> impl Strategy<Value = String> {
@@ -493,6 +568,23 @@ mod tests {
         ]
     }
 
+    /// Two texts that are alike but for what events differ in, and that are no events perhaps.
+    fn alike() -> impl Strategy<Value = [String; 2]> {
+        let op = || "(\"(create|update|leave|error)\"|x|)";
+        let request_id = || "(7|12|\"7\"|-1|00|99999999999999999999|x|)";
+        let members = || prop::collection::vec(member(), 0..3).prop_map(|members| members.join(","));
+        let ends = || (op(), request_id(), members(), "\\}?");
+        (members(), [ends(), ends()]).prop_map(|(between, both)| {
+            both.map(|(op, request_id, more, end)| {
+                format!(
+                    "{{\"op\":{op},{between},\"requestId\":{request_id},\"object\":{{\"a\":[1]}},{more}{end}"
+                )
+                .replace(",,", ",")
+                .replace(",}", "}")
+            })
+        })
+    }
+
     proptest! {
         #[test]
         fn an_event_is_the_same_from_close_up(
@@ -500,15 +592,23 @@ mod tests {
             separator in prop_oneof![Just(","), Just(" ,\n"), Just(";")],
         ) {
             let text = format!("{{{}}}", members.join(separator));
-            if let Some(found) = event(&text) {
+            if let Some(found) = Reader::default().event(&text) {
                 // From close up a member that comes twice is an error; JavaScript takes the last one.
-                if let Ok(close_up) = parse_closely(&text) {
+                if let Ok(close_up) = read_closely(&text) {
                     prop_assert_eq!(found, close_up);
                 } else {
                     let keys: std::collections::HashSet<_> = Members::new(&text).map(|(key, _)| key).collect();
                     prop_assert!(keys.len() < members.len(), "{}", text);
                 }
             }
+        }
+
+        #[test]
+        fn an_event_is_the_same_after_another([before, text] in alike()) {
+            let mut reader = Reader::default();
+            reader.route(&before);
+            prop_assert_eq!(reader.route(&text), Reader::default().route(&text));
+            prop_assert_eq!(reader.event(&text), Reader::default().event(&text));
         }
     }
 }

@@ -34,7 +34,7 @@ use rand::rngs::StdRng;
 use super::Now;
 use super::backoff::Backoff;
 use super::message::{
-    self, Credentials, Dialect, EventFrame, InstallationId, Message, ServerError, Spec, excerpt,
+    self, Credentials, Dialect, EventFrame, InstallationId, Message, Reader, ServerError, Spec, excerpt,
 };
 use crate::event::{ClientEvent, Event, EventKind, GapReason};
 use crate::secret::Secret;
@@ -127,6 +127,7 @@ impl Stage {
 pub(crate) struct Session<T> {
     settings: Settings,
     rng: StdRng,
+    reader: Reader,
     link: Link,
     backoff: Backoff,
     /// The attempts that failed since one succeeded.
@@ -240,6 +241,7 @@ impl<T: Clone> Session<T> {
         Self {
             settings,
             rng: StdRng::seed_from_u64(seed),
+            reader: Reader::default(),
             link: Link::Idle { was_open: false },
             backoff,
             failures: 0,
@@ -465,15 +467,15 @@ impl<T: Clone> Session<T> {
 
     /// Which kind of event a text frame is, and for which subscription, if it is one for a subscription that is wanted.
     /// If nobody wants that, there is no need for [`received`](Self::received).
-    pub(crate) fn route(&self, text: &str) -> Option<(&T, EventKind)> {
-        let (kind, request_id) = message::route(text)?;
+    pub(crate) fn route(&mut self, text: &str) -> Option<(&T, EventKind)> {
+        let (kind, request_id) = self.reader.route(text)?;
         self.receiver(request_id).map(|(handle, _)| (handle, kind))
     }
 
     /// A text frame came. Returns the event that it carries, if it is one for a subscription that is wanted; the
     /// outputs come before it.
     pub(crate) fn received<'a>(&mut self, text: &'a str, now: Now) -> Option<Received<'a, T>> {
-        match message::parse(text) {
+        match self.reader.read(text) {
             Ok(Message::Event { request_id, frame }) => return self.event(request_id, frame),
             Ok(Message::Connected) => self.connected(now),
             Ok(Message::Subscribed { request_id }) => self.subscribed(request_id, now),

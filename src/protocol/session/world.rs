@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{Link, Output, Session, Settings};
 use crate::event::{ClientEventKind, EventKind};
 use crate::protocol::Now;
-use crate::protocol::message::{self, Credentials, Message, Spec};
+use crate::protocol::message::{Credentials, Message, Reader, Spec};
 use crate::secret::Secret;
 use crate::{ClientState, Error, ErrorKind, Query};
 
@@ -164,7 +164,7 @@ impl World {
 
     /// Whether it is of a subscription that there ever was, or an error, which may rightly end the link.
     fn means_something(&self, text: &str) -> bool {
-        match message::parse(text) {
+        match Reader::default().read(text) {
             Ok(Message::Error(_)) => true,
             Ok(
                 Message::Subscribed { request_id }
