@@ -160,10 +160,9 @@ impl Inbox {
         let entry = self.waiting.pop_front()?;
         self.bytes -= entry.object.bytes;
         if self.waiting.is_empty() {
-            // A burst must not cost its memory for ever, and the next object is to lie where this one did: with
-            // thousands of subscriptions each further line of memory is in no cache.
-            self.waiting.clear();
-            self.waiting.shrink_to(KEPT_CAPACITY);
+            // A burst must not cost its memory for ever. And what was freed last is in a cache, which the queues of
+            // thousands of subscriptions would not be.
+            self.waiting = VecDeque::new();
         }
         Some(entry)
     }
@@ -614,6 +613,5 @@ pub(crate) fn report(
 const SLOW: Duration = Duration::from_secs(1);
 /// All subscriptions together may hold as many bytes as this many of them.
 const SUBSCRIPTIONS_WORTH: usize = 16;
-/// What the queue of an inbox, and that of all items, may hold on to when it is empty.
-const KEPT_CAPACITY: usize = 32;
+/// What the queue of all items may hold on to when it is empty.
 const KEPT_ITEMS: usize = 1024;

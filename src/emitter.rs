@@ -77,17 +77,61 @@ pub(crate) enum Times {
 ///
 /// The lock is held to change and to copy the list, never while a listener runs, and never while one is dropped:
 /// what a closure owns may run code of the user, too.
+///
+/// In this order so that what each event needs lies together.
+#[repr(C)]
 pub(crate) struct Emitter<E: Emit> {
-    inner: Mutex<Inner<E>>,
     /// The bits of the kinds that have listeners. Changed with `inner`, and read without its lock.
     heard: AtomicU8,
+    inner: Mutex<Inner<E>>,
 }
 
+#[repr(C)]
 struct Inner<E: Emit> {
-    /// Copied when it is changed, so that an event is given to the list as it was, with no allocation per event.
-    listeners: Option<Arc<[Arc<Listener<E>>]>>,
+    listeners: List<E>,
     /// The last `open` event, while it holds.
     open: Option<E>,
+}
+
+/// Copied when it is changed, so that an event is given to the list as it was, with no allocation per event. Most
+/// subscriptions have one listener, and are to need no list for it.
+enum List<E: Emit> {
+    One(Arc<Listener<E>>),
+    More(Arc<[Arc<Listener<E>>]>),
+}
+
+impl<E: Emit> List<E> {
+    fn as_slice(&self) -> &[Arc<Listener<E>>] {
+        match self {
+            Self::One(listener) => std::slice::from_ref(listener),
+            Self::More(listeners) => listeners,
+        }
+    }
+}
+
+impl<E: Emit> Default for List<E> {
+    fn default() -> Self {
+        Self::More(Arc::default())
+    }
+}
+
+impl<E: Emit> Clone for List<E> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::One(listener) => Self::One(Arc::clone(listener)),
+            Self::More(listeners) => Self::More(Arc::clone(listeners)),
+        }
+    }
+}
+
+impl<E: Emit> FromIterator<Arc<Listener<E>>> for List<E> {
+    fn from_iter<I: IntoIterator<Item = Arc<Listener<E>>>>(listeners: I) -> Self {
+        let mut listeners = listeners.into_iter();
+        match (listeners.next(), listeners.next()) {
+            (Some(listener), None) => Self::One(listener),
+            (first, second) => Self::More(first.into_iter().chain(second).chain(listeners).collect()),
+        }
+    }
 }
 
 struct Listener<E: Emit, F: ?Sized = Callback<E>> {
@@ -115,7 +159,7 @@ impl<E: Emit + Clone> Emitter<E> {
     pub(crate) fn new() -> Self {
         Self {
             inner: Mutex::new(Inner {
-                listeners: None,
+                listeners: List::default(),
                 open: None,
             }),
             heard: AtomicU8::new(0),
@@ -145,14 +189,8 @@ impl<E: Emit + Clone> Emitter<E> {
             callback: Mutex::new(callback),
         });
         let mut inner = self.inner.lock();
-        let old = inner.listeners.take();
-        inner.listeners = Some(
-            old.iter()
-                .flat_map(|list| list.iter())
-                .cloned()
-                .chain([listener])
-                .collect(),
-        );
+        let old = std::mem::take(&mut inner.listeners);
+        inner.listeners = old.as_slice().iter().cloned().chain([listener]).collect();
         self.heard.fetch_or(bits::<E>(kind), Ordering::Release);
         let missed = inner.open.is_some() && kind.is_none_or(|kind| kind == E::OPEN);
         (id, if missed { MissedOpen::Yes } else { MissedOpen::No })
@@ -171,8 +209,8 @@ impl<E: Emit + Clone> Emitter<E> {
     /// How many listeners an event of this kind has.
     pub(crate) fn count(&self, kind: E::Kind) -> usize {
         self.snapshot()
+            .as_slice()
             .iter()
-            .flat_map(|list| list.iter())
             .filter(|listener| listener.hears(kind))
             .count()
     }
@@ -197,8 +235,8 @@ impl<E: Emit + Clone> Emitter<E> {
         };
         let mut faults = Vec::new();
         for listener in listeners
+            .as_slice()
             .iter()
-            .flat_map(|list| list.iter())
             .filter(|listener| listener.hears(kind))
         {
             self.call(listener, event, &mut faults);
@@ -216,7 +254,7 @@ impl<E: Emit + Clone> Emitter<E> {
     pub(crate) fn emit_to(&self, id: ListenerId, event: &E) -> Vec<Fault> {
         let listeners = self.snapshot();
         let mut faults = Vec::new();
-        if let Some(listener) = listeners.iter().flat_map(|list| list.iter()).find(|l| l.id == id) {
+        if let Some(listener) = listeners.as_slice().iter().find(|l| l.id == id) {
             self.call(listener, event, &mut faults);
         }
         faults
@@ -249,10 +287,12 @@ impl<E: Emit + Clone> Emitter<E> {
         // The old list outlives the lock: it may hold the last reference to a closure.
         let (_old, found) = {
             let mut inner = self.inner.lock();
-            let Some(old) = inner.listeners.take() else {
-                return false;
-            };
-            let (out, kept): (Vec<_>, Vec<_>) = old.iter().cloned().partition(|listener| gone(listener));
+            let old = std::mem::take(&mut inner.listeners);
+            let (out, kept): (Vec<_>, Vec<_>) = old
+                .as_slice()
+                .iter()
+                .cloned()
+                .partition(|listener| gone(listener));
             for listener in &out {
                 listener.registered.store(false, Ordering::Release);
             }
@@ -260,13 +300,13 @@ impl<E: Emit + Clone> Emitter<E> {
                 .iter()
                 .fold(0, |heard, listener| heard | bits::<E>(listener.kind));
             self.heard.store(heard, Ordering::Release);
-            inner.listeners = if kept.is_empty() { None } else { Some(kept.into()) };
+            inner.listeners = kept.into_iter().collect();
             (old, !out.is_empty())
         };
         found
     }
 
-    fn snapshot(&self) -> Option<Arc<[Arc<Listener<E>>]>> {
+    fn snapshot(&self) -> List<E> {
         self.inner.lock().listeners.clone()
     }
 }
@@ -281,10 +321,7 @@ impl<E: Emit> fmt::Debug for Emitter<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let inner = self.inner.lock();
         f.debug_struct("Emitter")
-            .field(
-                "listeners",
-                &inner.listeners.as_ref().map_or(0, |list| list.len()),
-            )
+            .field("listeners", &inner.listeners.as_slice().len())
             .field("open", &inner.open.is_some())
             .finish()
     }

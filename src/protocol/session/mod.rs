@@ -182,16 +182,18 @@ struct Live {
     answer_due: Option<Instant>,
 }
 
+/// In this order so that what each event needs lies together.
 #[derive(Debug)]
+#[repr(C)]
 struct Subscription<T> {
     handle: T,
     /// What the user wants; `None` once it is unsubscribed and only the server's answer is awaited.
     wanted: Option<Arc<Spec>>,
     /// The last query that the server accepted, which an update that it refuses falls back to.
     accepted: Option<Accepted>,
-    server: OnServer,
     /// The listeners were told `open` and not yet `close`.
     open: bool,
+    server: OnServer,
     /// Where the gap starts that the next `open` reports.
     gap: Option<(SystemTime, GapReason)>,
     /// The server refused the spelling of this subscription once on this connection.
