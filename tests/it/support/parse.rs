@@ -19,6 +19,21 @@ pub fn object(class: &str, id: &str, fields: Value) -> Value {
     object
 }
 
+/// The text of a message, with its members in the order in which Parse Server writes them (`_pushEvent` in Client.js).
+pub fn text(message: &Value) -> String {
+    const FIRST: [&str; 4] = ["op", "clientId", "installationId", "requestId"];
+    let Some(members) = message.as_object() else {
+        return message.to_string();
+    };
+    let first = FIRST.into_iter().filter_map(|key| members.get_key_value(key));
+    let others = members.iter().filter(|(key, _)| !FIRST.contains(&key.as_str()));
+    let members: Vec<_> = first
+        .chain(others)
+        .map(|(key, value)| format!("{}:{value}", Value::from(key.as_str())))
+        .collect();
+    format!("{{{}}}", members.join(","))
+}
+
 /// What the server's schema (LiveQuery/RequestSchema.js, checked by tv4) finds wrong with a frame of a client, in the
 /// words of tv4.
 pub fn schema_violation(frame: &Value) -> Option<String> {
