@@ -1,7 +1,7 @@
 //! The I/O goes on while a listener takes its time, whichever thread does it.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
 use parse_livequery::Query;
@@ -41,6 +41,38 @@ fn a_listener_that_waits_holds_up_neither_link_nor_commands() {
         }
     }
     assert_eq!(server.accepts(), 1);
+}
+
+/// What comes just when a listener is done is given out, whichever thread reads it, and not only when more comes.
+#[test]
+fn an_event_that_comes_as_a_listener_ends_is_given_out() {
+    let server = Server::auto();
+    // No traffic but what the test makes.
+    let client = builder(&server.url()).idle_ping(MINUTE).build().unwrap();
+    let (enter, entered) = bounded::<()>(0);
+    let (release, gate) = bounded::<()>(0);
+    let events = Events::new();
+    let builder = client.subscription(&Query::new("Game")).on_create(move |_| {
+        enter.send(()).unwrap();
+        gate.recv_timeout(LONG).unwrap();
+    });
+    let subscription = record(builder, "Game", &events).subscribe().unwrap();
+    events.expect("open");
+    let object = object("Game", "a", json!({}));
+    let until = Instant::now() + Duration::from_secs(3);
+    while Instant::now() < until {
+        server.emit("create", &object);
+        entered.recv_timeout(LONG).unwrap();
+        server.emit("update", &object);
+        wait_until("the update has come", || subscription.stats().queued == 1);
+        thread::scope(|scope| {
+            scope.spawn(|| server.emit("leave", &object));
+            release.send(()).unwrap();
+        });
+        for kind in ["create", "update", "leave"] {
+            events.expect(kind);
+        }
+    }
 }
 
 #[test]
