@@ -4,8 +4,9 @@ use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt::Write as _;
 
+use serde::Deserializer;
 use serde::de::value::{BorrowedStrDeserializer, MapAccessDeserializer};
-use serde::de::{DeserializeOwned, DeserializeSeed, MapAccess};
+use serde::de::{DeserializeOwned, DeserializeSeed, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -28,6 +29,18 @@ pub(super) fn decode<T: DeserializeOwned>(json: &str) -> Result<T, Failure> {
             Cow::Owned(mended) => Failure::new::<T>(&last, &mended),
         })
     })
+}
+
+/// From the members of an object, in the order of its text, to the type. What the type has no field for is not even
+/// read. Who gets an error decodes the text as a whole, which tells more of it, and does for types that no map will do for.
+pub(super) fn decode_members<'a, T: DeserializeOwned>(
+    members: impl Iterator<Item = (&'a str, &'a str)>,
+) -> serde_json::Result<T> {
+    let current = Cell::new(None);
+    T::deserialize(MapAccessDeserializer::new(Members {
+        members,
+        current: &current,
+    }))
 }
 
 impl Failure {
@@ -108,13 +121,13 @@ fn path_by_member<T: DeserializeOwned>(reason: &str, json: &str) -> Option<Strin
     })
 }
 
-struct Members<'a, I> {
+struct Members<'a, 'c, I> {
     members: I,
     /// The key and the text of the value that is being decoded.
-    current: &'a Cell<Option<(&'a str, &'a str)>>,
+    current: &'c Cell<Option<(&'a str, &'a str)>>,
 }
 
-impl<'a, I: Iterator<Item = (&'a str, &'a str)>> MapAccess<'a> for Members<'a, I> {
+impl<'a, I: Iterator<Item = (&'a str, &'a str)>> MapAccess<'a> for Members<'a, '_, I> {
     type Error = serde_json::Error;
 
     fn next_key_seed<K: DeserializeSeed<'a>>(&mut self, seed: K) -> serde_json::Result<Option<K::Value>> {
@@ -128,9 +141,64 @@ impl<'a, I: Iterator<Item = (&'a str, &'a str)>> MapAccess<'a> for Members<'a, I
 
     fn next_value_seed<V: DeserializeSeed<'a>>(&mut self, seed: V) -> serde_json::Result<V::Value> {
         let (_, json) = self.current.get().unwrap_or(("", "null"));
-        let value = seed.deserialize(&mut serde_json::Deserializer::from_str(json))?;
+        let value = seed.deserialize(Text(json))?;
         self.current.set(None);
         Ok(value)
+    }
+}
+
+/// The text of one value, which is decoded by serde_json unless nobody wants it.
+struct Text<'a>(&'a str);
+
+macro_rules! by_serde_json {
+    ($($method:ident($($argument:ident: $type:ty),*))*) => {
+        $(fn $method<V: Visitor<'a>>(self, $($argument: $type,)* visitor: V) -> serde_json::Result<V::Value> {
+            let mut json = serde_json::Deserializer::from_str(self.0);
+            let value = json.$method($($argument,)* visitor)?;
+            json.end()?;
+            Ok(value)
+        })*
+    };
+}
+
+impl<'a> Deserializer<'a> for Text<'a> {
+    type Error = serde_json::Error;
+
+    fn deserialize_ignored_any<V: Visitor<'a>>(self, visitor: V) -> serde_json::Result<V::Value> {
+        visitor.visit_unit()
+    }
+
+    by_serde_json! {
+        deserialize_any()
+        deserialize_bool()
+        deserialize_i8()
+        deserialize_i16()
+        deserialize_i32()
+        deserialize_i64()
+        deserialize_i128()
+        deserialize_u8()
+        deserialize_u16()
+        deserialize_u32()
+        deserialize_u64()
+        deserialize_u128()
+        deserialize_f32()
+        deserialize_f64()
+        deserialize_char()
+        deserialize_str()
+        deserialize_string()
+        deserialize_bytes()
+        deserialize_byte_buf()
+        deserialize_option()
+        deserialize_unit()
+        deserialize_unit_struct(name: &'static str)
+        deserialize_newtype_struct(name: &'static str)
+        deserialize_seq()
+        deserialize_tuple(length: usize)
+        deserialize_tuple_struct(name: &'static str, length: usize)
+        deserialize_map()
+        deserialize_struct(name: &'static str, fields: &'static [&'static str])
+        deserialize_enum(name: &'static str, variants: &'static [&'static str])
+        deserialize_identifier()
     }
 }
 

@@ -80,6 +80,11 @@ impl Index {
             .filter(move |&(key, position)| !has_overwritten || self.find(json, key) == Some(position))
     }
 
+    /// All members as they stand in the text, keys and values.
+    pub(super) fn members<'a>(&'a self, json: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+        (0..self.outline.len()).map(move |position| (self.key(json, position), self.value(json, position)))
+    }
+
     pub(super) fn len(&self, json: &str) -> usize {
         self.sorted(json).len()
     }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use self::decode::{Failure, decode};
+use self::decode::{Failure, decode, decode_members};
 use self::index::Index;
 use crate::error::{Error, ErrorKind, Result};
 use crate::json::Outline;
@@ -181,14 +181,22 @@ impl Object {
 
     /// The whole object as any type that implements serde's `Deserialize`.
     ///
-    /// The names are Parse's, in camel case: `#[serde(rename_all = "camelCase")]` translates them.
+    /// The names are Parse's, in camel case: `#[serde(rename_all = "camelCase")]` translates them. What the type has no
+    /// field for is not looked at.
     ///
     /// # Errors
     ///
     /// Of kind [`ErrorKind::Decode`] if the object does not fit the type. The text names the class, the path of the
     /// field and what was found.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T> {
-        decode(self.as_str()).map_err(|failure| self.error(None, failure))
+        let json = self.as_str();
+        let index = self.index();
+        if !index.is_broken() {
+            if let Ok(decoded) = decode_members(index.members(json)) {
+                return Ok(decoded);
+            }
+        }
+        decode(json).map_err(|failure| self.error(None, failure))
     }
 
     /// The id of the object, which every object from the server has.

@@ -117,6 +117,95 @@ fn half_of_a_surrogate_pair_becomes_a_replacement_character() {
     }
 }
 
+#[derive(Debug, Deserialize, PartialEq)]
+#[serde(rename_all = "lowercase")]
+enum Mood {
+    Glad,
+    Tired(u8),
+    Hungry { since: String },
+}
+
+#[derive(Debug, Deserialize, PartialEq)]
+#[serde(untagged)]
+enum Either {
+    Number(i64),
+    Text(String),
+}
+
+#[derive(Debug, Deserialize, PartialEq)]
+struct Meters(f32);
+
+#[derive(Debug, Deserialize, PartialEq)]
+struct Nothing;
+
+#[derive(Debug, Deserialize, PartialEq)]
+struct AllKinds {
+    flag: bool,
+    small: i8,
+    big: i128,
+    huge: u128,
+    half: f32,
+    letter: char,
+    text: String,
+    maybe: Option<u16>,
+    never: Option<u16>,
+    #[serde(default)]
+    absent: Vec<u8>,
+    unit: (),
+    nothing: Nothing,
+    length: Meters,
+    pair: (u32, String),
+    list: Vec<Option<u64>>,
+    by_name: BTreeMap<String, i32>,
+    by_number: BTreeMap<u64, bool>,
+    moods: Vec<Mood>,
+    mood: Mood,
+    either: [Either; 2],
+    #[serde(flatten)]
+    rest: BTreeMap<String, Value>,
+}
+
+#[test]
+fn a_type_is_decoded_as_serde_json_decodes_it() {
+    let text = r#" {"flag":true, "small":-7,"big":-170141183460469231731687303715884105728,"half":0.1,
+        "huge":340282366920938463463374607431768211455,"letter":"\u00e9","text":"a\nb","maybe":65535,"never":null,
+        "unit":null,"nothing":null,"length":1,"pair":[1,"x"],"list":[1,null,3],"by_name":{"a":1},"by_number":{"7":true},
+        "moods":["glad",{"tired":3},{"hungry":{"since":"noon"}}],"mood":{"tired":9},"either":[1,"one"],
+        "more":{"a":[1.5]},"m\u006fst":null} "#;
+    let expected: AllKinds = serde_json::from_str(text).unwrap();
+    let object: Object = text.parse().unwrap();
+    let of_members: AllKinds = decode_members(object.index().members(object.as_str())).unwrap();
+    assert_eq!(of_members, expected);
+    assert_eq!(object.decode::<AllKinds>().unwrap(), expected);
+}
+
+#[test]
+fn what_a_type_has_no_field_for_is_not_looked_at() {
+    #[derive(Debug, Deserialize)]
+    struct Score {
+        score: f64,
+    }
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct ScoreAlone {
+        score: f64,
+    }
+    let object = in_frame(r#"{"junk":[1e999,tru,{"a":"\ud83d"}],"score":1,"more":nul}"#);
+    assert_eq!(object.decode::<Score>().unwrap().score, 1.0);
+    assert!(object.decode::<ScoreAlone>().is_err());
+    assert_eq!(
+        in_frame(r#"{"score":1}"#).decode::<ScoreAlone>().unwrap().score,
+        1.0
+    );
+    for wrong in [r#""x""#, "1x", "tru", "1e999", "null", "[1]"] {
+        let object = in_frame(&format!(r#"{{"className":"Game","score":{wrong}}}"#));
+        let error = object.decode::<Score>().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Decode, "{wrong}");
+    }
+    let twice = in_frame(r#"{"score":1,"score":2}"#);
+    assert_eq!(twice.decode::<Score>().unwrap().score, 2.0);
+}
+
 #[test]
 fn the_changed_fields_are_those_that_differ() {
     let (object, original) = (in_frame(UPDATED), in_frame(ORIGINAL));
