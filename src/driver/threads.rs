@@ -191,5 +191,5 @@ fn goes_on(shared: &Shared, part: impl FnOnce() -> bool) -> bool {
     })
 }
 
-/// How long listeners may keep the I/O waiting.
+/// How long listeners may keep the I/O waiting; at most twice that, as it is looked at so often.
 const PATIENCE: Duration = Duration::from_millis(10);
