@@ -3,19 +3,15 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::bounded;
-use parse_livequery::Query;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use parse_livequery::{Client, Query, Subscription};
 use serde_json::json;
 
 use crate::harness::*;
 use crate::support::*;
 
-/// A listener that waits for what only the I/O can bring about, between others that are quick, again and again: the I/O
-/// changes threads each time, and back.
-#[test]
-fn a_listener_that_waits_holds_up_neither_link_nor_commands() {
-    let server = Server::auto();
-    let client = client(&server.url());
+/// An open subscription whose listener for `create` says that it runs, and waits until it may go on.
+fn waits_at_create(client: &Client) -> (Subscription, Events, Receiver<()>, Sender<()>) {
     let (enter, entered) = bounded::<()>(0);
     let (release, gate) = bounded::<()>(0);
     let events = Events::new();
@@ -25,6 +21,16 @@ fn a_listener_that_waits_holds_up_neither_link_nor_commands() {
     });
     let subscription = record(builder, "Game", &events).subscribe().unwrap();
     events.expect("open");
+    (subscription, events, entered, release)
+}
+
+/// A listener that waits for what only the I/O can bring about, between others that are quick, again and again: the I/O
+/// changes threads each time, and back.
+#[test]
+fn a_listener_that_waits_holds_up_neither_link_nor_commands() {
+    let server = Server::auto();
+    let client = client(&server.url());
+    let (subscription, events, entered, release) = waits_at_create(&client);
     for round in 0..30 {
         server.emit("create", &object("Game", "a", json!({ "round": round })));
         entered.recv_timeout(LONG).unwrap();
@@ -49,15 +55,7 @@ fn an_event_that_comes_as_a_listener_ends_is_given_out() {
     let server = Server::auto();
     // No traffic but what the test makes.
     let client = builder(&server.url()).idle_ping(MINUTE).build().unwrap();
-    let (enter, entered) = bounded::<()>(0);
-    let (release, gate) = bounded::<()>(0);
-    let events = Events::new();
-    let builder = client.subscription(&Query::new("Game")).on_create(move |_| {
-        enter.send(()).unwrap();
-        gate.recv_timeout(LONG).unwrap();
-    });
-    let subscription = record(builder, "Game", &events).subscribe().unwrap();
-    events.expect("open");
+    let (subscription, events, entered, release) = waits_at_create(&client);
     let object = object("Game", "a", json!({}));
     let until = Instant::now() + Duration::from_secs(3);
     while Instant::now() < until {
