@@ -95,6 +95,7 @@ struct Inner<E: Emit> {
 
 /// Copied when it is changed, so that an event is given to the list as it was, with no allocation per event. Most
 /// subscriptions have one listener, and are to need no list for it.
+#[derive(Clone)]
 enum List<E: Emit> {
     One(Arc<Listener<E>>),
     More(Arc<[Arc<Listener<E>>]>),
@@ -112,15 +113,6 @@ impl<E: Emit> List<E> {
 impl<E: Emit> Default for List<E> {
     fn default() -> Self {
         Self::More(Arc::default())
-    }
-}
-
-impl<E: Emit> Clone for List<E> {
-    fn clone(&self) -> Self {
-        match self {
-            Self::One(listener) => Self::One(Arc::clone(listener)),
-            Self::More(listeners) => Self::More(Arc::clone(listeners)),
-        }
     }
 }
 

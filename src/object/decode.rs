@@ -36,11 +36,14 @@ pub(super) fn decode<T: DeserializeOwned>(json: &str) -> Result<T, Failure> {
 pub(super) fn decode_members<'a, T: DeserializeOwned>(
     members: impl Iterator<Item = (&'a str, &'a str)>,
 ) -> serde_json::Result<T> {
-    let current = Cell::new(None);
-    T::deserialize(MapAccessDeserializer::new(Members {
-        members,
-        current: &current,
-    }))
+    member_by_member(members, &Cell::new(None))
+}
+
+fn member_by_member<'a, T: DeserializeOwned>(
+    members: impl Iterator<Item = (&'a str, &'a str)>,
+    current: &Cell<Option<(&'a str, &'a str)>>,
+) -> serde_json::Result<T> {
+    T::deserialize(MapAccessDeserializer::new(Members { members, current }))
 }
 
 impl Failure {
@@ -105,13 +108,10 @@ fn code_unit(json: &str, at: usize) -> Option<u16> {
 fn path_by_member<T: DeserializeOwned>(reason: &str, json: &str) -> Option<String> {
     let index = Index::of(json);
     let current = Cell::new(None);
-    let members = Members {
-        members: index
-            .iter(json)
-            .map(|(key, member)| (key, index.value(json, member))),
-        current: &current,
-    };
-    let error = T::deserialize(MapAccessDeserializer::new(members)).err()?;
+    let members = index
+        .iter(json)
+        .map(|(key, member)| (key, index.value(json, member)));
+    let error = member_by_member::<T>(members, &current).err()?;
     if reason_of(&error) != reason {
         return None;
     }

@@ -1,6 +1,7 @@
 //! What the tests of the library have in common: a client that is quick to reconnect and slow to lose patience, and
 //! recorders on its listeners.
 
+use std::thread;
 use std::time::Duration;
 
 use parse_livequery::{
@@ -8,7 +9,7 @@ use parse_livequery::{
     SubscriptionBuilder,
 };
 
-use crate::support::{LONG, Recorder};
+use crate::support::{LONG, Recorder, threads_named, wait_until};
 
 pub type Events = Recorder<Event>;
 pub type ClientEvents = Recorder<ClientEvent>;
@@ -94,4 +95,27 @@ pub fn assert_grammar(who: &str, kinds: &[EventKind]) {
             _ => assert!(open, "{who}: `{kind}` outside of `open` .. `close` in {kinds:?}"),
         }
     }
+}
+
+/// How often each thread of the library has gone to sleep.
+pub fn switches() -> Option<Vec<(u64, u64)>> {
+    let mut threads = threads_named("livequery-io")?;
+    threads.extend(threads_named("livequery-dispatch")?);
+    Some(
+        threads
+            .into_iter()
+            .map(|thread| (thread.id, thread.voluntary_switches))
+            .collect(),
+    )
+}
+
+/// The same, once none of them has gone to sleep again for a while.
+pub fn switches_at_rest() -> Option<Vec<(u64, u64)>> {
+    let mut last = switches();
+    wait_until("the threads have come to rest", || {
+        thread::park_timeout(ms(200));
+        let now = switches();
+        std::mem::replace(&mut last, now.clone()) == now
+    });
+    last
 }

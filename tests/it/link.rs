@@ -544,12 +544,7 @@ fn idle() {
         let Some(before) = switches() else { return };
         assert_eq!(before.len(), 2, "{before:?}");
         // What follows the last event is over when the threads sleep.
-        let mut last = before;
-        wait_until("the threads have come to rest", || {
-            thread::park_timeout(ms(200));
-            let now = switches().unwrap();
-            std::mem::replace(&mut last, now.clone()) == now
-        });
+        let last = switches_at_rest().unwrap();
         events.expect_quiet(Duration::from_secs(10));
         assert_eq!(
             switches().unwrap(),
@@ -559,12 +554,7 @@ fn idle() {
 
         // The same for a client that is closed.
         client.close();
-        let mut last = switches().unwrap();
-        wait_until("the threads have come to rest", || {
-            thread::park_timeout(ms(200));
-            let now = switches().unwrap();
-            std::mem::replace(&mut last, now.clone()) == now
-        });
+        let last = switches_at_rest().unwrap();
         events.drain();
         events.expect_quiet(Duration::from_secs(2));
         assert_eq!(
@@ -573,18 +563,6 @@ fn idle() {
             "the threads of a closed client woke up"
         );
     });
-}
-
-/// How often each thread of the library has gone to sleep.
-fn switches() -> Option<Vec<(u64, u64)>> {
-    let mut threads = threads_named("livequery-io")?;
-    threads.extend(threads_named("livequery-dispatch")?);
-    Some(
-        threads
-            .into_iter()
-            .map(|thread| (thread.id, thread.voluntary_switches))
-            .collect(),
-    )
 }
 
 #[test]

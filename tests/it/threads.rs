@@ -86,26 +86,10 @@ fn threads_are_at_rest_after_a_listener_that_took_its_time() {
             .on_create(|_| thread::sleep(ms(50)));
         let _subscription = record(builder, "Game", &events).subscribe().unwrap();
         events.expect("open");
-        let switches = || {
-            ["livequery-io", "livequery-dispatch"].map(|name| {
-                let threads = threads_named(name)?;
-                Some(
-                    threads
-                        .iter()
-                        .map(|thread| thread.voluntary_switches)
-                        .sum::<u64>(),
-                )
-            })
-        };
         for _ in 0..3 {
             server.emit("create", &object("Game", "a", json!({})));
             events.expect("create");
-            wait_until("the threads have come to rest", || {
-                let before = switches();
-                thread::park_timeout(ms(200));
-                switches() == before
-            });
-            let before = switches();
+            let before = switches_at_rest();
             events.expect_quiet(Duration::from_secs(2));
             assert_eq!(switches(), before, "the threads woke up though nothing happened");
         }

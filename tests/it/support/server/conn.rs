@@ -251,7 +251,7 @@ impl Conn {
 
     /// Sends a JSON value as a text frame.
     pub fn send(&self, message: &Value) {
-        self.send_text(&parse::text(message));
+        self.send_raw(&Self::frame_of(message));
     }
 
     pub fn send_text(&self, text: &str) {
@@ -269,9 +269,11 @@ impl Conn {
 
     /// The bytes that [`send_together`](Self::send_together) sends, for a test that sends them more than once.
     pub fn frames_of(messages: &[Value]) -> Vec<u8> {
-        let encode =
-            |message: &Value| wire::encode(OpCode::Data(Data::Text), true, parse::text(message).as_bytes());
-        messages.iter().flat_map(encode).collect()
+        messages.iter().flat_map(Self::frame_of).collect()
+    }
+
+    fn frame_of(message: &Value) -> Vec<u8> {
+        wire::encode(OpCode::Data(Data::Text), true, parse::text(message).as_bytes())
     }
 
     /// Sends a text message in frames of `size` bytes each.
@@ -484,7 +486,7 @@ impl Conn {
     fn answer_text(&self, text: &str) {
         let answers = self.0.inner.lock().session.answer(text);
         for answer in answers {
-            let bytes = wire::encode(OpCode::Data(Data::Text), true, parse::text(&answer).as_bytes());
+            let bytes = Self::frame_of(&answer);
             // Who finds the subscription announced, and sends or cuts then, does so after this is on its way.
             let guard = self.0.write.lock();
             if answer["op"] == "subscribed" {
