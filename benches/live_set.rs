@@ -8,7 +8,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use parse_livequery::bench::Set;
+use parse_livequery::internal::live_set::Set;
 use parse_livequery::{Date, EventKind, Object, Query};
 
 const SIZES: [u64; 3] = [1_000, 10_000, 100_000];

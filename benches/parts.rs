@@ -12,7 +12,7 @@ mod frames;
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use parse_livequery::bench::{Frames, Listeners, Subscriptions};
+use parse_livequery::internal::bench::{Frames, Listeners, Subscriptions};
 use serde_json::Value;
 
 use self::frames::Kind;

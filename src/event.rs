@@ -9,8 +9,10 @@ use std::time::{Duration, SystemTime};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::json::Members;
-use crate::{Date, Error, ErrorKind, Object, Result};
+use crate::error::{Error, ErrorKind, Result};
+use crate::object::Object;
+use crate::scan::Members;
+use crate::types::Date;
 
 /// An event of a subscription: what a listener gets.
 ///

@@ -2,7 +2,7 @@
 
 use url::Url;
 
-use crate::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// The URL of the WebSocket that a URL of the user means: the scheme is mapped, everything else is kept.
 pub(crate) fn parse(text: &str) -> Result<Url> {

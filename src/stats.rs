@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use parking_lot::Mutex;
 
 use crate::event::EventKind;
-use crate::{ClientState, SubscriptionState};
+use crate::state::{ClientState, SubscriptionState};
 
 /// What goes on in a client. A snapshot, made by [`Client::stats`](crate::Client::stats).
 #[derive(Clone, Debug)]

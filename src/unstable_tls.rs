@@ -7,7 +7,7 @@ use std::sync::Arc;
 /// The version of rustls that this crate uses, so that a program need not guess it.
 pub use rustls;
 
-use crate::ClientBuilder;
+use crate::client::builder::ClientBuilder;
 
 /// Uses this configuration for TLS, as it is: the certificates that it trusts, its provider, its protocols. Who
 /// turns the verification of certificates off in it connects to anybody.

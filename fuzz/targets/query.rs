@@ -3,4 +3,4 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|text: &str| parse_livequery::fuzzing::query(text));
+fuzz_target!(|text: &str| parse_livequery::internal::fuzzing::query(text));

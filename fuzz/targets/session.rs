@@ -3,4 +3,4 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| parse_livequery::fuzzing::session(bytes));
+fuzz_target!(|bytes: &[u8]| parse_livequery::internal::fuzzing::session(bytes));

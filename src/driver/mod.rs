@@ -33,17 +33,19 @@ pub use self::stream::ConnectedStream;
 pub(crate) use self::stream::Connector;
 #[cfg(feature = "webpki-roots")]
 pub(crate) use self::tls::Trust;
-use crate::dispatch::{Item, Waiting};
-use crate::event::{Change, Event};
-use crate::json::start_of;
+use crate::delivery::dispatch::{Item, Waiting};
+use crate::delivery::shared::{Shared, SubscriptionCore};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Change, ClientEventKind, Event};
+use crate::object::Object;
 use crate::protocol::Now;
 use crate::protocol::message::{EventFrame, Spec};
 use crate::protocol::session::{Output, Received, Session, Settings};
+use crate::scan::start_of;
 use crate::secret::Secret;
 use crate::server_url::authority;
-use crate::shared::{Shared, SubscriptionCore};
+use crate::state::ClientState;
 use crate::stats::Counters;
-use crate::{ClientEventKind, ClientState, Error, ErrorKind, Object, Result};
 
 /// What handles ask of the I/O thread. It never answers; what comes of it shows in events and states.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use mio::{Interest, Registry};
 use url::{Host, Url};
 
 use super::{Command, Commands, SOCKET};
-use crate::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// A connection for [`ClientBuilder::connect_with`](crate::ClientBuilder::connect_with): made from a
 /// [`TcpStream`](std::net::TcpStream), or on Unix from a `UnixStream`.

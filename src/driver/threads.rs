@@ -15,10 +15,10 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use super::Driver;
-use crate::dispatch::{Item, give_out_all};
+use crate::delivery::dispatch::{Item, give_out_all};
+use crate::delivery::shared::Shared;
+use crate::error::{Error, ErrorKind};
 use crate::event::ClientEvent;
-use crate::shared::Shared;
-use crate::{Error, ErrorKind};
 
 /// Starts the threads, which end with the I/O.
 pub(super) fn spawn(mut driver: Driver) -> io::Result<()> {

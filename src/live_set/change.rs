@@ -7,9 +7,9 @@ use std::sync::{Arc, OnceLock};
 use serde_json::Value;
 
 use super::list::{self, List};
-use super::order::{Order, SortKey, version_in};
-use crate::Object;
-use crate::json::Members;
+use crate::object::Object;
+use crate::query::order::{Order, SortKey, version_in};
+use crate::scan::Members;
 
 /// What changed in a [`LiveSet`](crate::LiveSet).
 ///
@@ -144,7 +144,7 @@ impl Change {
 /// }
 /// ```
 #[derive(Clone)]
-pub struct Snapshot(pub(super) List<Arc<Entry>>);
+pub struct Snapshot(pub(crate) List<Arc<Entry>>);
 
 impl Snapshot {
     /// How many objects there are.
@@ -172,7 +172,7 @@ impl Snapshot {
     }
 
     /// Where an object with this key is.
-    pub(super) fn find(&self, key: &SortKey) -> Option<usize> {
+    pub(crate) fn find(&self, key: &SortKey) -> Option<usize> {
         self.0.search(|entry| entry.key.cmp(key)).ok()
     }
 }
@@ -213,8 +213,8 @@ impl ExactSizeIterator for SnapshotIter<'_> {}
 impl FusedIterator for SnapshotIter<'_> {}
 
 /// An object of a set: as text, until somebody looks at it, since a set may hold many.
-pub(super) struct Entry {
-    pub(super) key: SortKey,
+pub(crate) struct Entry {
+    pub(crate) key: SortKey,
     text: Arc<str>,
     object: OnceLock<Object>,
 }
@@ -224,7 +224,7 @@ impl Entry {
     /// an event has.
     ///
     /// `None` for an object without an id.
-    pub(super) fn new(order: &Order, object: &Object, class_name: &str) -> Option<Arc<Self>> {
+    pub(crate) fn new(order: &Order, object: &Object, class_name: &str) -> Option<Arc<Self>> {
         let text = object.as_str();
         let key = order.sort_key(text)?;
         let has_class = Members::new(text).any(|(name, _)| name == "className");
@@ -242,7 +242,7 @@ impl Entry {
     }
 
     /// The same object with another key.
-    pub(super) fn with_key(&self, key: SortKey) -> Self {
+    pub(crate) fn with_key(&self, key: SortKey) -> Self {
         Self {
             key,
             text: Arc::clone(&self.text),
@@ -250,20 +250,20 @@ impl Entry {
         }
     }
 
-    pub(super) fn object(&self) -> &Object {
+    pub(crate) fn object(&self) -> &Object {
         self.object
             .get_or_init(|| Object::from_frame(Arc::clone(&self.text), 0..self.text.len(), None))
     }
 
-    pub(super) fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         &self.text
     }
 
-    pub(super) fn version(&self) -> i64 {
+    pub(crate) fn version(&self) -> i64 {
         version_in(&self.text)
     }
 
-    pub(super) fn has_same_content(&self, other: &Self) -> bool {
+    pub(crate) fn has_same_content(&self, other: &Self) -> bool {
         self.text == other.text || self.object() == other.object()
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 /// A persistent list. A clone takes constant time; positions are found, and items put in and taken out, in logarithmic
 /// time.
 #[derive(Clone, Debug)]
-pub(super) struct List<T> {
+pub(crate) struct List<T> {
     root: Arc<Node<T>>,
     len: usize,
 }
@@ -24,18 +24,18 @@ struct Child<T> {
 }
 
 impl<T: Clone> List<T> {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             root: Arc::new(Node::Leaf(Vec::new())),
             len: 0,
         }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    pub(super) fn get(&self, index: usize) -> Option<&T> {
+    pub(crate) fn get(&self, index: usize) -> Option<&T> {
         let mut node = &*self.root;
         let mut index = index;
         loop {
@@ -51,7 +51,7 @@ impl<T: Clone> List<T> {
     }
 
     /// Where an item is, or would have to be, in a list that is sorted by what is compared.
-    pub(super) fn search(&self, compare: impl Fn(&T) -> Ordering) -> Result<usize, usize> {
+    pub(crate) fn search(&self, compare: impl Fn(&T) -> Ordering) -> Result<usize, usize> {
         let mut node = &*self.root;
         let mut before = 0;
         loop {
@@ -79,7 +79,7 @@ impl<T: Clone> List<T> {
     }
 
     /// Puts an item at this index, which is at most the length.
-    pub(super) fn insert(&mut self, index: usize, item: T) {
+    pub(crate) fn insert(&mut self, index: usize, item: T) {
         let index = index.min(self.len);
         self.len += 1;
         if let Some(right) = insert(Arc::make_mut(&mut self.root), index, item) {
@@ -88,7 +88,7 @@ impl<T: Clone> List<T> {
         }
     }
 
-    pub(super) fn remove(&mut self, index: usize) -> Option<T> {
+    pub(crate) fn remove(&mut self, index: usize) -> Option<T> {
         if index >= self.len {
             return None;
         }
@@ -102,7 +102,7 @@ impl<T: Clone> List<T> {
     }
 
     /// Puts an item in the place of another, which is returned.
-    pub(super) fn replace(&mut self, index: usize, item: T) -> Option<T> {
+    pub(crate) fn replace(&mut self, index: usize, item: T) -> Option<T> {
         let mut node = Arc::make_mut(&mut self.root);
         let mut index = index;
         loop {
@@ -117,7 +117,7 @@ impl<T: Clone> List<T> {
         }
     }
 
-    pub(super) fn iter(&self) -> Iter<'_, T> {
+    pub(crate) fn iter(&self) -> Iter<'_, T> {
         Iter {
             list: self,
             range: 0..self.len,
@@ -271,7 +271,7 @@ fn join<T: Clone>(children: &mut Vec<Child<T>>, position: usize) {
 
 /// The items of a list, in order.
 #[derive(Clone, Debug)]
-pub(super) struct Iter<'a, T> {
+pub(crate) struct Iter<'a, T> {
     list: &'a List<T>,
     /// What is not yet in `leaf`.
     range: std::ops::Range<usize>,

@@ -1,19 +1,12 @@
 //! A collection that is equal to `find()` and stays so: the handle, and the way between the subscription, whoever
 //! fetches and the listeners. What follows from what is in [`core`].
 
-#[cfg(feature = "_bench")]
-pub(crate) mod bench;
-mod change;
-mod core;
-mod list;
-pub(crate) mod order;
+pub(crate) mod change;
+pub(crate) mod core;
+pub(crate) mod list;
 mod paging;
 #[cfg(test)]
 mod properties;
-#[cfg(feature = "rest")]
-pub(crate) mod rest;
-#[cfg(all(feature = "rest", feature = "_tls"))]
-mod tls;
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -28,14 +21,16 @@ use self::change::Entry;
 pub use self::change::{Change, Snapshot, SnapshotIter};
 use self::core::{Core, Output, Request, Task};
 use self::list::List;
+use crate::client::subscription::{Subscription, SubscriptionBuilder};
 use crate::client::{Client, deadline};
-use crate::dispatch::{self, Item, refuse_in_listener, report};
-use crate::emitter::{Emit, Emitter, MissedOpen, Times};
+use crate::delivery::dispatch::{self, Item, refuse_in_listener, report};
+use crate::delivery::emitter::{Emit, Emitter, ListenerId, MissedOpen, Times};
+use crate::delivery::shared::{Shared, SubscriptionCore};
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::{ClientEvent, Event, EventKind};
+use crate::object::Object;
+use crate::query::Query;
 use crate::secret::Secret;
-use crate::shared::{Shared, SubscriptionCore};
-use crate::subscription::SubscriptionBuilder;
-use crate::{Error, ErrorKind, ListenerId, Object, Query, Result, Subscription};
 
 /// The objects that a query meets, now and from now on: a collection that is equal to `find()` whenever the link is up
 /// and nothing is on its way, and that says what changed.
@@ -492,7 +487,7 @@ impl Inner {
     fn fail(&self, error: &Error) {
         self.shown.lock().last_error = Some(error.clone());
         let is_heard = self.emitter.count(SetEventKind::Error) > 0
-            || self.shared.emitter.count(crate::ClientEventKind::Error) > 0;
+            || self.shared.emitter.count(crate::event::ClientEventKind::Error) > 0;
         if !is_heard {
             log::warn!("a live set: {error}");
         }
@@ -516,7 +511,7 @@ impl Inner {
         self.report(faults, event.kind());
     }
 
-    fn report(&self, faults: Vec<crate::emitter::Fault>, kind: SetEventKind) {
+    fn report(&self, faults: Vec<crate::delivery::emitter::Fault>, kind: SetEventKind) {
         let subscription = self.subscription.get().map(|core| &**core);
         report(&self.shared, faults, subscription, &kind);
     }
@@ -785,7 +780,14 @@ fn built_in(client: &Client) -> Result<Box<FetchFn>> {
             "a live set cannot fetch through `connect_with`; give it a function with `fetch_with`",
         ));
     };
-    Ok(rest::fetch_with(Arc::clone(rest), Arc::clone(client.shared())))
+    let (rest, shared) = (Arc::clone(rest), Arc::clone(client.shared()));
+    Ok(Box::new(move |query, token| {
+        let of_the_client = shared.session_token();
+        rest.find(
+            query,
+            token.or_else(|| of_the_client.as_ref().map(Secret::reveal)),
+        )
+    }))
 }
 
 #[cfg(not(feature = "rest"))]

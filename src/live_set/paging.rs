@@ -6,8 +6,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::change::Entry;
-use super::order::Order;
-use crate::Query;
+use crate::query::Query;
+use crate::query::order::Order;
 
 pub(super) struct Paging {
     /// How many are wanted of those that come first. `None` for all of them, in any order.

@@ -14,7 +14,11 @@ use serde_json::{Value, json};
 use super::change::{Entry, Snapshot};
 use super::core::{Core, Output, Request, Task};
 use super::list::List;
-use crate::{Date, Error, ErrorKind, EventKind, Object, Query};
+use crate::error::{Error, ErrorKind};
+use crate::event::EventKind;
+use crate::object::Object;
+use crate::query::Query;
+use crate::types::Date;
 
 /// What the server has.
 struct Server {
@@ -453,7 +457,7 @@ impl World {
         if !self.is_ready {
             return Err("it is at rest and not ready".to_owned());
         }
-        let order: Vec<_> = super::order::Order::new(self.query.window().order).for_find();
+        let order: Vec<_> = crate::query::order::Order::new(self.query.window().order).for_find();
         let expected = self.server.find(&self.query.clone().ascending(order), false);
         if !expected.iter().eq(self.copy.iter()) {
             return Err(format!("the server has {expected:#?}, the set {:#?}", self.copy));

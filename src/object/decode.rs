@@ -11,7 +11,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::index::Index;
-use crate::json::start_of;
+use crate::scan::start_of;
 
 /// Why a text could not be decoded.
 pub(super) struct Failure {

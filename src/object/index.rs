@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use serde_json::Value;
 
 use super::decode::decode;
-use crate::json::Outline;
+use crate::scan::Outline;
 
 /// The members of one JSON object. Every method wants the text that the index was made of; members are named by their
 /// positions in it.

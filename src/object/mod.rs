@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 use self::decode::{Failure, decode, decode_members};
 use self::index::Index;
 use crate::error::{Error, ErrorKind, Result};
-use crate::json::Outline;
+use crate::scan::Outline;
 use crate::types::{Acl, Date};
 
 /// A Parse object, decoded as far as it is looked at.

@@ -7,12 +7,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventKind};
-use crate::json::{Members, Outline, start_of};
 use crate::query::EncodedQuery;
 use crate::query::matcher::{Field, Matcher, Verdict};
+use crate::scan::{Members, Outline, start_of};
 use crate::secret::Secret;
-use crate::{Date, Error, ErrorKind, Result};
+use crate::types::Date;
 
 /// What a client shows of itself in `connect`.
 #[derive(Clone, Debug, Default)]

@@ -4,9 +4,9 @@
 use serde::Serialize;
 
 use super::filter::invalid;
-use super::json::Json;
+use super::ordered_json::Json;
 use super::{Query, regex};
-use crate::GeoPoint;
+use crate::types::GeoPoint;
 
 impl Query {
     /// The field equals the value, or is an array that contains it.
@@ -462,7 +462,7 @@ impl Query {
         self,
         method: &str,
         fields: impl Serialize,
-        add: impl Fn(&mut Self, &str, Json) -> crate::Result<()>,
+        add: impl Fn(&mut Self, &str, Json) -> crate::error::Result<()>,
     ) -> Self {
         self.with(|query| {
             let fields = Json::of(fields).map_err(|error| super::not_serialized(method, &error))?;

@@ -13,11 +13,11 @@ use std::borrow::Cow;
 
 use self::values::{audit_date, closed_ring, date, geo_point};
 use super::filter::{Entry, Filter, Operator, invalid};
-use super::json::Json;
 use super::node::Node;
+use super::ordered_json::Json;
 use super::refuse::{self, ALL_STARTING_WITH, Refusal};
 use super::regex;
-use crate::Result;
+use crate::error::Result;
 
 /// The LiveQuery form of `where`, as JSON text.
 ///
@@ -421,7 +421,7 @@ impl<'a> Field<'a> {
         Ok(())
     }
 
-    fn malformed(&self, value: &Json) -> crate::Error {
+    fn malformed(&self, value: &Json) -> crate::error::Error {
         invalid(format!(
             "the condition on {:?} has a malformed value: {value}",
             self.key

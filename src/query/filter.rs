@@ -3,8 +3,8 @@
 
 use std::borrow::Cow;
 
-use super::json::Json;
-use crate::{Error, ErrorKind, Result};
+use super::ordered_json::Json;
+use crate::error::{Error, ErrorKind, Result};
 
 /// The name of an operator such as `$gt`.
 pub(super) type Operator = Cow<'static, str>;

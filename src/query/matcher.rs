@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use js::{Left, Right};
 
-use super::json::Json;
+use super::ordered_json::Json;
 
 /// A `where`, prepared once and then asked for many objects.
 #[derive(Clone, Debug)]

@@ -3,9 +3,10 @@
 mod constraints;
 mod encode;
 mod filter;
-pub(crate) mod json;
 pub(crate) mod matcher;
 mod node;
+pub(crate) mod order;
+pub(crate) mod ordered_json;
 mod refuse;
 mod regex;
 #[cfg(test)]
@@ -16,9 +17,10 @@ use std::fmt;
 use serde::Serialize;
 
 use self::filter::{Filter, invalid};
-use self::json::Json;
 use self::matcher::{Field, Matcher, Verdict};
-use crate::{Error, Object, Result};
+use self::ordered_json::Json;
+use crate::error::{Error, Result};
+use crate::object::Object;
 
 /// Which objects of a class a subscription is about: the counterpart of the JS SDK's `Parse.Query`.
 ///

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use super::filter::Operator;
-use super::json::Json;
+use super::ordered_json::Json;
 
 /// A question about an object.
 #[derive(Clone, Debug)]

@@ -2,8 +2,8 @@
 //! the others are encoded.
 
 use super::filter::invalid;
-use super::json::Json;
-use crate::{Error, Result};
+use super::ordered_json::Json;
+use crate::error::{Error, Result};
 
 /// A constraint that the LiveQuery server's matcher cannot answer as `find()` does.
 pub(super) struct Refusal {
@@ -163,7 +163,7 @@ fn is_endless(pattern: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use crate::Query;
+    use crate::query::Query;
     use serde_json::json;
 
     #[test]

@@ -1,7 +1,7 @@
 //! Regular expressions: quoted as the JS SDK quotes them for `find()`, and unquoted for the LiveQuery matcher.
 
 use super::refuse;
-use crate::Result;
+use crate::error::Result;
 
 /// The text as a regular expression that matches it literally, as the JS SDK writes it.
 pub(super) fn quote(text: &str) -> String {

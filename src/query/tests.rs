@@ -4,7 +4,8 @@ use serde_json::json;
 
 use super::Query;
 use super::refuse::{ALL_STARTING_WITH, REFUSALS};
-use crate::{Bytes, Date, ErrorKind, File, GeoPoint, Pointer, Polygon, Relation};
+use crate::error::ErrorKind;
+use crate::types::{Bytes, Date, File, GeoPoint, Pointer, Polygon, Relation};
 
 fn query() -> Query {
     Query::new("Game")

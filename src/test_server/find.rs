@@ -10,10 +10,11 @@ use url::form_urlencoded;
 
 use super::events::{self, Fields};
 use super::hub::{Hub, State};
-use crate::live_set::order::Order;
-use crate::query::ALWAYS_SENT;
+use crate::error::{Error, ErrorKind, Result};
+use crate::object::Object;
 use crate::query::matcher::Matcher;
-use crate::{Error, ErrorKind, Object, Query, Result};
+use crate::query::order::Order;
+use crate::query::{ALWAYS_SENT, Query};
 
 /// What a request is refused with.
 pub(super) struct Refusal {

@@ -14,9 +14,9 @@ use tungstenite::Message;
 
 use super::events;
 use super::schema::{Connect, Refusal, Request, Subscribe};
-use crate::query::json::Json;
 use crate::query::matcher::Matcher;
 use crate::query::matcher::regex::valid_flags;
+use crate::query::ordered_json::Json;
 
 /// Everything that the threads of a server share.
 #[derive(Debug)]

@@ -251,7 +251,7 @@ impl TestServer {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn find(&self, query: &crate::Query) -> crate::Result<Vec<crate::Object>> {
+    pub fn find(&self, query: &crate::query::Query) -> crate::error::Result<Vec<crate::object::Object>> {
         self.hub.find(query)
     }
 

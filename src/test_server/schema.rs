@@ -4,7 +4,7 @@
 //! Parse Server 9.10 validates frames with tv4 against `RequestSchema.js`. tv4 stops at the first violation: type,
 //! required members, then the members in the order of the text.
 
-use crate::query::json::Json;
+use crate::query::ordered_json::Json;
 
 /// What a client asks for.
 #[derive(Debug)]

@@ -25,9 +25,9 @@ use super::socket::Socket;
 use super::stream::{ConnectedStream, Connector, Stream};
 use super::tls::{self, explain};
 use super::{Commands, SOCKET};
+use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::session::Stage;
 use crate::server_url::authority;
-use crate::{Error, ErrorKind, Result};
 
 /// What the builder was told of the way to the server.
 #[derive(Clone, Debug)]

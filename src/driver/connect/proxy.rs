@@ -10,9 +10,9 @@ use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 
 use super::http::Answer;
+use crate::error::{Error, ErrorKind, Result};
 use crate::secret::Secret;
 use crate::server_url::authority;
-use crate::{Error, ErrorKind, Result};
 
 /// What the builder was told of proxies.
 #[derive(Clone, Debug)]

@@ -6,7 +6,7 @@ use std::thread;
 use url::{Host, Url};
 
 use crate::driver::{Command, Commands};
-use crate::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// Looks up the addresses of the host of a URL. `getaddrinfo` cannot be interrupted, so a name is looked up on a thread
 /// of its own, which answers with a command; nobody waits for it. An IP address is its own answer.

@@ -9,9 +9,9 @@ use tungstenite::handshake::derive_accept_key;
 use url::{Position, Url};
 
 use super::http::{Answer, SWITCHING_PROTOCOLS};
+use crate::error::{Error, ErrorKind, Result};
 use crate::secret::Secret;
 use crate::server_url::{self, authority};
-use crate::{Error, ErrorKind, Result};
 
 /// The headers of the request besides those of the WebSocket itself. `Debug` shows their names alone.
 #[derive(Clone)]

@@ -12,8 +12,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{AlertDescription, CertificateError, RootCertStore};
 use url::{Host, Url};
 
+use crate::error::{Error, ErrorKind, Result};
 use crate::secret::Secret;
-use crate::{Error, ErrorKind, Result};
 
 /// What the builder was told of TLS.
 #[derive(Clone, Debug, Default)]

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 
 use url::Url;
 
-use crate::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Settings {}

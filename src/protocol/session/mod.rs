@@ -36,9 +36,10 @@ use super::backoff::Backoff;
 use super::message::{
     self, Credentials, Dialect, EventFrame, InstallationId, Message, Reader, ServerError, Spec, excerpt,
 };
+use crate::error::{Error, ErrorKind};
 use crate::event::{ClientEvent, Event, EventKind, GapReason};
 use crate::secret::Secret;
-use crate::{ClientState, Error, ErrorKind};
+use crate::state::ClientState;
 
 /// What a session is told once.
 #[derive(Clone, Debug)]

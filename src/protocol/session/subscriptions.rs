@@ -7,10 +7,10 @@ use super::{
     Accepted, Failed, Link, OnServer, Output, Received, Session, Subscription, is_unknown_member,
     server_error, timeout,
 };
+use crate::error::{Error, ErrorKind};
 use crate::event::{Event, Gap, GapReason};
 use crate::protocol::Now;
 use crate::protocol::message::{self, Dialect, EventFrame, Operation, ServerError, Spec, excerpt};
-use crate::{Error, ErrorKind};
 
 impl<T: Clone> Session<T> {
     /// Wants a subscription; ids are never used twice.

@@ -6,11 +6,13 @@ use std::time::{Duration, Instant, SystemTime};
 use serde_json::{Value, json};
 
 use super::{Output, Received, Session, Settings, Stage};
+use crate::error::{Error, ErrorKind};
 use crate::event::{ClientEventKind, EventKind};
 use crate::protocol::Now;
 use crate::protocol::message::{Credentials, Spec};
+use crate::query::Query;
 use crate::secret::Secret;
-use crate::{ClientState, Error, ErrorKind, Query};
+use crate::state::ClientState;
 
 /// A session with a clock that the test turns, and what it put out since this was last asked.
 struct Rig {

@@ -8,11 +8,13 @@ use std::time::{Duration, Instant, SystemTime};
 use serde_json::{Value, json};
 
 use super::{Link, Output, Session, Settings};
+use crate::error::{Error, ErrorKind};
 use crate::event::{ClientEventKind, EventKind};
 use crate::protocol::Now;
 use crate::protocol::message::{Credentials, Message, Reader, Spec};
+use crate::query::Query;
 use crate::secret::Secret;
-use crate::{ClientState, Error, ErrorKind, Query};
+use crate::state::ClientState;
 
 #[derive(Clone, Debug)]
 pub(crate) enum Step {

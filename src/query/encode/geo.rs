@@ -4,10 +4,10 @@ use std::borrow::Cow;
 
 use super::values::{geo_point, pair, polygon_points};
 use super::{Field, member};
-use crate::Result;
+use crate::error::Result;
 use crate::query::filter::invalid;
-use crate::query::json::Json;
 use crate::query::node::Node;
+use crate::query::ordered_json::Json;
 use crate::query::refuse;
 
 impl Field<'_> {

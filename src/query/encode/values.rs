@@ -1,8 +1,9 @@
 //! Dates, points and polygons as constraints name them: read, checked, and put into the form that LiveQuery compares.
 
+use crate::error::Result;
 use crate::query::filter::invalid;
-use crate::query::json::Json;
-use crate::{Date, Result};
+use crate::query::ordered_json::Json;
+use crate::types::Date;
 
 pub(super) fn date(key: &str, value: &Json) -> Result<Json> {
     let iso = iso(key, value)?;

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::js::{self, Right};
 use super::regex::Regex;
 use super::{Clause, Condition, Path, Query, Test, Verdict, nested};
-use crate::query::json::Json;
+use crate::query::ordered_json::Json;
 
 /// Prepares a `where`, which need not be an object: in lists of queries the server takes what comes.
 pub(super) fn query(json: &Json) -> Query {

@@ -22,12 +22,15 @@ use rand::rngs::StdRng;
 
 use super::change::{Change, Entry, Snapshot};
 use super::list::List;
-use super::order::{Nulls, Order, SortKey, version};
 use super::paging::{Page, Paging, Turn};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::EventKind;
+use crate::object::Object;
 use crate::protocol::backoff::Backoff;
-use crate::{Error, ErrorKind, EventKind, Object, Query, Result};
+use crate::query::Query;
+use crate::query::order::{Nulls, Order, SortKey, version};
 
-pub(super) struct Core {
+pub(crate) struct Core {
     class_name: String,
     /// The conditions and the fields, without order and window.
     query: Query,
@@ -65,10 +68,10 @@ pub(super) struct Core {
 
 /// The part of the sorted objects that is shown.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Window {
-    pub(super) skip: usize,
+pub(crate) struct Window {
+    pub(crate) skip: usize,
     /// `usize::MAX` without a limit.
-    pub(super) limit: usize,
+    pub(crate) limit: usize,
 }
 
 impl Window {
@@ -84,7 +87,7 @@ impl Window {
 
 /// What there is to tell.
 #[derive(Debug)]
-pub(super) enum Output {
+pub(crate) enum Output {
     /// A change, and the contents with it.
     Change(Change, Snapshot),
     Ready,
@@ -95,15 +98,15 @@ pub(super) enum Output {
 
 /// What is to be fetched next.
 #[derive(Debug)]
-pub(super) struct Request {
-    pub(super) ticket: u64,
-    pub(super) query: Query,
-    pub(super) order: Arc<Order>,
+pub(crate) struct Request {
+    pub(crate) ticket: u64,
+    pub(crate) query: Query,
+    pub(crate) order: Arc<Order>,
 }
 
 /// What there is to do for whoever fetches.
 #[derive(Debug)]
-pub(super) enum Task {
+pub(crate) enum Task {
     Fetch(Box<Request>),
     /// Nothing until this time, or until something else happens.
     Wait(Option<Instant>),
@@ -202,7 +205,7 @@ impl Graves {
 
 impl Core {
     /// For a query whose order and window these are.
-    pub(super) fn new(query: &Query, seed: u64) -> Self {
+    pub(crate) fn new(query: &Query, seed: u64) -> Self {
         let parts = query.window();
         let order = Order::new(parts.order);
         let has_no_nulls = order.fields().next().is_none();
@@ -246,47 +249,47 @@ impl Core {
     }
 
     /// The key of an object that is held.
-    pub(super) fn key_of(&self, id: &str) -> Option<&SortKey> {
+    pub(crate) fn key_of(&self, id: &str) -> Option<&SortKey> {
         self.held.get(id).map(|entry| &entry.key)
     }
 
-    pub(super) fn next_output(&mut self) -> Option<Output> {
+    pub(crate) fn next_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
 
     /// The subscription is acknowledged: from here on all that happens comes as an event.
-    pub(super) fn opened(&mut self) {
+    pub(crate) fn opened(&mut self) {
         self.is_open = true;
         self.backoff.reset();
         self.refresh();
     }
 
     /// No events come any more.
-    pub(super) fn closed(&mut self, since: SystemTime) {
+    pub(crate) fn closed(&mut self, since: SystemTime) {
         self.is_open = false;
         self.start_over();
         self.turn_stale(since);
     }
 
     /// Events were lost.
-    pub(super) fn lagged(&mut self, since: SystemTime) {
+    pub(crate) fn lagged(&mut self, since: SystemTime) {
         self.start_over();
         self.turn_stale(since);
     }
 
     /// All is to be fetched anew, at once.
-    pub(super) fn refresh(&mut self) {
+    pub(crate) fn refresh(&mut self) {
         self.retry_at = None;
         self.not_before = None;
         self.start_over();
     }
 
     /// An event was lost, of which nobody knows which one it is.
-    pub(super) fn missed(&mut self) {
+    pub(crate) fn missed(&mut self) {
         self.start_over();
     }
 
-    pub(super) fn event(
+    pub(crate) fn event(
         &mut self,
         kind: EventKind,
         object: &Object,
@@ -310,7 +313,7 @@ impl Core {
     }
 
     /// What there is to fetch now.
-    pub(super) fn next_task(&mut self, now: Instant) -> Task {
+    pub(crate) fn next_task(&mut self, now: Instant) -> Task {
         if !self.is_open || self.in_flight.is_some() {
             return Task::Wait(None);
         }
@@ -344,7 +347,7 @@ impl Core {
     }
 
     /// What came of a request.
-    pub(super) fn fetched(&mut self, ticket: u64, result: Result<Vec<Arc<Entry>>>, now: Instant) {
+    pub(crate) fn fetched(&mut self, ticket: u64, result: Result<Vec<Arc<Entry>>>, now: Instant) {
         if self.in_flight != Some(ticket) {
             return;
         }

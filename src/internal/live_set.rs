@@ -3,10 +3,12 @@
 use std::fmt;
 use std::time::{Instant, SystemTime};
 
-use super::change::{Entry, Snapshot};
-use super::core::{Core, Output, Task};
-use super::list::List;
-use crate::{EventKind, Object, Query};
+use crate::event::EventKind;
+use crate::live_set::change::{Entry, Snapshot};
+use crate::live_set::core::{Core, Output, Task};
+use crate::live_set::list::List;
+use crate::object::Object;
+use crate::query::Query;
 
 /// A set without a server.
 pub struct Set {

@@ -7,15 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::client::Client;
-use crate::dispatch::{Dispatch, Limits, Overflow, Queue};
+use crate::delivery::dispatch::{Dispatch, Limits, Overflow, Queue};
+use crate::delivery::shared::Shared;
 use crate::driver::{self, ConnectedStream, Connector, Network, Proxies, TokenProvider};
-#[cfg(feature = "rest")]
-use crate::live_set::rest;
+use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::message::Credentials;
 use crate::protocol::session::Settings;
+#[cfg(feature = "rest")]
+use crate::rest;
 use crate::secret::Secret;
-use crate::shared::Shared;
-use crate::{Error, ErrorKind, Result, server_url};
+use crate::server_url;
 
 /// Sets up a [`Client`]. Made by [`Client::builder`]; each setting states its default.
 ///

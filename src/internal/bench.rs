@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::delivery::emitter::{Emitter, Times};
 use crate::driver::event_of;
-use crate::emitter::{Emitter, Times};
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventKind};
-pub use crate::live_set::bench::Set;
 use crate::protocol::Now;
 use crate::protocol::message::{Credentials, Message, Reader, Spec};
 use crate::protocol::session::{Session, Settings};
-use crate::{Error, ErrorKind, Query, Result};
+use crate::query::Query;
 
 /// What comes on one connection.
 #[derive(Debug, Default)]

@@ -2,10 +2,11 @@
 
 use parking_lot::Mutex;
 
-use crate::builder::ClientBuilder;
 use crate::client::Client;
-use crate::subscription::Subscription;
-use crate::{Error, ErrorKind, Query, Result};
+use crate::client::builder::ClientBuilder;
+use crate::client::subscription::Subscription;
+use crate::error::{Error, ErrorKind, Result};
+use crate::query::Query;
 
 static DEFAULT: Mutex<Option<Client>> = Mutex::new(None);
 

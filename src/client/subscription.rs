@@ -10,18 +10,18 @@ use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 
 use crate::client::{Client, deadline, known};
-use crate::dispatch::{Item, refuse_in_listener};
+use crate::delivery::dispatch::{Item, refuse_in_listener};
+use crate::delivery::emitter::{Emitter, ListenerId, MissedOpen, Times};
+use crate::delivery::shared::SubscriptionCore;
 use crate::driver::Command;
-use crate::emitter::{Emitter, MissedOpen, Times};
-use crate::event::UnknownEvent;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Decoded, Event, EventKind, Gap, UnknownEvent};
+use crate::object::Object;
 use crate::protocol::message::Spec;
-use crate::query::EncodedQuery;
+use crate::query::{EncodedQuery, Query};
 use crate::secret::Secret;
-use crate::shared::SubscriptionCore;
+use crate::state::SubscriptionState;
 use crate::stats::SubscriptionStats;
-use crate::{
-    Decoded, Error, ErrorKind, Event, EventKind, Gap, ListenerId, Object, Query, Result, SubscriptionState,
-};
 
 /// A query that the server watches for you.
 ///

@@ -10,9 +10,12 @@
 use serde_json::Value;
 
 use crate::driver::event_of;
+use crate::event::Event;
+use crate::object::Object;
 use crate::protocol::message::{Message, Reader, Spec};
 use crate::protocol::session::world::{Answer, Step, World};
-use crate::{Acl, Bytes, Date, Event, File, GeoPoint, Object, Pointer, Polygon, Query, Relation};
+use crate::query::Query;
+use crate::types::{Acl, Bytes, Date, File, GeoPoint, Pointer, Polygon, Relation};
 
 /// A frame of the server: it is read as serde_json reads it, or it is an error.
 pub fn frame(text: &str) {

@@ -1,25 +1,31 @@
 //! The client: the handle that registers listeners and sends commands. It never waits for the network by itself.
 
+pub(crate) mod builder;
+pub(crate) mod default;
+mod diagnose;
+pub(crate) mod subscription;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use url::Url;
 
-use crate::builder::ClientBuilder;
-use crate::diagnose;
-use crate::dispatch::{Item, dispatch_pending, in_listener_of, refuse_in_listener};
+use crate::client::builder::ClientBuilder;
+use crate::client::subscription::{Subscription, SubscriptionBuilder};
+use crate::delivery::dispatch::{Item, dispatch_pending, in_listener_of, refuse_in_listener};
+use crate::delivery::emitter::{ListenerId, MissedOpen, Times};
+use crate::delivery::shared::Shared;
 use crate::driver::{Command, Commands};
-use crate::emitter::{MissedOpen, Times};
-use crate::event::UnknownEvent;
+use crate::error::Result;
+use crate::event::{ClientEvent, ClientEventKind, UnknownEvent};
 use crate::live_set::LiveSetBuilder;
+use crate::query::Query;
 #[cfg(feature = "rest")]
-use crate::live_set::rest::Rest;
+use crate::rest::Rest;
 use crate::secret::Secret;
-use crate::shared::Shared;
+use crate::state::ClientState;
 use crate::stats::ClientStats;
-use crate::subscription::{Subscription, SubscriptionBuilder};
-use crate::{ClientEvent, ClientEventKind, ClientState, ListenerId, Query, Result};
 
 /// A connection to a LiveQuery server, and all subscriptions on it.
 ///
@@ -374,7 +380,7 @@ impl Client {
     /// ```
     #[must_use]
     pub fn diagnose(&self) -> String {
-        diagnose::diagnose(&self.address(), &self.0.shared)
+        self::diagnose::diagnose(&self.address(), &self.0.shared)
     }
 
     /// Where the client stands.

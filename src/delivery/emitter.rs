@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::error::{Error, Result};
 use crate::event::{ClientEvent, ClientEventKind, Event, EventKind};
-use crate::{Error, Result};
 
 /// Names a listener, for `off`. Never used twice in a process.
 ///

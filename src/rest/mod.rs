@@ -1,8 +1,10 @@
 //! `find()` by Parse Server's REST API, with the keys, TLS and proxy settings of the client. It knows nothing of sets,
 //! and tries nothing twice.
 
+#[cfg(feature = "_tls")]
+mod tls;
+
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -14,10 +16,12 @@ use ureq::{Agent, Body};
 use url::Url;
 
 use crate::driver::Network;
+use crate::error::{Error, ErrorKind, Result};
+use crate::object::Object;
 use crate::protocol::message::{Credentials, excerpt};
+use crate::query::Query;
 use crate::secret::Secret;
 use crate::server_url::authority;
-use crate::{Error, ErrorKind, Object, Query, Result};
 
 /// The servers that `find()` can be asked of, one of them at a time.
 pub(crate) struct Rest {
@@ -264,7 +268,7 @@ fn agent(
     let connector = ().chain(ConnectProxyConnector::default()).chain(TcpConnector::default());
     #[cfg(feature = "_tls")]
     if url.scheme() == "wss" {
-        let connector = connector.chain(super::tls::TlsConnector::new(network.tls.client_config()?));
+        let connector = connector.chain(tls::TlsConnector::new(network.tls.client_config()?));
         return Ok(Agent::with_parts(config, connector, DefaultResolver::default()));
     }
     Ok(Agent::with_parts(config, connector, DefaultResolver::default()))
@@ -285,15 +289,4 @@ pub(crate) fn for_client(
         return Ok(None);
     }
     Rest::new(servers, credentials, network, timeouts).map(Some)
-}
-
-/// A way to fetch with what the client has: its session token too, unless the set has one of its own.
-pub(super) fn fetch_with(rest: Arc<Rest>, shared: Arc<crate::shared::Shared>) -> Box<super::FetchFn> {
-    Box::new(move |query, token| {
-        let of_the_client = shared.session_token();
-        rest.find(
-            query,
-            token.or_else(|| of_the_client.as_ref().map(Secret::reveal)),
-        )
-    })
 }

@@ -13,13 +13,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 
-use crate::emitter::{Fault, ListenerId};
+use crate::delivery::emitter::{Fault, ListenerId};
+use crate::delivery::shared::{Shared, SubscriptionCore};
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::{ClientEvent, ClientEventKind, Event, EventKind};
 use crate::protocol::Now;
 use crate::protocol::message::Spec;
-use crate::shared::{Shared, SubscriptionCore};
 use crate::stats::{Counters, EventCounts};
-use crate::{Error, ErrorKind, Result};
 
 /// Which thread runs the listeners of a client.
 #[derive(Clone, Default)]

@@ -7,12 +7,13 @@ use std::time::Instant;
 use mio::Waker;
 use parking_lot::{Condvar, Mutex};
 
-use crate::dispatch::{Inbox, Item, Queue};
-use crate::emitter::Emitter;
+use crate::delivery::dispatch::{Inbox, Item, Queue};
+use crate::delivery::emitter::Emitter;
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::{ClientEvent, Event, EventKind};
 use crate::secret::Secret;
+use crate::state::{ClientState, SubscriptionState};
 use crate::stats::{ClientStats, Counters, SubscriptionStats};
-use crate::{ClientState, Error, ErrorKind, Result, SubscriptionState};
 
 /// One client.
 pub(crate) struct Shared {

@@ -7,19 +7,20 @@ use std::ops::Range;
 
 use serde_json::Value;
 
-use crate::json::Members;
-use crate::{Date, Object};
+use crate::object::Object;
+use crate::scan::Members;
+use crate::types::Date;
 
 /// What a set is sorted by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Order {
     keys: Vec<Key>,
-    pub(super) nulls: Nulls,
+    pub(crate) nulls: Nulls,
 }
 
 /// Where values are sorted that are missing or null.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Nulls {
+pub(crate) enum Nulls {
     /// As MongoDB does.
     Smallest,
     /// As Postgres does.
@@ -47,7 +48,7 @@ impl Order {
         }
     }
 
-    pub(super) fn with_nulls(&self, nulls: Nulls) -> Self {
+    pub(crate) fn with_nulls(&self, nulls: Nulls) -> Self {
         Self {
             keys: self.keys.clone(),
             nulls,
@@ -55,7 +56,7 @@ impl Order {
     }
 
     /// As `find()` is asked for it. What is equal otherwise is sorted by id, so that there is one order and no other.
-    pub(super) fn for_find(&self) -> Vec<String> {
+    pub(crate) fn for_find(&self) -> Vec<String> {
         let mut order: Vec<_> = self.keys.iter().map(Key::for_find).collect();
         if !order.iter().any(|key| key.trim_start_matches('-') == "objectId") {
             order.push("objectId".to_owned());
@@ -64,12 +65,12 @@ impl Order {
     }
 
     /// The field of one of the keys.
-    pub(super) fn path(&self, key: usize) -> Option<&str> {
+    pub(crate) fn path(&self, key: usize) -> Option<&str> {
         self.keys.get(key).map(|key| &*key.path)
     }
 
     /// The fields that have to be there to sort by them.
-    pub(super) fn fields(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn fields(&self) -> impl Iterator<Item = &str> {
         self.keys
             .iter()
             .filter_map(|key| key.path.split('.').next())
@@ -106,7 +107,7 @@ impl Order {
     }
 
     /// Whether the key has a value that is missing or null, for each of the fields.
-    pub(super) fn nulls_in(&self, key: &SortKey) -> Vec<bool> {
+    pub(crate) fn nulls_in(&self, key: &SortKey) -> Vec<bool> {
         let mut rest = &*key.0;
         let mut nulls = Vec::with_capacity(self.keys.len());
         for key in &self.keys {
@@ -221,7 +222,7 @@ pub(crate) struct SortKey(Box<[u8]>);
 
 impl SortKey {
     /// The id of the object, which is text.
-    pub(super) fn id(&self) -> &[u8] {
+    pub(crate) fn id(&self) -> &[u8] {
         self.0.get(self.id_range()).unwrap_or_default()
     }
 
@@ -236,11 +237,11 @@ impl SortKey {
 }
 
 /// When an object was last saved, in milliseconds from 1970; of one that does not say, as early as can be.
-pub(super) fn version(object: &Object) -> i64 {
+pub(crate) fn version(object: &Object) -> i64 {
     version_in(object.as_str())
 }
 
-pub(super) fn version_in(text: &str) -> i64 {
+pub(crate) fn version_in(text: &str) -> i64 {
     Members::new(text)
         .filter(|(name, _)| *name == "updatedAt")
         .last()

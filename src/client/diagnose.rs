@@ -3,8 +3,8 @@
 use std::fmt::Write;
 use std::time::SystemTime;
 
-use crate::ClientState;
-use crate::shared::Shared;
+use crate::delivery::shared::Shared;
+use crate::state::ClientState;
 
 /// What this client knows of itself, and then what only the server's operator can look at.
 pub(crate) fn diagnose(address: &str, shared: &Shared) -> String {

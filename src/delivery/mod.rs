@@ -1,0 +1,5 @@
+//! The way from the I/O to the listeners.
+
+pub(crate) mod dispatch;
+pub(crate) mod emitter;
+pub(crate) mod shared;
