@@ -5,6 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::fence::{self, Fenced};
+
 /// The result of an operation of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -36,7 +38,15 @@ struct Inner {
     dropped: Option<u64>,
     fatal: bool,
     retry_after: Duration,
-    source: Option<Arc<dyn StdError + Send + Sync>>,
+    occurrences: u64,
+    cause: Option<Cause>,
+}
+
+/// An error of another crate or of the program, whose `Display` and `Drop` may be the program's.
+#[derive(Clone)]
+struct Cause {
+    error: Arc<Fenced<Box<dyn StdError + Send + Sync>>>,
+    text: Box<str>,
 }
 
 impl Error {
@@ -74,6 +84,13 @@ impl Error {
         self.0.dropped
     }
 
+    /// How many errors this one stands for: equal ones that came in a row while the listeners had no time for them, and
+    /// others where too many waited. 1 if there was just this one.
+    #[must_use]
+    pub fn occurrences(&self) -> u64 {
+        self.0.occurrences
+    }
+
     /// Whether the thing that the error was reported on has ended because of it: a subscription that the server
     /// refused, a connection that it refused for good. All other errors are survived: the link reconnects, the
     /// subscription goes on.
@@ -90,7 +107,8 @@ impl Error {
             dropped: None,
             fatal: false,
             retry_after: Duration::ZERO,
-            source: None,
+            occurrences: 1,
+            cause: None,
         }))
     }
 
@@ -99,7 +117,14 @@ impl Error {
         message: impl Into<String>,
         source: impl Into<Box<dyn StdError + Send + Sync>>,
     ) -> Self {
-        Self::new(kind, message).change(|inner| inner.source = Some(Arc::from(source.into())))
+        let source = source.into();
+        let text =
+            fence::run(|| source.to_string()).unwrap_or_else(|_| "a cause that cannot be shown".to_owned());
+        let cause = Cause {
+            error: Arc::new(Fenced::new(source)),
+            text: text.into_boxed_str(),
+        };
+        Self::new(kind, message).change(|inner| inner.cause = Some(cause))
     }
 
     /// An error message of the server.
@@ -133,6 +158,26 @@ impl Error {
         self.0.retry_after
     }
 
+    /// The same error, which stands for more of them.
+    pub(crate) fn and_more(self, number: u64) -> Self {
+        self.change(|inner| inner.occurrences = inner.occurrences.saturating_add(number))
+    }
+
+    /// Whether the other error says the same.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        let (a, b) = (&self.0, &other.0);
+        let cause = |inner: &Inner| inner.cause.as_ref().map(|cause| cause.text.clone());
+        (a.kind, a.code, a.dropped, a.fatal) == (b.kind, b.code, b.dropped, b.fatal)
+            && a.message == b.message
+            && cause(a) == cause(b)
+    }
+
+    /// About how many bytes it takes in memory.
+    pub(crate) fn size(&self) -> usize {
+        let cause = self.0.cause.as_ref().map_or(0, |cause| cause.text.len());
+        size_of::<Inner>() + self.0.message.len() + cause
+    }
+
     fn change(mut self, change: impl FnOnce(&mut Inner)) -> Self {
         change(Arc::make_mut(&mut self.0));
         self
@@ -145,8 +190,11 @@ impl fmt::Display for Error {
         if let Some(code) = self.0.code {
             write!(f, " (code {code})")?;
         }
-        if let Some(source) = &self.0.source {
-            write!(f, ": {source}")?;
+        if let Some(cause) = &self.0.cause {
+            write!(f, ": {}", cause.text)?;
+        }
+        if self.0.occurrences > 1 {
+            write!(f, " ({} such errors)", self.0.occurrences)?;
         }
         Ok(())
     }
@@ -164,8 +212,8 @@ impl fmt::Debug for Error {
         if let Some(dropped) = &self.0.dropped {
             debug.field("dropped", dropped);
         }
-        if let Some(source) = &self.0.source {
-            debug.field("source", source);
+        if let Some(cause) = &self.0.cause {
+            debug.field("cause", &cause.text);
         }
         debug.field("fatal", &self.0.fatal).finish()
     }
@@ -174,7 +222,7 @@ impl fmt::Debug for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         // `Display` shows the direct cause already.
-        self.0.source.as_ref().and_then(|source| source.source())
+        self.0.cause.as_ref()?.error.get()?.source()
     }
 }
 

@@ -198,6 +198,35 @@ impl Event {
         }
     }
 
+    /// The same `open`, which stands for an earlier one that was never told: its gap begins with that one's.
+    pub(crate) fn with_earlier_gap(mut self, earlier: &Self) -> Self {
+        if let (Body::Open(Some(gap)), Body::Open(earlier)) = (&mut self.body, &earlier.body) {
+            match earlier {
+                Some(earlier) => gap.from = gap.from.min(earlier.from),
+                // The first `open` of all was not told: there is nothing that the listeners could have missed.
+                None => self.body = Body::Open(None),
+            }
+        }
+        self
+    }
+
+    /// The error stands for more of them.
+    pub(crate) fn add_errors(&mut self, number: u64) {
+        if let Body::Error(error) = &mut self.body {
+            *error = error.clone().and_more(number);
+        }
+    }
+
+    /// About how many bytes it takes in memory.
+    pub(crate) fn size(&self) -> usize {
+        match &self.body {
+            Body::Object(Change { object, original }) => {
+                object.frame().len() + object.overhead() + original.as_ref().map_or(0, Object::overhead)
+            }
+            _ => 0,
+        }
+    }
+
     pub(crate) fn closed(error: Option<Error>) -> Self {
         Self {
             kind: EventKind::Close,
@@ -561,6 +590,13 @@ impl ClientEvent {
     #[must_use]
     pub fn delay(&self) -> Option<Duration> {
         self.retry.map(|(_, delay)| delay)
+    }
+
+    /// The error stands for more of them.
+    pub(crate) fn add_errors(&mut self, number: u64) {
+        if let Some(error) = &mut self.error {
+            *error = error.clone().and_more(number);
+        }
     }
 
     pub(crate) fn opened() -> Self {

@@ -6,12 +6,14 @@ mod delivery;
 mod driver;
 mod error;
 mod event;
+mod fence;
 #[cfg(any(doc, doctest))]
 pub mod guide;
 #[cfg(any(feature = "_bench", feature = "_fuzz"))]
 #[doc(hidden)]
 pub mod internal;
 mod live_set;
+mod logging;
 mod object;
 mod protocol;
 mod query;
@@ -32,12 +34,14 @@ pub use client::Client;
 pub use client::builder::ClientBuilder;
 pub use client::default::{default_client, initialize};
 pub use client::subscription::{Subscription, SubscriptionBuilder};
-pub use delivery::dispatch::{Dispatch, Overflow};
 pub use delivery::emitter::ListenerId;
+pub use delivery::mailbox::Overflow;
+pub use delivery::queue::Dispatch;
 pub use driver::ConnectedStream;
 pub use error::{Error, ErrorKind, Result};
 pub use event::{ClientEvent, ClientEventKind, Decoded, Event, EventKind, Gap, GapReason, UnknownEvent};
-pub use live_set::{Change, LiveSet, LiveSetBuilder, Snapshot, SnapshotIter};
+pub use live_set::builder::LiveSetBuilder;
+pub use live_set::{Change, LiveSet, Snapshot, SnapshotIter};
 pub use object::Object;
 pub use query::Query;
 pub use state::{ClientState, SubscriptionState};

@@ -178,6 +178,11 @@ struct Place {
 }
 
 impl Outline {
+    /// How many bytes it takes on the heap.
+    pub(crate) fn size(&self) -> usize {
+        self.members.capacity() * size_of::<Place>()
+    }
+
     /// `None` if the text is no object.
     pub(crate) fn new(json: &str) -> Option<Self> {
         let mut members = Members::new(json);

@@ -5,7 +5,6 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 
-use crate::event::EventKind;
 use crate::state::{ClientState, SubscriptionState};
 
 /// What goes on in a client. A snapshot, made by [`Client::stats`](crate::Client::stats).
@@ -37,8 +36,11 @@ pub struct ClientStats {
     pub round_trip: Option<Duration>,
     /// The objects that wait for their listeners.
     pub queued: usize,
-    /// The bytes of the objects that wait for their listeners.
+    /// About how many bytes of memory the objects and errors take that wait for their listeners.
     pub queued_bytes: usize,
+    /// Everything that waits for listeners or is being delivered to them: objects, errors, `open`, `close`, and what
+    /// the client itself has to tell.
+    pub waiting: usize,
     /// The objects that were dropped since their listeners were too slow.
     pub dropped: u64,
 }
@@ -75,7 +77,7 @@ pub struct SubscriptionStats {
     pub last_event: Option<SystemTime>,
     /// The objects that wait for their listeners.
     pub queued: usize,
-    /// The bytes of the objects that wait for their listeners.
+    /// About how many bytes of memory the objects take that wait for their listeners.
     pub queued_bytes: usize,
     /// The objects that were dropped since their listeners were too slow.
     pub dropped: u64,
@@ -104,17 +106,6 @@ impl EventCounts {
     #[must_use]
     pub fn total(&self) -> u64 {
         self.create + self.update + self.enter + self.leave + self.delete
-    }
-
-    pub(crate) fn count(&mut self, kind: EventKind) {
-        match kind {
-            EventKind::Create => self.create += 1,
-            EventKind::Update => self.update += 1,
-            EventKind::Enter => self.enter += 1,
-            EventKind::Leave => self.leave += 1,
-            EventKind::Delete => self.delete += 1,
-            EventKind::Open | EventKind::Close | EventKind::Error => {}
-        }
     }
 }
 

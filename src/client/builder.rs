@@ -7,10 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::client::Client;
-use crate::delivery::dispatch::{Dispatch, Limits, Overflow, Queue};
+use crate::delivery::mailbox::{Limits, Overflow};
+use crate::delivery::queue::{Dispatch, Queue};
 use crate::delivery::shared::Shared;
-use crate::driver::{self, ConnectedStream, Connector, Network, Proxies, TokenProvider};
+use crate::driver::token::TokenProvider;
+use crate::driver::{self, ConnectedStream, Connector, Network, Proxies};
 use crate::error::{Error, ErrorKind, Result};
+use crate::logging::error;
 use crate::protocol::message::Credentials;
 use crate::protocol::session::Settings;
 #[cfg(feature = "rest")]
@@ -244,7 +247,7 @@ impl ClientBuilder {
         mut self,
         provider: impl Fn() -> Option<String> + Send + Sync + 'static,
     ) -> Self {
-        self.token_provider = Some(TokenProvider(Arc::new(provider)));
+        self.token_provider = Some(TokenProvider::new(provider));
         self
     }
 
@@ -526,7 +529,11 @@ impl ClientBuilder {
         let session_token = settings.credentials.session_token.clone();
         let (poll, waker) = driver::poll()?;
         let queue = Queue::new(self.limits, self.dispatch);
-        let shared = Arc::new(Shared::new(queue, session_token, waker));
+        let shared = Arc::new(Shared::new(queue, session_token, move || {
+            if let Err(error) = waker.wake() {
+                error!("the threads of the client cannot be woken: {error}");
+            }
+        }));
         #[cfg(feature = "rest")]
         let rest = {
             let rest_servers = match &self.rest_url {

@@ -25,7 +25,7 @@ pub(crate) fn diagnose(address: &str, shared: &Shared) -> String {
         ClientState::Closed => "closed: `open`, or a new subscription, opens it again",
     };
     line(format_args!("  state            {state}"));
-    if let Some(error) = shared.last_error() {
+    if let Some(error) = shared.status.last_error() {
         line(format_args!("  last error       {error}"));
     }
     line(format_args!(
@@ -48,8 +48,8 @@ pub(crate) fn diagnose(address: &str, shared: &Shared) -> String {
         line(format_args!("  round trip       {time:.1?}"));
     }
     line(format_args!(
-        "  waiting          {} objects ({} bytes) for their listeners, {} dropped",
-        stats.queued, stats.queued_bytes, stats.dropped
+        "  waiting          {} objects ({} bytes) of {} events for their listeners, {} dropped",
+        stats.queued, stats.queued_bytes, stats.waiting, stats.dropped
     ));
     text.push_str(CHECKLIST);
     text

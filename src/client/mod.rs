@@ -3,6 +3,7 @@
 pub(crate) mod builder;
 pub(crate) mod default;
 mod diagnose;
+mod listeners;
 pub(crate) mod subscription;
 
 use std::fmt;
@@ -11,15 +12,18 @@ use std::time::{Duration, Instant};
 
 use url::Url;
 
+use self::listeners::known;
 use crate::client::builder::ClientBuilder;
 use crate::client::subscription::{Subscription, SubscriptionBuilder};
-use crate::delivery::dispatch::{Item, dispatch_pending, in_listener_of, refuse_in_listener};
-use crate::delivery::emitter::{ListenerId, MissedOpen, Times};
+use crate::delivery::deliver::{
+    dispatch_pending, dispatch_pending_timeout, in_listener_of, refuse_in_listener,
+};
+use crate::delivery::emitter::{ListenerId, Missed, Times};
 use crate::delivery::shared::Shared;
-use crate::driver::{Command, Commands};
+use crate::driver::command::{Command, Commands};
 use crate::error::Result;
 use crate::event::{ClientEvent, ClientEventKind, UnknownEvent};
-use crate::live_set::LiveSetBuilder;
+use crate::logging::warn;
 use crate::query::Query;
 #[cfg(feature = "rest")]
 use crate::rest::Rest;
@@ -108,28 +112,6 @@ impl Client {
         SubscriptionBuilder::new(self.clone(), query.clone())
     }
 
-    /// Begins a [`LiveSet`](crate::LiveSet): the objects that the query meets, now and from now on.
-    ///
-    /// # Examples
-    /// ```
-    /// use parse_livequery::{Client, Object, Query};
-    ///
-    /// # fn find(query: &Query) -> Result<Vec<Object>, std::io::Error> { Ok(Vec::new()) }
-    /// # fn main() -> parse_livequery::Result<()> {
-    /// # let server = parse_livequery::test_server::TestServer::start().unwrap();
-    /// # let client = Client::builder(server.url(), "APP_ID").build()?;
-    /// let best = client
-    ///     .live_set(&Query::new("Game").descending(["score"]).limit(10))
-    ///     .fetch_with(find)
-    ///     .on_change(|change, set| println!("{change:?}, {} games now", set.len()))
-    ///     .start()?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn live_set(&self, query: &Query) -> LiveSetBuilder {
-        LiveSetBuilder::new(self.clone(), query.clone())
-    }
-
     /// Ends a subscription, as [`Subscription::unsubscribe`] does.
     pub fn unsubscribe(&self, subscription: &Subscription) {
         subscription.unsubscribe();
@@ -159,11 +141,11 @@ impl Client {
     pub fn close(&self) {
         let deadline = Instant::now() + self.0.close_timeout;
         let shared = &self.0.shared;
-        let number = shared.announce_close();
+        let receipt = shared.status.close();
         let below = shared.end_all();
-        self.0.commands.send(Command::Close { below, number });
-        if !in_listener_of(shared) && !shared.wait_close_done(number, deadline) {
-            log::warn!(
+        self.0.commands.send(Command::Close { below, receipt });
+        if !in_listener_of(shared) && !shared.status.wait_close_done(deadline) {
+            warn!(
                 "the client is not closed after {:?}; the rest follows in the background",
                 self.0.close_timeout
             );
@@ -230,7 +212,7 @@ impl Client {
     /// # }
     /// ```
     pub fn off(&self, listener: ListenerId) -> bool {
-        self.0.shared.emitter.off(listener)
+        self.0.shared.subscriber.emitter.off(listener)
     }
 
     /// Removes all listeners of this client for events of a kind.
@@ -242,7 +224,7 @@ impl Client {
     where
         K: TryInto<ClientEventKind, Error: Into<UnknownEvent>>,
     {
-        self.0.shared.emitter.remove_all(Some(known(kind)));
+        self.0.shared.subscriber.emitter.remove_all(Some(known(kind)));
     }
 
     /// How many listeners this client has for events of a kind.
@@ -255,7 +237,7 @@ impl Client {
     where
         K: TryInto<ClientEventKind, Error: Into<UnknownEvent>>,
     {
-        self.0.shared.emitter.count(known(kind))
+        self.0.shared.subscriber.emitter.count(known(kind))
     }
 
     /// Uses another session token from now on, for the connection and for all subscriptions without one of their own:
@@ -281,8 +263,8 @@ impl Client {
     /// ```
     pub fn set_session_token(&self, token: Option<&str>) {
         let token = token.map(Secret::from);
-        let identity = self.0.shared.change_identity(token.clone());
-        self.0.commands.send(Command::SetSessionToken(token, identity));
+        let generation = self.0.shared.change_session_token(token.clone());
+        self.0.commands.send(Command::SetSessionToken(token, generation));
     }
 
     /// Tries at once what would be tried later: the next attempt to connect; or, if the client is connected, whether
@@ -345,6 +327,29 @@ impl Client {
         dispatch_pending(&self.0.shared, Some(deadline(limit)))
     }
 
+    /// Waits until there is something to dispatch, and calls the listeners for it, on this thread. For clients with
+    /// [`Dispatch::Manual`](crate::Dispatch::Manual) whose program has a loop of its own; on others, and in a listener
+    /// of this client, it returns 0 at once. Returns how many events there were: 0 if none came in time.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    /// use parse_livequery::{Client, Dispatch};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = parse_livequery::test_server::TestServer::start()?;
+    /// # let url = server.url();
+    /// let client = Client::builder(url, "APP_ID").dispatch(Dispatch::polled()).build()?;
+    /// client.on("open", |_| println!("on this thread"));
+    /// client.open();
+    /// while client.dispatch_pending_timeout(Duration::from_secs(10)) == 0 {}
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn dispatch_pending_timeout(&self, timeout: Duration) -> usize {
+        dispatch_pending_timeout(&self.0.shared, deadline(timeout))
+    }
+
     /// What goes on in this client.
     ///
     /// # Examples
@@ -386,7 +391,7 @@ impl Client {
     /// Where the client stands.
     #[must_use]
     pub fn state(&self) -> ClientState {
-        self.0.shared.state()
+        self.0.shared.status.state()
     }
 
     /// Waits until the client is connected. It does not connect: [`open`](Self::open) and
@@ -417,7 +422,7 @@ impl Client {
     }
 
     /// Waits until the client is closed, by [`close`](Self::close) on another thread, and all its listeners were
-    /// told; or until the server refuses it for good.
+    /// told; or until the server refuses it for good, and the listeners for `error` were told.
     ///
     /// A program that has nothing else to do ends its `main` with this.
     ///
@@ -500,9 +505,9 @@ impl Client {
             listener(event);
             Ok(())
         };
-        let (id, missed) = shared.emitter.on(Some(kind), times, listener);
-        if missed == MissedOpen::Yes {
-            shared.dispatch_later(Item::ClientMissedOpen(id));
+        let (id, missed) = shared.subscriber.emitter.on(Some(kind), times, listener);
+        if missed == Missed::Yes {
+            shared.late(shared, id);
         }
         id
     }
@@ -520,22 +525,10 @@ impl fmt::Debug for Client {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.commands.send(Command::Shutdown);
-    }
-}
-
-/// The kind that a name means.
-#[track_caller]
-pub(crate) fn known<K, T>(kind: K) -> T
-where
-    K: TryInto<T, Error: Into<UnknownEvent>>,
-{
-    match kind.try_into() {
-        Ok(kind) => kind,
-        #[expect(
-            clippy::panic,
-            reason = "a misspelt event is a mistake in the program; it must not pass in silence"
-        )]
-        Err(unknown) => panic!("{}", unknown.into()),
+        // Where the threads have panicked, nobody else does it.
+        if self.shared.status.is_dead() {
+            self.shared.queue.close();
+        }
     }
 }
 

@@ -7,16 +7,15 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, TrySendError};
 use parking_lot::Mutex;
-use serde::de::DeserializeOwned;
 
-use crate::client::{Client, deadline, known};
-use crate::delivery::dispatch::{Item, refuse_in_listener};
-use crate::delivery::emitter::{Emitter, ListenerId, MissedOpen, Times};
-use crate::delivery::shared::SubscriptionCore;
-use crate::driver::Command;
+use crate::client::listeners::known;
+use crate::client::{Client, deadline};
+use crate::delivery::deliver::refuse_in_listener;
+use crate::delivery::emitter::{Emitter, ListenerId, Missed, Times};
+use crate::delivery::subscription::SubscriptionCore;
+use crate::driver::command::Command;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Decoded, Event, EventKind, Gap, UnknownEvent};
-use crate::object::Object;
+use crate::event::{Event, EventKind, UnknownEvent};
 use crate::protocol::message::Spec;
 use crate::query::{EncodedQuery, Query};
 use crate::secret::Secret;
@@ -63,213 +62,6 @@ struct Handle {
 }
 
 impl Subscription {
-    /// Calls a listener for each event of a kind: `"open"`, `"create"`, `"update"`, `"enter"`, `"leave"`,
-    /// `"delete"`, `"close"`, `"error"` or an [`EventKind`].
-    ///
-    /// A subscription has any number of listeners; they are called in the order in which they were registered. A
-    /// listener for `open` on a subscription that is open already is called once for that. A listener that is
-    /// registered in a listener gets the events after the present one. Do not register listeners in `open`: it
-    /// fires again after each reconnect.
-    ///
-    /// # Panics
-    /// If there is no event of this name. For names from outside there is
-    /// [`str::parse::<EventKind>`](EventKind#impl-FromStr-for-EventKind).
-    ///
-    /// # Examples
-    /// A listener may change what it owns, which no other thread needs to be able to share:
-    /// ```
-    /// # fn count(subscription: &parse_livequery::Subscription) {
-    /// let seen = std::cell::Cell::new(0);
-    /// subscription.on("create", move |_| seen.set(seen.get() + 1));
-    /// # }
-    /// ```
-    /// It goes to another thread, so it cannot own what is bound to one:
-    /// ```compile_fail,E0277
-    /// # fn count(subscription: &parse_livequery::Subscription) {
-    /// let seen = std::rc::Rc::new(std::cell::Cell::new(0));
-    /// subscription.on("create", move |_| seen.set(seen.get() + 1));
-    /// # }
-    /// ```
-    /// What others are to see goes through a channel or a lock:
-    /// ```
-    /// # fn names(subscription: &parse_livequery::Subscription) {
-    /// let (sender, names) = std::sync::mpsc::channel();
-    /// subscription.on("create", move |game| {
-    ///     let _ = sender.send(game.get("name").cloned());
-    /// });
-    /// # let _ = names;
-    /// # }
-    /// ```
-    #[track_caller]
-    pub fn on<K>(&self, kind: K, listener: impl FnMut(&Event) + Send + 'static) -> ListenerId
-    where
-        K: TryInto<EventKind, Error: Into<UnknownEvent>>,
-    {
-        self.listen(Some(known(kind)), Times::Always, listener)
-    }
-
-    /// Calls a listener for the next event of a kind, and not again.
-    ///
-    /// # Panics
-    /// If there is no event of this name.
-    ///
-    /// # Examples
-    /// ```
-    /// # use parse_livequery::{Client, Query};
-    /// # use std::time::Duration;
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let server = parse_livequery::test_server::TestServer::start()?;
-    /// # let client = Client::builder(server.url(), "APP_ID").build()?;
-    /// # let subscription = client.subscribe(&Query::new("Game"))?;
-    /// # subscription.wait_open(Duration::from_secs(10))?;
-    /// subscription.once("create", |game| println!("the first: {:?}", game.id()));
-    /// # Ok(())
-    /// # }
-    /// ```
-    #[track_caller]
-    pub fn once<K>(&self, kind: K, listener: impl FnMut(&Event) + Send + 'static) -> ListenerId
-    where
-        K: TryInto<EventKind, Error: Into<UnknownEvent>>,
-    {
-        self.listen(Some(known(kind)), Times::Once, listener)
-    }
-
-    /// Calls a listener for each `open`, with the gap since the `close` before it.
-    ///
-    /// # Examples
-    /// ```
-    /// # use parse_livequery::{Client, Query};
-    /// # use std::time::Duration;
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let server = parse_livequery::test_server::TestServer::start()?;
-    /// # let client = Client::builder(server.url(), "APP_ID").build()?;
-    /// # let subscription = client.subscribe(&Query::new("Game"))?;
-    /// # subscription.wait_open(Duration::from_secs(10))?;
-    /// subscription.on_open(|gap| match gap {
-    ///     None => println!("events come from now on"),
-    ///     Some(gap) => println!("they come again; {:?} may have been missed", gap.duration()),
-    /// });
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn on_open(&self, mut listener: impl FnMut(Option<&Gap>) + Send + 'static) -> ListenerId {
-        self.listen(Some(EventKind::Open), Times::Always, move |event| {
-            listener(event.gap())
-        })
-    }
-
-    /// Calls a listener for each `create`.
-    pub fn on_create(&self, listener: impl FnMut(&Object) + Send + 'static) -> ListenerId {
-        self.listen(Some(EventKind::Create), Times::Always, with_object(listener))
-    }
-
-    /// Calls a listener for each `update`, with the object as it is and as it was.
-    ///
-    /// # Examples
-    /// ```
-    /// # use parse_livequery::{Client, Query};
-    /// # use std::time::Duration;
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let server = parse_livequery::test_server::TestServer::start()?;
-    /// # let client = Client::builder(server.url(), "APP_ID").build()?;
-    /// # let subscription = client.subscribe(&Query::new("Game"))?;
-    /// # subscription.wait_open(Duration::from_secs(10))?;
-    /// subscription.on_update(|game, original| {
-    ///     let before = original.and_then(|game| game.get("score"));
-    ///     println!("{before:?} -> {:?}", game.get("score"));
-    /// });
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn on_update(&self, listener: impl FnMut(&Object, Option<&Object>) + Send + 'static) -> ListenerId {
-        self.listen(Some(EventKind::Update), Times::Always, with_original(listener))
-    }
-
-    /// Calls a listener for each `enter`, with the object as it is and as it was.
-    pub fn on_enter(&self, listener: impl FnMut(&Object, Option<&Object>) + Send + 'static) -> ListenerId {
-        self.listen(Some(EventKind::Enter), Times::Always, with_original(listener))
-    }
-
-    /// Calls a listener for each `leave`, with the object as it is and as it was.
-    pub fn on_leave(&self, listener: impl FnMut(&Object, Option<&Object>) + Send + 'static) -> ListenerId {
-        self.listen(Some(EventKind::Leave), Times::Always, with_original(listener))
-    }
-
-    /// Calls a listener for each `delete`.
-    pub fn on_delete(&self, listener: impl FnMut(&Object) + Send + 'static) -> ListenerId {
-        self.listen(Some(EventKind::Delete), Times::Always, with_object(listener))
-    }
-
-    /// Calls a listener for each `close`, with what the link was lost of, if it was.
-    ///
-    /// # Examples
-    /// ```
-    /// # use parse_livequery::{Client, Query};
-    /// # use std::time::Duration;
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let server = parse_livequery::test_server::TestServer::start()?;
-    /// # let client = Client::builder(server.url(), "APP_ID").build()?;
-    /// # let subscription = client.subscribe(&Query::new("Game"))?;
-    /// # subscription.wait_open(Duration::from_secs(10))?;
-    /// subscription.on_close(|error| match error {
-    ///     Some(error) => println!("the link was lost: {error}"),
-    ///     None => println!("the subscription has ended"),
-    /// });
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn on_close(&self, mut listener: impl FnMut(Option<&Error>) + Send + 'static) -> ListenerId {
-        self.listen(Some(EventKind::Close), Times::Always, move |event| {
-            listener(event.error())
-        })
-    }
-
-    /// Calls a listener for each `error`.
-    pub fn on_error(&self, listener: impl FnMut(&Error) + Send + 'static) -> ListenerId {
-        self.listen(Some(EventKind::Error), Times::Always, with_error(listener))
-    }
-
-    /// Calls a listener for each event of a kind that carries an object, decoded as a type of your own.
-    ///
-    /// An object that does not fit the type is reported as an `error` of kind [`ErrorKind::Decode`] that names the
-    /// field, and the listener is not called for it; nothing else is affected.
-    ///
-    /// # Panics
-    /// If there is no event of this name, or if it carries no object.
-    ///
-    /// # Examples
-    /// ```
-    /// use parse_livequery::{Client, Query};
-    /// use serde::Deserialize;
-    ///
-    /// #[derive(Deserialize)]
-    /// struct Game {
-    ///     name: String,
-    ///     score: Option<f64>,
-    /// }
-    ///
-    /// # fn main() -> parse_livequery::Result<()> {
-    /// # let client = Client::builder("ws://localhost:1337/parse", "APP_ID").build()?;
-    /// let games = client.subscribe(&Query::new("Game"))?;
-    /// games.on_as::<Game>("update", |game| {
-    ///     println!("{}: {:?} -> {:?}", game.name, game.original().map(|before| before.score), game.score);
-    /// });
-    /// # Ok(())
-    /// # }
-    /// ```
-    #[track_caller]
-    pub fn on_as<T: DeserializeOwned>(
-        &self,
-        kind: impl TryInto<EventKind, Error: Into<UnknownEvent>>,
-        listener: impl FnMut(&Decoded<T>) + Send + 'static,
-    ) -> ListenerId {
-        self.register(
-            Some(with_object_only(known(kind))),
-            Times::Always,
-            decoded(listener),
-        )
-    }
-
     /// The events of this subscription as a channel, for `select!`, for time-outs, for threads of your own; beside
     /// listeners or in place of them. An `open` that still holds comes first.
     ///
@@ -308,25 +100,6 @@ impl Subscription {
         receiver
     }
 
-    /// Calls a listener for each event of any kind.
-    ///
-    /// # Examples
-    /// ```
-    /// # use parse_livequery::{Client, Query};
-    /// # use std::time::Duration;
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let server = parse_livequery::test_server::TestServer::start()?;
-    /// # let client = Client::builder(server.url(), "APP_ID").build()?;
-    /// # let subscription = client.subscribe(&Query::new("Game"))?;
-    /// # subscription.wait_open(Duration::from_secs(10))?;
-    /// subscription.on_any(|event| println!("{} {:?}", event.kind(), event.id()));
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn on_any(&self, listener: impl FnMut(&Event) + Send + 'static) -> ListenerId {
-        self.listen(None, Times::Always, listener)
-    }
-
     /// Removes a listener: it is not called any more. `false` if it is not one of this subscription.
     ///
     /// # Examples
@@ -344,7 +117,7 @@ impl Subscription {
     /// # }
     /// ```
     pub fn off(&self, listener: ListenerId) -> bool {
-        self.0.core.emitter.off(listener)
+        self.0.core.subscriber.emitter.off(listener)
     }
 
     /// Removes all listeners for events of a kind; those of [`on_any`](Self::on_any) stay.
@@ -356,7 +129,7 @@ impl Subscription {
     where
         K: TryInto<EventKind, Error: Into<UnknownEvent>>,
     {
-        self.0.core.emitter.remove_all(Some(known(kind)));
+        self.0.core.subscriber.emitter.remove_all(Some(known(kind)));
     }
 
     /// How many listeners an event of a kind has, those of [`on_any`](Self::on_any) among them.
@@ -369,7 +142,7 @@ impl Subscription {
     where
         K: TryInto<EventKind, Error: Into<UnknownEvent>>,
     {
-        self.0.core.emitter.count(known(kind))
+        self.0.core.subscriber.emitter.count(known(kind))
     }
 
     /// Ends the subscription, now and for good; a second call does nothing.
@@ -426,7 +199,13 @@ impl Subscription {
     /// ```
     pub fn update(&self, query: &Query) -> Result<()> {
         let query = query.encode()?;
-        self.ask(|asked| Spec::new(query, asked.session_token.clone(), self.0.core.identity()))
+        self.ask(|asked| {
+            Spec::new(
+                query,
+                asked.session_token.clone(),
+                self.0.core.subscriber.generation(),
+            )
+        })
     }
 
     /// Reads objects with another session token from now on; `None` is for the client's.
@@ -454,7 +233,13 @@ impl Subscription {
     /// ```
     pub fn set_session_token(&self, token: Option<&str>) -> Result<()> {
         let token = token.map(Secret::from);
-        self.ask(|asked| Spec::new(asked.query.clone(), token, self.0.core.change_identity()))
+        self.ask(|asked| {
+            Spec::new(
+                asked.query.clone(),
+                token,
+                self.0.core.subscriber.next_generation(),
+            )
+        })
     }
 
     /// Changes what is asked for, and asks.
@@ -470,13 +255,16 @@ impl Subscription {
         let mut asked = self.0.asked.lock();
         let spec = Arc::new(change(&asked));
         *asked = Arc::clone(&spec);
-        shared.asked_again(core);
+        core.asked_again();
         self.0.client.send(Command::Update(Arc::clone(core), spec));
         Ok(())
     }
 
     /// Ends the subscription as [`unsubscribe`](Self::unsubscribe) does, and waits until a listener that is running
-    /// has finished.
+    /// has returned and the last `close` was told. Then no listener of it runs any more, and none starts.
+    ///
+    /// With [`Dispatch::Manual`](crate::Dispatch::Manual) it waits for a listener that is running alone; a `close`
+    /// that nobody has dispatched by then is not told.
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`] if it takes longer, [`ErrorKind::CalledFromListener`] in a listener of this client. The
@@ -499,13 +287,7 @@ impl Subscription {
     pub fn unsubscribe_and_wait(&self, timeout: Duration) -> Result<()> {
         self.unsubscribe();
         refuse_in_listener(self.0.client.shared(), "unsubscribe_and_wait")?;
-        match self.0.core.running.try_lock_until(deadline(timeout)) {
-            Some(_) => Ok(()),
-            None => {
-                let text = format!("a listener of {} is still running", self.0.core);
-                Err(Error::new(ErrorKind::Timeout, text))
-            }
-        }
+        self.0.client.shared().wait_ended(&self.0.core, deadline(timeout))
     }
 
     /// What goes on in this subscription.
@@ -580,27 +362,16 @@ impl Subscription {
         &self.0.core
     }
 
-    fn listen(
-        &self,
-        kind: Option<EventKind>,
-        times: Times,
-        listener: impl FnMut(&Event) + Send + 'static,
-    ) -> ListenerId {
-        self.register(kind, times, infallible(listener))
-    }
-
-    fn register(
+    pub(super) fn listen(
         &self,
         kind: Option<EventKind>,
         times: Times,
         listener: impl FnMut(&Event) -> Result<()> + Send + 'static,
     ) -> ListenerId {
         let core = &self.0.core;
-        let shared = self.0.client.shared();
-        let (id, missed) = core.emitter.on(kind, times, listener);
-        shared.queue.listener_added(core);
-        if missed == MissedOpen::Yes {
-            shared.dispatch_later(Item::MissedOpen(Arc::clone(core), id));
+        let (id, missed) = core.subscriber.emitter.on(kind, times, listener);
+        if missed == Missed::Yes {
+            self.0.client.shared().late(core, id);
         }
         id
     }
@@ -620,7 +391,10 @@ impl Handle {
     fn unsubscribe(&self) {
         let shared = self.client.shared();
         if !shared.is_ended(&self.core) {
-            shared.end(&self.core);
+            shared.end(&self.core, None);
+            if !shared.queue.is_manual() {
+                shared.wake();
+            }
             self.client.send(Command::Unsubscribe(self.core.id));
         }
     }
@@ -653,97 +427,6 @@ impl SubscriptionBuilder {
             session_token: None,
             emitter: Emitter::new(),
         }
-    }
-
-    /// As [`Subscription::on`].
-    ///
-    /// # Panics
-    /// If there is no event of this name.
-    #[track_caller]
-    pub fn on<K>(self, kind: K, listener: impl FnMut(&Event) + Send + 'static) -> Self
-    where
-        K: TryInto<EventKind, Error: Into<UnknownEvent>>,
-    {
-        self.listen(Some(known(kind)), Times::Always, listener)
-    }
-
-    /// As [`Subscription::once`].
-    ///
-    /// # Panics
-    /// If there is no event of this name.
-    #[track_caller]
-    pub fn once<K>(self, kind: K, listener: impl FnMut(&Event) + Send + 'static) -> Self
-    where
-        K: TryInto<EventKind, Error: Into<UnknownEvent>>,
-    {
-        self.listen(Some(known(kind)), Times::Once, listener)
-    }
-
-    /// As [`Subscription::on_open`].
-    pub fn on_open(self, mut listener: impl FnMut(Option<&Gap>) + Send + 'static) -> Self {
-        self.listen(Some(EventKind::Open), Times::Always, move |event| {
-            listener(event.gap())
-        })
-    }
-
-    /// As [`Subscription::on_create`].
-    pub fn on_create(self, listener: impl FnMut(&Object) + Send + 'static) -> Self {
-        self.listen(Some(EventKind::Create), Times::Always, with_object(listener))
-    }
-
-    /// As [`Subscription::on_update`].
-    pub fn on_update(self, listener: impl FnMut(&Object, Option<&Object>) + Send + 'static) -> Self {
-        self.listen(Some(EventKind::Update), Times::Always, with_original(listener))
-    }
-
-    /// As [`Subscription::on_enter`].
-    pub fn on_enter(self, listener: impl FnMut(&Object, Option<&Object>) + Send + 'static) -> Self {
-        self.listen(Some(EventKind::Enter), Times::Always, with_original(listener))
-    }
-
-    /// As [`Subscription::on_leave`].
-    pub fn on_leave(self, listener: impl FnMut(&Object, Option<&Object>) + Send + 'static) -> Self {
-        self.listen(Some(EventKind::Leave), Times::Always, with_original(listener))
-    }
-
-    /// As [`Subscription::on_delete`].
-    pub fn on_delete(self, listener: impl FnMut(&Object) + Send + 'static) -> Self {
-        self.listen(Some(EventKind::Delete), Times::Always, with_object(listener))
-    }
-
-    /// As [`Subscription::on_close`].
-    pub fn on_close(self, mut listener: impl FnMut(Option<&Error>) + Send + 'static) -> Self {
-        self.listen(Some(EventKind::Close), Times::Always, move |event| {
-            listener(event.error())
-        })
-    }
-
-    /// As [`Subscription::on_error`].
-    pub fn on_error(self, listener: impl FnMut(&Error) + Send + 'static) -> Self {
-        self.listen(Some(EventKind::Error), Times::Always, with_error(listener))
-    }
-
-    /// As [`Subscription::on_as`].
-    ///
-    /// # Panics
-    /// If there is no event of this name, or if it carries no object.
-    #[track_caller]
-    pub fn on_as<T: DeserializeOwned>(
-        self,
-        kind: impl TryInto<EventKind, Error: Into<UnknownEvent>>,
-        listener: impl FnMut(&Decoded<T>) + Send + 'static,
-    ) -> Self {
-        self.emitter.on(
-            Some(with_object_only(known(kind))),
-            Times::Always,
-            decoded(listener),
-        );
-        self
-    }
-
-    /// As [`Subscription::on_any`].
-    pub fn on_any(self, listener: impl FnMut(&Event) + Send + 'static) -> Self {
-        self.listen(None, Times::Always, listener)
     }
 
     /// The session token to read objects with, in place of the client's.
@@ -786,13 +469,13 @@ impl SubscriptionBuilder {
         }))
     }
 
-    fn listen(
+    pub(super) fn listen(
         self,
         kind: Option<EventKind>,
         times: Times,
-        listener: impl FnMut(&Event) + Send + 'static,
+        listener: impl FnMut(&Event) -> Result<()> + Send + 'static,
     ) -> Self {
-        self.emitter.on(kind, times, infallible(listener));
+        self.emitter.on(kind, times, listener);
         self
     }
 }
@@ -804,62 +487,6 @@ impl fmt::Debug for SubscriptionBuilder {
             .field("session_token", &self.session_token)
             .field("emitter", &self.emitter)
             .finish_non_exhaustive()
-    }
-}
-
-/// The kind, if its events carry an object.
-#[track_caller]
-fn with_object_only(kind: EventKind) -> EventKind {
-    assert!(
-        kind.has_object(),
-        "the event `{kind}` carries no object to decode"
-    );
-    kind
-}
-
-fn decoded<T: DeserializeOwned>(
-    mut listener: impl FnMut(&Decoded<T>) + Send + 'static,
-) -> impl FnMut(&Event) -> Result<()> + Send + 'static {
-    move |event| {
-        listener(&event.decoded()?);
-        Ok(())
-    }
-}
-
-fn infallible(
-    mut listener: impl FnMut(&Event) + Send + 'static,
-) -> impl FnMut(&Event) -> Result<()> + Send + 'static {
-    move |event| {
-        listener(event);
-        Ok(())
-    }
-}
-
-// The events that these kinds stand for always carry what is unpacked here.
-
-fn with_object(mut listener: impl FnMut(&Object) + Send + 'static) -> impl FnMut(&Event) + Send + 'static {
-    move |event| {
-        if let Some(object) = event.object() {
-            listener(object);
-        }
-    }
-}
-
-fn with_original(
-    mut listener: impl FnMut(&Object, Option<&Object>) + Send + 'static,
-) -> impl FnMut(&Event) + Send + 'static {
-    move |event| {
-        if let Some(object) = event.object() {
-            listener(object, event.original());
-        }
-    }
-}
-
-fn with_error(mut listener: impl FnMut(&Error) + Send + 'static) -> impl FnMut(&Event) + Send + 'static {
-    move |event| {
-        if let Some(error) = event.error() {
-            listener(error);
-        }
     }
 }
 

@@ -3,120 +3,54 @@
 //! Nothing in here blocks, and no user code runs in here. Which thread does it changes (see `threads`); what is called
 //! the I/O thread is the one that does.
 
+pub(crate) mod command;
 mod connect;
 mod servers;
 mod socket;
 mod stream;
-mod threads;
+pub(crate) mod threads;
 mod tls;
+pub(crate) mod token;
 
-use std::fmt;
-use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Receiver;
 use mio::{Events, Poll, Token, Waker};
 use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Message, WebSocket};
 use url::Url;
 
+use self::command::{Command, Commands};
 use self::connect::{Attempt, Io, Progress};
 pub(crate) use self::connect::{Network, Proxies};
 use self::servers::Servers;
 use self::socket::Socket;
 pub use self::stream::ConnectedStream;
 pub(crate) use self::stream::Connector;
+use self::threads::Work;
 #[cfg(feature = "webpki-roots")]
 pub(crate) use self::tls::Trust;
-use crate::delivery::dispatch::{Item, Waiting};
-use crate::delivery::shared::{Shared, SubscriptionCore};
+use self::token::{Purpose, TokenProvider, Tokens};
+use crate::delivery::mailbox::{Letter, Parcel};
+use crate::delivery::shared::Shared;
+use crate::delivery::status::{Order, Receipt};
+use crate::delivery::subscription::SubscriptionCore;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Change, ClientEventKind, Event};
+use crate::event::{Change, ClientEvent, ClientEventKind, Event, EventKind};
+use crate::logging::{debug, error, warn};
 use crate::object::Object;
 use crate::protocol::Now;
-use crate::protocol::message::{EventFrame, Spec};
+use crate::protocol::message::EventFrame;
 use crate::protocol::session::{Output, Received, Session, Settings};
 use crate::scan::start_of;
 use crate::secret::Secret;
 use crate::server_url::authority;
 use crate::state::ClientState;
 use crate::stats::Counters;
-
-/// What handles ask of the I/O thread. It never answers; what comes of it shows in events and states.
-#[derive(Debug)]
-pub(crate) enum Command {
-    Open,
-    /// Ends the subscriptions with an id below `below`, and the connection.
-    Close {
-        below: u64,
-        number: u64,
-    },
-    Subscribe(Arc<SubscriptionCore>, Arc<Spec>),
-    Update(Arc<SubscriptionCore>, Arc<Spec>),
-    Unsubscribe(u64),
-    ReconnectNow,
-    /// The number is that of the client's new identity.
-    SetSessionToken(Option<Secret>, u64),
-    /// The session token provider has answered; `attempt` is `None` if it was asked for another token in between.
-    Token {
-        attempt: Option<u64>,
-        token: Option<Secret>,
-    },
-    Resolved {
-        attempt: u64,
-        addresses: Result<Vec<SocketAddr>>,
-    },
-    Connected {
-        attempt: u64,
-        stream: Result<ConnectedStream>,
-    },
-    /// The last handle is gone.
-    Shutdown,
-}
-
-impl Command {
-    /// Whether it may make the client connect.
-    fn is_order(&self) -> bool {
-        matches!(self, Self::Open | Self::Subscribe(..) | Self::Update(..))
-    }
-}
-
-/// The way to the I/O.
-#[derive(Clone, Debug)]
-pub(crate) struct Commands {
-    shared: Arc<Shared>,
-    sender: Sender<Command>,
-}
-
-impl Commands {
-    pub(crate) fn send(&self, command: Command) {
-        if command.is_order() {
-            self.shared.ordered();
-        }
-        let order = command.is_order();
-        if self.sender.send(command).is_ok() {
-            self.shared.wake();
-        } else if order {
-            // The thread has panicked, and has said so; nobody looks at orders any more.
-            self.shared.order_seen();
-        }
-    }
-}
-
-/// Where the session token comes from.
-#[derive(Clone)]
-pub(crate) struct TokenProvider(pub(crate) Arc<dyn Fn() -> Option<String> + Send + Sync>);
-
-impl fmt::Debug for TokenProvider {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TokenProvider")
-    }
-}
 
 /// What the I/O waits with, and what wakes it.
 pub(crate) fn poll() -> Result<(Poll, Waker)> {
@@ -138,11 +72,7 @@ pub(crate) fn spawn(
     poll: Poll,
     shared: Arc<Shared>,
 ) -> Result<Commands> {
-    let (sender, receiver) = crossbeam_channel::unbounded();
-    let commands = Commands {
-        shared: Arc::clone(&shared),
-        sender,
-    };
+    let (commands, receiver) = Commands::new(Arc::clone(&shared));
     let io = Io {
         registry: poll.registry().try_clone().map_err(not_started)?,
         commands: commands.clone(),
@@ -151,8 +81,8 @@ pub(crate) fn spawn(
         servers: Servers::new(servers),
         network,
         io,
-        token_provider,
-        identity: 0,
+        tokens: Tokens::new(token_provider),
+        generation: 0,
         pinged: None,
         farewell_timeout: close_timeout / 2,
         poll,
@@ -163,12 +93,11 @@ pub(crate) fn spawn(
         farewell: None,
         attempt: 0,
         readable: false,
-        closing: None,
+        closing: Vec::new(),
         shutdown: false,
         state: ClientState::Initialized,
         last_error: None,
         error_changed: false,
-        items: Vec::new(),
         shared,
     };
     threads::spawn(driver).map_err(not_started)?;
@@ -187,15 +116,15 @@ struct Driver {
     servers: Servers,
     network: Network,
     io: Io,
-    token_provider: Option<TokenProvider>,
-    /// The identity of the client that the connection was made under.
-    identity: u64,
+    tokens: Tokens,
+    /// Counts the session tokens of the client: the one that the connection was made with.
+    generation: u64,
     /// When the ping was sent that is not answered yet.
     pinged: Option<Instant>,
     farewell_timeout: Duration,
     poll: Poll,
     events: Events,
-    receiver: Receiver<Command>,
+    receiver: Receiver<(Command, Option<Order>)>,
     session: Session<Arc<SubscriptionCore>>,
     transport: Transport,
     /// A connection that was closed, while the server may still say farewell. Dropped before another is made.
@@ -204,15 +133,13 @@ struct Driver {
     attempt: u64,
     /// The socket may have more to read. mio reports that once, so it holds until a read would block.
     readable: bool,
-    /// The `close` that is under way.
-    closing: Option<u64>,
+    /// The calls of `close` that are under way.
+    closing: Vec<Arc<Receipt>>,
     shutdown: bool,
-    /// The state that was made known last, and what the last attempt failed of.
+    /// The state that was made known last, and why the last attempt failed.
     state: ClientState,
     last_error: Option<Error>,
     error_changed: bool,
-    /// What this turn of the loop has for the listeners.
-    items: Vec<Item>,
     shared: Arc<Shared>,
 }
 
@@ -223,9 +150,8 @@ enum Transport {
     Up(Box<WebSocket<Socket>>),
 }
 
-impl Driver {
-    /// Does the I/O, turn by turn, until `stop` says so after a turn. `false` once there is nothing more to do, ever.
-    fn run(&mut self, mut stop: impl FnMut() -> bool) -> bool {
+impl Work for Driver {
+    fn run(&mut self, stop: &mut dyn FnMut() -> bool) -> bool {
         loop {
             let more_commands = self.take_commands();
             self.advance_connection();
@@ -235,7 +161,6 @@ impl Driver {
             self.send();
             self.say_farewell();
             self.finish_close();
-            self.shared.queue.push(&mut self.items);
             if self.shutdown && self.farewell.is_none() {
                 return false;
             }
@@ -247,7 +172,9 @@ impl Driver {
             }
         }
     }
+}
 
+impl Driver {
     fn wait(&mut self) {
         let timeout = self
             .deadline()
@@ -255,7 +182,7 @@ impl Driver {
         if let Err(error) = self.poll.poll(&mut self.events, timeout) {
             if error.kind() != std::io::ErrorKind::Interrupted {
                 // Nothing known leads here. The loop goes on with its deadlines, and not faster than this.
-                log::error!("waiting for the socket failed: {error}");
+                error!("waiting for the socket failed: {error}");
                 thread::sleep(Duration::from_millis(100));
             }
         }
@@ -266,7 +193,10 @@ impl Driver {
     fn take_commands(&mut self) -> bool {
         for _ in 0..COMMANDS_PER_TURN {
             match self.receiver.try_recv() {
-                Ok(command) => self.take_command(command),
+                Ok((command, order)) => {
+                    self.take_command(command);
+                    drop(order);
+                }
                 // Never disconnected: the driver holds a sender itself.
                 Err(_) => return false,
             }
@@ -276,18 +206,17 @@ impl Driver {
 
     fn take_command(&mut self, command: Command) {
         let now = now();
-        let order = command.is_order();
         match command {
             Command::Open => self.session.open(now),
-            Command::Close { below, number } => {
+            Command::Close { below, receipt } => {
+                self.closing.push(receipt);
                 self.session.close(below, now);
-                // Two threads may have sent theirs in the other order.
-                self.closing = self.closing.max(Some(number));
             }
             Command::Subscribe(subscription, spec) => {
                 if self.shared.is_ended(&subscription) {
-                    // It was ended before it came here. What its listeners own is set free by this.
-                    self.items.push(Item::Event(subscription, Event::closed(None)));
+                    // It was ended before it came here. What its listeners own is let go of by this.
+                    let receipt = self.closing_receipt();
+                    self.shared.end(&subscription, receipt);
                 } else {
                     self.session.subscribe(subscription.id, subscription, spec, now);
                 }
@@ -299,20 +228,12 @@ impl Driver {
             }
             Command::Unsubscribe(id) => self.session.unsubscribe(id, now),
             Command::ReconnectNow => self.session.reconnect_now(now),
-            Command::SetSessionToken(token, identity) => {
-                self.identity = identity;
+            Command::SetSessionToken(token, generation) => {
+                self.generation = generation;
+                self.tokens.forget();
                 self.session.set_session_token(token, now);
             }
-            Command::Token { attempt: None, token } => self.session.token_renewed(token, now),
-            Command::Token {
-                attempt: Some(attempt),
-                token,
-            } => {
-                if attempt == self.attempt && matches!(self.transport, Transport::AwaitingToken) {
-                    self.session.provide_token(token);
-                    self.start_attempt();
-                }
-            }
+            Command::Token { question, token } => self.take_token(question, token, now),
             Command::Resolved { attempt, addresses } => {
                 self.answered(|connecting, _, _| connecting.resolved(attempt, addresses));
             }
@@ -320,18 +241,21 @@ impl Driver {
                 self.answered(|connecting, network, io| connecting.connected(attempt, stream, network, io));
             }
             Command::Shutdown => {
+                self.shared.end_all();
                 self.session.close(u64::MAX, now);
                 self.shutdown = true;
             }
+            #[cfg(test)]
+            #[expect(clippy::panic, reason = "it stands for a fault of this library")]
+            Command::Panic => panic!("as the test wants it"),
         }
         self.carry_out();
-        if order {
-            self.shared.order_seen();
-        }
     }
 
     /// Does what the session wants done.
     fn carry_out(&mut self) {
+        // Who waits to hear that the client was refused waits for all that hear of it.
+        let mut refused = None;
         while let Some(output) = self.session.next_output() {
             match output {
                 Output::Connect => self.connect(),
@@ -354,40 +278,12 @@ impl Driver {
                 }
                 Output::Ping => self.ping(),
                 Output::RenewToken => {
-                    if let Err(error) = self.ask_for_token(None) {
+                    if let Err(error) = self.tokens.ask(Purpose::Renew, &self.io.commands) {
                         self.session.lost(error, now());
                     }
                 }
-                Output::Event(subscription, event) => {
-                    self.shared.progressed(&subscription, &event);
-                    subscription.inbox.lock().turn_over();
-                    self.items.push(Item::Event(subscription, event));
-                }
-                Output::ClientEvent(event) => {
-                    match event.kind() {
-                        ClientEventKind::Open => {
-                            self.set_error(None);
-                            Counters::add(&self.shared.counters.connections, 1);
-                            self.ping();
-                        }
-                        ClientEventKind::Reconnecting => {
-                            self.set_error(event.error());
-                            Counters::add(&self.shared.counters.failures, 1);
-                        }
-                        ClientEventKind::Error if event.error().is_some_and(Error::is_fatal) => {
-                            self.set_error(event.error());
-                        }
-                        ClientEventKind::Error
-                            if event
-                                .error()
-                                .is_some_and(|error| error.kind() == ErrorKind::Protocol) =>
-                        {
-                            Counters::add(&self.shared.counters.malformed, 1);
-                        }
-                        ClientEventKind::Error | ClientEventKind::Close => {}
-                    }
-                    self.items.push(Item::ClientEvent(event));
-                }
+                Output::Event(subscription, event) => self.tell_of(&subscription, event, &mut refused),
+                Output::ClientEvent(event) => self.tell(event, &mut refused),
             }
         }
         self.shared
@@ -396,11 +292,62 @@ impl Driver {
             .store(self.session.len(), Ordering::Relaxed);
         let state = self.session.state();
         if state != self.state || self.error_changed {
-            log::debug!("{:?} -> {state:?}", self.state);
+            debug!("{:?} -> {state:?}", self.state);
             self.state = state;
             self.error_changed = false;
-            self.shared.set_state(state, self.last_error.clone());
+            self.shared.status.set_state(state, self.last_error.clone());
         }
+    }
+
+    /// Tells a subscription what the session says of it.
+    fn tell_of(
+        &self,
+        subscription: &Arc<SubscriptionCore>,
+        event: Event,
+        refused: &mut Option<Arc<Receipt>>,
+    ) {
+        if event.kind() == EventKind::Close && self.shared.is_ended(subscription) {
+            self.shared.end(subscription, self.closing_receipt());
+            return;
+        }
+        let receipt = event.error().filter(|error| is_refusal(error)).and_then(|_| {
+            *refused = refused.take().or_else(|| self.shared.receipt_of_state());
+            refused.clone()
+        });
+        self.shared.tell_of(subscription, event, receipt);
+    }
+
+    /// For those who are told of the `close` that is under way.
+    fn closing_receipt(&self) -> Option<Arc<Receipt>> {
+        let receipt = self.closing.last().filter(|_| !self.shared.queue.is_manual());
+        receipt.cloned()
+    }
+
+    /// Tells the client's listeners what the session says of the connection, and counts it.
+    fn tell(&mut self, event: ClientEvent, refused: &mut Option<Arc<Receipt>>) {
+        let mut receipt = None;
+        match (event.kind(), event.error()) {
+            (ClientEventKind::Open, _) => {
+                self.set_error(None);
+                Counters::add(&self.shared.counters.connections, 1);
+                self.ping();
+                receipt = self.shared.receipt_if_heard(ClientEventKind::Open);
+            }
+            (ClientEventKind::Reconnecting, error) => {
+                self.set_error(error);
+                Counters::add(&self.shared.counters.failures, 1);
+            }
+            (ClientEventKind::Error, Some(error)) if error.is_fatal() => {
+                self.set_error(Some(error));
+                receipt = self.shared.receipt_of_state();
+                refused.clone_from(&receipt);
+            }
+            (ClientEventKind::Error, Some(error)) if error.kind() == ErrorKind::Protocol => {
+                Counters::add(&self.shared.counters.malformed, 1);
+            }
+            (ClientEventKind::Error | ClientEventKind::Close, _) => {}
+        }
+        self.shared.tell(event, receipt);
     }
 
     fn set_error(&mut self, error: Option<&Error>) {
@@ -411,9 +358,10 @@ impl Driver {
     fn connect(&mut self) {
         self.farewell = None;
         self.attempt += 1;
-        if self.token_provider.is_some() {
+        if self.tokens.can_ask() {
             self.transport = Transport::AwaitingToken;
-            if let Err(error) = self.ask_for_token(Some(self.attempt)) {
+            let purpose = Purpose::Connect(self.attempt);
+            if let Err(error) = self.tokens.ask(purpose, &self.io.commands) {
                 self.session.lost(error, now());
             }
         } else {
@@ -421,27 +369,23 @@ impl Driver {
         }
     }
 
-    /// Asks the provider, whose code is the user's and may block, on a thread of its own.
-    fn ask_for_token(&self, attempt: Option<u64>) -> Result<()> {
-        let Some(TokenProvider(provider)) = self.token_provider.clone() else {
-            return Ok(());
-        };
-        let commands = self.io.commands.clone();
-        thread::Builder::new()
-            .name("livequery-token".to_owned())
-            .spawn(move || {
-                let token = catch_unwind(AssertUnwindSafe(|| provider())).unwrap_or_else(|_| {
-                    log::error!("the session token provider panicked; going on without a token");
-                    None
-                });
-                let token = token.map(Secret::from);
-                commands.shared.set_session_token(token.clone());
-                commands.send(Command::Token { attempt, token });
-            })
-            .map(drop)
-            .map_err(|error| {
-                Error::with_source(ErrorKind::Io, "the thread for the token cannot be started", error)
-            })
+    /// The provider has answered. A late answer is one to a question that nobody asks any more.
+    fn take_token(&mut self, question: u64, token: Option<Secret>, now: Now) {
+        match self.tokens.answered(question, &self.io.commands) {
+            Ok(None) => {}
+            Ok(Some(Purpose::Renew)) => {
+                self.shared.set_session_token(token.clone());
+                self.session.token_renewed(token, now);
+            }
+            Ok(Some(Purpose::Connect(attempt))) => {
+                if attempt == self.attempt && matches!(self.transport, Transport::AwaitingToken) {
+                    self.shared.set_session_token(token.clone());
+                    self.session.provide_token(token);
+                    self.start_attempt();
+                }
+            }
+            Err(error) => self.session.lost(error, now),
+        }
     }
 
     fn start_attempt(&mut self) {
@@ -449,7 +393,7 @@ impl Driver {
         let Some(url) = self.servers.next().cloned() else {
             return;
         };
-        log::debug!("connecting to {}", authority(&url));
+        debug!("connecting to {}", authority(&url));
         match Attempt::start(self.attempt, url, &self.network, &self.io) {
             Ok(attempt) => {
                 self.transport = Transport::Connecting(Box::new(attempt));
@@ -568,36 +512,47 @@ impl Driver {
     }
 
     /// Whether this is an event that has no listener. Then it is only counted.
-    ///
-    /// While listeners are running, or have something before them, one of them may register a listener for the next
-    /// event: which is this one, perhaps.
     fn is_unheard(&mut self, text: &str, now: Now) -> bool {
-        if !self.items.is_empty() || !self.shared.queue.is_idle() {
+        if self.shared.queue.letters() > 0 {
             return false;
         }
         let Some((subscription, kind)) = self.session.route(text) else {
             return false;
         };
-        self.shared.queue.pass_over(subscription, kind, now)
+        let is_unheard = self.shared.is_unheard(subscription, kind);
+        if is_unheard {
+            subscription.figures.count(kind, now);
+        }
+        is_unheard
     }
 
-    /// Puts an object that came into the inbox of its subscription.
-    fn take_in(&mut self, received: Received<'_, Arc<SubscriptionCore>>, text: &str, now: Now) {
+    /// Puts an object that came into the mailbox of its subscription.
+    fn take_in(&self, received: Received<'_, Arc<SubscriptionCore>>, text: &str, now: Now) {
         let Received {
             handle: subscription,
             identity,
             filter,
             frame,
         } = received;
-        let waiting = Waiting {
-            event: event_of(frame, text),
-            bytes: text.len(),
-            identity: (self.identity, identity),
-            filter,
+        let event = event_of(frame, text);
+        subscription.figures.count(event.kind(), now);
+        if filter.is_some_and(|spec| !spec.may_bring(&event)) {
+            Counters::add(&subscription.figures.foreign, 1);
+            warn!(
+                "{subscription}: dropped `{}` of {}, which does not match the query; the server takes it for another \
+                 one",
+                event.kind(),
+                event.id().unwrap_or("an object")
+            );
+            return;
+        }
+        let parcel = Parcel {
+            bytes: event.size() + 2 * size_of::<Letter<Event>>(),
+            event,
+            generation: self.generation + identity,
+            lost_before: 0,
         };
-        let counters = &self.shared.counters;
-        self.items
-            .extend(self.shared.queue.accept(subscription, waiting, now, counters));
+        self.shared.deliver_object(&subscription, parcel);
     }
 
     fn lost(&mut self, error: tungstenite::Error) {
@@ -676,12 +631,11 @@ impl Driver {
         if self.farewell.is_some() {
             return;
         }
-        if let Some(number) = self.closing.take() {
-            if self.shared.queue.is_manual() {
-                // Whoever gives out may be the one that waits.
-                self.shared.close_done(number);
-            } else {
-                self.items.push(Item::CloseDone(number));
+        for receipt in self.closing.drain(..) {
+            if !self.shared.queue.is_manual() {
+                self.shared.post(&self.shared, |mailbox, _, totals| {
+                    mailbox.receipt(receipt, totals);
+                });
             }
         }
     }
@@ -712,6 +666,11 @@ pub(crate) fn event_of(frame: EventFrame<'_>, text: &str) -> Event {
         .map(|part| Object::from_frame(Arc::clone(&shared), range(part), None));
     let object = Object::from_frame(shared, range(frame.object), frame.outline);
     Event::changed(frame.kind, Change { object, original })
+}
+
+/// Whether an error says that the client as a whole was refused.
+fn is_refusal(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Refused | ErrorKind::GaveUp)
 }
 
 fn now() -> Now {

@@ -14,7 +14,8 @@ use mio::net::UnixStream;
 use mio::{Interest, Registry};
 use url::{Host, Url};
 
-use super::{Command, Commands, SOCKET};
+use super::SOCKET;
+use super::command::{Command, Commands};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A connection for [`ClientBuilder::connect_with`](crate::ClientBuilder::connect_with): made from a

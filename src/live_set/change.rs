@@ -91,6 +91,13 @@ impl Change {
         }
     }
 
+    /// About how many bytes it keeps alive.
+    pub(crate) fn size(&self) -> usize {
+        let object =
+            |object: Option<&Object>| object.map_or(0, |object| object.frame().len() + object.overhead());
+        object(self.object()) + object(self.original())
+    }
+
     /// Makes the change in a list that a program keeps for itself; `set` is what the listener got with it.
     ///
     /// # Panics
@@ -147,6 +154,10 @@ impl Change {
 pub struct Snapshot(pub(crate) List<Arc<Entry>>);
 
 impl Snapshot {
+    pub(crate) fn empty() -> Self {
+        Self(List::new())
+    }
+
     /// How many objects there are.
     #[must_use]
     pub fn len(&self) -> usize {

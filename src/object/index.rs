@@ -53,6 +53,11 @@ impl Index {
         }
     }
 
+    /// About how many bytes it takes on the heap, before anything is decoded.
+    pub(super) fn size(&self) -> usize {
+        self.outline.size()
+    }
+
     pub(super) fn is_broken(&self) -> bool {
         self.broken
     }

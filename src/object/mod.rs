@@ -81,6 +81,12 @@ impl Object {
         &self.0.text
     }
 
+    /// About how many bytes it takes in memory beside the text.
+    pub(crate) fn overhead(&self) -> usize {
+        let index = self.0.index.get().map_or(0, Index::size);
+        size_of::<Inner>() + index
+    }
+
     /// An object with these members, for tests.
     ///
     /// Text can be parsed: `r#"{"score":1}"#.parse::<Object>()`.
@@ -324,7 +330,7 @@ impl Object {
         self.0.index.get_or_init(|| {
             let index = Index::of(self.as_str());
             if index.is_broken() {
-                log::warn!("an object cannot be decoded, and is taken as one without fields");
+                crate::logging::warn!("an object cannot be decoded, and is taken as one without fields");
             }
             index
         })
@@ -337,7 +343,7 @@ impl Object {
 
     fn value_of(&self, key: &str, member: usize) -> Option<&Value> {
         self.index().decoded(self.as_str(), member, |reason| {
-            log::warn!("the field `{key}` cannot be decoded and is taken as absent: {reason}");
+            crate::logging::warn!("the field `{key}` cannot be decoded and is taken as absent: {reason}");
         })
     }
 

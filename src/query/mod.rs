@@ -444,7 +444,7 @@ impl Query {
             ),
         ] {
             if ignored {
-                log::warn!(
+                crate::logging::warn!(
                     "{method} has no effect on a LiveQuery subscription to {}: {instead}",
                     self.class_name
                 );

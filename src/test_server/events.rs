@@ -283,7 +283,7 @@ fn change(object: &mut Fields, name: String, value: Value) {
             object.insert(name, number_value(held + amount));
         }
         Some(other) => {
-            log::warn!("test server: the field operation {other:?} is not supported, {name} stays")
+            crate::logging::warn!("test server: the field operation {other:?} is not supported, {name} stays")
         }
     }
 }

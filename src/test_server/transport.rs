@@ -74,7 +74,7 @@ fn accept(
     while !stop.load(Ordering::Relaxed) {
         if let Err(error) = poll.poll(&mut events, None) {
             if error.kind() != io::ErrorKind::Interrupted {
-                log::error!("test server: waiting for connections failed: {error}");
+                crate::logging::error!("test server: waiting for connections failed: {error}");
                 break;
             }
         }
@@ -83,7 +83,7 @@ fn accept(
                 Ok((socket, _)) => threads.extend(admit(socket, hub, ping_interval)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 // A client that went away before it was accepted.
-                Err(error) => log::debug!("test server: accepting a connection failed: {error}"),
+                Err(error) => crate::logging::debug!("test server: accepting a connection failed: {error}"),
             }
         }
         threads.retain(|thread| !thread.is_finished());
@@ -103,7 +103,7 @@ fn admit(socket: mio::net::TcpStream, hub: &Arc<Hub>, ping_interval: Duration) -
         socket.set_write_timeout(Some(ping_interval.saturating_mul(2)))
     };
     if let Err(error) = setup() {
-        log::debug!("test server: a new connection is gone: {error}");
+        crate::logging::debug!("test server: a new connection is gone: {error}");
         return None;
     }
     let socket = Arc::new(socket);
@@ -161,7 +161,7 @@ fn upgrade(hub: &Hub, number: u64, socket: &Arc<TcpStream>) -> Option<()> {
         Ok(head) => head,
         Err(request) => {
             if let Err(error) = hub.answer_http(number, socket, &request) {
-                log::debug!("test server: a request was not answered: {error}");
+                crate::logging::debug!("test server: a request was not answered: {error}");
             }
             return None;
         }
@@ -205,7 +205,7 @@ fn read(hub: &Arc<Hub>, number: u64, socket: &Arc<TcpStream>, waiting_for_pong: 
             }
             Ok(Message::Frame(_)) => {}
             Err(error) => {
-                log::debug!("test server: connection {number} ended: {error}");
+                crate::logging::debug!("test server: connection {number} ended: {error}");
                 return End::Lost;
             }
         }
@@ -225,7 +225,7 @@ struct Writer {
 impl Writer {
     fn run(&mut self) {
         if let Err(error) = self.write_all() {
-            log::debug!("test server: writing failed: {error}");
+            crate::logging::debug!("test server: writing failed: {error}");
         }
         // Ends the reader too.
         let _ = self.socket.shutdown(Shutdown::Both);

@@ -302,8 +302,12 @@ fn a_slow_listener_takes_no_room_from_other_subscriptions() {
         .on_create(move |object| got.send(object.get("n").and_then(|n| n.as_i64())).unwrap())
         .subscribe()
         .unwrap();
-    slow.wait_open(LONG).unwrap();
-    other.wait_open(LONG).unwrap();
+    // Not `wait_open`, which waits for the listener.
+    wait_until("both are open", || {
+        [&slow, &other]
+            .iter()
+            .all(|subscription| subscription.state() == SubscriptionState::Open)
+    });
     for n in 0..50 {
         server.create("Slow", json!({ "n": n }));
     }

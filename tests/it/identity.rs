@@ -86,9 +86,10 @@ fn a_provider_that_blocks_or_panics_holds_up_nothing_else() {
             .contains("session token provider"),
         "{given_up:?}"
     );
-    events.wait_for("open");
-    // Its late answer is to a question that nobody asks any more.
+    assert_eq!(client.state(), ClientState::Reconnecting);
+    // Its late answer is to a question that nobody asks any more; the next one is asked of it then.
     drop(release);
+    events.wait_for("open");
     fence(&client);
     assert_eq!(client.state(), ClientState::Connected);
 }

@@ -116,37 +116,6 @@ fn send(conn: &Conn, op: &str, subscription: &Subscription, n: i64) {
 }
 
 #[test]
-fn events_without_a_listener_that_wait_do_not_hold_up_those_behind_them() {
-    let server = Server::auto();
-    let (client, subscription) = told_to(&server);
-    let conn = server.conn(1);
-    send(&conn, "update", &subscription, 1);
-    send(&conn, "create", &subscription, 2);
-    send(&conn, "create", &subscription, 3);
-    let queued = || subscription.stats().queued;
-    assert_eq!(queued(), 3, "a listener for the first may ask for the others");
-    give_out_one(&client);
-    // One turn of the I/O thread, which takes 64 messages at most, may still be that of those before.
-    let last = (4..100).find(|n| {
-        send(&conn, "create", &subscription, *n);
-        queued() == 0
-    });
-    let last = last.expect("nobody can ask for them any more");
-
-    // One that asks now gets what comes now, and not half of what came before.
-    let (told, created) = mpsc::channel();
-    subscription.on_create(move |game| told.send(game.get_i64("n")).unwrap());
-    send(&conn, "create", &subscription, last + 1);
-    let mut first = None;
-    wait_until("it is told", || {
-        client.dispatch_pending();
-        first = created.try_recv().ok();
-        first.is_some()
-    });
-    assert_eq!(first, Some(Some(last + 1)));
-}
-
-#[test]
 fn an_event_that_waits_and_gets_a_listener_holds_those_behind_it() {
     let server = Server::auto();
     let (client, subscription) = told_to(&server);

@@ -21,10 +21,11 @@ pub(crate) use self::proxy::Proxies;
 use self::proxy::Proxy;
 pub(crate) use self::upgrade::Headers;
 use self::upgrade::{Upgrade, Verdict};
+use super::SOCKET;
+use super::command::Commands;
 use super::socket::Socket;
 use super::stream::{ConnectedStream, Connector, Stream};
 use super::tls::{self, explain};
-use super::{Commands, SOCKET};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::session::Stage;
 use crate::server_url::authority;
@@ -284,7 +285,7 @@ impl Attempt {
             );
             return Err(Error::new(ErrorKind::Handshake, text));
         }
-        log::debug!("{from} redirects to {to}");
+        crate::logging::debug!("{from} redirects to {to}");
         self.url = url;
         self.set_out(network, io)
     }

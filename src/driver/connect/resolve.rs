@@ -5,7 +5,7 @@ use std::thread;
 
 use url::{Host, Url};
 
-use crate::driver::{Command, Commands};
+use crate::driver::command::{Command, Commands};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Looks up the addresses of the host of a URL. `getaddrinfo` cannot be interrupted, so a name is looked up on a thread

@@ -300,7 +300,7 @@ impl Core {
             self.graves.age(now);
         }
         let Some(entry) = Entry::new(&self.order, object, &self.class_name) else {
-            log::warn!("an event of {} has no objectId, and is left out", self.class_name);
+            crate::logging::warn!("an event of {} has no objectId, and is left out", self.class_name);
             return;
         };
         let follows_on = original.map(version);
@@ -968,7 +968,7 @@ impl Core {
                 self.sort_anew(other);
             }
             (true, true) => {}
-            (false, false) => log::warn!(
+            (false, false) => crate::logging::warn!(
                 "the server sorts {} in another way than by the bytes of texts; the order is not the one of find()",
                 self.class_name
             ),

@@ -1,0 +1,319 @@
+//! The methods that register listeners of a subscription, written once for the handle and for the builder.
+//!
+//! Knows nothing of how a listener is called.
+
+use serde::de::DeserializeOwned;
+
+use crate::client::subscription::{Subscription, SubscriptionBuilder};
+use crate::delivery::emitter::{ListenerId, Times};
+use crate::error::{Error, Result};
+use crate::event::{Decoded, Event, EventKind, Gap, UnknownEvent};
+use crate::object::Object;
+
+/// Passes all of them to a macro: the documentation, the signature, and what is registered.
+macro_rules! listeners {
+    ($methods:ident) => {
+        $methods! {
+            /// Calls a listener for each event of a kind: `"open"`, `"create"`, `"update"`, `"enter"`, `"leave"`,
+            /// `"delete"`, `"close"`, `"error"` or an [`EventKind`].
+            ///
+            /// A subscription has any number of listeners; they are called in the order in which they were registered. A
+            /// listener for `open` on a subscription that is open already is called once for that. A listener that is
+            /// registered in a listener gets the events after the present one. Do not register listeners in `open`: it
+            /// fires again after each reconnect.
+            ///
+            /// # Panics
+            /// If there is no event of this name. For names from outside there is
+            /// [`str::parse::<EventKind>`](EventKind#impl-FromStr-for-EventKind).
+            ///
+            /// # Examples
+            /// A listener may change what it owns, which no other thread needs to be able to share:
+            /// ```
+            /// # fn count(subscription: &parse_livequery::Subscription) {
+            /// let seen = std::cell::Cell::new(0);
+            /// subscription.on("create", move |_| seen.set(seen.get() + 1));
+            /// # }
+            /// ```
+            /// It goes to another thread, so it cannot own what is bound to one:
+            /// ```compile_fail,E0277
+            /// # fn count(subscription: &parse_livequery::Subscription) {
+            /// let seen = std::rc::Rc::new(std::cell::Cell::new(0));
+            /// subscription.on("create", move |_| seen.set(seen.get() + 1));
+            /// # }
+            /// ```
+            /// What others are to see goes through a channel or a lock:
+            /// ```
+            /// # fn names(subscription: &parse_livequery::Subscription) {
+            /// let (sender, names) = std::sync::mpsc::channel();
+            /// subscription.on("create", move |game| {
+            ///     let _ = sender.send(game.get("name").cloned());
+            /// });
+            /// # let _ = names;
+            /// # }
+            /// ```
+            #[track_caller]
+            on (kind: impl TryInto<EventKind, Error: Into<UnknownEvent>>, listener: impl FnMut(&Event) + Send + 'static) => (Some(known(kind)), Times::Always, infallible(listener));
+
+            /// Calls a listener for the next event of a kind, and not again.
+            ///
+            /// # Panics
+            /// If there is no event of this name.
+            ///
+            /// # Examples
+            /// ```
+            /// # use parse_livequery::{Client, Query};
+            /// # use std::time::Duration;
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// # let server = parse_livequery::test_server::TestServer::start()?;
+            /// # let client = Client::builder(server.url(), "APP_ID").build()?;
+            /// # let subscription = client.subscribe(&Query::new("Game"))?;
+            /// # subscription.wait_open(Duration::from_secs(10))?;
+            /// subscription.once("create", |game| println!("the first: {:?}", game.id()));
+            /// # Ok(())
+            /// # }
+            /// ```
+            #[track_caller]
+            once (kind: impl TryInto<EventKind, Error: Into<UnknownEvent>>, listener: impl FnMut(&Event) + Send + 'static) => (Some(known(kind)), Times::Once, infallible(listener));
+
+            /// Calls a listener for each `open`, with the gap since the `close` before it.
+            ///
+            /// # Examples
+            /// ```
+            /// # use parse_livequery::{Client, Query};
+            /// # use std::time::Duration;
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// # let server = parse_livequery::test_server::TestServer::start()?;
+            /// # let client = Client::builder(server.url(), "APP_ID").build()?;
+            /// # let subscription = client.subscribe(&Query::new("Game"))?;
+            /// # subscription.wait_open(Duration::from_secs(10))?;
+            /// subscription.on_open(|gap| match gap {
+            ///     None => println!("events come from now on"),
+            ///     Some(gap) => println!("they come again; {:?} may have been missed", gap.duration()),
+            /// });
+            /// # Ok(())
+            /// # }
+            /// ```
+            on_open (listener: impl FnMut(Option<&Gap>) + Send + 'static) => (Some(EventKind::Open), Times::Always, with_gap(listener));
+
+            /// Calls a listener for each `create`.
+            on_create (listener: impl FnMut(&Object) + Send + 'static) => (Some(EventKind::Create), Times::Always, with_object(listener));
+
+            /// Calls a listener for each `update`, with the object as it is and as it was.
+            ///
+            /// # Examples
+            /// ```
+            /// # use parse_livequery::{Client, Query};
+            /// # use std::time::Duration;
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// # let server = parse_livequery::test_server::TestServer::start()?;
+            /// # let client = Client::builder(server.url(), "APP_ID").build()?;
+            /// # let subscription = client.subscribe(&Query::new("Game"))?;
+            /// # subscription.wait_open(Duration::from_secs(10))?;
+            /// subscription.on_update(|game, original| {
+            ///     let before = original.and_then(|game| game.get("score"));
+            ///     println!("{before:?} -> {:?}", game.get("score"));
+            /// });
+            /// # Ok(())
+            /// # }
+            /// ```
+            on_update (listener: impl FnMut(&Object, Option<&Object>) + Send + 'static) => (Some(EventKind::Update), Times::Always, with_original(listener));
+
+            /// Calls a listener for each `enter`, with the object as it is and as it was.
+            on_enter (listener: impl FnMut(&Object, Option<&Object>) + Send + 'static) => (Some(EventKind::Enter), Times::Always, with_original(listener));
+
+            /// Calls a listener for each `leave`, with the object as it is and as it was.
+            on_leave (listener: impl FnMut(&Object, Option<&Object>) + Send + 'static) => (Some(EventKind::Leave), Times::Always, with_original(listener));
+
+            /// Calls a listener for each `delete`.
+            on_delete (listener: impl FnMut(&Object) + Send + 'static) => (Some(EventKind::Delete), Times::Always, with_object(listener));
+
+            /// Calls a listener for each `close`, with what the link was lost of, if it was.
+            ///
+            /// # Examples
+            /// ```
+            /// # use parse_livequery::{Client, Query};
+            /// # use std::time::Duration;
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// # let server = parse_livequery::test_server::TestServer::start()?;
+            /// # let client = Client::builder(server.url(), "APP_ID").build()?;
+            /// # let subscription = client.subscribe(&Query::new("Game"))?;
+            /// # subscription.wait_open(Duration::from_secs(10))?;
+            /// subscription.on_close(|error| match error {
+            ///     Some(error) => println!("the link was lost: {error}"),
+            ///     None => println!("the subscription has ended"),
+            /// });
+            /// # Ok(())
+            /// # }
+            /// ```
+            on_close (listener: impl FnMut(Option<&Error>) + Send + 'static) => (Some(EventKind::Close), Times::Always, with_cause(listener));
+
+            /// Calls a listener for each `error`.
+            on_error (listener: impl FnMut(&Error) + Send + 'static) => (Some(EventKind::Error), Times::Always, with_error(listener));
+
+            /// Calls a listener for each event of a kind that carries an object, decoded as a type of your own.
+            ///
+            /// An object that does not fit the type is reported as an `error` of kind [`ErrorKind::Decode`] that names the
+            /// field, and the listener is not called for it; nothing else is affected.
+            ///
+            /// # Panics
+            /// If there is no event of this name, or if it carries no object.
+            ///
+            /// # Examples
+            /// ```
+            /// use parse_livequery::{Client, Query};
+            /// use serde::Deserialize;
+            ///
+            /// #[derive(Deserialize)]
+            /// struct Game {
+            ///     name: String,
+            ///     score: Option<f64>,
+            /// }
+            ///
+            /// # fn main() -> parse_livequery::Result<()> {
+            /// # let client = Client::builder("ws://localhost:1337/parse", "APP_ID").build()?;
+            /// let games = client.subscribe(&Query::new("Game"))?;
+            /// games.on_as::<Game>("update", |game| {
+            ///     println!("{}: {:?} -> {:?}", game.name, game.original().map(|before| before.score), game.score);
+            /// });
+            /// # Ok(())
+            /// # }
+            /// ```
+            #[track_caller]
+            on_as [T: DeserializeOwned] (kind: impl TryInto<EventKind, Error: Into<UnknownEvent>>, listener: impl FnMut(&Decoded<T>) + Send + 'static) => (Some(with_object_only(known(kind))), Times::Always, decoded(listener));
+
+            /// Calls a listener for each event of any kind.
+            ///
+            /// # Examples
+            /// ```
+            /// # use parse_livequery::{Client, Query};
+            /// # use std::time::Duration;
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// # let server = parse_livequery::test_server::TestServer::start()?;
+            /// # let client = Client::builder(server.url(), "APP_ID").build()?;
+            /// # let subscription = client.subscribe(&Query::new("Game"))?;
+            /// # subscription.wait_open(Duration::from_secs(10))?;
+            /// subscription.on_any(|event| println!("{} {:?}", event.kind(), event.id()));
+            /// # Ok(())
+            /// # }
+            /// ```
+            on_any (listener: impl FnMut(&Event) + Send + 'static) => (None, Times::Always, infallible(listener));
+        }
+    };
+}
+
+macro_rules! for_the_handle {
+    ($($(#[$attribute:meta])* $name:ident $([$($generic:tt)*])? ($($argument:ident: $type:ty),*) =>
+        ($kind:expr, $times:expr, $listener:expr);)*) => {
+        impl Subscription {
+            $(
+                $(#[$attribute])*
+                pub fn $name $(<$($generic)*>)? (&self, $($argument: $type),*) -> ListenerId {
+                    self.listen($kind, $times, $listener)
+                }
+            )*
+        }
+    };
+}
+
+macro_rules! for_the_builder {
+    ($($(#[$attribute:meta])* $name:ident $([$($generic:tt)*])? ($($argument:ident: $type:ty),*) =>
+        ($kind:expr, $times:expr, $listener:expr);)*) => {
+        impl SubscriptionBuilder {
+            $(
+                #[doc = concat!("As [`Subscription::", stringify!($name), "`], which says when this panics.")]
+                #[track_caller]
+                pub fn $name $(<$($generic)*>)? (self, $($argument: $type),*) -> Self {
+                    self.listen($kind, $times, $listener)
+                }
+            )*
+        }
+    };
+}
+
+listeners!(for_the_handle);
+listeners!(for_the_builder);
+
+/// The kind that a name means.
+#[track_caller]
+pub(crate) fn known<T>(kind: impl TryInto<T, Error: Into<UnknownEvent>>) -> T {
+    match kind.try_into() {
+        Ok(kind) => kind,
+        #[expect(
+            clippy::panic,
+            reason = "a misspelt event is a mistake in the program; it must not pass in silence"
+        )]
+        Err(unknown) => panic!("{}", unknown.into()),
+    }
+}
+
+/// The kind, if its events carry an object.
+#[track_caller]
+fn with_object_only(kind: EventKind) -> EventKind {
+    assert!(
+        kind.has_object(),
+        "the event `{kind}` carries no object to decode"
+    );
+    kind
+}
+
+fn decoded<T: DeserializeOwned>(
+    mut listener: impl FnMut(&Decoded<T>) + Send + 'static,
+) -> impl FnMut(&Event) -> Result<()> + Send + 'static {
+    move |event| {
+        listener(&event.decoded()?);
+        Ok(())
+    }
+}
+
+fn infallible(
+    mut listener: impl FnMut(&Event) + Send + 'static,
+) -> impl FnMut(&Event) -> Result<()> + Send + 'static {
+    move |event| {
+        listener(event);
+        Ok(())
+    }
+}
+
+// The events that these kinds stand for always carry what is unpacked here.
+
+fn with_object(
+    mut listener: impl FnMut(&Object) + Send + 'static,
+) -> impl FnMut(&Event) -> Result<()> + Send + 'static {
+    infallible(move |event| {
+        if let Some(object) = event.object() {
+            listener(object);
+        }
+    })
+}
+
+fn with_original(
+    mut listener: impl FnMut(&Object, Option<&Object>) + Send + 'static,
+) -> impl FnMut(&Event) -> Result<()> + Send + 'static {
+    infallible(move |event| {
+        if let Some(object) = event.object() {
+            listener(object, event.original());
+        }
+    })
+}
+
+fn with_error(
+    mut listener: impl FnMut(&Error) + Send + 'static,
+) -> impl FnMut(&Event) -> Result<()> + Send + 'static {
+    infallible(move |event| {
+        if let Some(error) = event.error() {
+            listener(error);
+        }
+    })
+}
+
+fn with_gap(
+    mut listener: impl FnMut(Option<&Gap>) + Send + 'static,
+) -> impl FnMut(&Event) -> Result<()> + Send + 'static {
+    infallible(move |event| listener(event.gap()))
+}
+
+fn with_cause(
+    mut listener: impl FnMut(Option<&Error>) + Send + 'static,
+) -> impl FnMut(&Event) -> Result<()> + Send + 'static {
+    infallible(move |event| listener(event.error()))
+}

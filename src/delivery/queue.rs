@@ -1,0 +1,246 @@
+//! Who has letters, in the order in which they became ready; and how the thread that delivers is told.
+//!
+//! Knows nothing of listeners.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use crate::delivery::deliver::Turn;
+use crate::delivery::mailbox::{Limits, Totals};
+use crate::delivery::sync::{AtomicBool, Condvar, Mutex, wait_until};
+use crate::fence::{self, Fenced};
+
+/// Which thread runs the listeners of a client.
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub enum Dispatch {
+    /// A thread of the client's own, with the name `livequery-dispatch`.
+    #[default]
+    Thread,
+    /// The one that calls [`Client::dispatch_pending`](crate::Client::dispatch_pending): the thread of a GUI, say.
+    ///
+    /// Waits such as [`Client::wait_open`](crate::Client::wait_open) do not wait for listeners then, since the thread
+    /// that waits may be the one that has to call them.
+    Manual {
+        /// Called when there is something to dispatch, on a thread of the client or on one that uses it. It should do
+        /// no more than make the other thread come: wake an event loop, ask for a repaint.
+        ///
+        /// It is called when something comes while nothing was waiting, and at the end of each
+        /// [`Client::dispatch_pending`](crate::Client::dispatch_pending) that leaves something behind. So a program
+        /// that dispatches once for each call misses nothing.
+        wake: Arc<dyn Fn() + Send + Sync>,
+    },
+}
+
+impl Dispatch {
+    /// Listeners run in [`Client::dispatch_pending`](crate::Client::dispatch_pending), and `wake` is called when there
+    /// is something for it to do.
+    ///
+    /// # Examples
+    /// ```
+    /// use parse_livequery::{Client, Dispatch};
+    ///
+    /// # struct Window;
+    /// # impl Window { fn request_repaint(&self) {} }
+    /// # fn main() -> parse_livequery::Result<()> {
+    /// # let window = Window;
+    /// let client = Client::builder("ws://localhost:1337/parse", "APP_ID")
+    ///     .dispatch(Dispatch::manual(move || window.request_repaint()))
+    ///     .build()?;
+    ///
+    /// // in the frame that was asked for:
+    /// client.dispatch_pending();
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn manual(wake: impl Fn() + Send + Sync + 'static) -> Self {
+        let wake = Fenced::new(wake);
+        Self::Manual {
+            wake: Arc::new(move || {
+                if let Some(wake) = wake.get() {
+                    wake();
+                }
+            }),
+        }
+    }
+
+    /// Listeners run in [`Client::dispatch_pending_timeout`](crate::Client::dispatch_pending_timeout) or
+    /// [`Client::dispatch_pending`](crate::Client::dispatch_pending), which the program calls in a loop of its own.
+    /// Nobody is told when there is something to do.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    /// use parse_livequery::{Client, Dispatch};
+    ///
+    /// # fn main() -> parse_livequery::Result<()> {
+    /// let client = Client::builder("ws://localhost:1337/parse", "APP_ID")
+    ///     .dispatch(Dispatch::polled())
+    ///     .build()?;
+    /// # for _ in 0..1 {
+    /// // in the program's loop:
+    /// client.dispatch_pending_timeout(Duration::from_millis(10));
+    /// # }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn polled() -> Self {
+        Self::Manual {
+            wake: Arc::new(|| ()),
+        }
+    }
+}
+
+impl fmt::Debug for Dispatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Thread => f.write_str("Thread"),
+            Self::Manual { .. } => f.write_str("Manual"),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Ready {
+    turns: VecDeque<Arc<dyn Turn>>,
+    /// Nobody delivers any more.
+    is_closed: bool,
+}
+
+impl Ready {
+    fn push(&mut self, turn: Arc<dyn Turn>) {
+        if !self.is_closed {
+            self.turns.push_back(turn);
+        }
+    }
+}
+
+/// The subscribers of a client that have letters, each in it once. Who has had its turn goes to the back.
+pub(crate) struct Queue {
+    ready: Mutex<Ready>,
+    /// Something is ready, for who waits to deliver it.
+    came: Condvar,
+    pub(crate) limits: Limits,
+    pub(crate) totals: Totals,
+    dispatch: Dispatch,
+    /// The wake function was called, and nobody has looked since.
+    is_signalled: AtomicBool,
+    /// Locked by who delivers with [`Dispatch::Manual`].
+    pub(crate) dispatching: Mutex<()>,
+}
+
+impl Queue {
+    pub(crate) fn new(limits: Limits, dispatch: Dispatch) -> Self {
+        Self {
+            ready: Mutex::default(),
+            came: Condvar::new(),
+            limits,
+            totals: Totals::default(),
+            dispatch,
+            is_signalled: AtomicBool::new(false),
+            dispatching: Mutex::new(()),
+        }
+    }
+
+    pub(crate) fn is_manual(&self) -> bool {
+        matches!(self.dispatch, Dispatch::Manual { .. })
+    }
+
+    /// How many letters wait or are being delivered.
+    pub(crate) fn letters(&self) -> usize {
+        self.totals.letters.load(Ordering::Acquire)
+    }
+
+    /// A letter was delivered to the end.
+    pub(crate) fn delivered(&self) {
+        self.totals.letters.fetch_sub(1, Ordering::Release);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ready.lock().turns.is_empty()
+    }
+
+    /// A subscriber has letters. To be called once, until its turn says that it has none left.
+    pub(crate) fn list(&self, turn: Arc<dyn Turn>) {
+        let mut ready = self.ready.lock();
+        ready.push(turn);
+        self.came.notify_all();
+        drop(ready);
+        if self.is_manual() && !self.is_signalled.swap(true, Ordering::AcqRel) {
+            self.wake();
+        }
+    }
+
+    pub(crate) fn next(&self) -> Option<Arc<dyn Turn>> {
+        self.ready.lock().turns.pop_front()
+    }
+
+    /// A subscriber has had its turn, and has letters left.
+    pub(crate) fn back_in_line(&self, turn: Arc<dyn Turn>) {
+        self.ready.lock().push(turn);
+    }
+
+    /// Somebody looks: what comes from now on is signalled again.
+    pub(crate) fn looked(&self) {
+        self.is_signalled.store(false, Ordering::Release);
+    }
+
+    /// Whoever has looked leaves. What is left over is signalled, whoever was told of it before: it may have been
+    /// refused meanwhile.
+    pub(crate) fn leave(&self) {
+        if !self.is_empty() {
+            self.is_signalled.store(true, Ordering::Release);
+            self.wake();
+        }
+    }
+
+    /// Waits until something is ready. `false` at the deadline.
+    pub(crate) fn wait(&self, deadline: Instant) -> bool {
+        let mut ready = self.ready.lock();
+        while ready.turns.is_empty() {
+            if ready.is_closed || !wait_until(&self.came, &mut ready, deadline) {
+                return !ready.turns.is_empty();
+            }
+        }
+        true
+    }
+
+    /// The threads of the client end: nothing more comes. A client that waited in its own list would never be freed.
+    pub(crate) fn close(&self) {
+        let turns = {
+            let mut ready = self.ready.lock();
+            ready.is_closed = true;
+            self.came.notify_all();
+            std::mem::take(&mut ready.turns)
+        };
+        drop(turns);
+    }
+
+    fn wake(&self) {
+        if let Dispatch::Manual { wake } = &self.dispatch {
+            if let Err(text) = fence::run(|| wake()) {
+                crate::logging::error!("the wake function of the client panicked: {text}");
+            }
+        }
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        // What the wake function owns is the program's.
+        fence::drop_quietly(std::mem::take(&mut self.dispatch));
+    }
+}
+
+impl fmt::Debug for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queue")
+            .field("limits", &self.limits)
+            .field("dispatch", &self.dispatch)
+            .finish_non_exhaustive()
+    }
+}

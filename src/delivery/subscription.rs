@@ -1,0 +1,312 @@
+//! What handles and threads know of one subscription.
+//!
+//! Knows nothing of queries and of how the server is asked.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, SystemTime};
+
+use crate::delivery::deliver::Addressee;
+use crate::delivery::emitter::{Emit, Emitter};
+use crate::delivery::mailbox::Role;
+use crate::delivery::shared::Shared;
+use crate::delivery::status::{Receipt, Telling};
+use crate::delivery::subscriber::Subscriber;
+use crate::delivery::sync::{AtomicUsize, Mutex};
+use crate::error::{Error, ErrorKind};
+use crate::event::{ClientEventKind, Event, EventKind};
+use crate::logging::warn;
+use crate::protocol::Now;
+use crate::state::SubscriptionState;
+use crate::stats::{Counters, EventCounts};
+
+/// One subscription.
+///
+/// What each event needs comes first and lies together: ten thousand subscriptions are in no cache.
+#[repr(C)]
+pub(crate) struct SubscriptionCore {
+    pub(crate) id: u64,
+    pub(crate) subscriber: Subscriber<Event>,
+    pub(crate) figures: Figures,
+    progress: Mutex<Progress>,
+    /// What led to the present state and is not told yet.
+    telling: AtomicUsize,
+    follower: OnceLock<Weak<dyn Follower>>,
+    pub(crate) class_name: Box<str>,
+}
+
+/// What hears each event of a subscription before its listeners: a live set.
+pub(crate) trait Follower: Send + Sync {
+    fn take(self: Arc<Self>, shared: &Arc<Shared>, event: &Event, generation: u64);
+
+    /// Somebody waits until what was taken up to now is told.
+    fn pass_on(self: Arc<Self>, shared: &Arc<Shared>, receipt: Arc<Receipt>);
+}
+
+struct Progress {
+    state: SubscriptionState,
+    /// Why the server refused it.
+    error: Option<Error>,
+    /// How often the server acknowledged it.
+    acknowledged: u64,
+}
+
+/// What came. The I/O counts, anybody may look.
+#[derive(Debug, Default)]
+pub(crate) struct Figures {
+    events: [AtomicU64; 5],
+    /// In microseconds of Unix time; 0 for never.
+    last_event: AtomicU64,
+    pub(crate) dropped: AtomicU64,
+    pub(crate) foreign: AtomicU64,
+}
+
+impl Figures {
+    /// An event came.
+    pub(crate) fn count(&self, kind: EventKind, now: Now) {
+        let slot = match kind {
+            EventKind::Create => 0,
+            EventKind::Update => 1,
+            EventKind::Enter => 2,
+            EventKind::Leave => 3,
+            EventKind::Delete => 4,
+            EventKind::Open | EventKind::Close | EventKind::Error => return,
+        };
+        if let Some(count) = self.events.get(slot) {
+            Counters::add(count, 1);
+        }
+        let at = now
+            .wall
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        let micros = u64::try_from(at.as_micros()).unwrap_or(u64::MAX);
+        self.last_event.store(micros, Ordering::Relaxed);
+    }
+
+    pub(crate) fn events(&self) -> EventCounts {
+        let [create, update, enter, leave, delete] = &self.events;
+        let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        EventCounts {
+            create: get(create),
+            update: get(update),
+            enter: get(enter),
+            leave: get(leave),
+            delete: get(delete),
+        }
+    }
+
+    pub(crate) fn last_event(&self) -> Option<SystemTime> {
+        let micros = self.last_event.load(Ordering::Relaxed);
+        (micros > 0).then(|| SystemTime::UNIX_EPOCH + Duration::from_micros(micros))
+    }
+}
+
+impl SubscriptionCore {
+    pub(crate) fn new(id: u64, class_name: &str, emitter: Emitter<Event>) -> Self {
+        Self {
+            id,
+            subscriber: Subscriber::new(emitter),
+            figures: Figures::default(),
+            progress: Mutex::new(Progress {
+                state: SubscriptionState::Pending,
+                error: None,
+                acknowledged: 0,
+            }),
+            telling: AtomicUsize::new(0),
+            follower: OnceLock::new(),
+            class_name: class_name.into(),
+        }
+    }
+
+    /// To be called before the first event.
+    pub(crate) fn follow(&self, follower: Weak<dyn Follower>) {
+        self.follower.get_or_init(|| follower);
+    }
+
+    pub(crate) fn state(&self) -> SubscriptionState {
+        self.progress.lock().state
+    }
+
+    pub(crate) fn acknowledged(&self) -> u64 {
+        self.progress.lock().acknowledged
+    }
+
+    /// Why the server refused it, once those were told who hear of that.
+    pub(crate) fn refusal(&self) -> Option<Error> {
+        let progress = self.progress.lock();
+        let error = progress.error.clone();
+        error.filter(|_| progress.state == SubscriptionState::Failed && self.is_told())
+    }
+
+    /// Whether it is open, and those were told who hear of that.
+    pub(crate) fn is_open(&self) -> bool {
+        self.state() == SubscriptionState::Open && self.is_told()
+    }
+
+    /// Whether what led to the present state was told.
+    pub(crate) fn is_told(&self) -> bool {
+        self.telling.load(Ordering::Acquire) == 0
+    }
+
+    /// The state that an event of the session leads to.
+    pub(crate) fn next_state(event: &Event) -> Option<(SubscriptionState, Option<Error>)> {
+        match event.kind() {
+            EventKind::Open => Some((SubscriptionState::Open, None)),
+            EventKind::Close => Some((SubscriptionState::Pending, None)),
+            EventKind::Error => {
+                let error = event.error().filter(|error| error.is_fatal())?;
+                Some((SubscriptionState::Failed, Some(error.clone())))
+            }
+            _ => None,
+        }
+    }
+
+    pub(crate) fn set_state(&self, state: SubscriptionState, error: Option<Error>) {
+        let mut progress = self.progress.lock();
+        // A subscription that was refused is closed by that, and still refused.
+        if state != SubscriptionState::Pending || progress.state != SubscriptionState::Failed {
+            progress.state = state;
+            progress.error = error;
+        }
+        progress.acknowledged += u64::from(state == SubscriptionState::Open);
+    }
+
+    /// Another query was asked for: why the last one failed does not matter any more.
+    pub(crate) fn asked_again(&self) {
+        let mut progress = self.progress.lock();
+        if progress.state == SubscriptionState::Failed {
+            progress.state = SubscriptionState::Pending;
+            progress.error = None;
+        }
+    }
+
+    /// Whether anybody hears events of this kind.
+    pub(crate) fn hears(&self, kind: EventKind) -> bool {
+        self.subscriber.emitter.is_heard(kind) || self.follower.get().is_some()
+    }
+
+    fn follower(&self) -> Option<Arc<dyn Follower>> {
+        self.follower.get()?.upgrade()
+    }
+}
+
+impl Telling for SubscriptionCore {
+    fn telling(&self) -> &AtomicUsize {
+        &self.telling
+    }
+}
+
+impl Addressee for SubscriptionCore {
+    type Event = Event;
+
+    fn subscriber(&self) -> &Subscriber<Event> {
+        &self.subscriber
+    }
+
+    fn may_hear(&self, shared: &Shared, kind: EventKind, generation: Option<u64>) -> bool {
+        (kind == EventKind::Close || !shared.is_ended(self))
+            && generation.is_none_or(|generation| generation == shared.generation(self))
+    }
+
+    fn prepare(&self, shared: &Arc<Shared>, event: Event, generation: Option<u64>) -> Event {
+        if let Some(follower) = self.follower() {
+            let generation = generation.unwrap_or_else(|| shared.generation(self));
+            follower.take(shared, &event, generation);
+        }
+        event
+    }
+
+    fn pass_on(&self, shared: &Arc<Shared>, error: Option<Error>, receipt: Option<Arc<Receipt>>) {
+        let follower = self.follower();
+        if let (Some(follower), Some(receipt)) = (&follower, &receipt) {
+            Arc::clone(follower).pass_on(shared, Arc::clone(receipt));
+        }
+        // That the connection was refused is told to the client by itself.
+        let Some(error) =
+            error.filter(|error| !matches!(error.kind(), ErrorKind::Refused | ErrorKind::GaveUp))
+        else {
+            return;
+        };
+        if shared.subscriber.emitter.is_heard(ClientEventKind::Error) {
+            shared.fail(error, receipt);
+        } else if follower.is_none() && !self.subscriber.emitter.is_heard(EventKind::Error) {
+            warn!("{self}: {error}");
+        }
+    }
+
+    fn name(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Emit for Event {
+    type Kind = EventKind;
+    /// The last `open`, while it holds.
+    type Held = Option<Self>;
+
+    fn kind(&self) -> EventKind {
+        Self::kind(self)
+    }
+
+    fn bit(kind: EventKind) -> u8 {
+        1 << kind as u8
+    }
+
+    fn note(self, held: &mut Option<Self>) -> Option<Self> {
+        match Self::kind(&self) {
+            EventKind::Open => *held = Some(self.clone()),
+            EventKind::Close => {
+                held.take()?;
+            }
+            _ => {}
+        }
+        Some(self)
+    }
+
+    fn missed(kind: Option<EventKind>, held: &Option<Self>) -> Option<Self> {
+        held.clone()
+            .filter(|_| kind.is_none_or(|kind| kind == EventKind::Open))
+    }
+
+    fn role(&self) -> Role {
+        match Self::kind(self) {
+            EventKind::Open => Role::Opens,
+            EventKind::Close => Role::Closes,
+            EventKind::Error => Role::Fails,
+            _ => Role::Tells,
+        }
+    }
+
+    fn after(self, earlier: &Self) -> Self {
+        self.with_earlier_gap(earlier)
+    }
+
+    fn failed(error: Error) -> Self {
+        Self::failed(error)
+    }
+
+    fn failure(&self) -> Option<&Error> {
+        self.error().filter(|_| Self::kind(self) == EventKind::Error)
+    }
+
+    fn add_failures(&mut self, number: u64) {
+        self.add_errors(number);
+    }
+}
+
+impl fmt::Display for SubscriptionCore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "subscription {} to {}", self.id, self.class_name)
+    }
+}
+
+impl fmt::Debug for SubscriptionCore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SubscriptionCore")
+            .field("id", &self.id)
+            .field("class_name", &self.class_name)
+            .field("state", &self.state())
+            .finish_non_exhaustive()
+    }
+}

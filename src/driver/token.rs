@@ -1,0 +1,117 @@
+//! Session tokens from the program, whose code may block, panic or hang.
+//!
+//! Knows nothing of what a token is for.
+
+use std::fmt;
+use std::sync::Arc;
+use std::thread;
+
+use crate::driver::command::{Command, Commands};
+use crate::error::{Error, ErrorKind, Result};
+use crate::fence::{self, Fenced};
+use crate::logging::error;
+use crate::secret::Secret;
+
+/// Where the session token comes from.
+#[derive(Clone)]
+pub(crate) struct TokenProvider(Arc<dyn Fn() -> Option<String> + Send + Sync>);
+
+impl TokenProvider {
+    pub(crate) fn new(provider: impl Fn() -> Option<String> + Send + Sync + 'static) -> Self {
+        let provider = Fenced::new(provider);
+        Self(Arc::new(move || provider.get().and_then(|provider| provider())))
+    }
+}
+
+impl fmt::Debug for TokenProvider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenProvider")
+    }
+}
+
+/// What is asked of the provider: one question at a time, on a thread of its own. A call that hangs costs that one
+/// thread, and its answer counts only if it is still asked for.
+#[derive(Debug)]
+pub(crate) struct Tokens {
+    provider: Option<TokenProvider>,
+    /// The number of the last question.
+    question: u64,
+    /// What the answer is for.
+    purpose: Option<Purpose>,
+    is_running: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To connect, in the attempt with this number.
+    Connect(u64),
+    /// To replace a token that the server did not take.
+    Renew,
+}
+
+impl Tokens {
+    pub(crate) fn new(provider: Option<TokenProvider>) -> Self {
+        Self {
+            provider,
+            question: 0,
+            purpose: None,
+            is_running: false,
+        }
+    }
+
+    /// Whether there is anybody to ask.
+    pub(crate) fn can_ask(&self) -> bool {
+        self.provider.is_some()
+    }
+
+    /// Asks, or makes it the question that is asked next if the provider still has not answered the one before.
+    pub(crate) fn ask(&mut self, purpose: Purpose, commands: &Commands) -> Result<()> {
+        self.question += 1;
+        self.purpose = Some(purpose);
+        if self.is_running {
+            return Ok(());
+        }
+        self.start(commands)
+    }
+
+    /// There is a newer token: the answer does not matter any more.
+    pub(crate) fn forget(&mut self) {
+        self.question += 1;
+        self.purpose = None;
+    }
+
+    /// The provider has answered. Returns what for, if that is the question that stands; otherwise asks that one.
+    pub(crate) fn answered(&mut self, question: u64, commands: &Commands) -> Result<Option<Purpose>> {
+        self.is_running = false;
+        if question == self.question {
+            return Ok(self.purpose.take());
+        }
+        if self.purpose.is_some() {
+            self.start(commands)?;
+        }
+        Ok(None)
+    }
+
+    fn start(&mut self, commands: &Commands) -> Result<()> {
+        let Some(TokenProvider(provider)) = self.provider.clone() else {
+            return Ok(());
+        };
+        let (question, commands) = (self.question, commands.clone());
+        thread::Builder::new()
+            .name("livequery-token".to_owned())
+            .spawn(move || {
+                let token = fence::run(|| provider()).unwrap_or_else(|text| {
+                    error!("the session token provider panicked; going on without a token: {text}");
+                    None
+                });
+                let token = token.map(Secret::from);
+                commands.send(Command::Token { question, token });
+            })
+            .map_err(|error| {
+                let text = "the thread for the session token cannot be started";
+                Error::with_source(ErrorKind::Io, text, error)
+            })?;
+        self.is_running = true;
+        Ok(())
+    }
+}

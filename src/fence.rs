@@ -1,0 +1,101 @@
+//! The fence around code that is not ours: a panic in a closure, in a `Drop` or in a logger is caught and reported.
+//!
+//! Knows nothing of listeners, threads or sockets.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Runs code of the program. Returns the text of the panic if it panics.
+pub(crate) fn run<R>(code: impl FnOnce() -> R) -> Result<R, String> {
+    catch_unwind(AssertUnwindSafe(code)).map_err(|payload| {
+        let text = text_of(payload.as_ref());
+        discard(payload);
+        text
+    })
+}
+
+/// Drops a value of the program.
+pub(crate) fn drop_quietly<T>(value: T) {
+    if let Err(text) = run(|| drop(value)) {
+        crate::logging::error!("a value panicked while it was dropped: {text}");
+    }
+}
+
+/// A value of the program that nothing but itself suffers from if its `Drop` panics.
+pub(crate) struct Fenced<T>(Option<T>);
+
+impl<T> Fenced<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(Some(value))
+    }
+
+    /// The value. It is there until it is dropped.
+    pub(crate) fn get(&self) -> Option<&T> {
+        self.0.as_ref()
+    }
+
+    /// The value, to change it.
+    pub(crate) fn get_mut(&mut self) -> Option<&mut T> {
+        self.0.as_mut()
+    }
+}
+
+impl<T> Drop for Fenced<T> {
+    fn drop(&mut self) {
+        if std::mem::needs_drop::<T>() {
+            drop_quietly(self.0.take());
+        }
+    }
+}
+
+/// Drops what a panic carried. Its `Drop` may panic as well, and so may that of what this panic carries: that one is
+/// never dropped.
+fn discard(payload: Box<dyn Any + Send>) {
+    if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        std::mem::forget(second);
+    }
+}
+
+fn text_of(payload: &(dyn Any + Send)) -> String {
+    payload
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| payload.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a value that is not text".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::panic_any;
+
+    use super::{Fenced, drop_quietly, run};
+
+    /// Panics when it is dropped, with a value that does the same, as many times.
+    struct Bomb(u32);
+
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            if self.0 > 0 {
+                panic_any(Bomb(self.0 - 1));
+            }
+        }
+    }
+
+    #[test]
+    fn a_panic_is_told_by_its_text() {
+        assert_eq!(run(|| 1), Ok(1));
+        assert_eq!(run(|| panic!("as text")), Err::<(), _>("as text".to_owned()));
+        assert_eq!(run(|| panic!("{}", 7)), Err::<(), _>("7".to_owned()));
+        let text = run(|| panic_any(7)).unwrap_err();
+        assert_eq!(text, "a value that is not text");
+    }
+
+    #[test]
+    fn nothing_that_panics_when_it_is_dropped_gets_out() {
+        for depth in 0..4 {
+            run(|| panic_any(Bomb(depth))).unwrap_err();
+            drop_quietly(Bomb(depth));
+            drop(Fenced::new(Bomb(depth)));
+        }
+    }
+}

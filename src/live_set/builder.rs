@@ -1,0 +1,219 @@
+//! What a live set is made of, and how it starts.
+//!
+//! Knows nothing of what happens after that.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::{Handle, LiveSet};
+use crate::client::Client;
+use crate::client::subscription::SubscriptionBuilder;
+use crate::delivery::emitter::{Emitter, Times};
+use crate::error::{Error, ErrorKind, Result};
+use crate::fence::Fenced;
+use crate::live_set::change::{Change, Snapshot};
+use crate::live_set::core::Core;
+use crate::live_set::events::{SetEvent, SetEventKind, for_change, for_error, for_ready, for_stale};
+use crate::live_set::keeper::{FetchFn, Keeper};
+use crate::object::Object;
+use crate::query::Query;
+use crate::secret::Secret;
+
+impl Client {
+    /// Begins a [`LiveSet`](crate::LiveSet): the objects that the query meets, now and from now on.
+    ///
+    /// # Examples
+    /// ```
+    /// use parse_livequery::{Client, Object, Query};
+    ///
+    /// # fn find(query: &Query) -> Result<Vec<Object>, std::io::Error> { Ok(Vec::new()) }
+    /// # fn main() -> parse_livequery::Result<()> {
+    /// # let server = parse_livequery::test_server::TestServer::start().unwrap();
+    /// # let client = Client::builder(server.url(), "APP_ID").build()?;
+    /// let best = client
+    ///     .live_set(&Query::new("Game").descending(["score"]).limit(10))
+    ///     .fetch_with(find)
+    ///     .on_change(|change, set| println!("{change:?}, {} games now", set.len()))
+    ///     .start()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn live_set(&self, query: &Query) -> LiveSetBuilder {
+        LiveSetBuilder::new(self.clone(), query.clone())
+    }
+}
+
+/// A live set in the making, with its listeners in place before anything happens. Nothing is done until
+/// [`start`](Self::start) is called.
+#[must_use = "nothing is subscribed until `start` is called"]
+pub struct LiveSetBuilder {
+    client: Client,
+    query: Query,
+    fetch: Option<Box<FetchFn>>,
+    session_token: Option<Secret>,
+    emitter: Emitter<SetEvent>,
+}
+
+impl LiveSetBuilder {
+    pub(crate) fn new(client: Client, query: Query) -> Self {
+        Self {
+            client,
+            query,
+            fetch: None,
+            session_token: None,
+            emitter: Emitter::new(),
+        }
+    }
+
+    /// How to fetch: a function that does what `find()` does in other SDKs, with the whole of the query that it is given:
+    /// its conditions, fields, order, limit and skip, which [`Query::to_json`] writes as the REST API takes them.
+    ///
+    /// It may block; it is called on a thread of its own, never twice at a time. An error is tried again. It has to
+    /// return all objects that meet the query up to its limit; fewer are taken for the server's `maxLimit`, and more are
+    /// asked for.
+    ///
+    /// # Examples
+    /// ```
+    /// use parse_livequery::{Object, Query};
+    ///
+    /// # struct Response;
+    /// # impl Response { fn text(self) -> std::io::Result<String> { Ok(r#"{"results": []}"#.to_owned()) } }
+    /// # fn post(url: &str, body: String) -> std::io::Result<Response> { Ok(Response) }
+    /// #[derive(serde::Deserialize)]
+    /// struct Found {
+    ///     results: Vec<Object>,
+    /// }
+    ///
+    /// fn find(query: &Query) -> Result<Vec<Object>, Box<dyn std::error::Error + Send + Sync>> {
+    ///     let url = format!("https://example.com/parse/classes/{}", query.class_name());
+    ///     let mut body: serde_json::Value = serde_json::from_str(&query.to_json()?)?;
+    ///     body["_method"] = "GET".into();
+    ///     let response = post(&url, body.to_string())?; // with any HTTP client
+    ///     Ok(serde_json::from_str::<Found>(&response.text()?)?.results)
+    /// }
+    /// # assert!(find(&Query::new("Game")).unwrap().is_empty());
+    /// ```
+    pub fn fetch_with<E: Into<Box<dyn StdError + Send + Sync>>>(
+        mut self,
+        find: impl Fn(&Query) -> Result<Vec<Object>, E> + Send + Sync + 'static,
+    ) -> Self {
+        let find = Fenced::new(find);
+        self.fetch = Some(Box::new(move |query, _| {
+            let Some(find) = find.get() else {
+                return Ok(Vec::new());
+            };
+            find(query).map_err(|error| {
+                let text = format!("the objects of {} cannot be fetched", query.class_name());
+                Error::with_source(ErrorKind::Fetch, text, error)
+            })
+        }));
+        self
+    }
+
+    /// A session token of the set's own, in place of the client's.
+    ///
+    /// Parse Server sends what the client's token may read as well; see [`LiveSet::set_session_token`].
+    pub fn session_token(mut self, token: impl Into<String>) -> Self {
+        self.session_token = Some(Secret::from(token));
+        self
+    }
+
+    /// As [`LiveSet::on_change`].
+    pub fn on_change(self, listener: impl FnMut(&Change, &Snapshot) + Send + 'static) -> Self {
+        self.listen(SetEventKind::Change, for_change(listener))
+    }
+
+    /// As [`LiveSet::on_ready`].
+    pub fn on_ready(self, listener: impl FnMut(&Snapshot) + Send + 'static) -> Self {
+        self.listen(SetEventKind::Ready, for_ready(listener))
+    }
+
+    /// As [`LiveSet::on_stale`].
+    pub fn on_stale(self, listener: impl FnMut(SystemTime) + Send + 'static) -> Self {
+        self.listen(SetEventKind::Stale, for_stale(listener))
+    }
+
+    /// As [`LiveSet::on_error`].
+    pub fn on_error(self, listener: impl FnMut(&Error) + Send + 'static) -> Self {
+        self.listen(SetEventKind::Error, for_error(listener))
+    }
+
+    /// Subscribes, and fetches as soon as the server has acknowledged it.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidQuery`] for what [`Client::subscribe`] refuses, and for `watch`, `include`, `exclude` and an
+    /// order by distance, with which the set could not be equal to `find()`. [`ErrorKind::InvalidSetting`] if there is
+    /// no way to fetch: neither [`fetch_with`](Self::fetch_with) nor the cargo feature `rest`.
+    pub fn start(self) -> Result<LiveSet> {
+        let Self {
+            client,
+            query,
+            fetch,
+            session_token,
+            emitter,
+        } = self;
+        let encoded = query.encode_for_set()?;
+        let fetch = match fetch {
+            Some(fetch) => fetch,
+            None => built_in(&client)?,
+        };
+        let core = Core::new(&query, rand::random());
+        let shared = Arc::clone(client.shared());
+        let keeper = Keeper::new(core, emitter, fetch, session_token.clone(), shared);
+        let builder = SubscriptionBuilder::new(client, query);
+        let builder = match session_token {
+            Some(token) => builder.session_token(token.reveal()),
+            None => builder,
+        };
+        let subscription = builder.start(encoded, |subscription| keeper.follow(subscription));
+        Ok(LiveSet(Arc::new(Handle { keeper, subscription })))
+    }
+
+    fn listen(
+        self,
+        kind: SetEventKind,
+        listener: impl FnMut(&SetEvent) -> Result<()> + Send + 'static,
+    ) -> Self {
+        self.emitter.on(Some(kind), Times::Always, listener);
+        self
+    }
+}
+
+impl fmt::Debug for LiveSetBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LiveSetBuilder")
+            .field("query", &self.query)
+            .field("session_token", &self.session_token)
+            .field("emitter", &self.emitter)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(feature = "rest")]
+fn built_in(client: &Client) -> Result<Box<FetchFn>> {
+    let Some(rest) = client.rest() else {
+        return Err(Error::new(
+            ErrorKind::InvalidSetting,
+            "a live set cannot fetch through `connect_with`; give it a function with `fetch_with`",
+        ));
+    };
+    let (rest, shared) = (Arc::clone(rest), Arc::clone(client.shared()));
+    Ok(Box::new(move |query, token| {
+        let of_the_client = shared.session_token();
+        rest.find(
+            query,
+            token.or_else(|| of_the_client.as_ref().map(Secret::reveal)),
+        )
+    }))
+}
+
+#[cfg(not(feature = "rest"))]
+fn built_in(_: &Client) -> Result<Box<FetchFn>> {
+    Err(Error::new(
+        ErrorKind::InvalidSetting,
+        "a live set needs a way to fetch: give it a function with `fetch_with`, or use the cargo feature `rest`",
+    ))
+}

@@ -1,0 +1,203 @@
+//! What the listeners of a live set are told, and what holds for those who come late.
+//!
+//! Knows nothing of threads and of how a set comes about.
+
+use std::fmt;
+use std::time::SystemTime;
+
+use crate::delivery::emitter::Emit;
+use crate::delivery::mailbox::Role;
+use crate::error::{Error, Result};
+use crate::live_set::change::{Change, Snapshot};
+
+#[derive(Clone, Debug)]
+pub(crate) enum SetEvent {
+    Change(Change, Snapshot),
+    Ready(Snapshot),
+    Stale(SystemTime),
+    Error(Error),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum SetEventKind {
+    Change,
+    Ready,
+    Stale,
+    Error,
+}
+
+/// What listeners were told last.
+#[derive(Clone)]
+pub(crate) struct Shown {
+    pub(crate) snapshot: Snapshot,
+    pub(crate) is_ready: bool,
+    pub(crate) stale_since: Option<SystemTime>,
+    pub(crate) last_error: Option<Error>,
+    /// A change was passed over. The next one is told as the contents that it leads to.
+    pub(crate) is_torn: bool,
+}
+
+impl Default for Shown {
+    fn default() -> Self {
+        Self {
+            snapshot: Snapshot::empty(),
+            is_ready: false,
+            stale_since: None,
+            last_error: None,
+            is_torn: false,
+        }
+    }
+}
+
+impl fmt::Display for SetEventKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Change => "change",
+            Self::Ready => "ready",
+            Self::Stale => "stale",
+            Self::Error => "error",
+        })
+    }
+}
+
+impl Emit for SetEvent {
+    type Kind = SetEventKind;
+    type Held = Shown;
+
+    fn kind(&self) -> SetEventKind {
+        match self {
+            Self::Change(..) => SetEventKind::Change,
+            Self::Ready(_) => SetEventKind::Ready,
+            Self::Stale(_) => SetEventKind::Stale,
+            Self::Error(_) => SetEventKind::Error,
+        }
+    }
+
+    fn bit(kind: SetEventKind) -> u8 {
+        1 << kind as u8
+    }
+
+    fn note(self, held: &mut Shown) -> Option<Self> {
+        match self {
+            Self::Change(change, snapshot) => {
+                held.snapshot = snapshot.clone();
+                let is_torn = std::mem::take(&mut held.is_torn);
+                Some(Self::Change(
+                    if is_torn { Change::Reset } else { change },
+                    snapshot,
+                ))
+            }
+            Self::Ready(_) => {
+                held.is_ready = true;
+                held.stale_since = None;
+                held.last_error = None;
+                Some(Self::Ready(held.snapshot.clone()))
+            }
+            Self::Stale(since) => {
+                held.stale_since = Some(since);
+                std::mem::take(&mut held.is_ready).then_some(Self::Stale(since))
+            }
+            Self::Error(error) => {
+                held.last_error = Some(error.clone());
+                Some(Self::Error(error))
+            }
+        }
+    }
+
+    fn missed(kind: Option<SetEventKind>, held: &Shown) -> Option<Self> {
+        match kind? {
+            SetEventKind::Change if !held.snapshot.is_empty() => {
+                Some(Self::Change(Change::Reset, held.snapshot.clone()))
+            }
+            SetEventKind::Ready if held.is_ready => Some(Self::Ready(held.snapshot.clone())),
+            _ => None,
+        }
+    }
+
+    fn role(&self) -> Role {
+        match self {
+            Self::Change(..) => Role::Tells,
+            Self::Ready(_) => Role::Opens,
+            Self::Stale(_) => Role::Closes,
+            Self::Error(_) => Role::Fails,
+        }
+    }
+
+    fn after(self, _: &Self) -> Self {
+        self
+    }
+
+    fn failed(error: Error) -> Self {
+        Self::Error(error)
+    }
+
+    fn failure(&self) -> Option<&Error> {
+        match self {
+            Self::Error(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    fn add_failures(&mut self, number: u64) {
+        if let Self::Error(error) = self {
+            *error = error.clone().and_more(number);
+        }
+    }
+}
+
+// What the listeners of the program get out of it. Each is registered for its own kind alone.
+
+pub(super) fn for_change(
+    mut listener: impl FnMut(&Change, &Snapshot) + Send + 'static,
+) -> impl FnMut(&SetEvent) -> Result<()> + Send + 'static {
+    move |event| {
+        if let SetEvent::Change(change, set) = event {
+            listener(change, set);
+        }
+        Ok(())
+    }
+}
+
+/// The first change that a listener is told which was not there from the start is the contents.
+pub(super) fn for_late_change(
+    mut listener: impl FnMut(&Change, &Snapshot) + Send + 'static,
+) -> impl FnMut(&SetEvent) -> Result<()> + Send + 'static {
+    let mut is_first = true;
+    for_change(move |change, set| {
+        let is_first = std::mem::take(&mut is_first);
+        listener(if is_first { &Change::Reset } else { change }, set);
+    })
+}
+
+pub(super) fn for_ready(
+    mut listener: impl FnMut(&Snapshot) + Send + 'static,
+) -> impl FnMut(&SetEvent) -> Result<()> + Send + 'static {
+    move |event| {
+        if let SetEvent::Ready(set) = event {
+            listener(set);
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn for_stale(
+    mut listener: impl FnMut(SystemTime) + Send + 'static,
+) -> impl FnMut(&SetEvent) -> Result<()> + Send + 'static {
+    move |event| {
+        if let SetEvent::Stale(since) = event {
+            listener(*since);
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn for_error(
+    mut listener: impl FnMut(&Error) + Send + 'static,
+) -> impl FnMut(&SetEvent) -> Result<()> + Send + 'static {
+    move |event| {
+        if let SetEvent::Error(error) = event {
+            listener(error);
+        }
+        Ok(())
+    }
+}
