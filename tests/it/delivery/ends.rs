@@ -101,7 +101,12 @@ fn provoke(server: &Server, subscription: &Subscription, kind: &str) {
 
 /// Whether the second of two listeners of an event starts after `end` has returned, which was called while the first
 /// was running.
-fn second_starts(kind: &'static str, style: Style, caller: Caller, end: impl FnOnce(Called) + Send + 'static) -> bool {
+fn second_starts(
+    kind: &'static str,
+    style: Style,
+    caller: Caller,
+    end: impl FnOnce(Called) + Send + 'static,
+) -> bool {
     let server = Server::auto();
     // A `close` on another thread waits no longer than this for the listener that does not return.
     let client = builder(&server.url()).close_timeout(ms(50)).build().unwrap();
@@ -110,7 +115,8 @@ fn second_starts(kind: &'static str, style: Style, caller: Caller, end: impl FnO
     let in_listener = Arc::new(Mutex::new(None::<Box<dyn FnOnce() + Send>>));
     let slot = Arc::clone(&in_listener);
     subscription.on(kind, move |_| {
-        if let Some(end) = slot.lock().take() {
+        let end = slot.lock().take();
+        if let Some(end) = end {
             end();
         }
         hold.stay();
@@ -186,7 +192,9 @@ fn no_second_listener_starts_after_the_last_handle_is_dropped() {
 
 #[test]
 fn no_second_listener_starts_after_close_of_the_client() {
-    assert_final("Client::close", &BUT_CLOSE, &STYLES, |called| called.client.close());
+    assert_final("Client::close", &BUT_CLOSE, &STYLES, |called| {
+        called.client.close()
+    });
 }
 
 #[test]
@@ -213,9 +221,14 @@ fn no_second_listener_starts_after_off() {
 #[test]
 fn no_second_listener_starts_after_remove_all_listeners() {
     let of_one_kind = [Style::On, Style::Once, Style::Typed];
-    assert_final("Subscription::remove_all_listeners", &ALL, &of_one_kind, |called| {
-        called.subscription.remove_all_listeners(called.kind);
-    });
+    assert_final(
+        "Subscription::remove_all_listeners",
+        &ALL,
+        &of_one_kind,
+        |called| {
+            called.subscription.remove_all_listeners(called.kind);
+        },
+    );
 }
 
 /// What comes after the call is for both again.
@@ -238,7 +251,9 @@ fn both_listeners_get_what_comes_under_the_new_session_token() {
     gate.release();
     wait_until("it is open again", || subscription.stats().acknowledged == 2);
     server.emit("create", &object("Game", "new", json!({})));
-    calls.wait_where("the new one", |seen| &*seen.source == "second" && seen.value == "new");
+    calls.wait_where("the new one", |seen| {
+        &*seen.source == "second" && seen.value == "new"
+    });
     let all: Vec<_> = calls
         .all()
         .into_iter()
@@ -318,7 +333,8 @@ fn no_second_listener_of_the_client_starts_after_off_and_remove_all_listeners() 
                 let ids = Arc::new(Mutex::new(None));
                 let (inner, slot) = (client.clone(), Arc::clone(&ids));
                 client.on(kind, move |_| {
-                    if let Some(second) = slot.lock().take() {
+                    let second = slot.lock().take();
+                    if let Some(second) = second {
                         end(&inner, second, kind);
                     }
                     hold.stay();
@@ -414,7 +430,8 @@ fn second_of_set_starts(kind: &'static str, caller: Caller, end: fn(LiveSet, Lis
     let in_listener = Arc::new(Mutex::new(None::<(LiveSet, ListenerId)>));
     let slot = Arc::clone(&in_listener);
     listen(&of.set, kind, move || {
-        if let Some((set, second)) = slot.lock().take() {
+        let called = slot.lock().take();
+        if let Some((set, second)) = called {
             end(set, second);
         }
         hold.stay();
@@ -471,9 +488,14 @@ fn no_second_listener_of_a_set_starts_after_close() {
 
 #[test]
 fn no_second_listener_of_a_set_starts_after_unsubscribe() {
-    assert_final_of_set("LiveSet::subscription().unsubscribe", &BUT_STALE, &CALLERS, |set, _| {
-        set.subscription().unsubscribe();
-    });
+    assert_final_of_set(
+        "LiveSet::subscription().unsubscribe",
+        &BUT_STALE,
+        &CALLERS,
+        |set, _| {
+            set.subscription().unsubscribe();
+        },
+    );
 }
 
 #[test]
@@ -519,7 +541,10 @@ fn every_listener_of_a_set_can_follow_the_changes_across_set_session_token() {
             builder = builder.on_change(move |change, set| {
                 let mut copy = copy.lock();
                 change.apply_to(&mut copy, set);
-                assert!(copy.iter().eq(set.iter()), "{at}: {change:?} does not lead to {set:?}");
+                assert!(
+                    copy.iter().eq(set.iter()),
+                    "{at}: {change:?} does not lead to {set:?}"
+                );
                 drop(copy);
                 if blocks.swap(false, Ordering::SeqCst) {
                     hold.stay();
@@ -643,7 +668,10 @@ fn unsubscribe_and_wait_waits_for_a_close_listener_that_runs() {
     let (done, ended) = unbounded();
     let thread = thread::spawn(move || done.send(waits.unsubscribe_and_wait(LONG)).unwrap());
     gate.wait_entered();
-    assert!(ended.recv_timeout(ms(50)).is_err(), "it returned while a listener was running");
+    assert!(
+        ended.recv_timeout(ms(50)).is_err(),
+        "it returned while a listener was running"
+    );
     assert_eq!(
         subscription.unsubscribe_and_wait(ms(1)).unwrap_err().kind(),
         ErrorKind::Timeout

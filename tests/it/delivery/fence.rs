@@ -301,7 +301,8 @@ fn removing_a_running_listener_that_owns_a_value_whose_drop_panics() {
             let (own, handle) = (Arc::clone(&slot), scene.subscription.clone());
             let id = scene.subscription.on("create", move |_| {
                 touch(&bomb);
-                if let Some(id) = own.lock().take() {
+                let id = own.lock().take();
+                if let Some(id) = id {
                     assert!(handle.off(id));
                 }
             });
@@ -384,7 +385,9 @@ fn the_end_of_a_client_whose_listeners_own_values_whose_drop_panics() {
             subscription.wait_open(LONG).unwrap();
             subscription.detach();
             calm("the drop of a client", || drop(client));
-            wait_until("all have exploded", || bombs.exploded() > ClientEventKind::ALL.len());
+            wait_until("all have exploded", || {
+                bombs.exploded() > ClientEventKind::ALL.len()
+            });
             wait_until("the threads have ended", || {
                 ["livequery-io", "livequery-dispatch"]
                     .iter()
@@ -400,9 +403,13 @@ fn a_listener_that_panics_with_a_value_whose_drop_panics() {
     alone("a_listener_that_panics_with_a_value_whose_drop_panics", || {
         let (scene, bombs) = (Scene::new(), Bombs::default());
         let explode = bombs.clone();
-        scene.subscription.on("create", move |_| panic_any(explode.new_bomb()));
+        scene
+            .subscription
+            .on("create", move |_| panic_any(explode.new_bomb()));
         let explode = bombs.clone();
-        scene.subscription.once("create", move |_| panic_any(explode.new_bomb()));
+        scene
+            .subscription
+            .once("create", move |_| panic_any(explode.new_bomb()));
         scene.emit("create");
         scene.events.wait_for("create");
         scene.assert_unhurt();
@@ -507,13 +514,17 @@ fn a_wake_function_that_panics_with_and_owns_a_value_whose_drop_panics() {
                 .build()
                 .unwrap();
             let events = Events::new();
-            let subscription = calm("Subscription::subscribe", || subscribe_into(&client, "Game", &events));
+            let subscription = calm("Subscription::subscribe", || {
+                subscribe_into(&client, "Game", &events)
+            });
             calm("Client::on", || client.on("open", |_| {}));
             for round in 0..20 {
                 let (conn, id) = server.wait_subscribed("Game");
                 conn.event("create", id, object("Game", "a", json!({})), None);
                 wait_until("it is given out", || {
-                    calm("Client::dispatch_pending_for", || client.dispatch_pending_for(ms(0)));
+                    calm("Client::dispatch_pending_for", || {
+                        client.dispatch_pending_for(ms(0))
+                    });
                     events.count("create") == round + 1
                 });
                 if round % 7 == 6 {
@@ -568,7 +579,8 @@ fn a_session_token_provider_that_panics_with_and_owns_a_value_whose_drop_panics(
             let all = client_events.all();
             let told = all.iter().filter_map(|seen| seen.value.error());
             assert!(
-                told.into_iter().any(|error| error.to_string().contains("session token provider")),
+                told.into_iter()
+                    .any(|error| error.to_string().contains("session token provider")),
                 "{all:?}"
             );
             calm("the drop of the handles", || drop((subscription, client)));
@@ -581,9 +593,9 @@ fn a_session_token_provider_that_panics_with_and_owns_a_value_whose_drop_panics(
 /// When an error panics.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Panics {
-    InDisplay,
-    InSource,
-    InDrop,
+    Display,
+    Source,
+    Drop,
 }
 
 /// An error that panics as soon as anybody looks at it, or drops it.
@@ -594,7 +606,7 @@ static ARMED: AtomicBool = AtomicBool::new(true);
 
 impl fmt::Debug for TouchyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0 == Panics::InDisplay {
+        if self.0 == Panics::Display {
             panic_any(Bombs::default().new_bomb());
         }
         f.write_str("touchy")
@@ -609,7 +621,7 @@ impl fmt::Display for TouchyError {
 
 impl std::error::Error for TouchyError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        if self.0 == Panics::InSource {
+        if self.0 == Panics::Source {
             panic_any(Bombs::default().new_bomb());
         }
         None
@@ -618,13 +630,13 @@ impl std::error::Error for TouchyError {
 
 impl Drop for TouchyError {
     fn drop(&mut self) {
-        if self.0 == Panics::InDrop && ARMED.load(Ordering::SeqCst) && !thread::panicking() {
+        if self.0 == Panics::Drop && ARMED.load(Ordering::SeqCst) && !thread::panicking() {
             panic_any(Bombs::default().new_bomb());
         }
     }
 }
 
-const TOUCHY: [Panics; 3] = [Panics::InDisplay, Panics::InSource, Panics::InDrop];
+const TOUCHY: [Panics; 3] = [Panics::Display, Panics::Source, Panics::Drop];
 
 #[test]
 fn a_connect_function_that_panics_or_fails_with_what_panics_when_it_is_touched() {
@@ -654,7 +666,7 @@ fn a_connect_function_that_panics_or_fails_with_what_panics_when_it_is_touched()
             events.wait_for("open");
             assert_eq!(attempts.load(Ordering::SeqCst), 5);
             calm("Client::stats and diagnose", || {
-                (client.stats(), client.diagnose(), client.state());
+                drop((client.stats(), client.diagnose()));
             });
             server.conn(1).cut();
             events.wait_for("open");
@@ -784,59 +796,64 @@ static PANICKING_LOGGER: PanickingLogger = PanickingLogger {
 
 #[test]
 fn a_logger_that_panics_at_every_record() {
-    in_own_process(module_path!(), "a_logger_that_panics_at_every_record", 2 * MINUTE, || {
-        log::set_logger(&PANICKING_LOGGER).unwrap();
-        log::set_max_level(log::LevelFilter::Trace);
-        let records = || PANICKING_LOGGER.records.load(Ordering::SeqCst);
-        let server = Server::auto();
-        let client = calm("ClientBuilder::build", || client(&server.url()));
-        let (subscription, events) = calm("Client::subscribe", || subscribe(&client, "Game"));
-        subscription.on("create", |_| panic!("which is logged"));
-        let (release, gate) = bounded::<()>(0);
-        subscription.once("update", move |_| drop(gate.recv_timeout(ms(1100))));
-        let (conn, id) = server.wait_subscribed("Game");
-        for kind in ["create", "update", "create", "delete"] {
-            conn.event(
-                kind,
-                id,
-                object("Game", "a", json!({})),
-                Some(object("Game", "a", json!({}))),
-            );
-        }
-        // Each of these is worth a line.
-        conn.send_text("nonsense");
-        conn.send_text(r#"{"op": "unknown"}"#);
-        conn.error(141, "a hook threw", false, Some(id));
-        conn.error(141, "a hook threw", false, None);
-        events.wait_for("delete");
-        drop(release);
-        assert!(records() > 0, "nothing was logged");
-        conn.cut();
-        events.wait_for("open");
-        let (conn, id) = server.wait_subscribed("Game");
-        conn.event("create", id, object("Game", "b", json!({})), None);
-        events.wait_for("create");
-        client.set_session_token(Some("r:1"));
-        events.wait_for("open");
-        calm("Subscription::unsubscribe_and_wait", || {
-            subscription.unsubscribe_and_wait(LONG).unwrap();
-        });
-        let set = client
-            .live_set(&Query::new("Set"))
-            .fetch_with(|_| Err::<Vec<Object>, _>("no".to_owned()))
-            .start()
-            .unwrap();
-        assert_eq!(set.wait_ready(ms(100)).unwrap_err().kind(), ErrorKind::Timeout);
-        drop(set);
-        calm("Client::close", || client.close());
-        assert!(client.wait_closed().is_ok());
-        calm("the drop of the handles", || drop((subscription, client)));
-        wait_until("the threads have ended", || {
-            ["livequery-io", "livequery-dispatch"]
-                .iter()
-                .all(|name| threads_named(name).is_none_or(|threads| threads.is_empty()))
-        });
-    });
+    in_own_process(
+        module_path!(),
+        "a_logger_that_panics_at_every_record",
+        2 * MINUTE,
+        || {
+            log::set_logger(&PANICKING_LOGGER).unwrap();
+            log::set_max_level(log::LevelFilter::Trace);
+            let records = || PANICKING_LOGGER.records.load(Ordering::SeqCst);
+            let server = Server::auto();
+            let client = calm("ClientBuilder::build", || client(&server.url()));
+            let (subscription, events) = calm("Client::subscribe", || subscribe(&client, "Game"));
+            subscription.on("create", |_| panic!("which is logged"));
+            let (release, gate) = bounded::<()>(0);
+            subscription.once("update", move |_| assert!(gate.recv_timeout(ms(1100)).is_err()));
+            let (conn, id) = server.wait_subscribed("Game");
+            for kind in ["create", "update", "create", "delete"] {
+                conn.event(
+                    kind,
+                    id,
+                    object("Game", "a", json!({})),
+                    Some(object("Game", "a", json!({}))),
+                );
+            }
+            // Each of these is worth a line.
+            conn.send_text("nonsense");
+            conn.send_text(r#"{"op": "unknown"}"#);
+            conn.error(141, "a hook threw", false, Some(id));
+            conn.error(141, "a hook threw", false, None);
+            events.wait_for("delete");
+            drop(release);
+            assert!(records() > 0, "nothing was logged");
+            conn.cut();
+            events.wait_for("open");
+            let (conn, id) = server.wait_subscribed("Game");
+            conn.event("create", id, object("Game", "b", json!({})), None);
+            events.wait_for("create");
+            client.set_session_token(Some("r:1"));
+            events.wait_for("open");
+            calm("Subscription::unsubscribe_and_wait", || {
+                subscription.unsubscribe_and_wait(LONG).unwrap();
+            });
+            let set = client
+                .live_set(&Query::new("Set"))
+                .fetch_with(|_| Err::<Vec<Object>, _>("no".to_owned()))
+                .start()
+                .unwrap();
+            assert_eq!(set.wait_ready(ms(100)).unwrap_err().kind(), ErrorKind::Timeout);
+            drop(set);
+            calm("Client::close", || client.close());
+            assert!(client.wait_closed().is_ok());
+            calm("the drop of the handles", || drop((subscription, client)));
+            wait_until("the threads have ended", || {
+                ["livequery-io", "livequery-dispatch"]
+                    .iter()
+                    .all(|name| threads_named(name).is_none_or(|threads| threads.is_empty()))
+            });
+        },
+    );
 }
 
 /// On a thread of the user's, too.
@@ -860,7 +877,9 @@ fn a_logger_that_panics_while_nobody_listens_to_errors() {
                 }))
                 .build()
                 .unwrap();
-            let subscription = calm("Client::subscribe", || client.subscribe(&Query::new("Game")).unwrap());
+            let subscription = calm("Client::subscribe", || {
+                client.subscribe(&Query::new("Game")).unwrap()
+            });
             let (told, opened) = bounded(1);
             calm("Subscription::on", || {
                 subscription.on("open", move |_| {

@@ -66,7 +66,14 @@ impl Manual {
 fn send(server: &Server, subscription: &Subscription, numbers: std::ops::Range<usize>) {
     let conn = server.conn(1);
     let messages: Vec<_> = numbers
-        .map(|n| conn.event_message("create", subscription.id(), object("Game", "a", json!({ "n": n })), None))
+        .map(|n| {
+            conn.event_message(
+                "create",
+                subscription.id(),
+                object("Game", "a", json!({ "n": n })),
+                None,
+            )
+        })
         .collect();
     conn.send_together(&messages);
 }
@@ -164,7 +171,10 @@ fn a_refused_call_is_not_woken_again_and_again() {
     send(&server, &subscription, 0..2);
     manual.pump("both were given out", || calls.load(Ordering::SeqCst) == 2);
     let (asked, wakes) = result.recv_timeout(LONG).unwrap();
-    assert!(wakes <= 10 + 2 * asked, "{wakes} wake-ups for {asked} calls that were refused");
+    assert!(
+        wakes <= 10 + 2 * asked,
+        "{wakes} wake-ups for {asked} calls that were refused"
+    );
 }
 
 #[test]
@@ -323,7 +333,9 @@ fn what_is_left_over_after_the_time_wakes_again_also_after_a_refused_call() {
         }
     });
     send(&server, &subscription, 0..EVENTS);
-    wait_until("all have come", || subscription.stats().events.create == EVENTS as u64);
+    wait_until("all have come", || {
+        subscription.stats().events.create == EVENTS as u64
+    });
     let mut rounds = 0;
     while calls.load(Ordering::SeqCst) < EVENTS {
         manual.woken.recv_timeout(PATIENCE).unwrap_or_else(|_| {
@@ -398,7 +410,11 @@ fn outcomes(client: &Client, subscription: &Subscription) -> Vec<(&'static str, 
         // Those that are not refused would wait for ever.
         let started = Instant::now();
         client.close();
-        assert!(started.elapsed() < SLACK, "`close` has waited: {:?}", started.elapsed());
+        assert!(
+            started.elapsed() < SLACK,
+            "`close` has waited: {:?}",
+            started.elapsed()
+        );
         outcomes.push(("Client::wait_closed", kind(client.wait_closed())));
     }
     outcomes
@@ -433,7 +449,9 @@ fn several_clients_on_one_thread_know_of_all_listeners_that_run_on_it() {
         let refused = client.wait_open(MINUTE).map_err(|error| error.kind());
         // No listener of the other client is running any more.
         let other = other.wait_open(MINUTE).map_err(|error| error.kind());
-        after.send((refused, other, outcomes(&client, &subscription))).unwrap();
+        after
+            .send((refused, other, outcomes(&client, &subscription)))
+            .unwrap();
     });
     *slot.lock() = Some(of_outer.clone());
 

@@ -154,18 +154,30 @@ fn waits_return_after_the_listeners_that_hear_that_the_client_gave_up() {
     let waits: [Wait; 3] = [
         ("Client::wait_open", |client, _| client.wait_open(LONG)),
         ("Client::wait_closed", |client, _| client.wait_closed()),
-        ("Subscription::wait_open", |_, subscription| subscription.wait_open(LONG)),
+        ("Subscription::wait_open", |_, subscription| {
+            subscription.wait_open(LONG)
+        }),
     ];
     for (name, wait) in waits {
         every_time(name, || {
             let (server, slow) = (Server::auto(), Slow::default());
             server.refuse();
-            let client = builder(&server.url()).max_attempts(NonZeroU32::MIN).build().unwrap();
+            let client = builder(&server.url())
+                .max_attempts(NonZeroU32::MIN)
+                .build()
+                .unwrap();
             slow.of_client(&client, "error");
             let subscription = subscribe_slowly(&client, &["error"], &slow);
-            assert_eq!(wait(&client, &subscription).unwrap_err().kind(), ErrorKind::GaveUp);
+            assert_eq!(
+                wait(&client, &subscription).unwrap_err().kind(),
+                ErrorKind::GaveUp
+            );
             // One that waits for the client need not wait for its subscriptions.
-            let all = if name == "Client::wait_open" { slow.done().max(2) } else { 4 };
+            let all = if name == "Client::wait_open" {
+                slow.done().max(2)
+            } else {
+                4
+            };
             (slow.done(), all)
         });
     }
