@@ -19,6 +19,7 @@ mod callbacks;
 mod chaos;
 mod connecting;
 mod decoding;
+mod delivery;
 mod dispatch;
 mod errors;
 mod gap;
