@@ -682,6 +682,27 @@ fn unsubscribe_and_wait_waits_for_a_close_listener_that_runs() {
     subscription.unsubscribe_and_wait(LONG).unwrap();
 }
 
+#[test]
+fn unsubscribe_and_wait_waits_for_a_close_that_waits_for_another_listener() {
+    let server = Server::auto();
+    let client = client(&server.url());
+    let (subscription, events) = subscribe(&client, "Game");
+    let (other, _events) = subscribe(&client, "Other");
+    let (gate, hold) = gate();
+    other.on_create(move |_| hold.stay());
+    server.emit("create", &object("Other", "a", json!({})));
+    gate.wait_entered();
+    let timed_out = subscription.unsubscribe_and_wait(ms(20));
+    gate.release();
+    assert_eq!(
+        timed_out.map_err(|error| error.kind()),
+        Err(ErrorKind::Timeout),
+        "it returned before the last `close` was told"
+    );
+    subscription.unsubscribe_and_wait(LONG).unwrap();
+    assert_eq!(events.count("close"), 1);
+}
+
 /// There is no `close` to wait for.
 #[test]
 fn unsubscribe_and_wait_returns_at_once_where_nothing_is_to_be_told() {
