@@ -76,7 +76,7 @@ mod tests {
     impl Drop for Bomb {
         fn drop(&mut self) {
             if self.0 > 0 {
-                panic_any(Bomb(self.0 - 1));
+                panic_any(Self(self.0 - 1));
             }
         }
     }

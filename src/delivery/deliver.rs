@@ -35,6 +35,11 @@ pub(crate) trait Addressee: Send + Sync + Sized + 'static {
     /// The listeners are called next. Returns what they are to hear.
     fn prepare(&self, shared: &Arc<Shared>, event: Self::Event, generation: Option<u64>) -> Self::Event;
 
+    /// The session token that an event which is no object came under, if that matters.
+    fn generation_of(&self, _: &Self::Event) -> Option<u64> {
+        None
+    }
+
     /// Whether it is the one that hears of faults in listeners.
     fn is_last_resort(&self) -> bool {
         false
@@ -201,7 +206,7 @@ fn deliver<A: Addressee>(to: &A, shared: &Arc<Shared>, letter: Letter<A::Event>)
         Letter::Late(listener) => {
             let subscriber = to.subscriber();
             let running = subscriber.running.lock();
-            let may = || !subscriber.has_ended();
+            let may = |kind| to.may_hear(shared, kind, None);
             let faults = subscriber.emitter.emit_missed(listener, &may);
             drop(running);
             report_faults(to, shared, faults, "what holds already");
@@ -224,8 +229,9 @@ fn deliver<A: Addressee>(to: &A, shared: &Arc<Shared>, letter: Letter<A::Event>)
 /// Calls the listeners of one event.
 fn tell<A: Addressee>(to: &A, shared: &Arc<Shared>, event: A::Event, generation: Option<u64>) {
     let kind = event.kind();
-    let may = || to.may_hear(shared, kind, generation);
-    if !may() {
+    let generation = generation.or_else(|| to.generation_of(&event));
+    let may = |kind| to.may_hear(shared, kind, generation);
+    if !may(kind) {
         if generation.is_some() {
             to.skipped();
         }
@@ -237,7 +243,7 @@ fn tell<A: Addressee>(to: &A, shared: &Arc<Shared>, event: A::Event, generation:
     let is_failure = event.role() == Role::Fails;
     let faults = subscriber.emitter.emit(event, &may);
     drop(running);
-    if generation.is_some() && !may() {
+    if generation.is_some() && !may(kind) {
         to.skipped();
     }
     if is_failure && to.is_last_resort() {

@@ -223,11 +223,11 @@ impl<E: Emit> Emitter<E> {
             .count()
     }
 
-    /// Calls the listeners of an event, one after another, each if `may` says so at that moment. Returns what went
+    /// Calls the listeners of an event, one after another, each if `may` says of its kind at that moment that it may be called. Returns what went
     /// wrong in them; the others were called all the same, and all stay registered.
     ///
     /// A listener that came late hears first what it missed.
-    pub(crate) fn emit(&self, event: E, may: &dyn Fn() -> bool) -> Vec<Fault> {
+    pub(crate) fn emit(&self, event: E, may: &dyn Fn(E::Kind) -> bool) -> Vec<Fault> {
         let (listeners, event, missed) = {
             let mut inner = self.inner.lock();
             let missed = inner.has_late.then(|| inner.held.clone());
@@ -242,7 +242,7 @@ impl<E: Emit> Emitter<E> {
             if let Some(held) = &missed {
                 self.catch_up(listener, held, may, &mut faults);
             }
-            if listener.hears(kind) && may() {
+            if listener.hears(kind) && may(kind) {
                 self.call(listener, &event, &mut faults);
             }
         }
@@ -250,7 +250,7 @@ impl<E: Emit> Emitter<E> {
     }
 
     /// Calls a listener with what it came too late for, if that still holds and it was not told since.
-    pub(crate) fn emit_missed(&self, id: ListenerId, may: &dyn Fn() -> bool) -> Vec<Fault> {
+    pub(crate) fn emit_missed(&self, id: ListenerId, may: &dyn Fn(E::Kind) -> bool) -> Vec<Fault> {
         let (listeners, held) = {
             let inner = self.inner.lock();
             (inner.listeners.clone(), inner.held.clone())
@@ -269,11 +269,11 @@ impl<E: Emit> Emitter<E> {
         &self,
         listener: &Listener<E>,
         held: &E::Held,
-        may: &dyn Fn() -> bool,
+        may: &dyn Fn(E::Kind) -> bool,
         faults: &mut Vec<Fault>,
     ) {
         if listener.late.swap(false, Ordering::AcqRel) {
-            if let Some(missed) = E::missed(listener.kind, held).filter(|_| may()) {
+            if let Some(missed) = E::missed(listener.kind, held).filter(|missed| may(missed.kind())) {
                 self.call(listener, &missed, faults);
             }
         }

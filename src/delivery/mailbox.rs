@@ -424,4 +424,4 @@ impl<E: Emit> Letter<E> {
 /// All subscribers together may hold as many bytes as this many of them.
 const SUBSCRIBERS_WORTH: usize = 4;
 /// With so many letters that are no objects a mailbox is crowded.
-const CROWD: usize = 64;
+const CROWD: usize = 128;

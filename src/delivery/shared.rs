@@ -220,6 +220,7 @@ impl Shared {
             running.is_some()
         } else {
             self.end(subscription, self.receipt(subscription));
+            self.wake();
             let waited = self
                 .status
                 .wait(Some(deadline), |_| subscription.is_told().then_some(()));

@@ -246,7 +246,6 @@ impl Driver {
                 self.shutdown = true;
             }
             #[cfg(test)]
-            #[expect(clippy::panic, reason = "it stands for a fault of this library")]
             Command::Panic => panic!("as the test wants it"),
         }
         self.carry_out();

@@ -54,7 +54,7 @@ impl Listeners {
 
     /// Calls them.
     pub fn emit(&self, event: &Event) {
-        self.0.emit(event.clone(), &|| true);
+        self.0.emit(event.clone(), &|_| true);
     }
 }
 

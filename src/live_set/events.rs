@@ -13,7 +13,8 @@ use crate::live_set::change::{Change, Snapshot};
 #[derive(Clone, Debug)]
 pub(crate) enum SetEvent {
     Change(Change, Snapshot),
-    Ready(Snapshot),
+    /// The session token that it came under, as generation.
+    Ready(Snapshot, u64),
     Stale(SystemTime),
     Error(Error),
 }
@@ -31,6 +32,8 @@ pub(crate) enum SetEventKind {
 pub(crate) struct Shown {
     pub(crate) snapshot: Snapshot,
     pub(crate) is_ready: bool,
+    /// The session token under which it became ready.
+    pub(crate) ready_under: u64,
     pub(crate) stale_since: Option<SystemTime>,
     pub(crate) last_error: Option<Error>,
     /// A change was passed over. The next one is told as the contents that it leads to.
@@ -42,6 +45,7 @@ impl Default for Shown {
         Self {
             snapshot: Snapshot::empty(),
             is_ready: false,
+            ready_under: 0,
             stale_since: None,
             last_error: None,
             is_torn: false,
@@ -67,7 +71,7 @@ impl Emit for SetEvent {
     fn kind(&self) -> SetEventKind {
         match self {
             Self::Change(..) => SetEventKind::Change,
-            Self::Ready(_) => SetEventKind::Ready,
+            Self::Ready(..) => SetEventKind::Ready,
             Self::Stale(_) => SetEventKind::Stale,
             Self::Error(_) => SetEventKind::Error,
         }
@@ -87,11 +91,12 @@ impl Emit for SetEvent {
                     snapshot,
                 ))
             }
-            Self::Ready(_) => {
+            Self::Ready(_, generation) => {
                 held.is_ready = true;
+                held.ready_under = generation;
                 held.stale_since = None;
                 held.last_error = None;
-                Some(Self::Ready(held.snapshot.clone()))
+                Some(Self::Ready(held.snapshot.clone(), generation))
             }
             Self::Stale(since) => {
                 held.stale_since = Some(since);
@@ -109,7 +114,9 @@ impl Emit for SetEvent {
             SetEventKind::Change if !held.snapshot.is_empty() => {
                 Some(Self::Change(Change::Reset, held.snapshot.clone()))
             }
-            SetEventKind::Ready if held.is_ready => Some(Self::Ready(held.snapshot.clone())),
+            SetEventKind::Ready if held.is_ready => {
+                Some(Self::Ready(held.snapshot.clone(), held.ready_under))
+            }
             _ => None,
         }
     }
@@ -117,7 +124,7 @@ impl Emit for SetEvent {
     fn role(&self) -> Role {
         match self {
             Self::Change(..) => Role::Tells,
-            Self::Ready(_) => Role::Opens,
+            Self::Ready(..) => Role::Opens,
             Self::Stale(_) => Role::Closes,
             Self::Error(_) => Role::Fails,
         }
@@ -173,7 +180,7 @@ pub(super) fn for_ready(
     mut listener: impl FnMut(&Snapshot) + Send + 'static,
 ) -> impl FnMut(&SetEvent) -> Result<()> + Send + 'static {
     move |event| {
-        if let SetEvent::Ready(set) = event {
+        if let SetEvent::Ready(set, _) = event {
             listener(set);
         }
         Ok(())

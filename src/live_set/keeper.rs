@@ -122,7 +122,7 @@ impl Keeper {
                 Output::Change(change, snapshot) => self.post_change(change, snapshot, generation),
                 Output::Ready => {
                     let receipt = self.shared.receipt(&self.telling);
-                    self.tell(SetEvent::Ready(Snapshot::empty()), receipt);
+                    self.tell(SetEvent::Ready(Snapshot::empty(), generation), receipt);
                 }
                 Output::Stale(since) => self.tell(SetEvent::Stale(since), None),
                 Output::Failed(error) => {
@@ -301,6 +301,13 @@ impl Addressee for Keeper {
         };
         (kind == SetEventKind::Stale || !shared.is_ended(subscription))
             && generation.is_none_or(|generation| generation == shared.generation(subscription))
+    }
+
+    fn generation_of(&self, event: &SetEvent) -> Option<u64> {
+        match event {
+            SetEvent::Ready(_, generation) => Some(*generation),
+            _ => None,
+        }
     }
 
     fn prepare(&self, _: &Arc<Shared>, event: SetEvent, _: Option<u64>) -> SetEvent {

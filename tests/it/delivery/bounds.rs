@@ -432,8 +432,8 @@ fn small_objects_of_many_subscriptions_stay_under_the_sum() {
 #[test]
 fn open_and_close_do_not_pile_up() {
     alone("open_and_close_do_not_pile_up", || {
-        const SUBSCRIPTIONS: usize = 300;
-        let flaps = scaled(60);
+        const SUBSCRIPTIONS: usize = 20;
+        let flaps = scaled(200);
         let server = Server::auto();
         let client = builder(&server.url())
             .reconnect_delay(ms(1), ms(1))
@@ -460,14 +460,15 @@ fn open_and_close_do_not_pile_up() {
         };
         wait_until_within(MINUTE, "all are open", || acknowledged(1));
         fence(&client);
-        let mut memory = Memory::new();
         for flap in 1..=flaps {
             server.conn(server.accepts()).cut();
             wait_until_within(MINUTE, "all are open again", || acknowledged(1 + flap as u64));
-            memory.sample();
         }
         gate.wait_entered();
-        memory.assert_grew_at_most(SLACK_BYTES);
+        // Not by the memory of the process: the kit remembers each frame that came. Each has some 128 things to be
+        // told at most, of the 400 that happened.
+        let waiting = client.stats().waiting;
+        assert!(waiting < (SUBSCRIPTIONS + 1) * 140, "{waiting} wait");
         gate.release();
         wait_until_within(MINUTE, "all are told that they are open", || {
             histories

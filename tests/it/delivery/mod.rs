@@ -6,6 +6,7 @@ mod ends;
 mod fairness;
 mod fence;
 mod manual;
+mod new_api;
 mod waits;
 
 use std::sync::Arc;
