@@ -11,8 +11,8 @@ use crate::delivery::dispatch::{Dispatch, Limits, Overflow, Queue};
 use crate::delivery::shared::Shared;
 use crate::driver::{self, ConnectedStream, Connector, Network, Proxies, TokenProvider};
 use crate::error::{Error, ErrorKind, Result};
-use crate::protocol::message::Credentials;
 use crate::protocol::session::Settings;
+use crate::protocol::spec::Credentials;
 #[cfg(feature = "rest")]
 use crate::rest;
 use crate::secret::Secret;

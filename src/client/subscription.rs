@@ -17,7 +17,7 @@ use crate::driver::Command;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Decoded, Event, EventKind, Gap, UnknownEvent};
 use crate::object::Object;
-use crate::protocol::message::Spec;
+use crate::protocol::spec::Spec;
 use crate::query::{EncodedQuery, Query};
 use crate::secret::Secret;
 use crate::state::SubscriptionState;

@@ -18,7 +18,7 @@ use crate::delivery::shared::{Shared, SubscriptionCore};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{ClientEvent, ClientEventKind, Event, EventKind};
 use crate::protocol::Now;
-use crate::protocol::message::Spec;
+use crate::protocol::spec::Spec;
 use crate::stats::{Counters, EventCounts};
 
 /// Which thread runs the listeners of a client.

@@ -12,8 +12,9 @@ use serde_json::Value;
 use crate::driver::event_of;
 use crate::event::Event;
 use crate::object::Object;
-use crate::protocol::message::{Message, Reader, Spec};
+use crate::protocol::incoming::{Message, Reader};
 use crate::protocol::session::world::{Answer, Step, World};
+use crate::protocol::spec::Spec;
 use crate::query::Query;
 use crate::types::{Acl, Bytes, Date, File, GeoPoint, Pointer, Polygon, Relation};
 

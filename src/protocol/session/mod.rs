@@ -33,13 +33,14 @@ use rand::rngs::StdRng;
 
 use super::Now;
 use super::backoff::Backoff;
-use super::message::{
-    self, Credentials, Dialect, EventFrame, InstallationId, Message, Reader, ServerError, Spec, excerpt,
-};
+use super::incoming::{EventFrame, Message, Reader, ServerError};
+use super::outgoing::{self, Dialect, InstallationId};
+use super::spec::{Credentials, Spec};
 use crate::error::{Error, ErrorKind};
 use crate::event::{ClientEvent, Event, EventKind, GapReason};
 use crate::secret::Secret;
 use crate::state::ClientState;
+use crate::text::excerpt;
 
 /// What a session is told once.
 #[derive(Clone, Debug)]
@@ -411,7 +412,7 @@ impl<T: Clone> Session<T> {
         if let Link::Connecting { stage, trouble, .. } = &mut self.link {
             *stage = Stage::Greeting;
             *trouble = None;
-            match message::connect(&self.settings.credentials, self.installation_id) {
+            match outgoing::connect(&self.settings.credentials, self.installation_id) {
                 Ok(frame) => self.outputs.push_back(Output::Send(frame)),
                 Err(error) => self.refuse(error),
             }

@@ -10,7 +10,10 @@ use super::{
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, Gap, GapReason};
 use crate::protocol::Now;
-use crate::protocol::message::{self, Dialect, EventFrame, Operation, ServerError, Spec, excerpt};
+use crate::protocol::incoming::{EventFrame, ServerError};
+use crate::protocol::outgoing::{self, Dialect, Operation};
+use crate::protocol::spec::Spec;
+use crate::text::excerpt;
 
 impl<T: Clone> Session<T> {
     /// Wants a subscription; ids are never used twice.
@@ -92,12 +95,12 @@ impl<T: Clone> Session<T> {
                 subscription.server = OnServer::Leaving {
                     operation: self.next_operation,
                 };
-                self.send(id, message::unsubscribe(id), now);
+                self.send(id, outgoing::unsubscribe(id), now);
                 return;
             }
             (OnServer::Active(_) | OnServer::Asked { .. } | OnServer::Leaving { .. }, _) => return,
         };
-        match message::subscribe(operation, id, &spec, &self.settings.credentials, self.dialect) {
+        match outgoing::subscribe(operation, id, &spec, &self.settings.credentials, self.dialect) {
             Ok(frame) => {
                 subscription.server = OnServer::Asked {
                     spec,

@@ -9,7 +9,7 @@ use super::{Output, Received, Session, Settings, Stage};
 use crate::error::{Error, ErrorKind};
 use crate::event::{ClientEventKind, EventKind};
 use crate::protocol::Now;
-use crate::protocol::message::{Credentials, Spec};
+use crate::protocol::spec::{Credentials, Spec};
 use crate::query::Query;
 use crate::secret::Secret;
 use crate::state::ClientState;
