@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, TrySendError};
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 
-use crate::client::{Client, deadline, known};
+use crate::client::{Client, known};
 use crate::delivery::dispatch::{Item, refuse_in_listener};
 use crate::delivery::emitter::{Emitter, ListenerId, MissedOpen, Times};
 use crate::delivery::shared::SubscriptionCore;
@@ -22,6 +22,7 @@ use crate::query::{EncodedQuery, Query};
 use crate::secret::Secret;
 use crate::state::SubscriptionState;
 use crate::stats::SubscriptionStats;
+use crate::text::deadline;
 
 /// A query that the server watches for you.
 ///

@@ -21,8 +21,8 @@ use self::change::Entry;
 pub use self::change::{Change, Snapshot, SnapshotIter};
 use self::core::{Core, Output, Request, Task};
 use self::list::List;
+use crate::client::Client;
 use crate::client::subscription::{Subscription, SubscriptionBuilder};
-use crate::client::{Client, deadline};
 use crate::delivery::dispatch::{self, Item, refuse_in_listener, report};
 use crate::delivery::emitter::{Emit, Emitter, ListenerId, MissedOpen, Times};
 use crate::delivery::shared::{Shared, SubscriptionCore};
@@ -31,6 +31,7 @@ use crate::event::{ClientEvent, Event, EventKind};
 use crate::object::Object;
 use crate::query::Query;
 use crate::secret::Secret;
+use crate::text::deadline;
 
 /// The objects that a query meets, now and from now on: a collection that is equal to `find()` whenever the link is up
 /// and nothing is on its way, and that says what changed.
