@@ -1,0 +1,343 @@
+//! The connection of a session: made, doubted, lost, refused, closed.
+
+use std::time::{Duration, Instant};
+
+use super::{OnServer, Output, Session, is_unknown_member, server_error};
+use crate::error::{Error, ErrorKind};
+use crate::event::{ClientEvent, Event, GapReason};
+use crate::protocol::Now;
+use crate::protocol::incoming::ServerError;
+use crate::protocol::outgoing::{self, InstallationId};
+use crate::secret::Secret;
+use crate::state::ClientState;
+
+/// How far an attempt to connect has come, for the error that says where it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Token,
+    Resolve,
+    Connector,
+    ConnectProxy,
+    Proxy,
+    Connect,
+    Tls,
+    Upgrade,
+    Greeting,
+}
+
+impl Stage {
+    pub(super) fn doing(self) -> &'static str {
+        match self {
+            Self::Token => "waiting for the session token provider",
+            Self::Resolve => "resolving the name of the server",
+            Self::Connector => "waiting for the connection of `connect_with`",
+            Self::ConnectProxy => "connecting to the proxy",
+            Self::Proxy => "waiting for the proxy to connect to the server",
+            Self::Connect => "connecting to the server",
+            Self::Tls => "securing the connection with TLS",
+            Self::Upgrade => "waiting for the server's answer to the WebSocket upgrade",
+            Self::Greeting => "waiting for the server's answer to `connect`",
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) enum Link {
+    /// Not wanted: not opened yet, or closed.
+    Idle {
+        was_open: bool,
+    },
+    Waiting {
+        until: Instant,
+    },
+    Connecting {
+        stage: Stage,
+        deadline: Instant,
+        /// What a part of the attempt failed of, while the rest of it goes on.
+        trouble: Option<Error>,
+    },
+    Live(Live),
+    Refused(Error),
+}
+
+#[derive(Debug)]
+pub(super) struct Live {
+    since: Instant,
+    pub(super) last_received: Now,
+    /// When to give up on an answer to a ping; there is none under way otherwise.
+    pub(super) answer_due: Option<Instant>,
+}
+
+impl<T: Clone> Session<T> {
+    pub(crate) fn state(&self) -> ClientState {
+        match &self.link {
+            Link::Idle { was_open: false } => ClientState::Initialized,
+            Link::Idle { was_open: true } => ClientState::Closed,
+            Link::Connecting { .. } if self.backoff.attempts() == 0 => ClientState::Connecting,
+            Link::Connecting { .. } | Link::Waiting { .. } => ClientState::Reconnecting,
+            Link::Live(_) => ClientState::Connected,
+            Link::Refused(_) => ClientState::Disconnected,
+        }
+    }
+
+    /// Connects, unless it does or has already.
+    pub(crate) fn open(&mut self, now: Now) {
+        if matches!(self.link, Link::Idle { .. } | Link::Refused(_)) {
+            self.backoff.reset();
+            self.failures = 0;
+            self.connect(now);
+        }
+    }
+
+    /// Tries now what would be tried later: the next attempt, or whether the link is still alive.
+    pub(crate) fn reconnect_now(&mut self, now: Now) {
+        match &mut self.link {
+            Link::Live(live) => {
+                live.answer_due = Some(now.mono + self.settings.pong_timeout.min(ANSWER_AT_ONCE));
+                self.outputs.push_back(Output::Ping);
+            }
+            Link::Waiting { .. } => {
+                self.backoff.reset();
+                self.connect(now);
+            }
+            Link::Idle { .. } | Link::Connecting { .. } | Link::Refused(_) => {}
+        }
+    }
+
+    /// Uses another session token from now on. A connection that was made with the old one is given up.
+    pub(crate) fn set_session_token(&mut self, token: Option<Secret>, now: Now) {
+        self.settings.credentials.session_token = token;
+        match std::mem::replace(&mut self.link, Link::Idle { was_open: true }) {
+            Link::Live(live) => {
+                self.outputs.push_back(Output::Disconnect);
+                self.forget_connection(&live, None, GapReason::SessionTokenChanged);
+                self.outputs
+                    .push_back(Output::ClientEvent(ClientEvent::closed(None)));
+                self.connect(now);
+            }
+            Link::Connecting { .. } => {
+                self.outputs.push_back(Output::Disconnect);
+                self.connect(now);
+            }
+            other => self.link = other,
+        }
+    }
+
+    /// The token to connect with, from the provider.
+    pub(crate) fn provide_token(&mut self, token: Option<Secret>) {
+        self.settings.credentials.session_token = token;
+    }
+
+    /// The answer to [`Output::RenewToken`].
+    pub(crate) fn token_renewed(&mut self, token: Option<Secret>, now: Now) {
+        if token != self.settings.credentials.session_token {
+            self.held.clear();
+            self.set_session_token(token, now);
+            return;
+        }
+        for (id, spec, error) in std::mem::take(&mut self.held) {
+            self.refused(id, &spec, error, now);
+        }
+    }
+
+    /// Ends the subscriptions with an id below the one given, and the connection. The connection is made anew if
+    /// there are other subscriptions, which were made after the order to close.
+    pub(crate) fn close(&mut self, below: u64, now: Now) {
+        let ids = self.subscriptions.keys().chain(self.failed.keys());
+        let mut ended: Vec<_> = ids.copied().filter(|id| *id < below).collect();
+        ended.sort_unstable();
+        for id in ended {
+            let subscription = self
+                .subscriptions
+                .remove(&id)
+                .map(|subscription| subscription.handle);
+            let failed = self.failed.remove(&id).map(|failed| failed.handle);
+            for handle in subscription.into_iter().chain(failed) {
+                self.outputs.push_back(Output::Event(handle, Event::closed(None)));
+            }
+        }
+        match std::mem::replace(&mut self.link, Link::Idle { was_open: true }) {
+            Link::Live(live) => {
+                self.outputs.push_back(Output::Farewell);
+                self.forget_connection(&live, None, GapReason::ConnectionLost);
+                self.outputs
+                    .push_back(Output::ClientEvent(ClientEvent::closed(None)));
+            }
+            Link::Connecting { .. } => self.outputs.push_back(Output::Disconnect),
+            Link::Idle { .. } | Link::Waiting { .. } | Link::Refused(_) => {}
+        }
+        if !self.subscriptions.is_empty() {
+            self.open(now);
+        }
+    }
+
+    /// The attempt to connect has come to another stage.
+    pub(crate) fn reached(&mut self, reached: Stage, in_trouble: Option<&Error>) {
+        if let Link::Connecting { stage, trouble, .. } = &mut self.link {
+            *stage = reached;
+            *trouble = in_trouble.cloned();
+        }
+    }
+
+    /// The WebSocket is there.
+    pub(crate) fn transport_up(&mut self) {
+        if let Link::Connecting { stage, trouble, .. } = &mut self.link {
+            *stage = Stage::Greeting;
+            *trouble = None;
+            match outgoing::connect(&self.settings.credentials, self.installation_id) {
+                Ok(frame) => self.outputs.push_back(Output::Send(frame)),
+                Err(error) => self.refuse(error),
+            }
+        }
+    }
+
+    /// Something came: any byte is a proof of life.
+    pub(crate) fn alive(&mut self, now: Now) {
+        if let Link::Live(live) = &mut self.link {
+            live.last_received = now;
+            live.answer_due = None;
+        }
+    }
+
+    pub(super) fn connect(&mut self, now: Now) {
+        let deadline = now.mono + self.settings.connect_timeout;
+        self.link = Link::Connecting {
+            stage: Stage::Token,
+            deadline,
+            trouble: None,
+        };
+        self.outputs.push_back(Output::Connect);
+    }
+
+    pub(super) fn connected(&mut self, now: Now) {
+        if !matches!(
+            self.link,
+            Link::Connecting {
+                stage: Stage::Greeting,
+                ..
+            }
+        ) {
+            // An afterLiveQueryEvent hook may set the event's name to `connect` (Parse Server 9.10), which then
+            // comes with a requestId and an object, and greets nobody.
+            log::debug!("ignored a `connected` on a connection that is open");
+            return;
+        }
+        self.link = Link::Live(Live {
+            since: now.mono,
+            last_received: now,
+            answer_due: None,
+        });
+        self.failures = 0;
+        self.outputs.push_back(Output::ClientEvent(ClientEvent::opened()));
+        let ids: Vec<_> = self.subscriptions.keys().copied().collect();
+        for id in ids {
+            self.reconcile(id, now);
+        }
+    }
+
+    /// An error before `connected`.
+    pub(super) fn connect_refused(&mut self, error: &ServerError, now: Now) {
+        let sent = self.installation_id == InstallationId::Sent
+            && self.settings.credentials.installation_id.is_some();
+        match error.code {
+            // Parse Server before 3.10 knows no installation id.
+            1 if sent && is_unknown_member(error) => {
+                log::debug!("the server refuses the installation id; connecting without");
+                self.installation_id = InstallationId::LeftOut;
+                self.outputs.push_back(Output::Disconnect);
+                self.connect(now);
+            }
+            1 | 3 | 4 => self.refuse(server_error(ErrorKind::Refused, error)),
+            _ if !error.reconnect => self.refuse(server_error(ErrorKind::Refused, error)),
+            _ => self.lost(server_error(ErrorKind::Server, error), now),
+        }
+    }
+
+    /// The connection, or the attempt to make one, is of no more use; there will be another.
+    pub(crate) fn lost(&mut self, error: Error, now: Now) {
+        match std::mem::replace(&mut self.link, Link::Idle { was_open: true }) {
+            Link::Live(live) => {
+                self.outputs.push_back(Output::Disconnect);
+                self.forget_connection(&live, Some(&error), GapReason::ConnectionLost);
+                if now.mono.saturating_duration_since(live.since) >= STABLE_AFTER {
+                    self.backoff.reset();
+                }
+                self.outputs
+                    .push_back(Output::ClientEvent(ClientEvent::closed(Some(error.clone()))));
+            }
+            Link::Connecting { .. } => {
+                self.failures = self.failures.saturating_add(1);
+                if self
+                    .settings
+                    .max_attempts
+                    .is_some_and(|max| self.failures >= max.get())
+                {
+                    let text = format!("gave up after {} attempts to connect", self.failures);
+                    self.refuse(Error::with_source(ErrorKind::GaveUp, text, error));
+                    return;
+                }
+                self.outputs.push_back(Output::Disconnect);
+            }
+            other @ (Link::Idle { .. } | Link::Waiting { .. } | Link::Refused(_)) => {
+                self.link = other;
+                return;
+            }
+        }
+        let delay = self.backoff.next(&mut self.rng);
+        log::warn!(
+            "{error}; trying again in {delay:.1?} (attempt {})",
+            self.backoff.attempts()
+        );
+        self.link = Link::Waiting {
+            until: now.mono + delay,
+        };
+        let event = ClientEvent::reconnecting(error, self.backoff.attempts(), delay);
+        self.outputs.push_back(Output::ClientEvent(event));
+    }
+
+    /// The server does not want this client, and would not want it a second later.
+    pub(super) fn refuse(&mut self, error: Error) {
+        self.outputs.push_back(Output::Disconnect);
+        let was = std::mem::replace(&mut self.link, Link::Refused(error.clone()));
+        if let Link::Live(live) = &was {
+            self.forget_connection(live, Some(&error), GapReason::ConnectionLost);
+            self.outputs
+                .push_back(Output::ClientEvent(ClientEvent::closed(Some(error.clone()))));
+        }
+        log::error!("{error}; not trying again");
+        // The client has ended by it; the subscriptions have not, and come back with `open`.
+        self.report(error.clone().fatal());
+        for subscription in self.subscriptions.values().filter(|s| s.wanted.is_some()) {
+            let handle = subscription.handle.clone();
+            self.outputs
+                .push_back(Output::Event(handle, Event::failed(error.clone())));
+        }
+    }
+
+    /// What was on this connection is gone with it.
+    fn forget_connection(&mut self, live: &Live, error: Option<&Error>, reason: GapReason) {
+        self.held.clear();
+        self.in_flight.clear();
+        self.unattributed.clear();
+        self.subscriptions
+            .retain(|_, subscription| subscription.wanted.is_some());
+        for subscription in self.subscriptions.values_mut() {
+            subscription.server = OnServer::Absent;
+            subscription.respelled = false;
+            if subscription.accepted.is_some() {
+                let from = live.last_received.wall;
+                subscription.gap.get_or_insert((from, reason));
+            }
+            if std::mem::take(&mut subscription.open) {
+                let handle = subscription.handle.clone();
+                self.outputs
+                    .push_back(Output::Event(handle, Event::closed(error.cloned())));
+            }
+        }
+    }
+}
+
+/// A link that lived this long was stable, and its loss starts a new series of attempts.
+const STABLE_AFTER: Duration = Duration::from_secs(10);
+/// How long the link may take to prove that it is alive when there is a reason to doubt it.
+const ANSWER_AT_ONCE: Duration = Duration::from_secs(3);
