@@ -1,4 +1,4 @@
-//! What a session has to do when, if nothing else happens.
+//! What a session has to do when, if nothing else happens: stated once, for the deadline and for the tick.
 
 use std::time::{Duration, Instant};
 
@@ -7,23 +7,24 @@ use super::{Output, Session, timeout};
 use crate::error::{Error, ErrorKind};
 use crate::protocol::Now;
 
+/// What is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Due {
+    /// The next attempt to connect.
+    Attempt,
+    /// The end of the attempt that is under way.
+    AttemptOver,
+    /// The end of the link: nothing came, not even an answer to a ping.
+    Silence,
+    Ping,
+    /// An answer is late.
+    LateAnswer,
+}
+
 impl<T: Clone> Session<T> {
     /// When [`tick`](Self::tick) is due, if nothing else happens.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        match &self.link {
-            Link::Idle { .. } | Link::Refused(_) => None,
-            Link::Waiting { until } => Some(*until),
-            Link::Connecting { deadline, .. } => Some(*deadline),
-            Link::Live(live) => {
-                let liveness = live
-                    .answer_due
-                    .unwrap_or(live.last_received.mono + self.settings.idle_ping);
-                Some(
-                    self.answer_deadline()
-                        .map_or(liveness, |answer| answer.min(liveness)),
-                )
-            }
-        }
+        self.due().map(|(at, _)| at)
     }
 
     /// Does what is due. To be called at the [`deadline`](Self::deadline), and as often besides as is convenient.
@@ -33,42 +34,56 @@ impl<T: Clone> Session<T> {
             // The socket may well be dead, and the network is probably back.
             self.reconnect_now(now);
         }
-        match &mut self.link {
-            Link::Idle { .. } | Link::Refused(_) => {}
-            Link::Waiting { until } => {
-                if *until <= now.mono {
-                    self.connect(now);
-                }
+        while let Some(due) = self.due_by(now.mono) {
+            self.act(due, now);
+        }
+    }
+
+    /// What is due first. Whatever [`act`](Self::act) does about it, the same is not due again at once.
+    fn due(&self) -> Option<(Instant, Due)> {
+        match &self.link {
+            Link::Idle { .. } | Link::Refused(_) => None,
+            Link::Waiting { until } => Some((*until, Due::Attempt)),
+            Link::Connecting { deadline, .. } => Some((*deadline, Due::AttemptOver)),
+            Link::Live(live) => {
+                let liveness = match live.answer_due {
+                    Some(due) => (due, Due::Silence),
+                    None => (live.last_received.mono + self.settings.idle_ping, Due::Ping),
+                };
+                let answer = self.answers.due().map(|at| (at, Due::LateAnswer));
+                [Some(liveness), answer].into_iter().flatten().min()
             }
-            Link::Connecting {
-                stage,
-                deadline,
-                trouble,
-            } => {
-                if *deadline <= now.mono {
-                    let limit = self.settings.connect_timeout;
-                    let text = format!("gave up after {limit:?} while {}", stage.doing());
-                    let error = match trouble.take() {
-                        Some(trouble) => Error::with_source(ErrorKind::Timeout, text, trouble),
-                        None => timeout(text),
-                    };
-                    self.lost(error, now);
-                }
+        }
+    }
+
+    fn due_by(&self, now: Instant) -> Option<Due> {
+        self.due().filter(|(at, _)| *at <= now).map(|(_, due)| due)
+    }
+
+    fn act(&mut self, due: Due, now: Now) {
+        match (due, &mut self.link) {
+            (Due::Attempt, _) => self.connect(now),
+            (Due::AttemptOver, Link::Connecting { stage, trouble, .. }) => {
+                let limit = self.settings.connect_timeout;
+                let text = format!("gave up after {limit:?} while {}", stage.doing());
+                let error = match trouble.take() {
+                    Some(trouble) => Error::with_source(ErrorKind::Timeout, text, trouble),
+                    None => timeout(text),
+                };
+                self.lost(error, now);
             }
-            Link::Live(live) => match live.answer_due {
-                Some(due) if due <= now.mono => {
-                    let silence = now.mono.saturating_duration_since(live.last_received.mono);
-                    let text = format!(
-                        "nothing came from the server for {silence:.1?}, not even an answer to a ping"
-                    );
-                    self.lost(timeout(text), now);
-                }
-                None if live.last_received.mono + self.settings.idle_ping <= now.mono => {
-                    live.answer_due = Some(now.mono + self.settings.pong_timeout);
-                    self.outputs.push_back(Output::Ping);
-                }
-                _ => self.report_late_answers(now),
-            },
+            (Due::Silence, Link::Live(live)) => {
+                let silence = now.mono.saturating_duration_since(live.last_received.mono);
+                let text =
+                    format!("nothing came from the server for {silence:.1?}, not even an answer to a ping");
+                self.lost(timeout(text), now);
+            }
+            (Due::Ping, Link::Live(live)) => {
+                live.answer_due = Some(now.mono + self.settings.pong_timeout);
+                self.outputs.push_back(Output::Ping);
+            }
+            (Due::LateAnswer, _) => self.answer_is_late(now),
+            (Due::AttemptOver | Due::Silence | Due::Ping, _) => {}
         }
     }
 

@@ -317,8 +317,7 @@ impl<T: Clone> Session<T> {
     /// What was on this connection is gone with it.
     fn forget_connection(&mut self, live: &Live, error: Option<&Error>, reason: GapReason) {
         self.held.clear();
-        self.in_flight.clear();
-        self.unattributed.clear();
+        self.answers.clear();
         self.subscriptions
             .retain(|_, subscription| subscription.wanted.is_some());
         for subscription in self.subscriptions.values_mut() {

@@ -14,6 +14,7 @@
 //!  close: any ──► Idle          refused for good: any ──► Refused ──► open starts again
 //! ```
 
+mod answers;
 mod due;
 mod link;
 #[cfg(test)]
@@ -28,11 +29,12 @@ pub(crate) mod world;
 use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
+use self::answers::Answers;
 use self::link::Link;
 pub(crate) use self::link::Stage;
 use super::Now;
@@ -116,15 +118,7 @@ pub(crate) struct Session<T> {
     subscriptions: BTreeMap<u64, Subscription<T>>,
     /// Those that the server refused, until there is another query for them or they are ended.
     failed: BTreeMap<u64, Failed<T>>,
-    /// The operations that the server has not answered, in the order in which they were sent.
-    in_flight: BTreeMap<u64, u64>,
-    next_operation: u64,
-    /// The operations below are late, and were reported.
-    late_below: u64,
-    /// When the oldest operation was last answered: those behind it have waited in line until then.
-    line_moved: Option<Instant>,
-    /// Errors that name no subscription, and may belong to any operation in flight.
-    unattributed: VecDeque<ServerError>,
+    answers: Answers,
     outputs: VecDeque<Output<T>>,
     last_tick: Option<Now>,
 }
@@ -187,6 +181,7 @@ impl<T: Clone> Session<T> {
     pub(crate) fn new(settings: Settings, seed: u64) -> Self {
         let (floor, cap) = settings.reconnect_delay;
         let backoff = Backoff::new(floor, cap, settings.servers);
+        let answers = Answers::new(settings.ack_timeout);
         Self {
             settings,
             rng: StdRng::seed_from_u64(seed),
@@ -200,11 +195,7 @@ impl<T: Clone> Session<T> {
             dialect: Dialect::Keys,
             subscriptions: BTreeMap::new(),
             failed: BTreeMap::new(),
-            in_flight: BTreeMap::new(),
-            next_operation: 0,
-            late_below: 0,
-            line_moved: None,
-            unattributed: VecDeque::new(),
+            answers,
             outputs: VecDeque::new(),
             last_tick: None,
         }

@@ -1,8 +1,8 @@
 //! The subscriptions of a session: what is wanted, what the server has, and what its answers mean.
 
 use std::sync::Arc;
-use std::time::Instant;
 
+use super::answers::Asked;
 use super::{
     Accepted, Failed, Link, OnServer, Output, Received, Session, Subscription, is_unknown_member,
     server_error, timeout,
@@ -92,41 +92,25 @@ impl<T: Clone> Session<T> {
                 (Operation::Update, Arc::clone(wanted))
             }
             (OnServer::Active(_), None) => {
-                subscription.server = OnServer::Leaving {
-                    operation: self.next_operation,
-                };
-                self.send(id, outgoing::unsubscribe(id), now);
+                let operation = self.answers.sent(Asked { id }, now.mono);
+                subscription.server = OnServer::Leaving { operation };
+                self.outputs.push_back(Output::Send(outgoing::unsubscribe(id)));
                 return;
             }
             (OnServer::Active(_) | OnServer::Asked { .. } | OnServer::Leaving { .. }, _) => return,
         };
         match outgoing::subscribe(operation, id, &spec, &self.settings.credentials, self.dialect) {
             Ok(frame) => {
-                subscription.server = OnServer::Asked {
-                    spec,
-                    operation: self.next_operation,
-                };
-                self.send(id, frame, now);
+                let operation = self.answers.sent(Asked { id }, now.mono);
+                subscription.server = OnServer::Asked { spec, operation };
+                self.outputs.push_back(Output::Send(frame));
             }
             Err(error) => self.refused(id, &spec, error, now),
         }
     }
 
-    fn send(&mut self, id: u64, frame: String, now: Now) {
-        if self.first_on_time().is_none() {
-            self.line_moved = Some(now.mono);
-        }
-        self.in_flight.insert(self.next_operation, id);
-        self.next_operation += 1;
-        self.outputs.push_back(Output::Send(frame));
-    }
-
-    /// The server answered an operation.
     fn answered(&mut self, operation: u64, now: Now) {
-        if self.first_on_time().is_some_and(|(first, _)| first == operation) {
-            self.line_moved = Some(now.mono);
-        }
-        self.in_flight.remove(&operation);
+        self.answers.answered(operation, now.mono);
     }
 
     pub(super) fn subscribed(&mut self, id: u64, now: Now) {
@@ -238,27 +222,17 @@ impl<T: Clone> Session<T> {
         }
     }
 
-    /// An error that names no subscription. Each operation gets one answer, so as soon as there are as many such
-    /// errors as operations without an answer they belong together, in the order of sending: Parse Server checks a
-    /// message against its schema before anything else.
+    /// An error that names no subscription.
     pub(super) fn blame(&mut self, error: ServerError, now: Now) {
-        if self.in_flight.is_empty() {
-            self.report(server_error(ErrorKind::Server, &error));
-        } else {
-            self.unattributed.push_back(error);
-            self.attribute(now);
+        match self.answers.blame(error) {
+            Some(error) => self.report(server_error(ErrorKind::Server, &error)),
+            None => self.attribute(now),
         }
     }
 
     fn attribute(&mut self, now: Now) {
-        while !self.unattributed.is_empty() && self.unattributed.len() >= self.in_flight.len() {
-            let Some(error) = self.unattributed.pop_front() else {
-                return;
-            };
-            match self.in_flight.first_key_value().map(|(_, id)| *id) {
-                Some(id) => self.operation_failed(id, &error, now),
-                None => self.report(server_error(ErrorKind::Server, &error)),
-            }
+        while let Some((id, error)) = self.answers.attribute() {
+            self.operation_failed(id, &error, now);
         }
     }
 
@@ -339,39 +313,20 @@ impl<T: Clone> Session<T> {
         }
     }
 
-    pub(super) fn report_late_answers(&mut self, now: Now) {
-        while self.answer_deadline().is_some_and(|due| due <= now.mono) {
-            let Some((operation, id)) = self.first_on_time() else {
-                return;
-            };
-            self.late_below = operation + 1;
-            self.line_moved = Some(now.mono);
-            // The answer may still come, so the operation stays under way; on another connection it is sent again.
+    /// The operation that is first in line has waited for its answer too long. It stays under way, since the answer may
+    /// still come; on another connection it is sent again.
+    pub(super) fn answer_is_late(&mut self, now: Now) {
+        let late = self.answers.overtake(now.mono);
+        let subscription = late.and_then(|asked| self.subscriptions.get(&asked.id));
+        if let Some(subscription) = subscription.filter(|s| s.wanted.is_some()) {
             let limit = self.settings.ack_timeout;
-            if let Some(subscription) = self.subscriptions.get(&id).filter(|s| s.wanted.is_some()) {
-                let text = format!(
-                    "the server has not answered the subscription for {limit:?}; it is still waited for, and asked \
-                     again when the link is made anew"
-                );
-                let handle = subscription.handle.clone();
-                self.report_of(handle, timeout(text));
-            }
+            let text = format!(
+                "the server has not answered the subscription for {limit:?}; it is still waited for, and asked again \
+                 when the link is made anew"
+            );
+            let handle = subscription.handle.clone();
+            self.report_of(handle, timeout(text));
         }
-    }
-
-    /// When the oldest operation without an answer has waited too long. The time counts from when those before it
-    /// were answered: ten thousand subscriptions sent at once are answered one after another.
-    pub(super) fn answer_deadline(&self) -> Option<Instant> {
-        self.first_on_time()?;
-        Some(self.line_moved? + self.settings.ack_timeout)
-    }
-
-    /// The oldest operation whose answer is not late.
-    fn first_on_time(&self) -> Option<(u64, u64)> {
-        self.in_flight
-            .range(self.late_below..)
-            .next()
-            .map(|(operation, id)| (*operation, *id))
     }
 
     /// Whether another session token may help. Asks for it, once for all subscriptions that need it.

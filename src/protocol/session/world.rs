@@ -334,7 +334,7 @@ impl World {
             for id in wanted.keys() {
                 assert!(self.open[id], "{id} is not open");
             }
-            assert!(self.session.in_flight.is_empty() && self.session.unattributed.is_empty());
+            assert!(self.session.answers.is_empty());
             assert_eq!(self.session.len(), wanted.len(), "something was left behind");
         }
     }

@@ -252,7 +252,7 @@ fn double_unsubscribe_quiet() {
         Value::Null,
     );
     assert_eq!(rig.outputs(), Vec::<String>::new());
-    assert!(rig.session.subscriptions.is_empty() && rig.session.in_flight.is_empty());
+    assert!(rig.session.subscriptions.is_empty() && rig.session.answers.is_empty());
 }
 
 #[test]
