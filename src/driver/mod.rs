@@ -154,7 +154,6 @@ pub(crate) fn spawn(
         io,
         token_provider,
         identity: 0,
-        pinged: None,
         farewell_timeout: close_timeout / 2,
         poll,
         events: Events::with_capacity(8),
@@ -191,8 +190,6 @@ struct Driver {
     token_provider: Option<TokenProvider>,
     /// The identity of the client that the connection was made under.
     identity: u64,
-    /// When the ping was sent that is not answered yet.
-    pinged: Option<Instant>,
     farewell_timeout: Duration,
     poll: Poll,
     events: Events,
@@ -353,7 +350,7 @@ impl Driver {
                         }
                     }
                 }
-                Output::Ping => self.ping(),
+                Output::Ping(payload) => self.ping(&payload),
                 Output::RenewToken => {
                     if let Err(error) = self.ask_for_token(None) {
                         self.session.lost(error, now());
@@ -369,7 +366,6 @@ impl Driver {
                         ClientEventKind::Open => {
                             self.set_error(None);
                             Counters::add(&self.shared.counters.connections, 1);
-                            self.ping();
                         }
                         ClientEventKind::Reconnecting => {
                             self.set_error(event.error());
@@ -527,11 +523,8 @@ impl Driver {
                     self.count_message(bytes.len());
                     self.session.received_binary(bytes.len());
                 }
-                Ok(Message::Pong(_)) => {
-                    let round_trip = self
-                        .pinged
-                        .take()
-                        .map(|at| now.mono.saturating_duration_since(at));
+                Ok(Message::Pong(payload)) => {
+                    let round_trip = self.session.ponged(&payload, now);
                     if round_trip.is_some() {
                         *self.shared.counters.round_trip.lock() = round_trip;
                     }
@@ -554,10 +547,9 @@ impl Driver {
         }
     }
 
-    fn ping(&mut self) {
+    fn ping(&mut self, payload: &[u8]) {
         if let Transport::Up(socket) = &mut self.transport {
-            self.pinged = Some(Instant::now());
-            if let Err(error) = socket.write(Message::Ping(Default::default())) {
+            if let Err(error) = socket.write(Message::Ping(payload.to_vec().into())) {
                 self.lost(error);
             }
         }

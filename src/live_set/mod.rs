@@ -416,7 +416,7 @@ impl Inner {
                 // By now the last sign of life before the cut is known.
                 if let Some(gap) = event.gap() {
                     let mut shown = self.shown.lock();
-                    shown.stale_since = shown.stale_since.map(|since| since.min(gap.from()));
+                    shown.stale_since = shown.stale_since.map(|since| since.min(gap.start()));
                 }
             }
             (EventKind::Close, ..) => core.closed(SystemTime::now()),

@@ -42,8 +42,8 @@ fn gap_reported_and_ordered() {
     let gap = open.gap().unwrap();
     assert_eq!(gap.reason(), GapReason::ConnectionLost);
     // From the last proof of life, not from when the loss was noticed.
-    assert!(gap.from() >= before_all && gap.from() <= gone, "{gap:?}");
-    assert!(gap.to() >= noticed && gap.to() <= SystemTime::now(), "{gap:?}");
+    assert!(gap.start() >= before_all && gap.start() <= gone, "{gap:?}");
+    assert!(gap.end() >= noticed && gap.end() <= SystemTime::now(), "{gap:?}");
     assert!(gap.duration() >= ms(1000));
     server.emit("create", &object("Game", "again", json!({})));
     assert_eq!(events.expect("create").value.id(), Some("again"));
@@ -343,6 +343,6 @@ fn gap_of_a_long_outage_starts_at_its_beginning() {
     server.heal();
     let open = events.expect("open").value;
     let gap = open.gap().unwrap();
-    assert!(gap.from() <= lost, "{gap:?}");
-    assert!(gap.from() <= gap.to());
+    assert!(gap.start() <= lost, "{gap:?}");
+    assert!(gap.start() <= gap.end());
 }

@@ -46,7 +46,7 @@ fn half_open_detected() {
     proxy.heal();
     let open = events.expect("open").value;
     let gap = open.gap().unwrap();
-    assert!(gap.from() <= gone && gap.to() >= gone, "{gap:?}");
+    assert!(gap.start() <= gone && gap.end() >= gone, "{gap:?}");
     assert_eq!(client.state(), ClientState::Connected);
     assert_eq!(proxy.max_open(), 1);
 }

@@ -25,6 +25,8 @@ pub(super) struct Answers {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked {
     pub(super) id: u64,
+    /// When it was sent, on the clock that counts sleep.
+    pub(super) moment: Instant,
 }
 
 impl Answers {

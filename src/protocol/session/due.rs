@@ -1,9 +1,9 @@
 //! What a session has to do when, if nothing else happens: stated once, for the deadline and for the tick.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::link::Link;
-use super::{Output, Session, timeout};
+use super::{Session, timeout};
 use crate::error::{Error, ErrorKind};
 use crate::protocol::Now;
 
@@ -29,7 +29,8 @@ impl<T: Clone> Session<T> {
 
     /// Does what is due. To be called at the [`deadline`](Self::deadline), and as often besides as is convenient.
     pub(crate) fn tick(&mut self, now: Now) {
-        if self.slept_until(now) {
+        self.clock.look(now);
+        if self.clock.take_jump() {
             log::debug!("the clocks jumped apart: the machine has slept");
             // The socket may well be dead, and the network is probably back.
             self.reconnect_now(now);
@@ -46,10 +47,7 @@ impl<T: Clone> Session<T> {
             Link::Waiting { until } => Some((*until, Due::Attempt)),
             Link::Connecting { deadline, .. } => Some((*deadline, Due::AttemptOver)),
             Link::Live(live) => {
-                let liveness = match live.answer_due {
-                    Some(due) => (due, Due::Silence),
-                    None => (live.last_received.mono + self.settings.idle_ping, Due::Ping),
-                };
+                let liveness = live.due(&self.settings);
                 let answer = self.answers.due().map(|at| (at, Due::LateAnswer));
                 [Some(liveness), answer].into_iter().flatten().min()
             }
@@ -73,30 +71,14 @@ impl<T: Clone> Session<T> {
                 self.lost(error, now);
             }
             (Due::Silence, Link::Live(live)) => {
-                let silence = now.mono.saturating_duration_since(live.last_received.mono);
+                let silence = now.mono.saturating_duration_since(live.last_received);
                 let text =
                     format!("nothing came from the server for {silence:.1?}, not even an answer to a ping");
                 self.lost(timeout(text), now);
             }
-            (Due::Ping, Link::Live(live)) => {
-                live.answer_due = Some(now.mono + self.settings.pong_timeout);
-                self.outputs.push_back(Output::Ping);
-            }
+            (Due::Ping, _) => self.ping(now),
             (Due::LateAnswer, _) => self.answer_is_late(now),
-            (Due::AttemptOver | Due::Silence | Due::Ping, _) => {}
+            (Due::AttemptOver | Due::Silence, _) => {}
         }
     }
-
-    /// Whether the machine slept: then the time of day has gone further than the monotonic clock.
-    fn slept_until(&mut self, now: Now) -> bool {
-        let Some(last) = self.last_tick.replace(now) else {
-            return false;
-        };
-        let wall = now.wall.duration_since(last.wall).unwrap_or_default();
-        let mono = now.mono.saturating_duration_since(last.mono);
-        wall.saturating_sub(mono) >= CLOCK_JUMP
-    }
 }
-
-/// How far the clocks may run apart before the machine is taken to have slept.
-const CLOCK_JUMP: Duration = Duration::from_secs(5);

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{OnServer, Output, Session, is_unknown_member, server_error};
+use super::due::Due;
+use super::{OnServer, Output, Session, Settings, is_unknown_member, server_error};
 use crate::error::{Error, ErrorKind};
 use crate::event::{ClientEvent, Event, GapReason};
 use crate::protocol::Now;
@@ -60,12 +61,42 @@ pub(super) enum Link {
     Refused(Error),
 }
 
+/// A connection that the server has accepted. Whether it is alive and what has come through it are two questions: any byte
+/// shows that it is alive, but only the answer to a ping shows that what the server wrote before it has come.
 #[derive(Debug)]
 pub(super) struct Live {
     since: Instant,
-    pub(super) last_received: Now,
-    /// When to give up on an answer to a ping; there is none under way otherwise.
-    pub(super) answer_due: Option<Instant>,
+    pub(super) last_received: Instant,
+    /// The ping that is not answered yet. There is one at a time, so a peer that reads nothing is sent no more of them.
+    ping: Option<Ping>,
+    /// When the next ping is sent, unless one is under way then.
+    next_ping: Instant,
+    /// When to give up if nothing comes until then: there is a reason to doubt the link.
+    doubt: Option<Instant>,
+    /// The moment up to which all that the server wrote has come: when the last ping was sent that was answered. The
+    /// server has written the answer behind everything else that it had written by then.
+    proven: Instant,
+}
+
+#[derive(Debug)]
+struct Ping {
+    number: u64,
+    sent: Instant,
+    moment: Instant,
+}
+
+impl Live {
+    /// What is due next for the sake of liveness: a ping, or the end.
+    pub(super) fn due(&self, settings: &Settings) -> (Instant, Due) {
+        let Some(ping) = &self.ping else {
+            let ping = (self.next_ping, Due::Ping);
+            return self.doubt.map_or(ping, |doubt| ping.min((doubt, Due::Silence)));
+        };
+        // Data is a sign of life as good as the answer: a ping that waits behind much of it is not missed.
+        let silent_since = ping.sent.max(self.last_received + settings.idle_ping);
+        let end = silent_since + settings.pong_timeout;
+        (self.doubt.map_or(end, |doubt| doubt.min(end)), Due::Silence)
+    }
 }
 
 impl<T: Clone> Session<T> {
@@ -93,8 +124,9 @@ impl<T: Clone> Session<T> {
     pub(crate) fn reconnect_now(&mut self, now: Now) {
         match &mut self.link {
             Link::Live(live) => {
-                live.answer_due = Some(now.mono + self.settings.pong_timeout.min(ANSWER_AT_ONCE));
-                self.outputs.push_back(Output::Ping);
+                let answer_due = now.mono + self.settings.pong_timeout.min(ANSWER_AT_ONCE);
+                live.doubt = Some(live.doubt.map_or(answer_due, |due| due.min(answer_due)));
+                self.ping(now);
             }
             Link::Waiting { .. } => {
                 self.backoff.reset();
@@ -191,11 +223,39 @@ impl<T: Clone> Session<T> {
         }
     }
 
-    /// Something came: any byte is a proof of life.
+    /// Something came: any byte is a sign of life.
     pub(crate) fn alive(&mut self, now: Now) {
         if let Link::Live(live) = &mut self.link {
-            live.last_received = now;
-            live.answer_due = None;
+            live.last_received = now.mono;
+            live.doubt = None;
+        }
+    }
+
+    /// The answer to a ping came. Returns how long it took, if it is the one that is awaited.
+    pub(crate) fn ponged(&mut self, payload: &[u8], now: Now) -> Option<Duration> {
+        let Link::Live(live) = &mut self.link else {
+            return None;
+        };
+        let ping = live.ping.take_if(|ping| ping.number.to_be_bytes() == payload)?;
+        live.proven = ping.moment;
+        Some(now.mono.saturating_duration_since(ping.sent))
+    }
+
+    /// Sends a ping, unless one is under way.
+    pub(super) fn ping(&mut self, now: Now) {
+        let moment = self.clock.moment(now);
+        let Link::Live(live) = &mut self.link else {
+            return;
+        };
+        if live.ping.is_none() {
+            self.pings += 1;
+            live.ping = Some(Ping {
+                number: self.pings,
+                sent: now.mono,
+                moment,
+            });
+            live.next_ping = now.mono + self.settings.idle_ping;
+            self.outputs.push_back(Output::Ping(self.pings.to_be_bytes()));
         }
     }
 
@@ -224,11 +284,16 @@ impl<T: Clone> Session<T> {
         }
         self.link = Link::Live(Live {
             since: now.mono,
-            last_received: now,
-            answer_due: None,
+            last_received: now.mono,
+            ping: None,
+            next_ping: now.mono,
+            doubt: None,
+            // Nothing was asked for before.
+            proven: self.clock.moment(now),
         });
         self.failures = 0;
         self.outputs.push_back(Output::ClientEvent(ClientEvent::opened()));
+        self.ping(now);
         let ids: Vec<_> = self.subscriptions.keys().copied().collect();
         for id in ids {
             self.reconcile(id, now);
@@ -324,8 +389,12 @@ impl<T: Clone> Session<T> {
             subscription.server = OnServer::Absent;
             subscription.respelled = false;
             if subscription.accepted.is_some() {
-                let from = live.last_received.wall;
-                subscription.gap.get_or_insert((from, reason));
+                subscription.proven = match subscription.gap {
+                    None => subscription.proven.max(live.proven),
+                    // An update has opened it, and what was sent before the update may not have come either.
+                    Some(_) => subscription.proven.min(live.proven),
+                };
+                subscription.gap.get_or_insert(reason);
             }
             if std::mem::take(&mut subscription.open) {
                 let handle = subscription.handle.clone();

@@ -15,6 +15,7 @@
 //! ```
 
 mod answers;
+mod clock;
 mod due;
 mod link;
 #[cfg(test)]
@@ -29,12 +30,13 @@ pub(crate) mod world;
 use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant};
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use self::answers::Answers;
+use self::clock::Clock;
 use self::link::Link;
 pub(crate) use self::link::Stage;
 use super::Now;
@@ -52,9 +54,9 @@ pub(crate) struct Settings {
     pub(crate) credentials: Credentials,
     /// For one attempt, from the look-up of the name to the answer to `connect`.
     pub(crate) connect_timeout: Duration,
-    /// How long nothing may come before the session asks with a ping.
+    /// How long after a ping the next one is sent.
     pub(crate) idle_ping: Duration,
-    /// How long anything may take to come after that.
+    /// How long nothing may come while a ping is unanswered, beyond `idle_ping`.
     pub(crate) pong_timeout: Duration,
     /// How long the server may take to answer a subscription.
     pub(crate) ack_timeout: Duration,
@@ -78,7 +80,8 @@ pub(crate) enum Output<T> {
     /// Send what is left, say farewell, and then drop the connection.
     Farewell,
     Send(String),
-    Ping,
+    /// Send a ping with this payload, and say [`Session::ponged`] when it comes back.
+    Ping([u8; 8]),
     /// The server does not take the session token: ask for another, and say [`Session::token_renewed`].
     RenewToken,
     /// Tell the listeners of a subscription: `open`, `close` or `error`. The end of a subscription is told by
@@ -120,7 +123,9 @@ pub(crate) struct Session<T> {
     failed: BTreeMap<u64, Failed<T>>,
     answers: Answers,
     outputs: VecDeque<Output<T>>,
-    last_tick: Option<Now>,
+    clock: Clock,
+    /// How many pings were sent, on all connections: the number of the last one.
+    pings: u64,
 }
 
 /// In this order so that what each event needs lies together.
@@ -135,8 +140,14 @@ struct Subscription<T> {
     /// The listeners were told `open` and not yet `close`.
     open: bool,
     server: OnServer,
-    /// Where the gap starts that the next `open` reports.
-    gap: Option<(SystemTime, GapReason)>,
+    /// Why the next `open` reports a gap, if it does.
+    gap: Option<GapReason>,
+    /// Up to when nothing is missing that the server sent for this subscription, as far as is known without asking the
+    /// link: when its operation was sent that the server acknowledged last. If there is a gap, this is where it starts.
+    ///
+    /// It is not when the acknowledgement came: what the server wrote in between, behind the acknowledgement, may still be
+    /// on its way when the link is cut. When the operation was sent, the server had nothing yet that it could have written.
+    proven: Instant,
     /// The server refused the spelling of this subscription once on this connection.
     respelled: bool,
 }
@@ -162,8 +173,8 @@ impl From<Arc<Spec>> for Accepted {
 #[derive(Debug)]
 struct Failed<T> {
     handle: T,
-    /// Where the gap starts, if it was ever open.
-    gap: Option<(SystemTime, GapReason)>,
+    /// Where the gap starts, and why, if it was ever open.
+    gap: Option<(Instant, GapReason)>,
 }
 
 /// What the server has of a subscription on this connection. While an operation is under way nothing else is sent
@@ -197,7 +208,8 @@ impl<T: Clone> Session<T> {
             failed: BTreeMap::new(),
             answers,
             outputs: VecDeque::new(),
-            last_tick: None,
+            clock: Clock::default(),
+            pings: 0,
         }
     }
 

@@ -19,6 +19,10 @@ impl<T: Clone> Session<T> {
     /// Wants a subscription; ids are never used twice.
     pub(crate) fn subscribe(&mut self, id: u64, handle: T, spec: Arc<Spec>, now: Now) {
         let gap = self.failed.remove(&id).and_then(|failed| failed.gap);
+        let (proven, gap) = match gap {
+            Some((proven, reason)) => (proven, Some(reason)),
+            None => (self.clock.moment(now), None),
+        };
         self.subscriptions.insert(
             id,
             Subscription {
@@ -28,6 +32,7 @@ impl<T: Clone> Session<T> {
                 server: OnServer::Absent,
                 open: false,
                 gap,
+                proven,
                 respelled: false,
             },
         );
@@ -71,6 +76,7 @@ impl<T: Clone> Session<T> {
     /// Sends what is missing for the server to have what is wanted of a subscription.
     pub(super) fn reconcile(&mut self, id: u64, now: Now) {
         let live = matches!(self.link, Link::Live(_));
+        let moment = self.clock.moment(now);
         let Some(subscription) = self.subscriptions.get_mut(&id) else {
             return;
         };
@@ -88,11 +94,14 @@ impl<T: Clone> Session<T> {
                 } else {
                     GapReason::SessionTokenChanged
                 };
-                subscription.gap.get_or_insert((now.wall, reason));
+                if subscription.gap.is_none() {
+                    subscription.gap = Some(reason);
+                    subscription.proven = moment;
+                }
                 (Operation::Update, Arc::clone(wanted))
             }
             (OnServer::Active(_), None) => {
-                let operation = self.answers.sent(Asked { id }, now.mono);
+                let operation = self.answers.sent(Asked { id, moment }, now.mono);
                 subscription.server = OnServer::Leaving { operation };
                 self.outputs.push_back(Output::Send(outgoing::unsubscribe(id)));
                 return;
@@ -101,7 +110,7 @@ impl<T: Clone> Session<T> {
         };
         match outgoing::subscribe(operation, id, &spec, &self.settings.credentials, self.dialect) {
             Ok(frame) => {
-                let operation = self.answers.sent(Asked { id }, now.mono);
+                let operation = self.answers.sent(Asked { id, moment }, now.mono);
                 subscription.server = OnServer::Asked { spec, operation };
                 self.outputs.push_back(Output::Send(frame));
             }
@@ -109,11 +118,8 @@ impl<T: Clone> Session<T> {
         }
     }
 
-    fn answered(&mut self, operation: u64, now: Now) {
-        self.answers.answered(operation, now.mono);
-    }
-
     pub(super) fn subscribed(&mut self, id: u64, now: Now) {
+        let moment = self.clock.moment(now);
         let Some(subscription) = self.subscriptions.get_mut(&id) else {
             log::debug!("ignored `subscribed` for {id}, which is not subscribed");
             return;
@@ -126,10 +132,14 @@ impl<T: Clone> Session<T> {
         subscription.accepted = Some(Arc::clone(&spec).into());
         self.renewal = true;
         subscription.server = OnServer::Active(spec);
+        let missed = moment.saturating_duration_since(subscription.proven);
         let gap = subscription
             .gap
             .take()
-            .map(|(from, reason)| Gap::new(from, now.wall, reason));
+            .map(|reason| Gap::new(missed, now.wall, reason));
+        if let Some(asked) = self.answers.answered(operation, now.mono) {
+            subscription.proven = asked.moment;
+        }
         if subscription.wanted.is_some() {
             let handle = subscription.handle.clone();
             if std::mem::replace(&mut subscription.open, true) {
@@ -138,7 +148,6 @@ impl<T: Clone> Session<T> {
             }
             self.outputs.push_back(Output::Event(handle, Event::opened(gap)));
         }
-        self.answered(operation, now);
         self.attribute(now);
         self.reconcile(id, now);
     }
@@ -150,7 +159,7 @@ impl<T: Clone> Session<T> {
         };
         if let OnServer::Leaving { operation } = subscription.server {
             subscription.server = OnServer::Absent;
-            self.answered(operation, now);
+            self.answers.answered(operation, now.mono);
             self.attribute(now);
         } else {
             log::warn!("the server ended subscription {id} without being asked; subscribing again");
@@ -216,7 +225,7 @@ impl<T: Clone> Session<T> {
         // After an update comes a `subscribed` as well: Parse Server 9.10 subscribes to what it did not find.
         if let OnServer::Leaving { operation } = subscription.server {
             subscription.server = OnServer::Absent;
-            self.answered(operation, now);
+            self.answers.answered(operation, now.mono);
             self.attribute(now);
             self.reconcile(id, now);
         }
@@ -256,7 +265,7 @@ impl<T: Clone> Session<T> {
                         log::warn!("the server is older than Parse Server 6 and ignores `watch`");
                     }
                 }
-                self.answered(operation, now);
+                self.answers.answered(operation, now.mono);
                 if respell {
                     self.reconcile(id, now);
                 } else if error.code == INVALID_SESSION_TOKEN && self.may_renew(&spec) {
@@ -266,7 +275,7 @@ impl<T: Clone> Session<T> {
                 }
             }
             OnServer::Leaving { operation } => {
-                self.answered(operation, now);
+                self.answers.answered(operation, now.mono);
                 self.reconcile(id, now);
             }
             untouched @ (OnServer::Active(_) | OnServer::Absent) => subscription.server = untouched,
@@ -303,7 +312,10 @@ impl<T: Clone> Session<T> {
             }
             _ => {
                 if let Some(subscription) = self.subscriptions.remove(&id) {
-                    let Subscription { handle, gap, .. } = subscription;
+                    let Subscription {
+                        handle, gap, proven, ..
+                    } = subscription;
+                    let gap = gap.map(|reason| (proven, reason));
                     self.report_of(handle.clone(), error.fatal());
                     self.outputs
                         .push_back(Output::Event(handle.clone(), Event::closed(None)));

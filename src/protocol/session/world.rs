@@ -27,7 +27,7 @@ pub(crate) enum Step {
     Unsubscribe(usize),
     SetToken(u8),
     ReconnectNow,
-    /// The connection, or the attempt, comes one step further.
+    /// The connection, or the attempt, comes one step further; on a connection, the server answers a ping.
     Advance,
     Lose,
     /// Milliseconds, with or without the monotonic clock.
@@ -61,6 +61,8 @@ pub(crate) struct World {
     open: HashMap<u64, bool>,
     ended: Vec<u64>,
     client_open: bool,
+    /// The ping that the server has not answered.
+    ping: Option<[u8; 8]>,
     ids: u64,
 }
 
@@ -100,6 +102,7 @@ impl World {
             open: HashMap::new(),
             ended: Vec::new(),
             client_open: false,
+            ping: None,
             ids: 0,
         }
     }
@@ -190,7 +193,14 @@ impl World {
 
     fn advance(&mut self) {
         match self.connection {
-            Connection::None | Connection::Greeted => {}
+            Connection::None => {}
+            Connection::Greeted => {
+                if let Some(payload) = self.ping.take() {
+                    self.session.alive(self.now);
+                    let round_trip = self.session.ponged(&payload, self.now);
+                    assert!(round_trip.is_some(), "the answer to the ping is not known");
+                }
+            }
             Connection::Attempted => {
                 self.connection = Connection::Up;
                 self.session.transport_up();
@@ -245,10 +255,14 @@ impl World {
                 }
                 Output::Disconnect | Output::Farewell => {
                     self.connection = Connection::None;
+                    self.ping = None;
                     self.pending.clear();
                     self.server.clear();
                 }
-                Output::Ping => assert_eq!(self.connection, Connection::Greeted),
+                Output::Ping(payload) => {
+                    assert_eq!(self.connection, Connection::Greeted);
+                    assert!(self.ping.replace(payload).is_none(), "a second ping at once");
+                }
                 Output::RenewToken => panic!("there is nobody to ask"),
                 Output::Send(frame) => self.sent(&frame),
                 Output::Event(id, event) => {

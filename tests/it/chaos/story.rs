@@ -312,14 +312,14 @@ impl Position {
         feed: &Feed,
         id: u64,
     ) -> Result<(), String> {
-        if gap.from() > gap.to() {
+        if gap.start() > gap.end() {
             return Err(format!("a gap that ends before it starts: {gap:?}"));
         }
-        if last_close.is_some_and(|close| gap.reason() == GapReason::ConnectionLost && gap.from() > close) {
+        if last_close.is_some_and(|close| gap.reason() == GapReason::ConnectionLost && gap.start() > close) {
             return Err(format!("a gap that starts after the `close` before it: {gap:?}"));
         }
         match self.last.and_then(|last| feed.written_at(id, &last)) {
-            Some(at) if gap.reason() == GapReason::ConnectionLost && gap.from() + EARLIER < at => Err(
+            Some(at) if gap.reason() == GapReason::ConnectionLost && gap.start() + EARLIER < at => Err(
                 format!("a gap that starts before the last object was written, at {at:?}: {gap:?}"),
             ),
             _ => Ok(()),

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
 
-use super::{Output, Session, Settings};
+use super::{Link, Output, Session, Settings};
 use crate::error::{Error, ErrorKind};
 use crate::event::ClientEventKind;
 use crate::protocol::Now;
@@ -70,20 +70,76 @@ impl Rig {
         self.receive(json!({"op": "connected", "clientId": "c"}));
     }
 
+    /// Lets the time pass as a driver does, which ticks whenever something is due.
     fn pass(&mut self, time: Duration) {
-        self.now = Now {
-            mono: self.now.mono + time,
-            wall: self.now.wall + time,
-        };
-        self.session.tick(self.now);
+        let end = self.now.mono + time;
+        loop {
+            let next = self.session.deadline().map_or(end, |due| due.min(end));
+            let step = next.saturating_duration_since(self.now.mono);
+            self.now = Now {
+                mono: self.now.mono + step,
+                wall: self.now.wall + step,
+            };
+            self.session.tick(self.now);
+            let due = self.session.deadline();
+            assert!(due.is_none_or(|due| due > self.now.mono), "a busy loop");
+            if self.now.mono >= end {
+                return;
+            }
+        }
+    }
+
+    /// Lets the delay pass before the next attempt to connect, if there is one.
+    fn wait(&mut self) {
+        while matches!(self.session.link, Link::Waiting { .. }) {
+            let due = self.session.deadline().unwrap();
+            self.pass(due.saturating_duration_since(self.now.mono));
+        }
+    }
+
+    /// The same as [`pass`](Self::pass), with a server that answers pings.
+    fn pass_with_pongs(&mut self, time: Duration) {
+        let end = self.now.mono + time;
+        while self.now.mono < end {
+            let left = end - self.now.mono;
+            self.pass(left.min(Duration::from_secs(1)));
+            if let Some(ping) = self.take_ping() {
+                self.pong(ping);
+            }
+        }
     }
 
     fn receive(&mut self, message: Value) -> Option<u64> {
         self.session.alive(self.now);
         let text = message.to_string();
-        self.session
+        let handle = self
+            .session
             .received(&text, self.now)
-            .map(|received| received.handle)
+            .map(|received| received.handle);
+        if message["op"] == "connected" {
+            // The ping that a connection begins with is answered at once.
+            if let Some(ping) = self.take_ping() {
+                self.pong(ping);
+            }
+        }
+        handle
+    }
+
+    /// The ping that is to be sent, if there is one.
+    fn take_ping(&mut self) -> Option<[u8; 8]> {
+        let outputs = &mut self.session.outputs;
+        let place = outputs
+            .iter()
+            .position(|output| matches!(output, Output::Ping(_)))?;
+        match outputs.remove(place) {
+            Some(Output::Ping(payload)) => Some(payload),
+            _ => None,
+        }
+    }
+
+    fn pong(&mut self, payload: [u8; 8]) {
+        self.session.alive(self.now);
+        self.session.ponged(&payload, self.now);
     }
 
     fn ack(&mut self, id: u64) {
@@ -114,7 +170,7 @@ impl Rig {
 
     /// Lets the delay pass and connects again.
     fn come_back(&mut self) {
-        self.pass(Duration::from_secs(31));
+        self.wait();
         self.greet();
     }
 
@@ -131,7 +187,7 @@ fn describe(output: &Output<u64>) -> String {
         Output::Connect => "connect".into(),
         Output::Disconnect => "disconnect".into(),
         Output::Farewell => "farewell".into(),
-        Output::Ping => "ping".into(),
+        Output::Ping(_) => "ping".into(),
         Output::RenewToken => "renew token".into(),
         Output::Send(frame) => {
             let frame: Value = serde_json::from_str(frame).unwrap();
