@@ -16,6 +16,15 @@ pub(crate) enum Dialect {
     Fields,
 }
 
+impl Dialect {
+    pub(crate) fn other(self) -> Self {
+        match self {
+            Self::Keys => Self::Fields,
+            Self::Fields => Self::Keys,
+        }
+    }
+}
+
 /// The operations on a subscription that name a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -68,8 +68,7 @@ fn heartbeat_survives_traffic() {
         let controls = conn.controls();
         controls.iter().filter(|(kind, _)| *kind == Control::Ping).count()
     };
-    let before = pings();
-    wait_until("the client asks", || pings() > before);
+    wait_until("the client asks", || pings() > 0);
     let start = Instant::now();
     let mut sent = 0;
     while start.elapsed() < 2 * pong_timeout {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::protocol::incoming::ServerError;
+use crate::protocol::outgoing::Dialect;
 
 /// What waits for an answer on one connection.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub(super) struct Answers {
     moved: Option<Instant>,
     /// Errors that name no subscription. There are always fewer of them than operations.
     errors: VecDeque<ServerError>,
+    /// How many of these errors were reported to all that they may be meant for, the first ones.
+    told: usize,
 }
 
 /// An operation that was sent.
@@ -27,6 +30,7 @@ pub(super) struct Asked {
     pub(super) id: u64,
     /// When it was sent, on the clock that counts sleep.
     pub(super) moment: Instant,
+    pub(super) dialect: Dialect,
 }
 
 impl Answers {
@@ -39,6 +43,7 @@ impl Answers {
             late_below: 0,
             moved: None,
             errors: VecDeque::new(),
+            told: 0,
         }
     }
 
@@ -85,21 +90,32 @@ impl Answers {
         None
     }
 
-    /// An error and the operation that it is meant for, if that is certain. Each operation gets one answer, so as soon
-    /// as there are as many such errors as operations they belong together, in the order of sending: Parse Server checks
-    /// a message against its schema before anything else.
-    pub(super) fn attribute(&mut self) -> Option<(u64, ServerError)> {
+    /// The errors and the ids that they are meant for, as soon as that is certain. Each operation gets one answer, so errors
+    /// and operations belong together, in the order of sending, once there are as many of both: Parse Server checks a
+    /// message against its schema before anything else.
+    pub(super) fn attribute(&mut self) -> Vec<(u64, ServerError)> {
         if self.errors.len() < self.waiting.len() {
-            return None;
+            return Vec::new();
         }
-        let (_, first) = self.waiting.first_key_value()?;
-        Some((first.id, self.errors.pop_front()?))
+        self.told = 0;
+        let ids = self.waiting.values().map(|asked| asked.id);
+        ids.zip(self.errors.drain(..)).collect()
+    }
+
+    /// The errors whose meaning nobody was told yet, and the ids of all that they may be meant for. Each is returned once.
+    pub(super) fn untold(&mut self) -> Vec<(ServerError, Vec<u64>)> {
+        let ids: Vec<_> = self.waiting.values().map(|asked| asked.id).collect();
+        let untold = self.errors.iter().skip(self.told);
+        let untold = untold.map(|error| (error.clone(), ids.clone())).collect();
+        self.told = self.errors.len();
+        untold
     }
 
     /// The connection is gone, and with it all answers.
     pub(super) fn clear(&mut self) {
         self.waiting.clear();
         self.errors.clear();
+        self.told = 0;
     }
 
     #[cfg(any(test, feature = "_fuzz"))]

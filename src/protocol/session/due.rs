@@ -2,8 +2,9 @@
 
 use std::time::Instant;
 
+use super::Session;
+use super::errors::timeout;
 use super::link::Link;
-use super::{Session, timeout};
 use crate::error::{Error, ErrorKind};
 use crate::protocol::Now;
 

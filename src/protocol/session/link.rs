@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::due::Due;
-use super::{OnServer, Output, Session, Settings, is_unknown_member, server_error};
+use super::errors::{is_unknown_member, server_error};
+use super::{OnServer, Output, Session, Settings};
 use crate::error::{Error, ErrorKind};
 use crate::event::{ClientEvent, Event, GapReason};
 use crate::protocol::Now;
@@ -382,6 +383,7 @@ impl<T: Clone> Session<T> {
     /// What was on this connection is gone with it.
     fn forget_connection(&mut self, live: &Live, error: Option<&Error>, reason: GapReason) {
         self.held.clear();
+        self.tell_doubtful_errors();
         self.answers.clear();
         self.subscriptions
             .retain(|_, subscription| subscription.wanted.is_some());

@@ -17,6 +17,7 @@
 mod answers;
 mod clock;
 mod due;
+mod errors;
 mod link;
 #[cfg(test)]
 mod properties;
@@ -37,6 +38,7 @@ use rand::rngs::StdRng;
 
 use self::answers::Answers;
 use self::clock::Clock;
+use self::errors::{server_error, unknown_subscription};
 use self::link::Link;
 pub(crate) use self::link::Stage;
 use super::Now;
@@ -291,37 +293,6 @@ impl<T: Clone> Session<T> {
         self.outputs
             .push_back(Output::Event(handle, Event::failed(error)));
     }
-}
-
-fn timeout(text: String) -> Error {
-    Error::new(ErrorKind::Timeout, text)
-}
-
-fn server_error(kind: ErrorKind, error: &ServerError) -> Error {
-    let text = excerpt(&error.text);
-    let hint = if error.text.contains("json.keys.split is not a function") {
-        "; this is a fault of Parse Server 9: a `beforeSubscribe` hook fails where a query has `select` or `watch`, so \
-         leave them out or remove the hook"
-    } else if error.code == 4 {
-        "; check the keys that the client was built with against the server's `keyPairs`"
-    } else {
-        ""
-    };
-    Error::server(kind, error.code, format!("the server says: {text}{hint}"))
-}
-
-/// tv4's words for a member that the server's schema does not have.
-fn is_unknown_member(error: &ServerError) -> bool {
-    error.text.contains("Additional properties not allowed")
-}
-
-/// The id in «Cannot find subscription with clientId … subscriptionId 7. Make sure you subscribe …».
-fn unknown_subscription(text: &str) -> Option<u64> {
-    let (_, after) = text.split_once(" subscriptionId ")?;
-    let digits = after
-        .find(|c: char| !c.is_ascii_digit())
-        .map_or(after, |end| &after[..end]);
-    digits.parse().ok()
 }
 
 const KEPT_CAPACITY: usize = 32;

