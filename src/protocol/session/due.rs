@@ -1,6 +1,6 @@
 //! What a session has to do when, if nothing else happens: stated once, for the deadline and for the tick.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Session;
 use super::errors::timeout;
@@ -20,6 +20,8 @@ pub(super) enum Due {
     Ping,
     /// An answer is late.
     LateAnswer,
+    /// A look at the clocks, which [`tick`](Session::tick) begins with.
+    Look,
 }
 
 impl<T: Clone> Session<T> {
@@ -30,11 +32,13 @@ impl<T: Clone> Session<T> {
 
     /// Does what is due. To be called at the [`deadline`](Self::deadline), and as often besides as is convenient.
     pub(crate) fn tick(&mut self, now: Now) {
+        // Where the monotonic clock goes on while the machine sleeps, a look that comes much too late tells of it.
+        let overdue = |look: Instant| now.mono.saturating_duration_since(look) >= OVERDUE;
+        let is_overdue = self.next_look().is_some_and(overdue);
         self.clock.look(now);
-        if self.clock.take_jump() {
-            log::debug!("the clocks jumped apart: the machine has slept");
-            // The socket may well be dead, and the network is probably back.
-            self.reconnect_now(now);
+        if self.clock.take_jump() || is_overdue {
+            log::debug!("the machine has slept");
+            self.awake(now);
         }
         while let Some(due) = self.due_by(now.mono) {
             self.act(due, now);
@@ -45,13 +49,27 @@ impl<T: Clone> Session<T> {
     fn due(&self) -> Option<(Instant, Due)> {
         match &self.link {
             Link::Idle { .. } | Link::Refused(_) => None,
-            Link::Waiting { until } => Some((*until, Due::Attempt)),
-            Link::Connecting { deadline, .. } => Some((*deadline, Due::AttemptOver)),
+            Link::Waiting { until } => Some(self.or_look((*until, Due::Attempt))),
+            Link::Connecting { deadline, .. } => Some(self.or_look((*deadline, Due::AttemptOver))),
             Link::Live(live) => {
                 let liveness = live.due(&self.settings);
                 let answer = self.answers.due().map(|at| (at, Due::LateAnswer));
                 [Some(liveness), answer].into_iter().flatten().min()
             }
+        }
+    }
+
+    fn or_look(&self, other: (Instant, Due)) -> (Instant, Due) {
+        let look = self.next_look().map(|at| (at, Due::Look));
+        look.map_or(other, |look| look.min(other))
+    }
+
+    /// When the clocks are to be looked at. Without a connection this is often, since the delays do not go on while the
+    /// machine sleeps. A connection that is quiet wakes nobody but for its pings.
+    fn next_look(&self) -> Option<Instant> {
+        match &self.link {
+            Link::Waiting { .. } | Link::Connecting { .. } => Some(self.clock.last_look()? + LOOK),
+            Link::Idle { .. } | Link::Live(_) | Link::Refused(_) => None,
         }
     }
 
@@ -79,7 +97,13 @@ impl<T: Clone> Session<T> {
             }
             (Due::Ping, _) => self.ping(now),
             (Due::LateAnswer, _) => self.answer_is_late(now),
-            (Due::AttemptOver | Due::Silence, _) => {}
+            (Due::AttemptOver | Due::Silence | Due::Look, _) => {}
         }
     }
 }
+
+/// How soon the end of a sleep is noticed while there is no connection.
+const LOOK: Duration = Duration::from_secs(1);
+/// How much too late a look comes after a sleep. A machine that is merely busy may be late as well; then an attempt is made
+/// too early, and no harm done.
+const OVERDUE: Duration = Duration::from_secs(5);

@@ -53,6 +53,7 @@ pub(super) enum Link {
         until: Instant,
     },
     Connecting {
+        since: Instant,
         stage: Stage,
         deadline: Instant,
         /// What a part of the attempt failed of, while the rest of it goes on.
@@ -133,8 +134,29 @@ impl<T: Clone> Session<T> {
                 self.backoff.reset();
                 self.connect(now);
             }
+            // It has been given as much time as a connection that is doubted.
+            Link::Connecting { since, .. }
+                if now.mono.saturating_duration_since(*since) >= ANSWER_AT_ONCE =>
+            {
+                self.restart(now);
+            }
             Link::Idle { .. } | Link::Connecting { .. } | Link::Refused(_) => {}
         }
+    }
+
+    /// The machine has slept: what was under way is probably dead, and the network is probably back.
+    pub(super) fn awake(&mut self, now: Now) {
+        match &self.link {
+            Link::Connecting { .. } => self.restart(now),
+            _ => self.reconnect_now(now),
+        }
+    }
+
+    /// Gives up the attempt that is under way for another, which is the first one again.
+    fn restart(&mut self, now: Now) {
+        self.backoff.reset();
+        self.outputs.push_back(Output::Disconnect);
+        self.connect(now);
     }
 
     /// Uses another session token from now on. A connection that was made with the old one is given up.
@@ -262,7 +284,9 @@ impl<T: Clone> Session<T> {
 
     pub(super) fn connect(&mut self, now: Now) {
         let deadline = now.mono + self.settings.connect_timeout;
+        self.clock.look(now);
         self.link = Link::Connecting {
+            since: now.mono,
             stage: Stage::Token,
             deadline,
             trouble: None,
@@ -321,11 +345,14 @@ impl<T: Clone> Session<T> {
 
     /// The connection, or the attempt to make one, is of no more use; there will be another.
     pub(crate) fn lost(&mut self, error: Error, now: Now) {
+        self.clock.look(now);
+        let mut doubted = false;
         match std::mem::replace(&mut self.link, Link::Idle { was_open: true }) {
             Link::Live(live) => {
                 self.outputs.push_back(Output::Disconnect);
                 self.forget_connection(&live, Some(&error), GapReason::ConnectionLost);
-                if now.mono.saturating_duration_since(live.since) >= STABLE_AFTER {
+                doubted = live.doubt.is_some();
+                if doubted || now.mono.saturating_duration_since(live.since) >= STABLE_AFTER {
                     self.backoff.reset();
                 }
                 self.outputs
@@ -350,6 +377,8 @@ impl<T: Clone> Session<T> {
             }
         }
         let delay = self.backoff.next(&mut self.rng);
+        // What was expected needs no delay: whoever doubted the connection wants another at once.
+        let delay = if doubted { Duration::ZERO } else { delay };
         log::warn!(
             "{error}; trying again in {delay:.1?} (attempt {})",
             self.backoff.attempts()

@@ -69,17 +69,95 @@ fn any_byte_is_a_sign_of_life() {
 fn wake_from_sleep() {
     let mut rig = Rig::live();
     rig.pass(Duration::from_secs(1));
-    rig.now.wall += Duration::from_secs(600);
-    rig.session.tick(rig.now);
+    rig.sleep(Duration::from_secs(600));
     assert_eq!(rig.outputs(), ["ping"]);
     rig.pass(Duration::from_secs(3));
     assert_eq!(
         rig.outputs(),
-        ["disconnect", "client close", "client reconnecting"]
+        ["disconnect", "client close", "client reconnecting", "connect"],
+        "without a delay: the network is probably back"
     );
-    rig.now.wall += Duration::from_secs(600);
+}
+
+/// However long the delay has grown, and whatever the attempt before the sleep waits for.
+#[test]
+fn after_a_sleep_an_attempt_is_made_within_a_second() {
+    for connecting in [false, true] {
+        for clock_goes_on in [false, true] {
+            let mut rig = Rig::new();
+            rig.session.open(rig.now);
+            while rig.session.backoff.attempts() < 12 {
+                rig.lose();
+                rig.wait();
+            }
+            if !connecting {
+                rig.lose();
+            }
+            rig.outputs();
+            if clock_goes_on {
+                rig.now.mono += Duration::from_secs(600);
+            }
+            rig.now.wall += Duration::from_secs(600);
+            let asleep = rig.now.mono;
+            let due = rig.session.deadline().unwrap();
+            assert!(due <= asleep + Duration::from_secs(1));
+            rig.pass(due.saturating_duration_since(asleep));
+            let outputs = rig.outputs();
+            assert_eq!(outputs.last().unwrap(), "connect", "{outputs:?}");
+            assert_eq!(outputs.contains(&"disconnect".to_owned()), connecting);
+            assert_eq!(rig.session.backoff.attempts(), 0);
+        }
+    }
+}
+
+#[test]
+fn reconnect_now_gives_up_an_attempt_that_is_stuck_and_no_other() {
+    let mut rig = Rig::new();
+    rig.session.open(rig.now);
+    rig.outputs();
+    for _ in 0..29 {
+        rig.pass(Duration::from_millis(100));
+        rig.session.reconnect_now(rig.now);
+        assert_eq!(rig.outputs(), Vec::<String>::new());
+    }
+    rig.pass(Duration::from_millis(100));
+    rig.session.reconnect_now(rig.now);
+    assert_eq!(rig.outputs(), ["disconnect", "connect"]);
+}
+
+/// A link that is doubted and then cut, as by a router that forgot it during the sleep.
+#[test]
+fn a_doubt_that_is_confirmed_needs_no_delay() {
+    let mut rig = Rig::live();
+    rig.session.reconnect_now(rig.now);
+    rig.lose();
     rig.session.tick(rig.now);
-    assert_eq!(rig.outputs(), ["connect"], "the network is probably back");
+    assert_eq!(rig.outputs().last().unwrap(), "connect");
+    // And one that is not confirmed changes nothing.
+    rig.greet();
+    rig.session.reconnect_now(rig.now);
+    let ping = rig.take_ping().unwrap();
+    rig.pong(ping);
+    rig.outputs();
+    rig.lose();
+    rig.session.tick(rig.now);
+    assert_eq!(rig.outputs().last().unwrap(), "client reconnecting");
+}
+
+#[test]
+fn a_quiet_link_wakes_nobody_but_for_its_pings() {
+    let mut rig = Rig::live();
+    rig.subscribed(1);
+    let mut ticks = 0;
+    let end = rig.now.mono + Duration::from_secs(3600);
+    while rig.now.mono < end {
+        rig.pass(rig.session.deadline().unwrap() - rig.now.mono);
+        ticks += 1;
+        if let Some(ping) = rig.take_ping() {
+            rig.pong(ping);
+        }
+    }
+    assert_eq!(ticks, 3600 / 20);
 }
 
 #[test]
@@ -155,9 +233,9 @@ fn a_server_that_accepts_and_kicks_is_asked_less_and_less_often() {
             rig.greet();
             rig.pass(Duration::from_secs(1));
             rig.lose();
-            let wait = rig.session.deadline().unwrap() - rig.now.mono;
-            *delay += wait;
-            rig.pass(wait);
+            let lost = rig.now.mono;
+            rig.wait();
+            *delay += rig.now.mono - lost;
         }
     }
     assert!(
@@ -265,7 +343,10 @@ fn reconnect_now_skips_the_delay_and_doubts_a_link_that_is_up() {
     let mut rig = Rig::live();
     rig.session.reconnect_now(rig.now);
     assert_eq!(rig.outputs(), ["ping"]);
-    rig.pass(Duration::from_secs(3));
+    let ping = rig.take_ping();
+    assert!(ping.is_none(), "it is under way");
+    rig.session.alive(rig.now);
+    rig.lose();
     rig.outputs();
     rig.session.reconnect_now(rig.now);
     rig.session.reconnect_now(rig.now);

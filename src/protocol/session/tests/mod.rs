@@ -89,6 +89,12 @@ impl Rig {
         }
     }
 
+    /// Lets the machine sleep, with a monotonic clock that stands still meanwhile.
+    fn sleep(&mut self, time: Duration) {
+        self.now.wall += time;
+        self.session.tick(self.now);
+    }
+
     /// Lets the delay pass before the next attempt to connect, if there is one.
     fn wait(&mut self) {
         while matches!(self.session.link, Link::Waiting { .. }) {
