@@ -530,6 +530,8 @@ impl Gap {
 pub enum GapReason {
     /// The link was lost and made again.
     ConnectionLost,
+    /// The server ended the subscription without being asked, and it was made again.
+    EndedByServer,
     /// The query of the subscription was changed; the server drops the events between the old query and the new.
     QueryUpdated,
     /// The session token was changed, and the connection or the subscription made anew with it. Events that waited for

@@ -111,6 +111,11 @@ impl Answers {
         untold
     }
 
+    /// The ids of the operations whose answers are not late.
+    pub(super) fn on_time(&self) -> impl Iterator<Item = u64> + '_ {
+        self.waiting.range(self.late_below..).map(|(_, asked)| asked.id)
+    }
+
     /// The connection is gone, and with it all answers.
     pub(super) fn clear(&mut self) {
         self.waiting.clear();

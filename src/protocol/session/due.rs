@@ -20,6 +20,10 @@ pub(super) enum Due {
     Ping,
     /// An answer is late.
     LateAnswer,
+    /// The end of the time for which a subscription was held back.
+    Retry,
+    /// Another session token is to be asked for.
+    Token,
     /// A look at the clocks, which [`tick`](Session::tick) begins with.
     Look,
 }
@@ -54,7 +58,9 @@ impl<T: Clone> Session<T> {
             Link::Live(live) => {
                 let liveness = live.due(&self.settings);
                 let answer = self.answers.due().map(|at| (at, Due::LateAnswer));
-                [Some(liveness), answer].into_iter().flatten().min()
+                let retry = self.retries.due().map(|(at, _)| (at, Due::Retry));
+                let token = self.tokens.due().map(|at| (at, Due::Token));
+                [Some(liveness), answer, retry, token].into_iter().flatten().min()
             }
         }
     }
@@ -96,7 +102,18 @@ impl<T: Clone> Session<T> {
                 self.lost(timeout(text), now);
             }
             (Due::Ping, _) => self.ping(now),
-            (Due::LateAnswer, _) => self.answer_is_late(now),
+            (Due::LateAnswer, _) => {
+                self.answer_is_late(now);
+                self.try_suspects(now);
+            }
+            (Due::Retry, _) => {
+                if let Some((_, id)) = self.retries.due() {
+                    self.retries.release(id);
+                    self.reconcile(id, now);
+                    self.try_suspects(now);
+                }
+            }
+            (Due::Token, _) => self.renew_if_due(now),
             (Due::AttemptOver | Due::Silence | Due::Look, _) => {}
         }
     }

@@ -77,7 +77,7 @@ pub(super) struct Live {
     doubt: Option<Instant>,
     /// The moment up to which all that the server wrote has come: when the last ping was sent that was answered. The
     /// server has written the answer behind everything else that it had written by then.
-    proven: Instant,
+    pub(super) proven: Instant,
 }
 
 #[derive(Debug)]
@@ -129,9 +129,14 @@ impl<T: Clone> Session<T> {
                 let answer_due = now.mono + self.settings.pong_timeout.min(ANSWER_AT_ONCE);
                 live.doubt = Some(live.doubt.map_or(answer_due, |due| due.min(answer_due)));
                 self.ping(now);
+                for id in self.retries.release_all() {
+                    self.reconcile(id, now);
+                }
+                self.try_suspects(now);
             }
             Link::Waiting { .. } => {
                 self.backoff.reset();
+                self.retries.release_all();
                 self.connect(now);
             }
             // It has been given as much time as a connection that is doubted.
@@ -155,6 +160,7 @@ impl<T: Clone> Session<T> {
     /// Gives up the attempt that is under way for another, which is the first one again.
     fn restart(&mut self, now: Now) {
         self.backoff.reset();
+        self.retries.release_all();
         self.outputs.push_back(Output::Disconnect);
         self.connect(now);
     }
@@ -178,23 +184,6 @@ impl<T: Clone> Session<T> {
         }
     }
 
-    /// The token to connect with, from the provider.
-    pub(crate) fn provide_token(&mut self, token: Option<Secret>) {
-        self.settings.credentials.session_token = token;
-    }
-
-    /// The answer to [`Output::RenewToken`].
-    pub(crate) fn token_renewed(&mut self, token: Option<Secret>, now: Now) {
-        if token != self.settings.credentials.session_token {
-            self.held.clear();
-            self.set_session_token(token, now);
-            return;
-        }
-        for (id, spec, error) in std::mem::take(&mut self.held) {
-            self.refused(id, &spec, error, now);
-        }
-    }
-
     /// Ends the subscriptions with an id below the one given, and the connection. The connection is made anew if
     /// there are other subscriptions, which were made after the order to close.
     pub(crate) fn close(&mut self, below: u64, now: Now) {
@@ -207,6 +196,7 @@ impl<T: Clone> Session<T> {
                 .remove(&id)
                 .map(|subscription| subscription.handle);
             let failed = self.failed.remove(&id).map(|failed| failed.handle);
+            self.forget(id);
             for handle in subscription.into_iter().chain(failed) {
                 self.outputs.push_back(Output::Event(handle, Event::closed(None)));
             }
@@ -350,6 +340,7 @@ impl<T: Clone> Session<T> {
         match std::mem::replace(&mut self.link, Link::Idle { was_open: true }) {
             Link::Live(live) => {
                 self.outputs.push_back(Output::Disconnect);
+                self.suspect_the_unanswered(now);
                 self.forget_connection(&live, Some(&error), GapReason::ConnectionLost);
                 doubted = live.doubt.is_some();
                 if doubted || now.mono.saturating_duration_since(live.since) >= STABLE_AFTER {
@@ -411,11 +402,18 @@ impl<T: Clone> Session<T> {
 
     /// What was on this connection is gone with it.
     fn forget_connection(&mut self, live: &Live, error: Option<&Error>, reason: GapReason) {
-        self.held.clear();
+        self.tokens.clear();
+        self.retries.connection_gone();
         self.tell_doubtful_errors();
         self.answers.clear();
-        self.subscriptions
-            .retain(|_, subscription| subscription.wanted.is_some());
+        let (retries, tokens) = (&mut self.retries, &mut self.tokens);
+        self.subscriptions.retain(|id, subscription| {
+            if subscription.wanted.is_none() {
+                retries.forget(*id);
+                tokens.settled(*id);
+            }
+            subscription.wanted.is_some()
+        });
         for subscription in self.subscriptions.values_mut() {
             subscription.server = OnServer::Absent;
             subscription.respelled = false;

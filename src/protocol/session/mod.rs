@@ -21,9 +21,11 @@ mod errors;
 mod link;
 #[cfg(test)]
 mod properties;
+mod retries;
 mod subscriptions;
 #[cfg(test)]
 mod tests;
+mod tokens;
 #[cfg(any(test, feature = "_fuzz"))]
 #[allow(clippy::unwrap_used, clippy::panic, reason = "it is there to fail")]
 pub(crate) mod world;
@@ -41,6 +43,8 @@ use self::clock::Clock;
 use self::errors::{server_error, unknown_subscription};
 use self::link::Link;
 pub(crate) use self::link::Stage;
+use self::retries::Retries;
+use self::tokens::Renewals;
 use super::Now;
 use super::backoff::Backoff;
 use super::incoming::{EventFrame, Message, Reader, ServerError};
@@ -115,15 +119,13 @@ pub(crate) struct Session<T> {
     failures: u32,
     installation_id: InstallationId,
     dialect: Dialect,
-    /// Subscriptions that the server refused for their session token, while another is asked for.
-    held: Vec<(u64, Arc<Spec>, Error)>,
-    /// Another token may be asked for: not again before the server has accepted one.
-    renewal: bool,
+    tokens: Renewals,
     /// In the order in which they were made, which is that in which all is told and sent.
     subscriptions: BTreeMap<u64, Subscription<T>>,
     /// Those that the server refused, until there is another query for them or they are ended.
     failed: BTreeMap<u64, Failed<T>>,
     answers: Answers,
+    retries: Retries,
     outputs: VecDeque<Output<T>>,
     clock: Clock,
     /// How many pings were sent, on all connections: the number of the last one.
@@ -195,6 +197,8 @@ impl<T: Clone> Session<T> {
         let (floor, cap) = settings.reconnect_delay;
         let backoff = Backoff::new(floor, cap, settings.servers);
         let answers = Answers::new(settings.ack_timeout);
+        let retries = Retries::new(Backoff::new(floor, cap, 1));
+        let renewals = Backoff::new(floor, cap, 1);
         Self {
             settings,
             rng: StdRng::seed_from_u64(seed),
@@ -202,13 +206,13 @@ impl<T: Clone> Session<T> {
             link: Link::Idle { was_open: false },
             backoff,
             failures: 0,
-            held: Vec::new(),
-            renewal: true,
+            tokens: Renewals::new(renewals),
             installation_id: InstallationId::Sent,
             dialect: Dialect::Keys,
             subscriptions: BTreeMap::new(),
             failed: BTreeMap::new(),
             answers,
+            retries,
             outputs: VecDeque::new(),
             clock: Clock::default(),
             pings: 0,
@@ -246,9 +250,10 @@ impl<T: Clone> Session<T> {
             Ok(Message::Unsubscribed { request_id }) => self.unsubscribed(request_id, now),
             Ok(Message::Error(error)) => self.server_error(error, now),
             // A server newer than this client may say what it likes.
-            Ok(Message::Unknown(op)) => log::debug!("ignored a message of the server: `{}`", excerpt(&op)),
+            Ok(Message::Unknown(op)) => log::trace!("ignored a message of the server: `{}`", excerpt(&op)),
             Err(error) => self.report(error),
         }
+        self.try_suspects(now);
         None
     }
 

@@ -52,6 +52,8 @@ impl<T: Clone> Session<T> {
             Some(subscription) => {
                 subscription.wanted = Some(spec);
                 subscription.respelled = false;
+                // It is something else that is asked for.
+                self.retries.forget(id);
                 self.reconcile(id, now);
             }
             None => self.subscribe(id, handle, spec, now),
@@ -71,8 +73,64 @@ impl<T: Clone> Session<T> {
         }
     }
 
-    /// Sends what is missing for the server to have what is wanted of a subscription.
+    /// Sends what is missing for the server to have what is wanted of a subscription, if it may be asked for now.
     pub(super) fn reconcile(&mut self, id: u64, now: Now) {
+        self.send_what_is_missing(id, false, now);
+    }
+
+    /// Sends those that may be what connections are lost of, when nothing else is unanswered.
+    pub(super) fn try_suspects(&mut self, now: Now) {
+        while self.answers.due().is_none() {
+            let ids = self.retries.next_trial();
+            if ids.is_empty() {
+                return;
+            }
+            for id in ids {
+                self.send_what_is_missing(id, true, now);
+            }
+        }
+    }
+
+    /// Holds the subscriptions against the loss of the connection that were sent before it and not answered.
+    pub(super) fn suspect_the_unanswered(&mut self, now: Now) {
+        let is_asked = |id: &u64| {
+            let subscription = self.subscriptions.get(id);
+            subscription.is_some_and(|subscription| matches!(subscription.server, OnServer::Asked { .. }))
+        };
+        let unanswered: Vec<_> = self.answers.on_time().collect();
+        let asked: Vec<_> = unanswered.iter().copied().filter(is_asked).collect();
+        for id in &asked {
+            self.retries.lost_with(*id);
+        }
+        let ([id], [_]) = (asked.as_slice(), unanswered.as_slice()) else {
+            return;
+        };
+        // Without others that are well there is nobody to protect from it, and the link may be what is bad.
+        let is_well = |subscription: &Subscription<T>| matches!(subscription.server, OnServer::Active(_));
+        if !self.subscriptions.values().any(is_well) {
+            return;
+        }
+        let Some((delay, losses)) = self.retries.caught(*id, now.mono) else {
+            return;
+        };
+        let text = format!(
+            "the connection was lost {losses} times in a row right after this subscription was sent, and the others were \
+             answered: something between client and server seems to refuse it; it is sent again in {delay:?}"
+        );
+        log::warn!("held back subscription {id}: the connection is lost whenever it is sent");
+        if let Some(subscription) = self.subscriptions.get(id).filter(|s| s.wanted.is_some()) {
+            let handle = subscription.handle.clone();
+            self.report_of(handle, Error::new(ErrorKind::ConnectionLost, text));
+        }
+    }
+
+    /// What is remembered of a subscription goes with it.
+    pub(super) fn forget(&mut self, id: u64) {
+        self.retries.forget(id);
+        self.tokens.settled(id);
+    }
+
+    fn send_what_is_missing(&mut self, id: u64, admitted: bool, now: Now) {
         let live = matches!(self.link, Link::Live(_));
         let moment = self.clock.moment(now);
         let dialect = self.dialect;
@@ -83,9 +141,11 @@ impl<T: Clone> Session<T> {
         let (operation, spec) = match (&subscription.server, &subscription.wanted) {
             (OnServer::Absent, None) => {
                 self.subscriptions.remove(&id);
+                self.forget(id);
                 return;
             }
             _ if !live => return,
+            (OnServer::Absent, Some(_)) if !admitted && !self.retries.admit(id) => return,
             (OnServer::Absent, Some(wanted)) => (Operation::Subscribe, Arc::clone(wanted)),
             (OnServer::Active(active), Some(wanted)) if !Arc::ptr_eq(active, wanted) => {
                 // Parse Server drops the old query before it looks at the new one.
@@ -132,7 +192,8 @@ impl<T: Clone> Session<T> {
         let is_new =
             (subscription.accepted.as_ref()).is_none_or(|accepted| !Arc::ptr_eq(&accepted.spec, &spec));
         subscription.accepted = Some(Arc::clone(&spec).into());
-        self.renewal = true;
+        self.tokens.settled(id);
+        self.retries.acknowledged(id, now.mono);
         let has_watch = spec.query.watch.is_some();
         subscription.server = OnServer::Active(spec);
         let missed = moment.saturating_duration_since(subscription.proven);
@@ -164,19 +225,49 @@ impl<T: Clone> Session<T> {
     }
 
     pub(super) fn unsubscribed(&mut self, id: u64, now: Now) {
-        let Some(subscription) = self.subscriptions.get_mut(&id) else {
-            log::debug!("ignored `unsubscribed` for {id}, which is not subscribed");
+        match self
+            .subscriptions
+            .get(&id)
+            .map(|subscription| &subscription.server)
+        {
+            Some(OnServer::Leaving { operation }) => {
+                self.answers.answered(*operation, now.mono);
+                if let Some(subscription) = self.subscriptions.get_mut(&id) {
+                    subscription.server = OnServer::Absent;
+                }
+                self.attribute(now);
+                self.reconcile(id, now);
+            }
+            Some(OnServer::Active(_)) => self.ended_by_server(id, now),
+            // Its own answer comes, or the link is made anew.
+            Some(OnServer::Asked { .. } | OnServer::Absent) | None => {
+                log::debug!("ignored `unsubscribed` for {id}, which is not subscribed");
+            }
+        }
+    }
+
+    /// The server has ended a subscription that is wanted, without being asked. It is asked for again, with a gap that
+    /// starts at the last proof, as after a cut.
+    fn ended_by_server(&mut self, id: u64, now: Now) {
+        let (Some(subscription), Link::Live(live)) = (self.subscriptions.get_mut(&id), &self.link) else {
             return;
         };
-        if let OnServer::Leaving { operation } = subscription.server {
-            subscription.server = OnServer::Absent;
-            self.answers.answered(operation, now.mono);
-            self.attribute(now);
-        } else {
-            log::warn!("the server ended subscription {id} without being asked; subscribing again");
-            subscription.server = OnServer::Absent;
+        subscription.server = OnServer::Absent;
+        if subscription.gap.is_none() {
+            subscription.gap = Some(GapReason::EndedByServer);
+            subscription.proven = subscription.proven.max(live.proven);
         }
-        self.reconcile(id, now);
+        let delay = self.retries.ended(id, now.mono, &mut self.rng);
+        log::warn!("the server ended subscription {id} without being asked");
+        if std::mem::take(&mut subscription.open) {
+            let text = format!(
+                "the server ended the subscription without being asked; it is asked for again in {delay:.1?}"
+            );
+            let error = Error::new(ErrorKind::Server, text);
+            let handle = subscription.handle.clone();
+            self.outputs
+                .push_back(Output::Event(handle, Event::closed(Some(error))));
+        }
     }
 
     /// An event, if it is for a subscription that is open. Parse Server sends none before it has acknowledged one.
@@ -301,10 +392,12 @@ impl<T: Clone> Session<T> {
                         self.dialect = self.dialect.other();
                     }
                     self.reconcile(id, now);
-                } else if error.code == INVALID_SESSION_TOKEN && self.may_renew(&spec) {
-                    self.held.push((id, spec, server_error(ErrorKind::Server, error)));
-                } else {
-                    self.refused(id, &spec, server_error(ErrorKind::Server, error), now);
+                    return;
+                }
+                let is_token = error.code == INVALID_SESSION_TOKEN;
+                let error = server_error(ErrorKind::Server, error);
+                if !is_token || !self.renew_token_for(id, &spec, &error, now) {
+                    self.refused(id, &spec, error, now);
                 }
             }
             OnServer::Leaving { operation } => {
@@ -344,6 +437,7 @@ impl<T: Clone> Session<T> {
                 self.reconcile(id, now);
             }
             _ => {
+                self.forget(id);
                 if let Some(subscription) = self.subscriptions.remove(&id) {
                     let Subscription {
                         handle, gap, proven, ..
@@ -373,19 +467,6 @@ impl<T: Clone> Session<T> {
             let handle = subscription.handle.clone();
             self.report_of(handle, timeout(text));
         }
-    }
-
-    /// Whether another session token may help. Asks for it, once for all subscriptions that need it.
-    fn may_renew(&mut self, spec: &Spec) -> bool {
-        if !self.held.is_empty() {
-            return true;
-        }
-        let renew = self.settings.renewable_token && spec.session_token.is_none() && self.renewal;
-        if renew {
-            self.renewal = false;
-            self.outputs.push_back(Output::RenewToken);
-        }
-        renew
     }
 }
 

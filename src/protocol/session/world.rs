@@ -328,6 +328,9 @@ impl World {
         for _ in 0..1000 {
             self.advance();
             self.answer(0, Answer::Ok);
+            if !self.session.retries.is_empty() {
+                self.session.reconnect_now(self.now);
+            }
             self.check();
             if matches!(self.session.link, Link::Waiting { .. }) {
                 self.pass(Duration::from_secs(31), Duration::ZERO);

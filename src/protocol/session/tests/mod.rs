@@ -4,6 +4,7 @@ mod answers;
 mod errors;
 mod gaps;
 mod link;
+mod retries;
 mod spelling;
 mod subscriptions;
 mod tokens;
@@ -15,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::{Link, Output, Session, Settings};
 use crate::error::{Error, ErrorKind};
-use crate::event::ClientEventKind;
+use crate::event::{ClientEventKind, Event};
 use crate::protocol::Now;
 use crate::protocol::spec::{Credentials, Spec};
 use crate::query::Query;
@@ -24,6 +25,8 @@ use crate::query::Query;
 struct Rig {
     session: Session<u64>,
     now: Now,
+    /// What subscriptions were told, where a test keeps it.
+    told: Vec<(u64, Event)>,
 }
 
 impl Rig {
@@ -53,6 +56,7 @@ impl Rig {
                 mono: Instant::now(),
                 wall: SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000),
             },
+            told: Vec::new(),
         }
     }
 

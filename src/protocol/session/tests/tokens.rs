@@ -1,6 +1,7 @@
 //! Session tokens: changed, refused, renewed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -115,6 +116,8 @@ fn a_token_that_the_server_does_not_take_is_renewed_once() {
     rig.subscribe(3, "Game");
     rig.outputs();
     rig.error(209, "Invalid session token", false, json!(3));
+    assert_eq!(rig.outputs(), Vec::<String>::new(), "not so soon again");
+    rig.pass(Duration::from_millis(4250));
     assert_eq!(rig.outputs(), ["renew token"]);
     rig.session.token_renewed(Some(Secret::from("r:old")), rig.now);
     rig.greet();
@@ -132,4 +135,37 @@ fn a_provider_that_has_no_other_token_ends_the_subscription() {
     rig.session.token_renewed(None, rig.now);
     assert_eq!(rig.outputs(), ["1: error Server fatal", "1: close"]);
     assert_eq!(rig.session.state(), ClientState::Connected);
+}
+
+/// A provider with a new token for each question, and a server that takes none of them for one of two subscriptions.
+#[test]
+fn renewals_do_not_go_round_and_round() {
+    let mut rig = Rig::with(|settings| settings.renewable_token = true);
+    rig.session.open(rig.now);
+    let (mut tokens, mut connections) = (0, 0);
+    rig.subscribe(1, "Game");
+    rig.subscribe(2, "Game");
+    for _ in 0..60 {
+        while let Some(output) = rig.session.next_output() {
+            match output {
+                Output::Connect => {
+                    connections += 1;
+                    rig.greet();
+                    rig.ack(1);
+                    rig.error(209, "Invalid session token", false, json!(2));
+                }
+                Output::RenewToken => {
+                    tokens += 1;
+                    let token = Some(Secret::from(format!("r:{tokens}")));
+                    rig.session.token_renewed(token, rig.now);
+                }
+                _ => {}
+            }
+        }
+        rig.pass_with_pongs(Duration::from_secs(1));
+    }
+    assert!(
+        tokens <= 2 && connections <= 3,
+        "{tokens} tokens, {connections} connections"
+    );
 }
