@@ -18,6 +18,8 @@ mod answers;
 mod clock;
 mod due;
 mod errors;
+#[cfg(test)]
+mod hostile;
 mod link;
 #[cfg(test)]
 mod properties;
@@ -26,6 +28,8 @@ mod subscriptions;
 #[cfg(test)]
 mod tests;
 mod tokens;
+#[cfg(test)]
+mod wire;
 #[cfg(any(test, feature = "_fuzz"))]
 #[allow(clippy::unwrap_used, clippy::panic, reason = "it is there to fail")]
 pub(crate) mod world;

@@ -239,9 +239,20 @@ impl<T: Clone> Session<T> {
                 self.reconcile(id, now);
             }
             Some(OnServer::Active(_)) => self.ended_by_server(id, now),
-            // Its own answer comes, or the link is made anew.
-            Some(OnServer::Asked { .. } | OnServer::Absent) | None => {
+            // The answer to the operation comes, or the link is made anew.
+            Some(OnServer::Asked { .. }) => self.lower_gap(id),
+            Some(OnServer::Absent) | None => {
                 log::debug!("ignored `unsubscribed` for {id}, which is not subscribed");
+            }
+        }
+    }
+
+    /// The gap that an operation has opened starts earlier: what the server sent before that operation may be missing as
+    /// well, from the last proof on.
+    fn lower_gap(&mut self, id: u64) {
+        if let (Some(subscription), Link::Live(live)) = (self.subscriptions.get_mut(&id), &self.link) {
+            if subscription.gap.is_some() {
+                subscription.proven = subscription.proven.min(live.proven);
             }
         }
     }

@@ -35,6 +35,8 @@ pub(crate) enum Step {
     Sleep(u32),
     /// The server answers one of the operations that it has, in whatever order.
     Answer(usize, Answer),
+    /// The server ends a subscription that it has, without being asked.
+    End(usize),
     /// The server sends an event for a subscription that it has, or for one that it never had.
     Event(usize),
     /// The server says this, unless it means something: then what follows is not for the world to foresee.
@@ -76,22 +78,8 @@ enum Connection {
 
 impl World {
     pub(crate) fn new() -> Self {
-        let settings = Settings {
-            credentials: Credentials {
-                application_id: "app".into(),
-                ..Credentials::default()
-            },
-            connect_timeout: Duration::from_secs(20),
-            idle_ping: Duration::from_secs(20),
-            pong_timeout: Duration::from_secs(10),
-            ack_timeout: Duration::from_secs(10),
-            reconnect_delay: (Duration::from_millis(250), Duration::from_secs(30)),
-            servers: 1,
-            max_attempts: None,
-            renewable_token: false,
-        };
         Self {
-            session: Session::new(settings, 1),
+            session: Session::new(settings(), 1),
             now: Now {
                 mono: Instant::now(),
                 wall: SystemTime::UNIX_EPOCH,
@@ -145,6 +133,12 @@ impl World {
             Step::Pass(millis) => self.pass(Duration::from_millis((*millis).into()), Duration::ZERO),
             Step::Sleep(millis) => self.pass(Duration::ZERO, Duration::from_millis((*millis).into())),
             Step::Answer(which, answer) => self.answer(*which, *answer),
+            Step::End(which) => {
+                if let Some(id) = self.server.keys().nth(which % self.server.len().max(1)).copied() {
+                    self.server.remove(&id);
+                    self.receive(json!({"op": "unsubscribed", "requestId": id}));
+                }
+            }
             Step::Event(which) => {
                 let id = self.some_id(*which).unwrap_or(99);
                 if self.connection == Connection::Greeted {
@@ -166,6 +160,7 @@ impl World {
             }
         }
         self.check();
+        self.tick();
     }
 
     /// Whether it is of a subscription that there ever was, or an error, which may rightly end the link.
@@ -185,10 +180,27 @@ impl World {
         (self.ids > 0).then(|| which as u64 % self.ids + 1)
     }
 
+    /// Lets time pass, with a tick whenever one is due.
     fn pass(&mut self, time: Duration, asleep: Duration) {
-        self.now.mono += time;
-        self.now.wall += time + asleep;
+        self.now.wall += asleep;
+        let end = self.now.mono + time;
+        loop {
+            let next = self.session.deadline().map_or(end, |due| due.min(end));
+            let step = next.saturating_duration_since(self.now.mono);
+            self.now.mono += step;
+            self.now.wall += step;
+            self.tick();
+            if self.now.mono >= end {
+                return;
+            }
+        }
+    }
+
+    fn tick(&mut self) {
         self.session.tick(self.now);
+        self.check();
+        let due = self.session.deadline();
+        assert!(due.is_none_or(|due| due > self.now.mono), "a busy loop");
     }
 
     fn advance(&mut self) {
@@ -354,6 +366,24 @@ impl World {
             assert!(self.session.answers.is_empty());
             assert_eq!(self.session.len(), wanted.len(), "something was left behind");
         }
+    }
+}
+
+/// The settings that a client has by default.
+pub(crate) fn settings() -> Settings {
+    Settings {
+        credentials: Credentials {
+            application_id: "app".into(),
+            ..Credentials::default()
+        },
+        connect_timeout: Duration::from_secs(20),
+        idle_ping: Duration::from_secs(20),
+        pong_timeout: Duration::from_secs(10),
+        ack_timeout: Duration::from_secs(10),
+        reconnect_delay: (Duration::from_millis(250), Duration::from_secs(30)),
+        servers: 1,
+        max_attempts: None,
+        renewable_token: false,
     }
 }
 

@@ -97,6 +97,22 @@ fn what_the_server_ends_is_told_and_comes_back_with_a_gap() {
     assert!(rig.outputs().contains(&"send subscribe 1 Game".to_owned()));
 }
 
+/// The server had ended the old query some time before the update came to it.
+#[test]
+fn an_end_that_crosses_an_update_opens_the_gap_at_the_last_proof() {
+    let mut rig = Rig::live();
+    rig.subscribed(1);
+    let asked = rig.now.mono;
+    rig.pass(Duration::from_secs(5));
+    rig.session.update(1, 1, spec("Other"), rig.now);
+    rig.pass(Duration::from_secs(1));
+    rig.end_subscription(1);
+    rig.outputs();
+    rig.ack(1);
+    let missed = rig.now.mono - asked;
+    assert_eq!(rig.outputs()[1], format!("1: open after QueryUpdated {missed:?}"));
+}
+
 #[test]
 fn an_end_that_nobody_asked_for_is_no_answer() {
     let mut rig = Rig::live();
