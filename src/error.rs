@@ -129,7 +129,7 @@ impl Error {
 
     /// An error message of the server.
     pub(crate) fn server(kind: ErrorKind, code: i64, message: impl Into<String>) -> Self {
-        Self::new(kind, message).change(|inner| inner.code = Some(code))
+        Self::new(kind, message).with_code(code)
     }
 
     pub(crate) fn lagged(dropped: u64) -> Self {
@@ -141,6 +141,11 @@ impl Error {
             ),
         )
         .change(|inner| inner.dropped = Some(dropped))
+    }
+
+    /// The same error, with the code of Parse Server that it came with.
+    pub(crate) fn with_code(self, code: i64) -> Self {
+        self.change(|inner| inner.code = Some(code))
     }
 
     /// The same error, marked as the end of what it is reported on.

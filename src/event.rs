@@ -202,7 +202,7 @@ impl Event {
     pub(crate) fn with_earlier_gap(mut self, earlier: &Self) -> Self {
         if let (Body::Open(Some(gap)), Body::Open(earlier)) = (&mut self.body, &earlier.body) {
             match earlier {
-                Some(earlier) => gap.from = gap.from.min(earlier.from),
+                Some(earlier) => gap.start = gap.start.min(earlier.start),
                 // The first `open` of all was not told: there is nothing that the listeners could have missed.
                 None => self.body = Body::Open(None),
             }
@@ -495,29 +495,39 @@ impl From<Infallible> for UnknownEvent {
 /// # fn listen(subscription: &parse_livequery::Subscription) {
 /// subscription.on_open(|gap| {
 ///     if let Some(gap) = gap {
-///         println!("{:?} may have been missed since {:?}: {:?}", gap.duration(), gap.from(), gap.reason());
+///         println!("{:?} may have been missed since {:?}: {:?}", gap.duration(), gap.start(), gap.reason());
 ///     }
 /// });
 /// # }
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gap {
-    from: SystemTime,
-    to: SystemTime,
+    start: SystemTime,
+    end: SystemTime,
     reason: GapReason,
 }
 
 impl Gap {
-    /// The last proof that the link was alive: when something last came through it.
+    /// The last moment at which it is certain that everything had come which the server had sent: when the client sent the
+    /// last ping that was answered, or the subscription that was acknowledged, whichever was later. What came after that
+    /// does not count, since more may have been on its way when the connection was lost.
+    ///
+    /// With a connection in use it is at most [`idle_ping`](crate::ClientBuilder::idle_ping) before the connection was
+    /// lost, and the time that the answer to a ping takes.
+    ///
+    /// This is a time on this machine's clock, as it is set when the gap ends. The server writes `updatedAt` by its own
+    /// clock and sends the event a little later, so allow for the difference when you look for what was changed since.
+    /// A gateway that answers pings in the place of the server makes this time too late by what lies waiting in it.
     #[must_use]
-    pub fn from(&self) -> SystemTime {
-        self.from
+    pub fn start(&self) -> SystemTime {
+        self.start
     }
 
-    /// When the server acknowledged the subscription again.
+    /// When the acknowledgement of the new subscription came. Not before the [`start`](Self::start), even if the clock was
+    /// set back meanwhile.
     #[must_use]
-    pub fn to(&self) -> SystemTime {
-        self.to
+    pub fn end(&self) -> SystemTime {
+        self.end
     }
 
     /// Why events may have been missed.
@@ -526,14 +536,20 @@ impl Gap {
         self.reason
     }
 
-    /// How long it was. Zero if the system's clock was set back in it.
+    /// How long it was, the time included in which this machine slept. A clock that was set back meanwhile changes nothing;
+    /// one that was set ahead cannot be told from sleep, and makes it longer.
     #[must_use]
     pub fn duration(&self) -> Duration {
-        self.to.duration_since(self.from).unwrap_or_default()
+        self.end.duration_since(self.start).unwrap_or_default()
     }
 
-    pub(crate) fn new(from: SystemTime, to: SystemTime, reason: GapReason) -> Self {
-        Self { from, to, reason }
+    pub(crate) fn new(duration: Duration, end: SystemTime, reason: GapReason) -> Self {
+        let start = end.checked_sub(duration).unwrap_or(SystemTime::UNIX_EPOCH);
+        Self {
+            start: start.min(end),
+            end,
+            reason,
+        }
     }
 }
 
@@ -543,6 +559,8 @@ impl Gap {
 pub enum GapReason {
     /// The link was lost and made again.
     ConnectionLost,
+    /// The server ended the subscription without being asked, and it was made again.
+    EndedByServer,
     /// The query of the subscription was changed; the server drops the events between the old query and the new.
     QueryUpdated,
     /// The session token was changed, and the connection or the subscription made anew with it. Events that waited for

@@ -26,6 +26,7 @@ mod state;
 mod stats;
 #[cfg(feature = "test-server")]
 pub mod test_server;
+mod text;
 mod types;
 #[cfg(feature = "unstable-tls")]
 pub mod unstable_tls;

@@ -30,6 +30,13 @@ macro_rules! debug {
     };
 }
 
+/// Logs what came and what was sent.
+macro_rules! trace {
+    ($($text:tt)+) => {
+        $crate::logging::write(log::Level::Trace, module_path!(), format_args!($($text)+))
+    };
+}
+
 macro_rules! limited {
     ($level:expr, $($text:tt)+) => {{
         static SITE: $crate::logging::Site = $crate::logging::Site::new();
@@ -37,7 +44,7 @@ macro_rules! limited {
     }};
 }
 
-pub(crate) use {debug, error, limited, warn_ as warn};
+pub(crate) use {debug, error, limited, trace, warn_ as warn};
 
 /// One place in the code that logs. The same text is written once in a second from there, and a few texts at most that
 /// differ: a peer that sends nonsense must not fill a disk. The next line says how many were left out.

@@ -37,8 +37,8 @@ pub(crate) fn json(event: &Event) -> Option<String> {
             json!({
                 "time": time,
                 "kind": "gap",
-                "from": instant(gap.from()),
-                "to": instant(gap.to()),
+                "from": instant(gap.start()),
+                "to": instant(gap.end()),
                 "reason": format!("{:?}", gap.reason()),
             })
         }

@@ -30,6 +30,7 @@ use crate::rest::Rest;
 use crate::secret::Secret;
 use crate::state::ClientState;
 use crate::stats::ClientStats;
+use crate::text::deadline;
 
 /// A connection to a LiveQuery server, and all subscriptions on it.
 ///
@@ -530,11 +531,4 @@ impl Drop for Handle {
             self.shared.queue.close();
         }
     }
-}
-
-/// A time-out that is too long to add to the clock is one that never comes.
-pub(crate) fn deadline(timeout: Duration) -> Instant {
-    let now = Instant::now();
-    now.checked_add(timeout)
-        .unwrap_or_else(|| now + Duration::from_secs(365 * 24 * 60 * 60))
 }

@@ -8,19 +8,20 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, TrySendError};
 use parking_lot::Mutex;
 
+use crate::client::Client;
 use crate::client::listeners::known;
-use crate::client::{Client, deadline};
 use crate::delivery::deliver::refuse_in_listener;
 use crate::delivery::emitter::{Emitter, ListenerId, Missed, Times};
 use crate::delivery::subscription::SubscriptionCore;
 use crate::driver::command::Command;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventKind, UnknownEvent};
-use crate::protocol::message::Spec;
+use crate::protocol::spec::Spec;
 use crate::query::{EncodedQuery, Query};
 use crate::secret::Secret;
 use crate::state::SubscriptionState;
 use crate::stats::SubscriptionStats;
+use crate::text::deadline;
 
 /// A query that the server watches for you.
 ///

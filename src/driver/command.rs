@@ -12,7 +12,7 @@ use crate::delivery::status::{Order, Receipt};
 use crate::delivery::subscription::SubscriptionCore;
 use crate::driver::stream::ConnectedStream;
 use crate::error::Result;
-use crate::protocol::message::Spec;
+use crate::protocol::spec::Spec;
 use crate::secret::Secret;
 
 /// What handles ask of the I/O thread. It never answers; what comes of it shows in events and states.

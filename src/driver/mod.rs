@@ -44,7 +44,7 @@ use crate::event::{Change, ClientEvent, ClientEventKind, Event, EventKind};
 use crate::logging::{debug, error, warn};
 use crate::object::Object;
 use crate::protocol::Now;
-use crate::protocol::message::EventFrame;
+use crate::protocol::incoming::EventFrame;
 use crate::protocol::session::{Output, Received, Session, Settings};
 use crate::scan::start_of;
 use crate::secret::Secret;
@@ -83,7 +83,6 @@ pub(crate) fn spawn(
         io,
         tokens: Tokens::new(token_provider),
         generation: 0,
-        pinged: None,
         farewell_timeout: close_timeout / 2,
         poll,
         events: Events::with_capacity(8),
@@ -119,8 +118,6 @@ struct Driver {
     tokens: Tokens,
     /// Counts the session tokens of the client: the one that the connection was made with.
     generation: u64,
-    /// When the ping was sent that is not answered yet.
-    pinged: Option<Instant>,
     farewell_timeout: Duration,
     poll: Poll,
     events: Events,
@@ -275,7 +272,7 @@ impl Driver {
                         }
                     }
                 }
-                Output::Ping => self.ping(),
+                Output::Ping(payload) => self.ping(&payload),
                 Output::RenewToken => {
                     if let Err(error) = self.tokens.ask(Purpose::Renew, &self.io.commands) {
                         self.session.lost(error, now());
@@ -329,7 +326,6 @@ impl Driver {
             (ClientEventKind::Open, _) => {
                 self.set_error(None);
                 Counters::add(&self.shared.counters.connections, 1);
-                self.ping();
                 receipt = self.shared.receipt_if_heard(ClientEventKind::Open);
             }
             (ClientEventKind::Reconnecting, error) => {
@@ -469,11 +465,8 @@ impl Driver {
                     self.count_message(bytes.len());
                     self.session.received_binary(bytes.len());
                 }
-                Ok(Message::Pong(_)) => {
-                    let round_trip = self
-                        .pinged
-                        .take()
-                        .map(|at| now.mono.saturating_duration_since(at));
+                Ok(Message::Pong(payload)) => {
+                    let round_trip = self.session.ponged(&payload, now);
                     if round_trip.is_some() {
                         *self.shared.counters.round_trip.lock() = round_trip;
                     }
@@ -496,10 +489,9 @@ impl Driver {
         }
     }
 
-    fn ping(&mut self) {
+    fn ping(&mut self, payload: &[u8]) {
         if let Transport::Up(socket) = &mut self.transport {
-            self.pinged = Some(Instant::now());
-            if let Err(error) = socket.write(Message::Ping(Default::default())) {
+            if let Err(error) = socket.write(Message::Ping(payload.to_vec().into())) {
                 self.lost(error);
             }
         }

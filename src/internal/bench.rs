@@ -8,8 +8,9 @@ use crate::driver::event_of;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventKind};
 use crate::protocol::Now;
-use crate::protocol::message::{Credentials, Message, Reader, Spec};
+use crate::protocol::incoming::{Message, Reader};
 use crate::protocol::session::{Session, Settings};
+use crate::protocol::spec::{Credentials, Spec};
 use crate::query::Query;
 
 /// What comes on one connection.

@@ -12,8 +12,9 @@ use serde_json::Value;
 use crate::driver::event_of;
 use crate::event::Event;
 use crate::object::Object;
-use crate::protocol::message::{Message, Reader, Spec};
+use crate::protocol::incoming::{Message, Reader};
 use crate::protocol::session::world::{Answer, Step, World};
+use crate::protocol::spec::Spec;
 use crate::query::Query;
 use crate::types::{Acl, Bytes, Date, File, GeoPoint, Pointer, Polygon, Relation};
 
@@ -154,7 +155,7 @@ impl Input<'_> {
     }
 
     fn step(&mut self) -> Option<Step> {
-        Some(match self.byte()? % 14 {
+        Some(match self.byte()? % 15 {
             0 => Step::Open,
             1 => Step::Close,
             2 => Step::Subscribe(self.byte()?),
@@ -175,6 +176,7 @@ impl Input<'_> {
                 Step::Answer(self.byte()?.into(), answer)
             }
             12 => Step::Event(self.byte()?.into()),
+            13 => Step::End(self.byte()?.into()),
             _ => {
                 let length = usize::from(self.byte()?).min(self.0.len());
                 let (text, rest) = self.0.split_at(length);

@@ -254,7 +254,7 @@ impl Follower for Keeper {
                 // By now the last proof that nothing was missing before the cut is known.
                 if let Some(gap) = event.gap() {
                     self.subscriber.emitter.held(|shown| {
-                        shown.stale_since = shown.stale_since.map(|since| since.min(gap.from()));
+                        shown.stale_since = shown.stale_since.map(|since| since.min(gap.start()));
                     });
                 }
             }

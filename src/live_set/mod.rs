@@ -19,13 +19,13 @@ use std::time::{Duration, SystemTime};
 pub use self::change::{Change, Snapshot, SnapshotIter};
 use self::events::{SetEventKind, Shown, for_error, for_late_change, for_ready, for_stale};
 use self::keeper::Keeper;
-use crate::client::deadline;
 use crate::client::subscription::Subscription;
 use crate::delivery::deliver::refuse_in_listener;
 use crate::delivery::emitter::ListenerId;
 use crate::error::{Error, ErrorKind, Result};
 use crate::object::Object;
 use crate::secret::Secret;
+use crate::text::deadline;
 
 /// The objects that a query meets, now and from now on: a collection that is equal to `find()` whenever the link is up
 /// and nothing is on its way, and that says what changed.

@@ -8,7 +8,7 @@ use rand::RngExt;
 ///
 /// The first delay is drawn from a window as well, so that a thousand clients that lost the same server do not come
 /// back in step. The delay is always a value, never an option: there is no state in which it gives up or spins.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Backoff {
     floor: Duration,
     cap: Duration,

@@ -3,8 +3,10 @@
 //! Nothing in here knows sockets, threads or clocks. Inputs come with the time at which they came.
 
 pub(crate) mod backoff;
-pub(crate) mod message;
+pub(crate) mod incoming;
+pub(crate) mod outgoing;
 pub(crate) mod session;
+pub(crate) mod spec;
 
 use std::time::{Instant, SystemTime};
 

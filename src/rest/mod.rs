@@ -18,10 +18,11 @@ use url::Url;
 use crate::driver::Network;
 use crate::error::{Error, ErrorKind, Result};
 use crate::object::Object;
-use crate::protocol::message::{Credentials, excerpt};
+use crate::protocol::spec::Credentials;
 use crate::query::Query;
 use crate::secret::Secret;
 use crate::server_url::authority;
+use crate::text::excerpt;
 
 /// The servers that `find()` can be asked of, one of them at a time.
 pub(crate) struct Rest {

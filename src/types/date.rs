@@ -12,8 +12,9 @@ use serde::de::{self, MapAccess, Visitor};
 use serde::ser::SerializeStruct;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{check_tag, quoted, required};
+use super::{check_tag, required};
 use crate::error::{Error, ErrorKind, Result};
+use crate::text::quoted;
 
 /// A point in time in UTC, with the precision of one millisecond that Parse has.
 ///

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::text::quoted;
 
 pub use acl::Acl;
 pub use date::{Date, iso};
@@ -343,15 +344,6 @@ fn check_tag(found: Option<String>, expected: &str) -> Result<()> {
 
 fn required<T>(member: Option<T>, of: &str, name: &str) -> Result<T> {
     member.ok_or_else(|| Error::new(ErrorKind::InvalidValue, format!("the {of} has no `{name}`")))
-}
-
-/// The start of a text that came from outside, for an error message.
-fn quoted(text: &str) -> String {
-    const LONGEST: usize = 60;
-    match text.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("{:?}..", text.get(..end).unwrap_or_default()),
-        None => format!("{text:?}"),
-    }
 }
 
 #[cfg(test)]

@@ -137,7 +137,7 @@ fn what_is_malformed_is_refused_with_what_is_wrong() {
         json!(1_704_164_645_678_u64),
         "expected a Date, such as {\"__type\"",
     );
-    refused::<Date>(json!(long), &format!("{:?}.. is no date", "x".repeat(60)));
+    refused::<Date>(json!(long), &format!("\"{}…\" is no date", "x".repeat(80)));
 
     refused::<GeoPoint>(
         json!({"__type": "GeoPoint", "latitude": 91, "longitude": 0}),
@@ -157,7 +157,7 @@ fn what_is_malformed_is_refused_with_what_is_wrong() {
     );
     refused::<GeoPoint>(json!({"__type": 7}), "expected a string");
     refused::<GeoPoint>(json!([1, 2]), "expected");
-    refused::<GeoPoint>(json!({"__type": long}), &format!("found {:?}..", "x".repeat(60)));
+    refused::<GeoPoint>(json!({"__type": long}), &format!("found \"{}…\"", "x".repeat(80)));
 
     refused::<Polygon>(
         json!({"__type": "Polygon", "coordinates": [[0, 0], [0, 1]]}),

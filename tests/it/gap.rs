@@ -1,11 +1,14 @@
 //! Loss and order: what was missed is reported, and what came keeps its order.
 
+use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 use std::time::SystemTime;
 
 use crossbeam_channel::bounded;
-use parse_livequery::{ErrorKind, GapReason, Query};
+use parking_lot::Mutex;
+use parse_livequery::{ErrorKind, Gap, GapReason, Query};
 use serde_json::json;
 use tungstenite::protocol::frame::coding::Control;
 
@@ -42,8 +45,8 @@ fn gap_reported_and_ordered() {
     let gap = open.gap().unwrap();
     assert_eq!(gap.reason(), GapReason::ConnectionLost);
     // From the last proof of life, not from when the loss was noticed.
-    assert!(gap.from() >= before_all && gap.from() <= gone, "{gap:?}");
-    assert!(gap.to() >= noticed && gap.to() <= SystemTime::now(), "{gap:?}");
+    assert!(gap.start() >= before_all && gap.start() <= gone, "{gap:?}");
+    assert!(gap.end() >= noticed && gap.end() <= SystemTime::now(), "{gap:?}");
     assert!(gap.duration() >= ms(1000));
     server.emit("create", &object("Game", "again", json!({})));
     assert_eq!(events.expect("create").value.id(), Some("again"));
@@ -343,6 +346,74 @@ fn gap_of_a_long_outage_starts_at_its_beginning() {
     server.heal();
     let open = events.expect("open").value;
     let gap = open.gap().unwrap();
-    assert!(gap.from() <= lost, "{gap:?}");
-    assert!(gap.from() <= gap.to());
+    assert!(gap.start() <= lost, "{gap:?}");
+    assert!(gap.start() <= gap.end());
+}
+
+/// Each of these links is a second long in both directions: when one is cut, much is on its way.
+#[test]
+fn no_event_is_lost_outside_of_a_gap() {
+    let server = Server::auto();
+    let links: Vec<_> = (0..4)
+        .map(|_| {
+            let proxy = Proxy::to(server.addr());
+            proxy.delay(ms(1000));
+            let client = builder(&proxy.url()).idle_ping(ms(500)).build().unwrap();
+            let (subscription, events) = subscribe(&client, "Game");
+            (proxy, client, subscription, events)
+        })
+        .collect();
+    let written = Mutex::new(vec![]);
+    let more = AtomicBool::new(true);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while more.load(Ordering::Relaxed) {
+                let id = written.lock().len().to_string();
+                let before = SystemTime::now();
+                server.emit("create", &object("Game", &id, json!({})));
+                written.lock().push(before..=SystemTime::now());
+                thread::park_timeout(ms(20));
+            }
+        });
+        let cut_twice = |at: usize, proxy: &Proxy, events: &Events| {
+            for round in 0..2 {
+                // Not in step with the pings.
+                for _ in 0..40 + 13 * at + 29 * round {
+                    events.expect("create");
+                }
+                proxy.cut();
+                events.wait_for("open");
+            }
+        };
+        let cutters: Vec<_> = links
+            .iter()
+            .enumerate()
+            .map(|(at, (proxy, _, _, events))| scope.spawn(move || cut_twice(at, proxy, events)))
+            .collect();
+        let cut: Vec<_> = cutters.into_iter().map(thread::ScopedJoinHandle::join).collect();
+        more.store(false, Ordering::Relaxed);
+        assert!(cut.iter().all(Result::is_ok));
+    });
+    server.emit("create", &object("Game", "last", json!({})));
+    let written = written.into_inner();
+    for (_, _, _, events) in &links {
+        events.wait_where("last event", |seen| seen.value.id() == Some("last"));
+        let all = events.all();
+        let came: HashSet<_> = all.iter().filter_map(|seen| seen.value.id()).collect();
+        let gaps: Vec<_> = all.iter().filter_map(|seen| seen.value.gap()).collect();
+        assert_eq!(gaps.len(), 2);
+        let lost = written
+            .iter()
+            .enumerate()
+            .filter(|(id, _)| !came.contains(id.to_string().as_str()))
+            .map(|(_, times)| times);
+        assert!(lost.clone().count() > 0, "the test is too kind");
+        for times in lost {
+            let inside = |gap: &&Gap| gap.start() <= *times.end() && gap.end() >= *times.start();
+            assert!(
+                gaps.iter().any(|gap| inside(&gap)),
+                "{times:?} is in none of {gaps:?}"
+            );
+        }
+    }
 }

@@ -46,7 +46,7 @@ fn half_open_detected() {
     proxy.heal();
     let open = events.expect("open").value;
     let gap = open.gap().unwrap();
-    assert!(gap.from() <= gone && gap.to() >= gone, "{gap:?}");
+    assert!(gap.start() <= gone && gap.end() >= gone, "{gap:?}");
     assert_eq!(client.state(), ClientState::Connected);
     assert_eq!(proxy.max_open(), 1);
 }
@@ -68,8 +68,7 @@ fn heartbeat_survives_traffic() {
         let controls = conn.controls();
         controls.iter().filter(|(kind, _)| *kind == Control::Ping).count()
     };
-    let before = pings();
-    wait_until("the client asks", || pings() > before);
+    wait_until("the client asks", || pings() > 0);
     let start = Instant::now();
     let mut sent = 0;
     while start.elapsed() < 2 * pong_timeout {

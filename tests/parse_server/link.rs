@@ -45,7 +45,7 @@ fn subscriptions_come_back_after_the_server_was_killed() {
         let opened = recorder.expect(EventKind::Open);
         let gap = opened.gap().expect("an open after a cut says what was missed");
         assert_eq!(gap.reason(), GapReason::ConnectionLost);
-        let times = [started, gap.from(), killed, gap.to(), SystemTime::now()];
+        let times = [started, gap.start(), killed, gap.end(), SystemTime::now()];
         assert!(times.is_sorted(), "{times:?}");
     }
     let after = server.create("Outage", &json!({"score": 30}));

@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind, Read};
 
-use crate::protocol::message::excerpt;
+use crate::text::excerpt;
 
 /// An answer, of which only the head was waited for.
 #[derive(Debug)]

@@ -4,6 +4,8 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use super::hostile::{Malice, SUBSCRIPTIONS, most_requests_per_minute};
+use super::wire::{Happening, Wire};
 use super::world::{Answer, Step, World};
 
 fn step() -> impl Strategy<Value = Step> {
@@ -25,6 +27,7 @@ fn step() -> impl Strategy<Value = Step> {
             1 => Just(Answer::RefuseWithoutId),
         ]).prop_map(|(which, answer)| Step::Answer(which, answer)),
         6 => any::<usize>().prop_map(Step::Event),
+        2 => any::<usize>().prop_map(Step::End),
         1 => text().prop_map(Step::Text),
     ]
 }
@@ -62,6 +65,45 @@ fn text() -> impl Strategy<Value = String> {
     ]
 }
 
+fn happening() -> impl Strategy<Value = Happening> {
+    prop_oneof![
+        8 => Just(Happening::Write),
+        8 => (0u32..8_000).prop_map(Happening::Pass),
+        1 => (0u32..60_000).prop_map(Happening::Pass),
+        1 => (0u32..600_000).prop_map(Happening::Sleep),
+        3 => (0u32..8_000).prop_map(Happening::Delay),
+        3 => any::<bool>().prop_map(|silently| Happening::Cut { silently }),
+        2 => any::<usize>().prop_map(Happening::Update),
+        1 => any::<usize>().prop_map(Happening::End),
+    ]
+}
+
+fn malice() -> impl Strategy<Value = Malice> {
+    let code = prop_oneof![
+        Just(1),
+        Just(2),
+        Just(3),
+        Just(119),
+        Just(141),
+        Just(209),
+        Just(1000)
+    ];
+    let text = prop_oneof![
+        Just("no"),
+        Just("Additional properties not allowed"),
+        Just("Cannot find subscription with clientId c subscriptionId 2. Make sure .."),
+    ];
+    let answer = (code, text, any::<bool>(), any::<bool>());
+    prop_oneof![
+        3 => Just(Malice::Accept),
+        3 => Just(Malice::AcceptAndEnd),
+        2 => (1..=SUBSCRIPTIONS).prop_map(Malice::End),
+        6 => answer.prop_map(|(code, text, reconnect, with_id)| Malice::Answer { code, text, reconnect, with_id }),
+        2 => Just(Malice::Cut),
+        1 => Just(Malice::Silence),
+    ]
+}
+
 proptest! {
     // `PROPTEST_CASES` makes it more.
     #![proptest_config(ProptestConfig {
@@ -77,6 +119,28 @@ proptest! {
             world.take(step);
         }
         world.settle();
+    }
+
+    #[test]
+    fn no_event_is_lost_outside_of_a_gap(
+        seed in any::<u64>(),
+        happenings in prop::collection::vec(happening(), 0..80),
+    ) {
+        let mut wire = Wire::new(seed);
+        wire.happen(&Happening::Pass(1000));
+        for happening in &happenings {
+            wire.happen(happening);
+        }
+        wire.settle();
+    }
+
+    #[test]
+    fn no_malice_makes_a_client_ask_without_a_pause(
+        seed in any::<u64>(),
+        malice in prop::collection::vec(malice(), 1..10),
+    ) {
+        let most = most_requests_per_minute(&malice, seed);
+        prop_assert!(most <= 100, "{most} requests in a minute");
     }
 
     #[test]

@@ -1,21 +1,26 @@
 //! The subscriptions of a session: what is wanted, what the server has, and what its answers mean.
 
 use std::sync::Arc;
-use std::time::Instant;
 
-use super::{
-    Accepted, Failed, Link, OnServer, Output, Received, Session, Subscription, is_unknown_member,
-    server_error, timeout,
-};
+use super::answers::Asked;
+use super::errors::{is_unknown_member, server_error, timeout};
+use super::{Accepted, Failed, Link, OnServer, Output, Received, Session, Subscription};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, Gap, GapReason};
 use crate::protocol::Now;
-use crate::protocol::message::{self, Dialect, EventFrame, Operation, ServerError, Spec, excerpt};
+use crate::protocol::incoming::{EventFrame, ServerError};
+use crate::protocol::outgoing::{self, Dialect, Operation};
+use crate::protocol::spec::Spec;
+use crate::text::excerpt;
 
 impl<T: Clone> Session<T> {
     /// Wants a subscription; ids are never used twice.
     pub(crate) fn subscribe(&mut self, id: u64, handle: T, spec: Arc<Spec>, now: Now) {
         let gap = self.failed.remove(&id).and_then(|failed| failed.gap);
+        let (proven, gap) = match gap {
+            Some((proven, reason)) => (proven, Some(reason)),
+            None => (self.clock.moment(now), None),
+        };
         self.subscriptions.insert(
             id,
             Subscription {
@@ -25,6 +30,7 @@ impl<T: Clone> Session<T> {
                 server: OnServer::Absent,
                 open: false,
                 gap,
+                proven,
                 respelled: false,
             },
         );
@@ -46,6 +52,8 @@ impl<T: Clone> Session<T> {
             Some(subscription) => {
                 subscription.wanted = Some(spec);
                 subscription.respelled = false;
+                // It is something else that is asked for.
+                self.retries.forget(id);
                 self.reconcile(id, now);
             }
             None => self.subscribe(id, handle, spec, now),
@@ -65,18 +73,79 @@ impl<T: Clone> Session<T> {
         }
     }
 
-    /// Sends what is missing for the server to have what is wanted of a subscription.
+    /// Sends what is missing for the server to have what is wanted of a subscription, if it may be asked for now.
     pub(super) fn reconcile(&mut self, id: u64, now: Now) {
+        self.send_what_is_missing(id, false, now);
+    }
+
+    /// Sends those that may be what connections are lost of, when nothing else is unanswered.
+    pub(super) fn try_suspects(&mut self, now: Now) {
+        while self.answers.due().is_none() {
+            let ids = self.retries.next_trial();
+            if ids.is_empty() {
+                return;
+            }
+            for id in ids {
+                self.send_what_is_missing(id, true, now);
+            }
+        }
+    }
+
+    /// Holds the subscriptions against the loss of the connection that were sent before it and not answered.
+    pub(super) fn suspect_the_unanswered(&mut self, now: Now) {
+        let is_asked = |id: &u64| {
+            let subscription = self.subscriptions.get(id);
+            subscription.is_some_and(|subscription| matches!(subscription.server, OnServer::Asked { .. }))
+        };
+        let unanswered: Vec<_> = self.answers.on_time().collect();
+        let asked: Vec<_> = unanswered.iter().copied().filter(is_asked).collect();
+        for id in &asked {
+            self.retries.lost_with(*id);
+        }
+        let ([id], [_]) = (asked.as_slice(), unanswered.as_slice()) else {
+            return;
+        };
+        // Without others that are well there is nobody to protect from it, and the link may be what is bad.
+        let is_well = |subscription: &Subscription<T>| matches!(subscription.server, OnServer::Active(_));
+        if !self.subscriptions.values().any(is_well) {
+            return;
+        }
+        let Some((delay, losses)) = self.retries.caught(*id, now.mono) else {
+            return;
+        };
+        let text = format!(
+            "the connection was lost {losses} times in a row right after this subscription was sent, and the others were \
+             answered: something between client and server seems to refuse it; it is sent again in {delay:?}"
+        );
+        crate::logging::warn!("held back subscription {id}: the connection is lost whenever it is sent");
+        if let Some(subscription) = self.subscriptions.get(id).filter(|s| s.wanted.is_some()) {
+            let handle = subscription.handle.clone();
+            self.report_of(handle, Error::new(ErrorKind::ConnectionLost, text));
+        }
+    }
+
+    /// What is remembered of a subscription goes with it.
+    pub(super) fn forget(&mut self, id: u64) {
+        self.retries.forget(id);
+        self.tokens.settled(id);
+    }
+
+    fn send_what_is_missing(&mut self, id: u64, admitted: bool, now: Now) {
         let live = matches!(self.link, Link::Live(_));
+        let moment = self.clock.moment(now);
+        let dialect = self.dialect;
+        let asked = Asked { id, moment, dialect };
         let Some(subscription) = self.subscriptions.get_mut(&id) else {
             return;
         };
         let (operation, spec) = match (&subscription.server, &subscription.wanted) {
             (OnServer::Absent, None) => {
                 self.subscriptions.remove(&id);
+                self.forget(id);
                 return;
             }
             _ if !live => return,
+            (OnServer::Absent, Some(_)) if !admitted && !self.retries.admit(id) => return,
             (OnServer::Absent, Some(wanted)) => (Operation::Subscribe, Arc::clone(wanted)),
             (OnServer::Active(active), Some(wanted)) if !Arc::ptr_eq(active, wanted) => {
                 // Parse Server drops the old query before it looks at the new one.
@@ -85,97 +154,137 @@ impl<T: Clone> Session<T> {
                 } else {
                     GapReason::SessionTokenChanged
                 };
-                subscription.gap.get_or_insert((now.wall, reason));
+                if subscription.gap.is_none() {
+                    subscription.gap = Some(reason);
+                    subscription.proven = moment;
+                }
                 (Operation::Update, Arc::clone(wanted))
             }
             (OnServer::Active(_), None) => {
-                subscription.server = OnServer::Leaving {
-                    operation: self.next_operation,
-                };
-                self.send(id, message::unsubscribe(id), now);
+                let operation = self.answers.sent(asked, now.mono);
+                subscription.server = OnServer::Leaving { operation };
+                self.outputs.push_back(Output::Send(outgoing::unsubscribe(id)));
                 return;
             }
             (OnServer::Active(_) | OnServer::Asked { .. } | OnServer::Leaving { .. }, _) => return,
         };
-        match message::subscribe(operation, id, &spec, &self.settings.credentials, self.dialect) {
+        match outgoing::subscribe(operation, id, &spec, &self.settings.credentials, dialect) {
             Ok(frame) => {
-                subscription.server = OnServer::Asked {
-                    spec,
-                    operation: self.next_operation,
-                };
-                self.send(id, frame, now);
+                let operation = self.answers.sent(asked, now.mono);
+                subscription.server = OnServer::Asked { spec, operation };
+                self.outputs.push_back(Output::Send(frame));
             }
             Err(error) => self.refused(id, &spec, error, now),
         }
     }
 
-    fn send(&mut self, id: u64, frame: String, now: Now) {
-        if self.first_on_time().is_none() {
-            self.line_moved = Some(now.mono);
-        }
-        self.in_flight.insert(self.next_operation, id);
-        self.next_operation += 1;
-        self.outputs.push_back(Output::Send(frame));
-    }
-
-    /// The server answered an operation.
-    fn answered(&mut self, operation: u64, now: Now) {
-        if self.first_on_time().is_some_and(|(first, _)| first == operation) {
-            self.line_moved = Some(now.mono);
-        }
-        self.in_flight.remove(&operation);
-    }
-
     pub(super) fn subscribed(&mut self, id: u64, now: Now) {
+        let moment = self.clock.moment(now);
         let Some(subscription) = self.subscriptions.get_mut(&id) else {
-            log::debug!("ignored `subscribed` for {id}, which is not subscribed");
+            crate::logging::debug!("ignored `subscribed` for {id}, which is not subscribed");
             return;
         };
         let OnServer::Asked { spec, operation } = &subscription.server else {
-            log::debug!("ignored a second `subscribed` for {id}");
+            crate::logging::debug!("ignored a second `subscribed` for {id}");
             return;
         };
         let (spec, operation) = (Arc::clone(spec), *operation);
+        let is_new =
+            (subscription.accepted.as_ref()).is_none_or(|accepted| !Arc::ptr_eq(&accepted.spec, &spec));
         subscription.accepted = Some(Arc::clone(&spec).into());
-        self.renewal = true;
+        self.tokens.settled(id);
+        self.retries.acknowledged(id, now.mono);
+        let has_watch = spec.query.watch.is_some();
         subscription.server = OnServer::Active(spec);
+        let missed = moment.saturating_duration_since(subscription.proven);
         let gap = subscription
             .gap
             .take()
-            .map(|(from, reason)| Gap::new(from, now.wall, reason));
+            .map(|reason| Gap::new(missed, now.wall, reason));
+        let asked = self.answers.answered(operation, now.mono);
+        if let Some(asked) = asked {
+            subscription.proven = asked.moment;
+        }
+        let ignores_watch = has_watch && asked.is_some_and(|asked| asked.dialect == Dialect::Fields);
         if subscription.wanted.is_some() {
             let handle = subscription.handle.clone();
             if std::mem::replace(&mut subscription.open, true) {
                 self.outputs
                     .push_back(Output::Event(handle.clone(), Event::closed(None)));
             }
-            self.outputs.push_back(Output::Event(handle, Event::opened(gap)));
+            self.outputs
+                .push_back(Output::Event(handle.clone(), Event::opened(gap)));
+            if ignores_watch && is_new {
+                let text = "the server is older than Parse Server 6.1 and does not know `watch`: `update` is called for \
+                            changes of all fields, so compare them with `changed_keys`";
+                self.report_of(handle, Error::new(ErrorKind::InvalidQuery, text));
+            }
         }
-        self.answered(operation, now);
         self.attribute(now);
         self.reconcile(id, now);
     }
 
     pub(super) fn unsubscribed(&mut self, id: u64, now: Now) {
-        let Some(subscription) = self.subscriptions.get_mut(&id) else {
-            log::debug!("ignored `unsubscribed` for {id}, which is not subscribed");
+        match self
+            .subscriptions
+            .get(&id)
+            .map(|subscription| &subscription.server)
+        {
+            Some(OnServer::Leaving { operation }) => {
+                self.answers.answered(*operation, now.mono);
+                if let Some(subscription) = self.subscriptions.get_mut(&id) {
+                    subscription.server = OnServer::Absent;
+                }
+                self.attribute(now);
+                self.reconcile(id, now);
+            }
+            Some(OnServer::Active(_)) => self.ended_by_server(id, now),
+            // The answer to the operation comes, or the link is made anew.
+            Some(OnServer::Asked { .. }) => self.lower_gap(id),
+            Some(OnServer::Absent) | None => {
+                crate::logging::debug!("ignored `unsubscribed` for {id}, which is not subscribed");
+            }
+        }
+    }
+
+    /// The gap that an operation has opened starts earlier: what the server sent before that operation may be missing as
+    /// well, from the last proof on.
+    fn lower_gap(&mut self, id: u64) {
+        if let (Some(subscription), Link::Live(live)) = (self.subscriptions.get_mut(&id), &self.link) {
+            if subscription.gap.is_some() {
+                subscription.proven = subscription.proven.min(live.proven);
+            }
+        }
+    }
+
+    /// The server has ended a subscription that is wanted, without being asked. It is asked for again, with a gap that
+    /// starts at the last proof, as after a cut.
+    fn ended_by_server(&mut self, id: u64, now: Now) {
+        let (Some(subscription), Link::Live(live)) = (self.subscriptions.get_mut(&id), &self.link) else {
             return;
         };
-        if let OnServer::Leaving { operation } = subscription.server {
-            subscription.server = OnServer::Absent;
-            self.answered(operation, now);
-            self.attribute(now);
-        } else {
-            log::warn!("the server ended subscription {id} without being asked; subscribing again");
-            subscription.server = OnServer::Absent;
+        subscription.server = OnServer::Absent;
+        if subscription.gap.is_none() {
+            subscription.gap = Some(GapReason::EndedByServer);
+            subscription.proven = subscription.proven.max(live.proven);
         }
-        self.reconcile(id, now);
+        let delay = self.retries.ended(id, now.mono, &mut self.rng);
+        crate::logging::warn!("the server ended subscription {id} without being asked");
+        if std::mem::take(&mut subscription.open) {
+            let text = format!(
+                "the server ended the subscription without being asked; it is asked for again in {delay:.1?}"
+            );
+            let error = Error::new(ErrorKind::Server, text);
+            let handle = subscription.handle.clone();
+            self.outputs
+                .push_back(Output::Event(handle, Event::closed(Some(error))));
+        }
     }
 
     /// An event, if it is for a subscription that is open. Parse Server sends none before it has acknowledged one.
     pub(super) fn event<'a>(&self, id: u64, frame: EventFrame<'a>) -> Option<Received<'a, T>> {
         let Some((handle, accepted)) = self.receiver(id) else {
-            log::debug!("ignored an event for {id}, which is not open");
+            crate::logging::debug!("ignored an event for {id}, which is not open");
             return None;
         };
         Some(Received {
@@ -200,7 +309,7 @@ impl<T: Clone> Session<T> {
 
     pub(super) fn subscription_error(&mut self, id: u64, error: &ServerError, now: Now) {
         let Some(subscription) = self.subscriptions.get(&id) else {
-            log::debug!(
+            crate::logging::debug!(
                 "ignored an error for {id}, which is not subscribed: {}",
                 excerpt(&error.text)
             );
@@ -229,32 +338,49 @@ impl<T: Clone> Session<T> {
         // After an update comes a `subscribed` as well: Parse Server 9.10 subscribes to what it did not find.
         if let OnServer::Leaving { operation } = subscription.server {
             subscription.server = OnServer::Absent;
-            self.answered(operation, now);
+            self.answers.answered(operation, now.mono);
             self.attribute(now);
             self.reconcile(id, now);
         }
     }
 
-    /// An error that names no subscription. Each operation gets one answer, so as soon as there are as many such
-    /// errors as operations without an answer they belong together, in the order of sending: Parse Server checks a
-    /// message against its schema before anything else.
+    /// An error that names no subscription.
     pub(super) fn blame(&mut self, error: ServerError, now: Now) {
-        if self.in_flight.is_empty() {
-            self.report(server_error(ErrorKind::Server, &error));
-        } else {
-            self.unattributed.push_back(error);
-            self.attribute(now);
+        match self.answers.blame(error) {
+            Some(error) => self.report(server_error(ErrorKind::Server, &error)),
+            None => self.attribute(now),
         }
     }
 
     fn attribute(&mut self, now: Now) {
-        while !self.unattributed.is_empty() && self.unattributed.len() >= self.in_flight.len() {
-            let Some(error) = self.unattributed.pop_front() else {
-                return;
-            };
-            match self.in_flight.first_key_value().map(|(_, id)| *id) {
-                Some(id) => self.operation_failed(id, &error, now),
-                None => self.report(server_error(ErrorKind::Server, &error)),
+        for (id, error) in self.answers.attribute() {
+            self.operation_failed(id, &error, now);
+        }
+    }
+
+    /// Reports the errors that name no subscription to all that they may be meant for. It is not waited any longer for
+    /// the other answers, which would tell whose they are.
+    pub(super) fn tell_doubtful_errors(&mut self) {
+        for (error, ids) in self.answers.untold() {
+            let meant: Vec<_> = ids
+                .iter()
+                .filter_map(|id| self.subscriptions.get(id))
+                .filter(|subscription| subscription.wanted.is_some())
+                .map(|subscription| subscription.handle.clone())
+                .collect();
+            let text = format!(
+                "the server refused one of {} operations without saying which; if it is this one, it is the reason why no \
+                 events come",
+                ids.len()
+            );
+            let error = Error::with_source(ErrorKind::Server, text, server_error(ErrorKind::Server, &error))
+                .with_code(error.code);
+            if meant.is_empty() {
+                self.report(error);
+            } else {
+                for handle in meant {
+                    self.report_of(handle, error.clone());
+                }
             }
         }
     }
@@ -266,30 +392,27 @@ impl<T: Clone> Session<T> {
         };
         match std::mem::replace(&mut subscription.server, OnServer::Absent) {
             OnServer::Asked { spec, operation } => {
+                let asked = self.answers.answered(operation, now.mono);
                 let selects = spec.query.keys.is_some() || spec.query.watch.is_some();
                 let respell =
                     error.code == 1 && is_unknown_member(error) && selects && !subscription.respelled;
                 if respell {
                     subscription.respelled = true;
-                    self.dialect = match self.dialect {
-                        Dialect::Keys => Dialect::Fields,
-                        Dialect::Fields => Dialect::Keys,
-                    };
-                    if spec.query.watch.is_some() && self.dialect == Dialect::Fields {
-                        log::warn!("the server is older than Parse Server 6 and ignores `watch`");
+                    // Another subscription may have found out meanwhile.
+                    if asked.is_some_and(|asked| asked.dialect == self.dialect) {
+                        self.dialect = self.dialect.other();
                     }
-                }
-                self.answered(operation, now);
-                if respell {
                     self.reconcile(id, now);
-                } else if error.code == INVALID_SESSION_TOKEN && self.may_renew(&spec) {
-                    self.held.push((id, spec, server_error(ErrorKind::Server, error)));
-                } else {
-                    self.refused(id, &spec, server_error(ErrorKind::Server, error), now);
+                    return;
+                }
+                let is_token = error.code == INVALID_SESSION_TOKEN;
+                let error = server_error(ErrorKind::Server, error);
+                if !is_token || !self.renew_token_for(id, &spec, &error, now) {
+                    self.refused(id, &spec, error, now);
                 }
             }
             OnServer::Leaving { operation } => {
-                self.answered(operation, now);
+                self.answers.answered(operation, now.mono);
                 self.reconcile(id, now);
             }
             untouched @ (OnServer::Active(_) | OnServer::Absent) => subscription.server = untouched,
@@ -325,8 +448,12 @@ impl<T: Clone> Session<T> {
                 self.reconcile(id, now);
             }
             _ => {
+                self.forget(id);
                 if let Some(subscription) = self.subscriptions.remove(&id) {
-                    let Subscription { handle, gap, .. } = subscription;
+                    let Subscription {
+                        handle, gap, proven, ..
+                    } = subscription;
+                    let gap = gap.map(|reason| (proven, reason));
                     self.report_of(handle.clone(), error.fatal());
                     self.outputs
                         .push_back(Output::Event(handle.clone(), Event::closed(None)));
@@ -336,52 +463,21 @@ impl<T: Clone> Session<T> {
         }
     }
 
-    pub(super) fn report_late_answers(&mut self, now: Now) {
-        while self.answer_deadline().is_some_and(|due| due <= now.mono) {
-            let Some((operation, id)) = self.first_on_time() else {
-                return;
-            };
-            self.late_below = operation + 1;
-            self.line_moved = Some(now.mono);
-            // The answer may still come, so the operation stays under way; on another connection it is sent again.
+    /// The operation that is first in line has waited for its answer too long. It stays under way, since the answer may
+    /// still come; on another connection it is sent again.
+    pub(super) fn answer_is_late(&mut self, now: Now) {
+        self.tell_doubtful_errors();
+        let late = self.answers.overtake(now.mono);
+        let subscription = late.and_then(|asked| self.subscriptions.get(&asked.id));
+        if let Some(subscription) = subscription.filter(|s| s.wanted.is_some()) {
             let limit = self.settings.ack_timeout;
-            if let Some(subscription) = self.subscriptions.get(&id).filter(|s| s.wanted.is_some()) {
-                let text = format!(
-                    "the server has not answered the subscription for {limit:?}; it is still waited for, and asked \
-                     again when the link is made anew"
-                );
-                let handle = subscription.handle.clone();
-                self.report_of(handle, timeout(text));
-            }
+            let text = format!(
+                "the server has not answered the subscription for {limit:?}; it is still waited for, and asked again \
+                 when the link is made anew"
+            );
+            let handle = subscription.handle.clone();
+            self.report_of(handle, timeout(text));
         }
-    }
-
-    /// When the oldest operation without an answer has waited too long. The time counts from when those before it
-    /// were answered: ten thousand subscriptions sent at once are answered one after another.
-    pub(super) fn answer_deadline(&self) -> Option<Instant> {
-        self.first_on_time()?;
-        Some(self.line_moved? + self.settings.ack_timeout)
-    }
-
-    /// The oldest operation whose answer is not late.
-    fn first_on_time(&self) -> Option<(u64, u64)> {
-        self.in_flight
-            .range(self.late_below..)
-            .next()
-            .map(|(operation, id)| (*operation, *id))
-    }
-
-    /// Whether another session token may help. Asks for it, once for all subscriptions that need it.
-    fn may_renew(&mut self, spec: &Spec) -> bool {
-        if !self.held.is_empty() {
-            return true;
-        }
-        let renew = self.settings.renewable_token && spec.session_token.is_none() && self.renewal;
-        if renew {
-            self.renewal = false;
-            self.outputs.push_back(Output::RenewToken);
-        }
-        renew
     }
 }
 

@@ -11,7 +11,8 @@ use super::{Link, Output, Session, Settings};
 use crate::error::{Error, ErrorKind};
 use crate::event::{ClientEventKind, EventKind};
 use crate::protocol::Now;
-use crate::protocol::message::{Credentials, Message, Reader, Spec};
+use crate::protocol::incoming::{Message, Reader};
+use crate::protocol::spec::{Credentials, Spec};
 use crate::query::Query;
 use crate::secret::Secret;
 use crate::state::ClientState;
@@ -26,7 +27,7 @@ pub(crate) enum Step {
     Unsubscribe(usize),
     SetToken(u8),
     ReconnectNow,
-    /// The connection, or the attempt, comes one step further.
+    /// The connection, or the attempt, comes one step further; on a connection, the server answers a ping.
     Advance,
     Lose,
     /// Milliseconds, with or without the monotonic clock.
@@ -34,6 +35,8 @@ pub(crate) enum Step {
     Sleep(u32),
     /// The server answers one of the operations that it has, in whatever order.
     Answer(usize, Answer),
+    /// The server ends a subscription that it has, without being asked.
+    End(usize),
     /// The server sends an event for a subscription that it has, or for one that it never had.
     Event(usize),
     /// The server says this, unless it means something: then what follows is not for the world to foresee.
@@ -60,6 +63,8 @@ pub(crate) struct World {
     open: HashMap<u64, bool>,
     ended: Vec<u64>,
     client_open: bool,
+    /// The ping that the server has not answered.
+    ping: Option<[u8; 8]>,
     ids: u64,
 }
 
@@ -73,22 +78,8 @@ enum Connection {
 
 impl World {
     pub(crate) fn new() -> Self {
-        let settings = Settings {
-            credentials: Credentials {
-                application_id: "app".into(),
-                ..Credentials::default()
-            },
-            connect_timeout: Duration::from_secs(20),
-            idle_ping: Duration::from_secs(20),
-            pong_timeout: Duration::from_secs(10),
-            ack_timeout: Duration::from_secs(10),
-            reconnect_delay: (Duration::from_millis(250), Duration::from_secs(30)),
-            servers: 1,
-            max_attempts: None,
-            renewable_token: false,
-        };
         Self {
-            session: Session::new(settings, 1),
+            session: Session::new(settings(), 1),
             now: Now {
                 mono: Instant::now(),
                 wall: SystemTime::UNIX_EPOCH,
@@ -99,6 +90,7 @@ impl World {
             open: HashMap::new(),
             ended: Vec::new(),
             client_open: false,
+            ping: None,
             ids: 0,
         }
     }
@@ -141,6 +133,12 @@ impl World {
             Step::Pass(millis) => self.pass(Duration::from_millis((*millis).into()), Duration::ZERO),
             Step::Sleep(millis) => self.pass(Duration::ZERO, Duration::from_millis((*millis).into())),
             Step::Answer(which, answer) => self.answer(*which, *answer),
+            Step::End(which) => {
+                if let Some(id) = self.server.keys().nth(which % self.server.len().max(1)).copied() {
+                    self.server.remove(&id);
+                    self.receive(json!({"op": "unsubscribed", "requestId": id}));
+                }
+            }
             Step::Event(which) => {
                 let id = self.some_id(*which).unwrap_or(99);
                 if self.connection == Connection::Greeted {
@@ -162,6 +160,7 @@ impl World {
             }
         }
         self.check();
+        self.tick();
     }
 
     /// Whether it is of a subscription that there ever was, or an error, which may rightly end the link.
@@ -181,15 +180,39 @@ impl World {
         (self.ids > 0).then(|| which as u64 % self.ids + 1)
     }
 
+    /// Lets time pass, with a tick whenever one is due.
     fn pass(&mut self, time: Duration, asleep: Duration) {
-        self.now.mono += time;
-        self.now.wall += time + asleep;
+        self.now.wall += asleep;
+        let end = self.now.mono + time;
+        loop {
+            let next = self.session.deadline().map_or(end, |due| due.min(end));
+            let step = next.saturating_duration_since(self.now.mono);
+            self.now.mono += step;
+            self.now.wall += step;
+            self.tick();
+            if self.now.mono >= end {
+                return;
+            }
+        }
+    }
+
+    fn tick(&mut self) {
         self.session.tick(self.now);
+        self.check();
+        let due = self.session.deadline();
+        assert!(due.is_none_or(|due| due > self.now.mono), "a busy loop");
     }
 
     fn advance(&mut self) {
         match self.connection {
-            Connection::None | Connection::Greeted => {}
+            Connection::None => {}
+            Connection::Greeted => {
+                if let Some(payload) = self.ping.take() {
+                    self.session.alive(self.now);
+                    let round_trip = self.session.ponged(&payload, self.now);
+                    assert!(round_trip.is_some(), "the answer to the ping is not known");
+                }
+            }
             Connection::Attempted => {
                 self.connection = Connection::Up;
                 self.session.transport_up();
@@ -244,10 +267,14 @@ impl World {
                 }
                 Output::Disconnect | Output::Farewell => {
                     self.connection = Connection::None;
+                    self.ping = None;
                     self.pending.clear();
                     self.server.clear();
                 }
-                Output::Ping => assert_eq!(self.connection, Connection::Greeted),
+                Output::Ping(payload) => {
+                    assert_eq!(self.connection, Connection::Greeted);
+                    assert!(self.ping.replace(payload).is_none(), "a second ping at once");
+                }
                 Output::RenewToken => panic!("there is nobody to ask"),
                 Output::Send(frame) => self.sent(&frame),
                 Output::Event(id, event) => {
@@ -313,6 +340,9 @@ impl World {
         for _ in 0..1000 {
             self.advance();
             self.answer(0, Answer::Ok);
+            if !self.session.retries.is_empty() {
+                self.session.reconnect_now(self.now);
+            }
             self.check();
             if matches!(self.session.link, Link::Waiting { .. }) {
                 self.pass(Duration::from_secs(31), Duration::ZERO);
@@ -333,9 +363,27 @@ impl World {
             for id in wanted.keys() {
                 assert!(self.open[id], "{id} is not open");
             }
-            assert!(self.session.in_flight.is_empty() && self.session.unattributed.is_empty());
+            assert!(self.session.answers.is_empty());
             assert_eq!(self.session.len(), wanted.len(), "something was left behind");
         }
+    }
+}
+
+/// The settings that a client has by default.
+pub(crate) fn settings() -> Settings {
+    Settings {
+        credentials: Credentials {
+            application_id: "app".into(),
+            ..Credentials::default()
+        },
+        connect_timeout: Duration::from_secs(20),
+        idle_ping: Duration::from_secs(20),
+        pong_timeout: Duration::from_secs(10),
+        ack_timeout: Duration::from_secs(10),
+        reconnect_delay: (Duration::from_millis(250), Duration::from_secs(30)),
+        servers: 1,
+        max_attempts: None,
+        renewable_token: false,
     }
 }
 

@@ -1,0 +1,440 @@
+//! The connection of a session: made, doubted, lost, refused, closed.
+
+use std::time::{Duration, Instant};
+
+use super::due::Due;
+use super::errors::{is_unknown_member, server_error};
+use super::{OnServer, Output, Session, Settings};
+use crate::error::{Error, ErrorKind};
+use crate::event::{ClientEvent, Event, GapReason};
+use crate::protocol::Now;
+use crate::protocol::incoming::ServerError;
+use crate::protocol::outgoing::{self, InstallationId};
+use crate::secret::Secret;
+use crate::state::ClientState;
+
+/// How far an attempt to connect has come, for the error that says where it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Token,
+    Resolve,
+    Connector,
+    ConnectProxy,
+    Proxy,
+    Connect,
+    Tls,
+    Upgrade,
+    Greeting,
+}
+
+impl Stage {
+    pub(super) fn doing(self) -> &'static str {
+        match self {
+            Self::Token => "waiting for the session token provider",
+            Self::Resolve => "resolving the name of the server",
+            Self::Connector => "waiting for the connection of `connect_with`",
+            Self::ConnectProxy => "connecting to the proxy",
+            Self::Proxy => "waiting for the proxy to connect to the server",
+            Self::Connect => "connecting to the server",
+            Self::Tls => "securing the connection with TLS",
+            Self::Upgrade => "waiting for the server's answer to the WebSocket upgrade",
+            Self::Greeting => "waiting for the server's answer to `connect`",
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) enum Link {
+    /// Not wanted: not opened yet, or closed.
+    Idle {
+        was_open: bool,
+    },
+    Waiting {
+        until: Instant,
+    },
+    Connecting {
+        since: Instant,
+        stage: Stage,
+        deadline: Instant,
+        /// What a part of the attempt failed of, while the rest of it goes on.
+        trouble: Option<Error>,
+    },
+    Live(Live),
+    Refused(Error),
+}
+
+/// A connection that the server has accepted. Whether it is alive and what has come through it are two questions: any byte
+/// shows that it is alive, but only the answer to a ping shows that what the server wrote before it has come.
+#[derive(Debug)]
+pub(super) struct Live {
+    since: Instant,
+    pub(super) last_received: Instant,
+    /// The ping that is not answered yet. There is one at a time, so a peer that reads nothing is sent no more of them.
+    ping: Option<Ping>,
+    /// When the next ping is sent, unless one is under way then.
+    next_ping: Instant,
+    /// When to give up if nothing comes until then: there is a reason to doubt the link.
+    doubt: Option<Instant>,
+    /// The moment up to which all that the server wrote has come: when the last ping was sent that was answered. The
+    /// server has written the answer behind everything else that it had written by then.
+    pub(super) proven: Instant,
+}
+
+#[derive(Debug)]
+struct Ping {
+    number: u64,
+    sent: Instant,
+    moment: Instant,
+}
+
+impl Live {
+    /// What is due next for the sake of liveness: a ping, or the end.
+    pub(super) fn due(&self, settings: &Settings) -> (Instant, Due) {
+        let Some(ping) = &self.ping else {
+            let ping = (self.next_ping, Due::Ping);
+            return self.doubt.map_or(ping, |doubt| ping.min((doubt, Due::Silence)));
+        };
+        // Data is a sign of life as good as the answer: a ping that waits behind much of it is not missed.
+        let silent_since = ping.sent.max(self.last_received + settings.idle_ping);
+        let end = silent_since + settings.pong_timeout;
+        (self.doubt.map_or(end, |doubt| doubt.min(end)), Due::Silence)
+    }
+}
+
+impl<T: Clone> Session<T> {
+    pub(crate) fn state(&self) -> ClientState {
+        match &self.link {
+            Link::Idle { was_open: false } => ClientState::Initialized,
+            Link::Idle { was_open: true } => ClientState::Closed,
+            Link::Connecting { .. } if self.backoff.attempts() == 0 => ClientState::Connecting,
+            Link::Connecting { .. } | Link::Waiting { .. } => ClientState::Reconnecting,
+            Link::Live(_) => ClientState::Connected,
+            Link::Refused(_) => ClientState::Disconnected,
+        }
+    }
+
+    /// Connects, unless it does or has already.
+    pub(crate) fn open(&mut self, now: Now) {
+        if matches!(self.link, Link::Idle { .. } | Link::Refused(_)) {
+            self.backoff.reset();
+            self.failures = 0;
+            self.connect(now);
+        }
+    }
+
+    /// Tries now what would be tried later: the next attempt, or whether the link is still alive.
+    pub(crate) fn reconnect_now(&mut self, now: Now) {
+        match &mut self.link {
+            Link::Live(live) => {
+                let answer_due = now.mono + self.settings.pong_timeout.min(ANSWER_AT_ONCE);
+                live.doubt = Some(live.doubt.map_or(answer_due, |due| due.min(answer_due)));
+                self.ping(now);
+                for id in self.retries.release_all() {
+                    self.reconcile(id, now);
+                }
+                self.try_suspects(now);
+            }
+            Link::Waiting { .. } => {
+                self.backoff.reset();
+                self.retries.release_all();
+                self.connect(now);
+            }
+            // It has been given as much time as a connection that is doubted.
+            Link::Connecting { since, .. }
+                if now.mono.saturating_duration_since(*since) >= ANSWER_AT_ONCE =>
+            {
+                self.restart(now);
+            }
+            Link::Idle { .. } | Link::Connecting { .. } | Link::Refused(_) => {}
+        }
+    }
+
+    /// The machine has slept: what was under way is probably dead, and the network is probably back.
+    pub(super) fn awake(&mut self, now: Now) {
+        match &self.link {
+            Link::Connecting { .. } => self.restart(now),
+            _ => self.reconnect_now(now),
+        }
+    }
+
+    /// Gives up the attempt that is under way for another, which is the first one again.
+    fn restart(&mut self, now: Now) {
+        self.backoff.reset();
+        self.retries.release_all();
+        self.outputs.push_back(Output::Disconnect);
+        self.connect(now);
+    }
+
+    /// Uses another session token from now on. A connection that was made with the old one is given up.
+    pub(crate) fn set_session_token(&mut self, token: Option<Secret>, now: Now) {
+        self.settings.credentials.session_token = token;
+        match std::mem::replace(&mut self.link, Link::Idle { was_open: true }) {
+            Link::Live(live) => {
+                self.outputs.push_back(Output::Disconnect);
+                self.forget_connection(&live, None, GapReason::SessionTokenChanged);
+                self.outputs
+                    .push_back(Output::ClientEvent(ClientEvent::closed(None)));
+                self.connect(now);
+            }
+            Link::Connecting { .. } => {
+                self.outputs.push_back(Output::Disconnect);
+                self.connect(now);
+            }
+            other => self.link = other,
+        }
+    }
+
+    /// Ends the subscriptions with an id below the one given, and the connection. The connection is made anew if
+    /// there are other subscriptions, which were made after the order to close.
+    pub(crate) fn close(&mut self, below: u64, now: Now) {
+        let ids = self.subscriptions.keys().chain(self.failed.keys());
+        let mut ended: Vec<_> = ids.copied().filter(|id| *id < below).collect();
+        ended.sort_unstable();
+        for id in ended {
+            let subscription = self
+                .subscriptions
+                .remove(&id)
+                .map(|subscription| subscription.handle);
+            let failed = self.failed.remove(&id).map(|failed| failed.handle);
+            self.forget(id);
+            for handle in subscription.into_iter().chain(failed) {
+                self.outputs.push_back(Output::Event(handle, Event::closed(None)));
+            }
+        }
+        match std::mem::replace(&mut self.link, Link::Idle { was_open: true }) {
+            Link::Live(live) => {
+                self.outputs.push_back(Output::Farewell);
+                self.forget_connection(&live, None, GapReason::ConnectionLost);
+                self.outputs
+                    .push_back(Output::ClientEvent(ClientEvent::closed(None)));
+            }
+            Link::Connecting { .. } => self.outputs.push_back(Output::Disconnect),
+            Link::Idle { .. } | Link::Waiting { .. } | Link::Refused(_) => {}
+        }
+        if !self.subscriptions.is_empty() {
+            self.open(now);
+        }
+    }
+
+    /// The attempt to connect has come to another stage.
+    pub(crate) fn reached(&mut self, reached: Stage, in_trouble: Option<&Error>) {
+        if let Link::Connecting { stage, trouble, .. } = &mut self.link {
+            *stage = reached;
+            *trouble = in_trouble.cloned();
+        }
+    }
+
+    /// The WebSocket is there.
+    pub(crate) fn transport_up(&mut self) {
+        if let Link::Connecting { stage, trouble, .. } = &mut self.link {
+            *stage = Stage::Greeting;
+            *trouble = None;
+            match outgoing::connect(&self.settings.credentials, self.installation_id) {
+                Ok(frame) => self.outputs.push_back(Output::Send(frame)),
+                Err(error) => self.refuse(error),
+            }
+        }
+    }
+
+    /// Something came: any byte is a sign of life.
+    pub(crate) fn alive(&mut self, now: Now) {
+        if let Link::Live(live) = &mut self.link {
+            live.last_received = now.mono;
+            live.doubt = None;
+        }
+    }
+
+    /// The answer to a ping came. Returns how long it took, if it is the one that is awaited.
+    pub(crate) fn ponged(&mut self, payload: &[u8], now: Now) -> Option<Duration> {
+        let Link::Live(live) = &mut self.link else {
+            return None;
+        };
+        let ping = live.ping.take_if(|ping| ping.number.to_be_bytes() == payload)?;
+        live.proven = ping.moment;
+        Some(now.mono.saturating_duration_since(ping.sent))
+    }
+
+    /// Sends a ping, unless one is under way.
+    pub(super) fn ping(&mut self, now: Now) {
+        let moment = self.clock.moment(now);
+        let Link::Live(live) = &mut self.link else {
+            return;
+        };
+        if live.ping.is_none() {
+            self.pings += 1;
+            live.ping = Some(Ping {
+                number: self.pings,
+                sent: now.mono,
+                moment,
+            });
+            live.next_ping = now.mono + self.settings.idle_ping;
+            self.outputs.push_back(Output::Ping(self.pings.to_be_bytes()));
+        }
+    }
+
+    pub(super) fn connect(&mut self, now: Now) {
+        let deadline = now.mono + self.settings.connect_timeout;
+        self.clock.look(now);
+        self.link = Link::Connecting {
+            since: now.mono,
+            stage: Stage::Token,
+            deadline,
+            trouble: None,
+        };
+        self.outputs.push_back(Output::Connect);
+    }
+
+    pub(super) fn connected(&mut self, now: Now) {
+        if !matches!(
+            self.link,
+            Link::Connecting {
+                stage: Stage::Greeting,
+                ..
+            }
+        ) {
+            // An afterLiveQueryEvent hook may set the event's name to `connect` (Parse Server 9.10), which then
+            // comes with a requestId and an object, and greets nobody.
+            crate::logging::debug!("ignored a `connected` on a connection that is open");
+            return;
+        }
+        self.link = Link::Live(Live {
+            since: now.mono,
+            last_received: now.mono,
+            ping: None,
+            next_ping: now.mono,
+            doubt: None,
+            // Nothing was asked for before.
+            proven: self.clock.moment(now),
+        });
+        self.failures = 0;
+        self.outputs.push_back(Output::ClientEvent(ClientEvent::opened()));
+        self.ping(now);
+        let ids: Vec<_> = self.subscriptions.keys().copied().collect();
+        for id in ids {
+            self.reconcile(id, now);
+        }
+    }
+
+    /// An error before `connected`.
+    pub(super) fn connect_refused(&mut self, error: &ServerError, now: Now) {
+        let sent = self.installation_id == InstallationId::Sent
+            && self.settings.credentials.installation_id.is_some();
+        match error.code {
+            // Parse Server before 3.10 knows no installation id.
+            1 if sent && is_unknown_member(error) => {
+                crate::logging::debug!("the server refuses the installation id; connecting without");
+                self.installation_id = InstallationId::LeftOut;
+                self.outputs.push_back(Output::Disconnect);
+                self.connect(now);
+            }
+            1 | 3 | 4 => self.refuse(server_error(ErrorKind::Refused, error)),
+            _ if !error.reconnect => self.refuse(server_error(ErrorKind::Refused, error)),
+            _ => self.lost(server_error(ErrorKind::Server, error), now),
+        }
+    }
+
+    /// The connection, or the attempt to make one, is of no more use; there will be another.
+    pub(crate) fn lost(&mut self, error: Error, now: Now) {
+        self.clock.look(now);
+        let mut doubted = false;
+        match std::mem::replace(&mut self.link, Link::Idle { was_open: true }) {
+            Link::Live(live) => {
+                self.outputs.push_back(Output::Disconnect);
+                self.suspect_the_unanswered(now);
+                self.forget_connection(&live, Some(&error), GapReason::ConnectionLost);
+                doubted = live.doubt.is_some();
+                if doubted || now.mono.saturating_duration_since(live.since) >= STABLE_AFTER {
+                    self.backoff.reset();
+                }
+                self.outputs
+                    .push_back(Output::ClientEvent(ClientEvent::closed(Some(error.clone()))));
+            }
+            Link::Connecting { .. } => {
+                self.failures = self.failures.saturating_add(1);
+                if self
+                    .settings
+                    .max_attempts
+                    .is_some_and(|max| self.failures >= max.get())
+                {
+                    let text = format!("gave up after {} attempts to connect", self.failures);
+                    self.refuse(Error::with_source(ErrorKind::GaveUp, text, error));
+                    return;
+                }
+                self.outputs.push_back(Output::Disconnect);
+            }
+            other @ (Link::Idle { .. } | Link::Waiting { .. } | Link::Refused(_)) => {
+                self.link = other;
+                return;
+            }
+        }
+        let delay = self.backoff.next(&mut self.rng);
+        // What was expected needs no delay: whoever doubted the connection wants another at once.
+        let delay = if doubted { Duration::ZERO } else { delay };
+        crate::logging::warn!(
+            "{error}; trying again in {delay:.1?} (attempt {})",
+            self.backoff.attempts()
+        );
+        self.link = Link::Waiting {
+            until: now.mono + delay,
+        };
+        let event = ClientEvent::reconnecting(error, self.backoff.attempts(), delay);
+        self.outputs.push_back(Output::ClientEvent(event));
+    }
+
+    /// The server does not want this client, and would not want it a second later.
+    pub(super) fn refuse(&mut self, error: Error) {
+        self.outputs.push_back(Output::Disconnect);
+        let was = std::mem::replace(&mut self.link, Link::Refused(error.clone()));
+        if let Link::Live(live) = &was {
+            self.forget_connection(live, Some(&error), GapReason::ConnectionLost);
+            self.outputs
+                .push_back(Output::ClientEvent(ClientEvent::closed(Some(error.clone()))));
+        }
+        crate::logging::error!("{error}; not trying again");
+        // The client has ended by it; the subscriptions have not, and come back with `open`.
+        self.report(error.clone().fatal());
+        for subscription in self.subscriptions.values().filter(|s| s.wanted.is_some()) {
+            let handle = subscription.handle.clone();
+            self.outputs
+                .push_back(Output::Event(handle, Event::failed(error.clone())));
+        }
+    }
+
+    /// What was on this connection is gone with it.
+    fn forget_connection(&mut self, live: &Live, error: Option<&Error>, reason: GapReason) {
+        self.tokens.clear();
+        self.retries.connection_gone();
+        self.tell_doubtful_errors();
+        self.answers.clear();
+        let (retries, tokens) = (&mut self.retries, &mut self.tokens);
+        self.subscriptions.retain(|id, subscription| {
+            if subscription.wanted.is_none() {
+                retries.forget(*id);
+                tokens.settled(*id);
+            }
+            subscription.wanted.is_some()
+        });
+        for subscription in self.subscriptions.values_mut() {
+            subscription.server = OnServer::Absent;
+            subscription.respelled = false;
+            if subscription.accepted.is_some() {
+                subscription.proven = match subscription.gap {
+                    None => subscription.proven.max(live.proven),
+                    // An update has opened it, and what was sent before the update may not have come either.
+                    Some(_) => subscription.proven.min(live.proven),
+                };
+                subscription.gap.get_or_insert(reason);
+            }
+            if std::mem::take(&mut subscription.open) {
+                let handle = subscription.handle.clone();
+                self.outputs
+                    .push_back(Output::Event(handle, Event::closed(error.cloned())));
+            }
+        }
+    }
+}
+
+/// A link that lived this long was stable, and its loss starts a new series of attempts.
+const STABLE_AFTER: Duration = Duration::from_secs(10);
+/// How long the link may take to prove that it is alive when there is a reason to doubt it.
+const ANSWER_AT_ONCE: Duration = Duration::from_secs(3);

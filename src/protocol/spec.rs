@@ -1,0 +1,92 @@
+//! What is asked for: who asks, and what a subscription wants. Knows no frames.
+
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+use crate::event::{Event, EventKind};
+use crate::query::EncodedQuery;
+use crate::query::matcher::{Field, Matcher, Verdict};
+use crate::secret::Secret;
+use crate::types::Date;
+
+/// What a client shows of itself in `connect`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Credentials {
+    pub(crate) application_id: String,
+    pub(crate) javascript_key: Option<Secret>,
+    pub(crate) client_key: Option<Secret>,
+    pub(crate) windows_key: Option<Secret>,
+    pub(crate) rest_api_key: Option<Secret>,
+    pub(crate) master_key: Option<Secret>,
+    pub(crate) session_token: Option<Secret>,
+    pub(crate) installation_id: Option<String>,
+}
+
+/// What a subscription asks for.
+#[derive(Debug)]
+pub(crate) struct Spec {
+    /// Made of the query when an event first comes for it.
+    matcher: OnceLock<Option<Matcher>>,
+    pub(crate) query: EncodedQuery,
+    /// Sent with the subscription. Class-level permissions and protected fields are judged by this one alone (Parse
+    /// Server 9.10, ParseLiveQueryServer.js), so the client's own is sent where a subscription has none.
+    pub(crate) session_token: Option<Secret>,
+    /// Counts the session tokens that this subscription has had: events of an earlier one are not given out.
+    pub(crate) identity: u64,
+}
+
+impl Spec {
+    pub(crate) fn new(query: EncodedQuery, session_token: Option<Secret>, identity: u64) -> Self {
+        Self {
+            matcher: OnceLock::new(),
+            query,
+            session_token,
+            identity,
+        }
+    }
+
+    /// Whether [`may_bring`](Self::may_bring) has anything to judge by.
+    pub(crate) fn is_filter(&self) -> bool {
+        self.query.verbatim && *self.query.where_json != *"{}"
+    }
+
+    /// Whether an event can be one of this query. Parse Server takes some queries for one another (`queryHash` in
+    /// QueryTools.js), and then sends the events of one to the subscribers of the other. The form in which queries are
+    /// sent prevents that, but for those that are sent as the user wrote them; all others bring what they bring, since
+    /// an `afterLiveQueryEvent` hook may have changed the object after the server matched it.
+    ///
+    /// A field that is absent is not judged: `select` leaves fields out, and so do protected fields and hooks.
+    pub(crate) fn may_bring(&self, event: &Event) -> bool {
+        let object = match event.kind() {
+            // What leaves matched before.
+            EventKind::Leave => event.original(),
+            _ => event.object(),
+        };
+        let matcher = self.matcher.get_or_init(|| {
+            if self.is_filter() {
+                Matcher::parse(&self.query.where_json).ok()
+            } else {
+                None
+            }
+        });
+        match (object, matcher) {
+            (Some(object), Some(matcher)) => {
+                let field = |name: &str| match object.get(name) {
+                    Some(value) if !is_altered(name, value) => Field::Value(value),
+                    _ => Field::Unknown,
+                };
+                matcher.matches(field).may_be(Verdict::MATCH)
+            }
+            _ => true,
+        }
+    }
+}
+
+/// Whether a value may not be what the server matched: an object that a hook fetched in place of a pointer, or a date
+/// that Parse Server 3.4 to 6.0 sends without its type.
+fn is_altered(name: &str, value: &Value) -> bool {
+    let fetched = value.get("__type").is_some_and(|kind| kind == "Object");
+    let sent_plain = matches!(name, "createdAt" | "updatedAt");
+    fetched || !sent_plain && value.as_str().is_some_and(|text| text.parse::<Date>().is_ok())
+}
