@@ -5,6 +5,8 @@ pub(crate) mod default;
 mod diagnose;
 mod listeners;
 pub(crate) mod subscription;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::sync::Arc;

@@ -39,7 +39,9 @@ pub(super) fn spawn(mut driver: Driver) -> io::Result<()> {
     let io = thread::Builder::new().name("livequery-io".to_owned());
     if shared.queue.is_manual() {
         io.spawn(move || {
-            if !survives(&shared, || driver.run(&mut || false)) {
+            survives(&shared, || driver.run(&mut || false));
+            // What a panic has to tell is still to be dispatched.
+            if !shared.status.is_dead() {
                 shared.queue.close();
             }
         })?;

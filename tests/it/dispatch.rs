@@ -409,52 +409,6 @@ fn events_of_another_query_are_dropped_and_counted() {
     assert_eq!(events.kinds(), ["open", "create", "leave", "update", "update"]);
 }
 
-struct PanickingLogger;
-
-impl log::Log for PanickingLogger {
-    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-        true
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        assert!(
-            thread::current()
-                .name()
-                .is_none_or(|name| !name.starts_with("livequery-")),
-            "the logger does not like {}",
-            record.args()
-        );
-    }
-
-    fn flush(&self) {}
-}
-
-/// The one code of the program's that can make a thread of the client panic is its logger.
-#[test]
-fn a_client_whose_thread_panics_says_so() {
-    in_own_process(
-        module_path!(),
-        "a_client_whose_thread_panics_says_so",
-        MINUTE,
-        || {
-            static LOGGER: PanickingLogger = PanickingLogger;
-            log::set_logger(&LOGGER).unwrap();
-            log::set_max_level(log::LevelFilter::Warn);
-            // Nobody listens there, of which the log is warned.
-            let client = client("ws://127.0.0.1:1");
-            let client_events = record_client(&client);
-            let subscription = client.subscribe(&Query::new("Game")).unwrap();
-            let error = subscription.wait_open(LONG).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Io, "{error}");
-            assert!(client_events.wait_for("error").value.error().unwrap().is_fatal());
-            assert_eq!(client.wait_closed().unwrap_err().kind(), ErrorKind::Io);
-            client.open();
-            assert_eq!(client.wait_open(LONG).unwrap_err().kind(), ErrorKind::Io);
-            drop((subscription, client));
-        },
-    );
-}
-
 struct CollectingLogger(Mutex<Vec<String>>);
 
 impl log::Log for CollectingLogger {

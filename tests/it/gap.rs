@@ -411,7 +411,7 @@ fn no_event_is_lost_outside_of_a_gap() {
         for times in lost {
             let inside = |gap: &&Gap| gap.start() <= *times.end() && gap.end() >= *times.start();
             assert!(
-                gaps.iter().any(|gap| inside(&gap)),
+                gaps.iter().any(|gap| inside(gap)),
                 "{times:?} is in none of {gaps:?}"
             );
         }

@@ -261,6 +261,8 @@ fn late_listener_is_told_of_a_state_and_not_of_the_past() {
     client.on("open", move |_| {
         recorder.push("client", "open", Event::clone(&recorder.all()[0].value))
     });
+    // The next connection, which nobody answers.
+    server.conn(2);
     server.heal();
     for conn in server.open_conns() {
         conn.cut();
