@@ -409,7 +409,7 @@ fn no_event_is_lost_outside_of_a_gap() {
             .map(|(_, times)| times);
         assert!(lost.clone().count() > 0, "the test is too kind");
         for times in lost {
-            let inside = |gap: &&Gap| gap.start() <= *times.end() && gap.end() >= *times.start();
+            let inside = |gap: &Gap| gap.start() <= *times.end() && gap.end() >= *times.start();
             assert!(
                 gaps.iter().any(|gap| inside(gap)),
                 "{times:?} is in none of {gaps:?}"

@@ -369,7 +369,11 @@ impl<T: Clone> Session<T> {
         }
         let delay = self.backoff.next(&mut self.rng);
         // What was expected needs no delay: whoever doubted the connection wants another at once.
-        let delay = if doubted { Duration::ZERO } else { delay };
+        let delay = if doubted {
+            Duration::ZERO
+        } else {
+            delay.max(error.retry_after().min(LONGEST_RETRY_AFTER))
+        };
         crate::logging::warn!(
             "{error}; trying again in {delay:.1?} (attempt {})",
             self.backoff.attempts()
@@ -436,5 +440,7 @@ impl<T: Clone> Session<T> {
 
 /// A link that lived this long was stable, and its loss starts a new series of attempts.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
+/// How long a server may ask to be left alone (`Retry-After`).
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(10 * 60);
 /// How long the link may take to prove that it is alive when there is a reason to doubt it.
 const ANSWER_AT_ONCE: Duration = Duration::from_secs(3);

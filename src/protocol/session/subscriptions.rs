@@ -11,7 +11,6 @@ use crate::protocol::Now;
 use crate::protocol::incoming::{EventFrame, ServerError};
 use crate::protocol::outgoing::{self, Dialect, Operation};
 use crate::protocol::spec::Spec;
-use crate::text::excerpt;
 
 impl<T: Clone> Session<T> {
     /// Wants a subscription; ids are never used twice.
@@ -309,10 +308,7 @@ impl<T: Clone> Session<T> {
 
     pub(super) fn subscription_error(&mut self, id: u64, error: &ServerError, now: Now) {
         let Some(subscription) = self.subscriptions.get(&id) else {
-            crate::logging::debug!(
-                "ignored an error for {id}, which is not subscribed: {}",
-                excerpt(&error.text)
-            );
+            crate::logging::debug!("ignored an error for {id}, which is not subscribed");
             return;
         };
         match &subscription.server {

@@ -374,3 +374,16 @@ fn no_busy_loop_after_1h() {
     }
     assert!(rig.now.mono - start >= 10 * Duration::from_millis(250));
 }
+
+#[test]
+fn a_server_that_asks_to_be_left_alone_is_left_alone_within_reason() {
+    for (asked, waited) in [(60, 60), (1_000_000, 600)] {
+        let mut rig = Rig::new();
+        rig.session.open(rig.now);
+        let error = Error::new(ErrorKind::Handshake, "HTTP 503").with_retry_after(Duration::from_secs(asked));
+        let lost = rig.now.mono;
+        rig.session.lost(error, rig.now);
+        rig.wait();
+        assert_eq!(rig.now.mono - lost, Duration::from_secs(waited));
+    }
+}

@@ -183,7 +183,7 @@ fn one_that_a_proxy_cuts_connections_for_is_found_and_held_back_alone() {
             let errors = rig.told.iter().filter(|(of, _)| of == id);
             let error = errors
                 .filter_map(|(_, event)| event.error())
-                .last()
+                .next_back()
                 .unwrap()
                 .to_string();
             assert!(
