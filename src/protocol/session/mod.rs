@@ -420,6 +420,11 @@ impl<T: Clone> Session<T> {
 
     /// The connection, or the attempt to make one, is of no more use; there will be another.
     pub(crate) fn lost(&mut self, error: Error, now: Now) {
+        self.lost_for(error, None, now);
+    }
+
+    /// The same, with how long the server asks to be left alone, which comes before the usual delay.
+    pub(crate) fn lost_for(&mut self, error: Error, at_least: Option<Duration>, now: Now) {
         match std::mem::replace(&mut self.link, Link::Idle { was_open: true }) {
             Link::Live(live) => {
                 self.outputs.push_back(Output::Disconnect);
@@ -448,7 +453,7 @@ impl<T: Clone> Session<T> {
                 return;
             }
         }
-        let delay = self.backoff.next(&mut self.rng);
+        let delay = self.backoff.next(&mut self.rng) + at_least.unwrap_or_default();
         log::warn!(
             "{error}; trying again in {delay:.1?} (attempt {})",
             self.backoff.attempts()
