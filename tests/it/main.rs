@@ -24,6 +24,7 @@ mod errors;
 mod gap;
 mod grammar;
 mod harness;
+mod hostile;
 mod identity;
 mod kit;
 mod leaks;
