@@ -239,7 +239,7 @@ pub(crate) fn start_of(part: &str, text: &str) -> usize {
 }
 
 /// Behind the value that begins here.
-fn end_of_value(text: &[u8], start: usize) -> Option<usize> {
+pub(crate) fn end_of_value(text: &[u8], start: usize) -> Option<usize> {
     match text.get(start)? {
         b'"' => end_of_string(text, start + 1).map(|(quote, _)| quote + 1),
         b'{' | b'[' => end_of_brackets(text, start + 1),
@@ -272,7 +272,7 @@ fn end_of_brackets(text: &[u8], mut place: usize) -> Option<usize> {
 }
 
 /// The quote that ends the string that begins here, and whether there is a backslash before it.
-fn end_of_string(text: &[u8], mut place: usize) -> Option<(usize, bool)> {
+pub(crate) fn end_of_string(text: &[u8], mut place: usize) -> Option<(usize, bool)> {
     let mut escapes = false;
     loop {
         // Eight bytes at a time, up to those with a quote or a backslash in them.

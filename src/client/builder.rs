@@ -332,9 +332,11 @@ impl ClientBuilder {
         self
     }
 
-    /// The HTTP proxy on the way to the server, for all servers of this client, as in `http://proxy.example.com:3128`
-    /// or `http://user:password@proxy.example.com:3128`. It is asked for a tunnel (CONNECT), so it sees neither keys
-    /// nor objects of a server with TLS.
+    /// The proxy on the way to the server, for all servers of this client: an HTTP proxy, as in
+    /// `http://proxy.example.com:3128` or `http://user:password@proxy.example.com:3128`, which is asked for a tunnel
+    /// (CONNECT), or a SOCKS proxy of version 5, as in `socks5h://proxy.example.com:1080`. With `socks5h` the proxy
+    /// looks up the name of the server, with `socks5` this machine does. A proxy sees neither keys nor objects of a
+    /// server with TLS.
     ///
     /// Default: that of the environment. `HTTPS_PROXY` is for servers with TLS, `ALL_PROXY` for all others and for
     /// those as well; `NO_PROXY` lists the exceptions (names, domains, addresses, ranges as `10.0.0.0/8`, `*`).
@@ -362,12 +364,14 @@ impl ClientBuilder {
         self
     }
 
-    /// Has the program make the connections: over a Unix socket, through a SOCKS proxy, through a tunnel of its own.
+    /// Has the program make the connections: over a Unix socket, through a proxy of another kind, through a tunnel of
+    /// its own.
     ///
     /// `connect` gets the host and the port of the server and returns a connection over which the server can be spoken
     /// to; TLS and the WebSocket are put on top of it as ever. It is called for each attempt, on a thread of its own.
-    /// It may block, and should give up after a time: while it does not return there is no other attempt. If it fails
-    /// or panics the attempt has failed, and the next one comes after the usual delay.
+    /// It may block, and should give up after a time: it is not called again before it has returned, and what it
+    /// returns late serves the attempt that is under way then. If it fails or panics the attempt has failed, and the
+    /// next one comes after the usual delay.
     ///
     /// Default: TCP to all addresses of the host, or through the [`proxy`](Self::proxy), which this replaces.
     ///

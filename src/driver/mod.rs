@@ -3,8 +3,11 @@
 //! Nothing in here blocks, and no user code runs in here. Which thread does it changes (see `threads`); what is called
 //! the I/O thread is the one that does.
 
+mod ask;
 pub(crate) mod command;
 mod connect;
+mod frames;
+mod link;
 mod servers;
 mod socket;
 mod stream;
@@ -19,16 +22,16 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::Receiver;
 use mio::{Events, Poll, Token, Waker};
-use tungstenite::protocol::CloseFrame;
-use tungstenite::protocol::frame::coding::CloseCode;
-use tungstenite::{Message, WebSocket};
+use tungstenite::Message;
 use url::Url;
 
 use self::command::{Command, Commands};
-use self::connect::{Attempt, Io, Progress};
+#[cfg(feature = "rest")]
+pub(crate) use self::connect::ProxyKind;
+use self::connect::{Attempt, Failed, Io, Progress};
 pub(crate) use self::connect::{Network, Proxies};
+use self::link::Link;
 use self::servers::Servers;
-use self::socket::Socket;
 pub use self::stream::ConnectedStream;
 pub(crate) use self::stream::Connector;
 use self::threads::Work;
@@ -65,18 +68,20 @@ pub(crate) fn poll() -> Result<(Poll, Waker)> {
 /// Starts the threads of a client.
 pub(crate) fn spawn(
     servers: Vec<Url>,
-    network: Network,
+    mut network: Network,
     settings: Settings,
     token_provider: Option<TokenProvider>,
     close_timeout: Duration,
     poll: Poll,
     shared: Arc<Shared>,
 ) -> Result<Commands> {
+    // A server that does not read is given as long as one that does not write.
+    network.patience = settings.idle_ping.saturating_add(settings.pong_timeout);
     let (commands, receiver) = Commands::new(Arc::clone(&shared));
-    let io = Io {
-        registry: poll.registry().try_clone().map_err(not_started)?,
-        commands: commands.clone(),
-    };
+    let io = Io::new(
+        poll.registry().try_clone().map_err(not_started)?,
+        commands.clone(),
+    );
     let driver = Driver {
         servers: Servers::new(servers),
         network,
@@ -125,7 +130,7 @@ struct Driver {
     session: Session<Arc<SubscriptionCore>>,
     transport: Transport,
     /// A connection that was closed, while the server may still say farewell. Dropped before another is made.
-    farewell: Option<(Box<WebSocket<Socket>>, Instant)>,
+    farewell: Option<(Box<Link>, Instant)>,
     /// Numbers the attempts to connect, to tell a late answer of the resolver.
     attempt: u64,
     /// The socket may have more to read. mio reports that once, so it holds until a read would block.
@@ -144,7 +149,7 @@ enum Transport {
     Down,
     AwaitingToken,
     Connecting(Box<Attempt>),
-    Up(Box<WebSocket<Socket>>),
+    Up(Box<Link>),
 }
 
 impl Work for Driver {
@@ -232,7 +237,7 @@ impl Driver {
             }
             Command::Token { question, token } => self.take_token(question, token, now),
             Command::Resolved { attempt, addresses } => {
-                self.answered(|connecting, _, _| connecting.resolved(attempt, addresses));
+                self.answered(|connecting, _, io| connecting.resolved(attempt, addresses, io));
             }
             Command::Connected { attempt, stream } => {
                 self.answered(|connecting, network, io| connecting.connected(attempt, stream, network, io));
@@ -256,9 +261,8 @@ impl Driver {
             match output {
                 Output::Connect => self.connect(),
                 Output::Disconnect => {
-                    if let Transport::Up(socket) = &mut self.transport {
-                        // The answer to a close frame of the server, and the end of TLS.
-                        socket.get_mut().end();
+                    if let Transport::Up(link) = &mut self.transport {
+                        link.end();
                     }
                     self.transport = Transport::Down;
                 }
@@ -266,15 +270,15 @@ impl Driver {
                 Output::Send(text) => {
                     Counters::add(&self.shared.counters.messages_out, 1);
                     Counters::add(&self.shared.counters.bytes_out, text.len() as u64);
-                    if let Transport::Up(socket) = &mut self.transport {
-                        if let Err(error) = socket.get_mut().queue_text(text) {
-                            self.lost(error);
+                    if let Transport::Up(link) = &mut self.transport {
+                        if let Err(error) = link.queue_text(text) {
+                            self.session.lost(error, now());
                         }
                     }
                 }
                 Output::Ping(payload) => self.ping(&payload),
                 Output::RenewToken => {
-                    if let Err(error) = self.tokens.ask(Purpose::Renew, &self.io.commands) {
+                    if let Err(error) = self.tokens.ask(Purpose::Renew, self.io.commands()) {
                         self.session.lost(error, now());
                     }
                 }
@@ -356,7 +360,7 @@ impl Driver {
         if self.tokens.can_ask() {
             self.transport = Transport::AwaitingToken;
             let purpose = Purpose::Connect(self.attempt);
-            if let Err(error) = self.tokens.ask(purpose, &self.io.commands) {
+            if let Err(error) = self.tokens.ask(purpose, self.io.commands()) {
                 self.session.lost(error, now());
             }
         } else {
@@ -366,7 +370,7 @@ impl Driver {
 
     /// The provider has answered. A late answer is one to a question that nobody asks any more.
     fn take_token(&mut self, question: u64, token: Option<Secret>, now: Now) {
-        match self.tokens.answered(question, &self.io.commands) {
+        match self.tokens.answered(question, self.io.commands()) {
             Ok(None) => {}
             Ok(Some(Purpose::Renew)) => {
                 self.shared.set_session_token(token.clone());
@@ -385,7 +389,7 @@ impl Driver {
 
     fn start_attempt(&mut self) {
         // The builder has one URL at least.
-        let Some(url) = self.servers.next().cloned() else {
+        let Some(url) = self.servers.next(Instant::now()).cloned() else {
             return;
         };
         debug!("connecting to {}", authority(&url));
@@ -394,16 +398,22 @@ impl Driver {
                 self.transport = Transport::Connecting(Box::new(attempt));
                 self.advance_connection();
             }
-            Err(error) => self.session.lost(error, now()),
+            Err(failed) => self.failed(failed),
         }
     }
 
+    fn failed(&mut self, failed: Failed) {
+        let now = now();
+        let at_least = self.servers.refused(failed.retry_after, now.mono);
+        self.session.lost_for(failed.error, at_least, now);
+    }
+
     /// Gives the attempt what another thread has found out for it.
-    fn answered(&mut self, give: impl FnOnce(&mut Attempt, &Network, &Io) -> Result<()>) {
+    fn answered(&mut self, give: impl FnOnce(&mut Attempt, &Network, &Io) -> Result<(), Failed>) {
         if let Transport::Connecting(attempt) = &mut self.transport {
             match give(attempt, &self.network, &self.io) {
                 Ok(()) => self.advance_connection(),
-                Err(error) => self.session.lost(error, now()),
+                Err(failed) => self.failed(failed),
             }
         }
     }
@@ -419,16 +429,16 @@ impl Driver {
         match attempt.advance(&self.network, &self.io) {
             Ok(Progress::NotYet(attempt)) => {
                 self.session.reached(attempt.stage(), attempt.trouble());
+                self.readable = attempt.has_more();
                 self.transport = Transport::Connecting(attempt);
-                self.readable = false;
             }
-            Ok(Progress::Up(socket)) => {
-                self.transport = Transport::Up(socket);
+            Ok(Progress::Up(link)) => {
+                self.transport = Transport::Up(link);
                 // The first frame may have come with the answer to the upgrade.
                 self.readable = true;
                 self.session.transport_up();
             }
-            Err(error) => self.session.lost(error, now()),
+            Err(failed) => self.failed(failed),
         }
         self.carry_out();
     }
@@ -439,18 +449,22 @@ impl Driver {
             return;
         }
         let now = now();
+        if let Transport::Up(link) = &mut self.transport {
+            link.begin_turn();
+        }
         for _ in 0..MESSAGES_PER_TURN {
-            let Transport::Up(socket) = &mut self.transport else {
+            let Transport::Up(link) = &mut self.transport else {
                 self.readable = false;
                 return;
             };
-            let message = socket.read();
-            if socket.get_mut().take_received() {
+            let message = link.read();
+            let has_more = link.has_more();
+            if link.take_received() {
                 self.session.alive(now);
                 *self.shared.counters.last_received.lock() = Some(now.wall);
             }
             match message {
-                Ok(Message::Text(text)) => {
+                Ok(Some(Message::Text(text))) => {
                     self.count_message(text.len());
                     if !self.is_unheard(&text, now) {
                         let received = self.session.received(&text, now);
@@ -461,38 +475,38 @@ impl Driver {
                         }
                     }
                 }
-                Ok(Message::Binary(bytes)) => {
+                Ok(Some(Message::Binary(bytes))) => {
                     self.count_message(bytes.len());
                     self.session.received_binary(bytes.len());
                 }
-                Ok(Message::Pong(payload)) => {
+                Ok(Some(Message::Pong(payload))) => {
                     let round_trip = self.session.ponged(&payload, now);
                     if round_trip.is_some() {
                         *self.shared.counters.round_trip.lock() = round_trip;
                     }
                 }
                 // Answered by the WebSocket layer; that something came is all that counts.
-                Ok(Message::Ping(_) | Message::Frame(_)) => {}
-                Ok(Message::Close(frame)) => {
+                Ok(Some(Message::Ping(_) | Message::Frame(_))) => {}
+                Ok(Some(Message::Close(frame))) => {
                     let reason = frame.map_or_else(String::new, |frame| format!(" ({frame})"));
                     let text = format!("the server closed the link{reason}");
                     self.session
                         .lost(Error::new(ErrorKind::ConnectionLost, text), now);
                 }
-                Err(tungstenite::Error::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                    self.readable = false;
+                Ok(None) => {
+                    self.readable = has_more;
                     return;
                 }
-                Err(error) => self.lost(error),
+                Err(error) => self.session.lost(error, now),
             }
             self.carry_out();
         }
     }
 
     fn ping(&mut self, payload: &[u8]) {
-        if let Transport::Up(socket) = &mut self.transport {
-            if let Err(error) = socket.write(Message::Ping(payload.to_vec().into())) {
-                self.lost(error);
+        if let Transport::Up(link) = &mut self.transport {
+            if let Err(error) = link.queue_ping(payload) {
+                self.session.lost(error, now());
             }
         }
     }
@@ -546,44 +560,21 @@ impl Driver {
         self.shared.deliver_object(&subscription, parcel);
     }
 
-    fn lost(&mut self, error: tungstenite::Error) {
-        let error = match error {
-            tungstenite::Error::Capacity(error) => Error::with_source(
-                ErrorKind::Protocol,
-                "the server sent a message over the size limit, and the link was given up for it; raise \
-                 `max_message_size` if such messages are wanted",
-                error,
-            ),
-            error => Error::with_source(
-                ErrorKind::ConnectionLost,
-                "the link to the server was lost",
-                error,
-            ),
-        };
-        self.session.lost(error, now());
-    }
-
-    /// Sends what the WebSocket layer (an answer to a ping) and the session have to send.
+    /// Sends what there is to send, and sees whether the server does its part.
     fn send(&mut self) {
-        if let Transport::Up(socket) = &mut self.transport {
-            let sent = socket
-                .flush()
-                .and_then(|()| socket.get_mut().send().map_err(Into::into));
-            if let Err(error) = sent {
-                self.lost(error);
+        if let Transport::Up(link) = &mut self.transport {
+            let now = now();
+            if let Err(error) = link.send().and_then(|()| link.check(now.mono)) {
+                self.session.lost(error, now);
                 self.carry_out();
             }
         }
     }
 
     fn begin_farewell(&mut self) {
-        if let Transport::Up(mut socket) = std::mem::replace(&mut self.transport, Transport::Down) {
-            let frame = CloseFrame {
-                code: CloseCode::Normal,
-                reason: "".into(),
-            };
-            if socket.close(Some(frame)).is_ok() {
-                self.farewell = Some((socket, Instant::now() + self.farewell_timeout));
+        if let Transport::Up(mut link) = std::mem::replace(&mut self.transport, Transport::Down) {
+            if link.close() {
+                self.farewell = Some((link, Instant::now() + self.farewell_timeout));
                 self.readable = true;
             }
         }
@@ -591,20 +582,21 @@ impl Driver {
 
     /// Waits for the server's side of a close, to the deadline.
     fn say_farewell(&mut self) {
-        let Some((socket, deadline)) = &mut self.farewell else {
+        let Some((link, deadline)) = &mut self.farewell else {
             return;
         };
-        let mut over = socket.get_mut().send().is_err() || *deadline <= Instant::now();
+        link.begin_turn();
+        let mut over = link.send().is_err() || *deadline <= Instant::now();
         for _ in 0..MESSAGES_PER_TURN {
             if over {
                 break;
             }
-            match socket.read() {
+            match link.read() {
                 // Both sides have said that they say no more.
-                Ok(Message::Close(_)) => socket.get_mut().end(),
-                Ok(_) => {}
-                Err(tungstenite::Error::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                    self.readable = false;
+                Ok(Some(Message::Close(_))) => link.end(),
+                Ok(Some(_)) => {}
+                Ok(None) => {
+                    self.readable = link.has_more();
                     return;
                 }
                 // The server has hung up, which is what a close comes to: nothing to complain of.
@@ -612,7 +604,7 @@ impl Driver {
             }
         }
         if over {
-            socket.get_mut().end();
+            link.end();
             self.readable = false;
             self.farewell = None;
         }
@@ -634,6 +626,7 @@ impl Driver {
     fn deadline(&self) -> Option<Instant> {
         let attempt = match &self.transport {
             Transport::Connecting(attempt) => attempt.deadline(),
+            Transport::Up(link) => link.deadline(),
             _ => None,
         };
         let farewell = self.farewell.as_ref().map(|(_, deadline)| *deadline);

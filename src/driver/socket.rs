@@ -1,33 +1,44 @@
-//! The connection below the WebSocket, with TLS where that is used: reads do not block, writes go to a buffer that is
-//! sent as the peer takes it.
+//! The connection below the WebSocket, with TLS where that is used: reads do not block and end with the share of the
+//! turn, writes go to a buffer that is sent as the peer takes it.
 //!
 //! The buffer keeps two traps of non-blocking sockets away from the WebSocket layer (a write that would block in the
 //! middle of a frame, a TLS layer that takes nothing for a moment), and it lets frames with keys and session tokens
 //! pass below that layer, which would write them into its log.
 
 use std::io::{self, ErrorKind, Read, Write};
+use std::time::{Duration, Instant};
 
 use tungstenite::protocol::frame::Frame;
-use tungstenite::protocol::frame::coding::{Data, OpCode};
 
+use super::frames::Frames;
 use super::stream::Stream;
 use super::tls::Tls;
 
 #[derive(Debug)]
 pub(crate) struct Socket {
-    stream: Stream,
+    wire: Wire,
     tls: Option<Tls>,
-    unsent: Vec<u8>,
-    received: bool,
+    unsent: Unsent,
+    /// Since when the peer has taken nothing of what waits.
+    stalled_since: Option<Instant>,
+    /// Once there is a WebSocket.
+    frames: Option<Frames>,
 }
 
 impl Socket {
     pub(crate) fn new(stream: Stream) -> Self {
         Self {
-            stream,
+            wire: Wire {
+                stream,
+                share: SHARE_OF_A_TURN,
+                has_more: false,
+                received: false,
+                sent: false,
+            },
             tls: None,
-            unsent: Vec::new(),
-            received: false,
+            unsent: Unsent::default(),
+            stalled_since: None,
+            frames: None,
         }
     }
 
@@ -39,47 +50,84 @@ impl Socket {
     /// Goes on with the TLS handshake as far as possible without waiting. `true` if it is done.
     pub(crate) fn handshake(&mut self) -> io::Result<bool> {
         match &mut self.tls {
-            Some(tls) => tls.handshake(&mut self.stream),
+            Some(tls) => tls.handshake(&mut self.wire),
             None => Ok(true),
         }
     }
 
-    /// Queues bytes of no WebSocket, before there is one.
-    pub(crate) fn queue(&mut self, bytes: &[u8]) {
-        self.unsent.extend_from_slice(bytes);
+    /// What is read from now on are frames, and so are these bytes, which came before.
+    pub(crate) fn begin_frames(&mut self, first: &[u8]) {
+        self.frames.get_or_insert_default().pass(first);
     }
 
-    /// Queues a text frame.
-    pub(crate) fn queue_text(&mut self, text: String) -> tungstenite::Result<()> {
-        let mut frame = Frame::message(text, OpCode::Data(Data::Text), true);
+    /// Begins a turn, in which no more than a share is read: however long the peer goes on, others get their turn.
+    pub(crate) fn begin_turn(&mut self) {
+        self.wire.share = SHARE_OF_A_TURN;
+        self.wire.has_more = false;
+    }
+
+    /// Whether reading ended with the share of the turn. Nothing announces what is there already.
+    pub(crate) fn has_more(&self) -> bool {
+        self.wire.has_more
+    }
+
+    /// Until when the message that is coming has to be complete.
+    pub(crate) fn message_deadline(&self, patience: Duration) -> Option<Instant> {
+        self.frames.as_ref()?.deadline(patience)
+    }
+
+    /// Whether a message comes in more pieces than anything can be meant by.
+    pub(crate) fn is_crumbled(&self) -> bool {
+        self.frames.as_ref().is_some_and(Frames::is_crumbled)
+    }
+
+    /// Queues bytes of no WebSocket, before there is one.
+    pub(crate) fn queue(&mut self, bytes: &[u8]) {
+        self.unsent.bytes.extend_from_slice(bytes);
+    }
+
+    /// Queues a frame of this side.
+    pub(crate) fn queue_frame(&mut self, mut frame: Frame) -> tungstenite::Result<()> {
         frame.header_mut().mask = Some(rand::random());
-        frame.format(&mut self.unsent)
+        frame.format(&mut self.unsent.bytes)
+    }
+
+    /// How many bytes wait to be sent.
+    pub(crate) fn unsent(&self) -> usize {
+        self.unsent.rest().len()
+    }
+
+    /// Since when the peer has taken nothing of what waits to be sent, if anything does.
+    pub(crate) fn stalled_since(&self) -> Option<Instant> {
+        self.stalled_since
     }
 
     /// Sends what is queued, as far as the peer takes it.
     pub(crate) fn send(&mut self) -> io::Result<()> {
-        let mut sent = 0;
         let result = loop {
-            let rest = self.unsent.get(sent..).unwrap_or_default();
+            self.unsent.take_pong();
+            let rest = self.unsent.rest();
             let written = match &mut self.tls {
                 // TLS may have something of its own to send.
-                Some(tls) => tls.write(&mut self.stream, rest),
+                Some(tls) => tls.write(&mut self.wire, rest),
                 None if rest.is_empty() => Ok(0),
-                None => self.stream.write(rest),
+                None => self.wire.write(rest),
             };
             match written {
                 Ok(0) if rest.is_empty() => break Ok(()),
                 Ok(0) => break Err(ErrorKind::WriteZero.into()),
-                Ok(written) => sent += written,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Ok(written) => self.unsent.forget(written),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break Ok(()),
                 Err(error) => break Err(error),
             }
         };
-        self.unsent.drain(..sent);
-        if self.unsent.is_empty() {
-            // A burst of subscriptions must not cost its memory for ever.
-            self.unsent.shrink_to(KEPT_CAPACITY);
+        self.unsent.tidy();
+        let waits = !self.unsent.rest().is_empty() || self.tls.as_ref().is_some_and(Tls::wants_write);
+        let moves = std::mem::take(&mut self.wire.sent);
+        if !waits {
+            self.stalled_since = None;
+        } else if moves || self.stalled_since.is_none() {
+            self.stalled_since = Some(Instant::now());
         }
         result
     }
@@ -87,7 +135,7 @@ impl Socket {
     /// Sends what is left, and tells the peer that nothing more comes; as far as it takes that without waiting. Nobody
     /// can do anything about it if it does not.
     pub(crate) fn end(&mut self) {
-        if self.send().is_ok() && self.unsent.is_empty() {
+        if self.send().is_ok() && self.unsent.rest().is_empty() {
             if let Some(tls) = &mut self.tls {
                 tls.end();
                 let _ = self.send();
@@ -97,32 +145,35 @@ impl Socket {
 
     /// Whether anything came since this was last asked.
     pub(crate) fn take_received(&mut self) -> bool {
-        std::mem::take(&mut self.received)
+        std::mem::take(&mut self.wire.received)
     }
 }
 
 impl Read for Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if let Some(tls) = &mut self.tls {
-            return tls.read(&mut self.stream, buffer, &mut self.received);
+        let length = match &mut self.tls {
+            Some(tls) => tls.read(&mut self.wire, buffer)?,
+            None => self.wire.read(buffer)?,
+        };
+        if let Some(frames) = &mut self.frames {
+            frames.pass(buffer.get(..length).unwrap_or_default());
         }
-        loop {
-            match self.stream.read(buffer) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Ok(length) => {
-                    self.received |= length > 0;
-                    return Ok(length);
-                }
-                Err(error) => return Err(error),
-            }
-        }
+        Ok(length)
     }
 }
 
+/// What the WebSocket layer writes: whole frames, one at a time.
 impl Write for Socket {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.unsent.extend_from_slice(bytes);
-        Ok(bytes.len())
+    fn write(&mut self, frame: &[u8]) -> io::Result<usize> {
+        if frame.first() == Some(&PONG) {
+            // Of several pings, the last one may be answered alone (RFC 6455, 5.5.3).
+            self.unsent.pong = Some(frame.to_vec());
+        } else {
+            // A close frame, behind which nothing may come.
+            self.unsent.pong = None;
+            self.unsent.bytes.extend_from_slice(frame);
+        }
+        Ok(frame.len())
     }
 
     /// Does nothing: [`send`](Socket::send) does it, where it may take its time.
@@ -131,4 +182,106 @@ impl Write for Socket {
     }
 }
 
+/// The stream below TLS, which reads no more than the share of the turn.
+#[derive(Debug)]
+struct Wire {
+    stream: Stream,
+    share: usize,
+    has_more: bool,
+    received: bool,
+    sent: bool,
+}
+
+impl Read for Wire {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some(buffer) = buffer.get_mut(..buffer.len().min(self.share)) else {
+            return Ok(0);
+        };
+        if self.share == 0 {
+            self.has_more = true;
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        loop {
+            match self.stream.read(buffer) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Ok(length) => {
+                    self.received |= length > 0;
+                    self.share -= length.min(self.share);
+                    return Ok(length);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl Write for Wire {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match self.stream.write(bytes) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Ok(length) => {
+                    self.sent |= length > 0;
+                    return Ok(length);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What waits to be sent.
+#[derive(Debug, Default)]
+struct Unsent {
+    bytes: Vec<u8>,
+    /// How much of them is sent.
+    sent: usize,
+    /// The answer to the last ping, while the one to a former ping is among the bytes.
+    pong: Option<Vec<u8>>,
+    /// Where that one ends.
+    pong_end: usize,
+}
+
+impl Unsent {
+    fn rest(&self) -> &[u8] {
+        self.bytes.get(self.sent..).unwrap_or_default()
+    }
+
+    fn take_pong(&mut self) {
+        if self.pong_end <= self.sent {
+            if let Some(pong) = self.pong.take() {
+                self.bytes.extend_from_slice(&pong);
+                self.pong_end = self.bytes.len();
+            }
+        }
+    }
+
+    fn forget(&mut self, sent: usize) {
+        self.sent += sent;
+    }
+
+    /// Frees what is sent, but not so often that moving the rest costs more than sending it.
+    fn tidy(&mut self) {
+        if self.sent >= self.bytes.len() {
+            self.bytes.clear();
+            // A burst of subscriptions must not cost its memory for ever.
+            self.bytes.shrink_to(KEPT_CAPACITY);
+        } else if self.sent > self.bytes.len() / 2 {
+            self.bytes.drain(..self.sent);
+        } else {
+            return;
+        }
+        self.pong_end = self.pong_end.saturating_sub(self.sent);
+        self.sent = 0;
+    }
+}
+
+/// How many bytes one turn reads: of the smallest frames, so many that they take a few milliseconds.
+const SHARE_OF_A_TURN: usize = 64 * 1024;
 const KEPT_CAPACITY: usize = 4096;
+/// The first byte of a pong.
+const PONG: u8 = 0x8a;

@@ -2,10 +2,7 @@
 
 use std::fmt;
 use std::io::{self, IoSlice, Read, Write};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 
 use mio::event::Source;
 use mio::net::TcpStream;
@@ -15,8 +12,10 @@ use mio::{Interest, Registry};
 use url::{Host, Url};
 
 use super::SOCKET;
+use super::ask::Asker;
 use super::command::{Command, Commands};
 use crate::error::{Error, ErrorKind, Result};
+use crate::fence::{self, Fenced};
 
 /// A connection for [`ClientBuilder::connect_with`](crate::ClientBuilder::connect_with): made from a
 /// [`TcpStream`](std::net::TcpStream), or on Unix from a `UnixStream`.
@@ -114,29 +113,28 @@ type Connect = dyn Fn(&str, u16) -> io::Result<ConnectedStream> + Send + Sync;
 
 /// The program's own way to connect.
 #[derive(Clone)]
-pub(crate) struct Connector {
-    connect: Arc<Connect>,
-    busy: Arc<AtomicBool>,
-}
+pub(crate) struct Connector(Arc<Connect>);
 
 impl Connector {
     pub(crate) fn new(
         connect: impl Fn(&str, u16) -> io::Result<ConnectedStream> + Send + Sync + 'static,
     ) -> Self {
-        Self {
-            connect: Arc::new(connect),
-            busy: Arc::default(),
-        }
+        let connect = Fenced::new(connect);
+        Self(Arc::new(move |host, port| match connect.get() {
+            Some(connect) => connect(host, port),
+            None => Err(io::ErrorKind::NotConnected.into()),
+        }))
     }
 
     /// Runs it on a thread of its own, which answers with a command. A call that never returns costs one thread, not
     /// one for each attempt.
-    pub(crate) fn start(&self, url: &Url, attempt: u64, commands: &Commands) -> Result<()> {
-        if self.busy.swap(true, Ordering::AcqRel) {
-            let text =
-                "`connect_with` has not returned from an earlier attempt; give it a time-out of its own";
-            return Err(Error::new(ErrorKind::Connect, text));
-        }
+    pub(super) fn start(
+        &self,
+        asker: &Asker<(String, u16)>,
+        url: &Url,
+        attempt: u64,
+        commands: &Commands,
+    ) -> Result<()> {
         let host = match url.host() {
             Some(Host::Domain(name)) => name.to_owned(),
             Some(Host::Ipv4(ip)) => ip.to_string(),
@@ -145,26 +143,29 @@ impl Connector {
         };
         let port = url.port_or_known_default().unwrap_or(80);
         let (this, commands) = (self.clone(), commands.clone());
-        let spawned = thread::Builder::new()
-            .name("livequery-connect".to_owned())
-            .spawn(move || {
-                let stream = catch_unwind(AssertUnwindSafe(|| (this.connect)(&host, port)))
-                    .unwrap_or_else(|_| Err(io::Error::other("it panicked")))
-                    .map_err(|error| {
-                        let text = format!("`connect_with` made no connection to {host}:{port}");
-                        Error::with_source(ErrorKind::Connect, text, error)
-                    });
-                this.busy.store(false, Ordering::Release);
-                commands.send(Command::Connected { attempt, stream });
-            });
-        spawned.map(drop).map_err(|error| {
-            self.busy.store(false, Ordering::Release);
-            Error::with_source(
-                ErrorKind::Io,
-                "the thread for `connect_with` cannot be started",
-                error,
-            )
-        })
+        let connect = move |(host, port): &(String, u16)| {
+            this.call(host, *port).map_err(|error| {
+                let text = format!("`connect_with` made no connection to {host}:{port}");
+                Error::with_source(ErrorKind::Connect, text, error)
+            })
+        };
+        let give = move |attempt, stream| commands.send(Command::Connected { attempt, stream });
+        asker
+            .ask("livequery-connect", (host, port), attempt, connect, give)
+            .map_err(|error| {
+                Error::with_source(
+                    ErrorKind::Io,
+                    "the thread for `connect_with` cannot be started",
+                    error,
+                )
+            })
+    }
+}
+
+impl Connector {
+    fn call(&self, host: &str, port: u16) -> io::Result<ConnectedStream> {
+        fence::run(|| (self.0)(host, port))
+            .unwrap_or_else(|text| Err(io::Error::other(format!("it panicked: {text}"))))
     }
 }
 

@@ -1,23 +1,29 @@
-//! JSON text to any type: forgiving where JavaScript is, and with the place of the error where it fails.
+//! JSON text to any type: forgiving where JavaScript is. It knows nothing of where in the text it fails.
 
 use std::borrow::Cow;
 use std::cell::Cell;
-use std::fmt::Write as _;
 
 use serde::Deserializer;
 use serde::de::value::{BorrowedStrDeserializer, MapAccessDeserializer};
 use serde::de::{DeserializeOwned, DeserializeSeed, MapAccess, Visitor};
 use serde_json::Value;
-use serde_json::value::RawValue;
-
-use super::index::Index;
-use crate::scan::start_of;
 
 /// Why a text could not be decoded.
 pub(super) struct Failure {
-    /// Where, as `.stats.levels[2]`; empty for the value as a whole.
-    pub(super) path: String,
-    pub(super) reason: String,
+    pub(super) error: serde_json::Error,
+    /// The text that the error is about, if it is not the one that was given.
+    mended: Option<String>,
+}
+
+impl Failure {
+    pub(super) fn reason(&self) -> String {
+        reason_of(&self.error)
+    }
+
+    /// The text that the error is about.
+    pub(super) fn text<'a>(&'a self, given: &'a str) -> &'a str {
+        self.mended.as_deref().unwrap_or(given)
+    }
 }
 
 /// Straight from the text to the type.
@@ -25,36 +31,33 @@ pub(super) fn decode<T: DeserializeOwned>(json: &str) -> Result<T, Failure> {
     serde_json::from_str(json).or_else(|error| {
         let mended = mend(json);
         serde_json::from_str(&mended).map_err(|last| match mended {
-            Cow::Borrowed(_) => Failure::new::<T>(&error, json),
-            Cow::Owned(mended) => Failure::new::<T>(&last, &mended),
+            Cow::Borrowed(_) => Failure { error, mended: None },
+            Cow::Owned(mended) => Failure {
+                error: last,
+                mended: Some(mended),
+            },
         })
     })
 }
 
 /// From the members of an object, in the order of its text, to the type. What the type has no field for is not even
-/// read. Who gets an error decodes the text as a whole, which tells more of it, and does for types that no map will do for.
+/// read. An error of it is not shown to anybody: to decode the text as a whole tells more, and does for types that no
+/// map will do for.
 pub(super) fn decode_members<'a, T: DeserializeOwned>(
     members: impl Iterator<Item = (&'a str, &'a str)>,
 ) -> serde_json::Result<T> {
-    member_by_member(members, &Cell::new(None))
+    decode_members_at(members, &Cell::new(None))
 }
 
-fn member_by_member<'a, T: DeserializeOwned>(
+/// The same; `current` has the member that is being decoded, and keeps the one that cannot be.
+pub(super) fn decode_members_at<'a, T: DeserializeOwned>(
     members: impl Iterator<Item = (&'a str, &'a str)>,
     current: &Cell<Option<(&'a str, &'a str)>>,
 ) -> serde_json::Result<T> {
     T::deserialize(MapAccessDeserializer::new(Members { members, current }))
 }
 
-impl Failure {
-    fn new<T: DeserializeOwned>(error: &serde_json::Error, json: &str) -> Self {
-        let reason = reason_of(error);
-        let path = path_by_member::<T>(&reason, json).unwrap_or_else(|| path_by_place(error, json));
-        Self { path, reason }
-    }
-}
-
-fn reason_of(error: &serde_json::Error) -> String {
+pub(super) fn reason_of(error: &serde_json::Error) -> String {
     let message = error.to_string();
     // Nobody has the text before them.
     let place = format!(" at line {} column {}", error.line(), error.column());
@@ -101,24 +104,6 @@ fn without_lone_surrogates(json: &str) -> Cow<'_, str> {
 fn code_unit(json: &str, at: usize) -> Option<u16> {
     let hex = json.get(at..at + 6)?.strip_prefix("\\u")?;
     u16::from_str_radix(hex, 16).ok()
-}
-
-/// Decodes again, member by member, to see in which one it fails. serde_json's own place of an error that a type's
-/// `TryFrom` or the like found is somewhere behind that value. `None` if the type does not take it in this form.
-fn path_by_member<T: DeserializeOwned>(reason: &str, json: &str) -> Option<String> {
-    let index = Index::of(json);
-    let current = Cell::new(None);
-    let members = index
-        .iter(json)
-        .map(|(key, member)| (key, index.value(json, member)));
-    let error = member_by_member::<T>(members, &current).err()?;
-    if reason_of(&error) != reason {
-        return None;
-    }
-    Some(match current.get() {
-        Some((key, value)) => format!(".{key}{}", path_by_place(&error, value)),
-        None => String::new(),
-    })
 }
 
 struct Members<'a, 'c, I> {
@@ -200,45 +185,4 @@ impl<'a> Deserializer<'a> for Text<'a> {
         deserialize_enum(name: &'static str, variants: &'static [&'static str])
         deserialize_identifier()
     }
-}
-
-/// The innermost value at the place of the error. serde_json reports it right behind the value that it read, or right
-/// in front of one that it did not.
-fn path_by_place(error: &serde_json::Error, mut json: &str) -> String {
-    let lines = json.split_inclusive('\n');
-    let before: usize = lines.take(error.line().saturating_sub(1)).map(str::len).sum();
-    let mut place = before + error.column();
-    let mut path = String::new();
-    loop {
-        let index = Index::of(json);
-        let member = index
-            .iter(json)
-            .map(|(key, member)| (key, index.value(json, member)))
-            .find(|(_, value)| is_at(place, value, json));
-        let inner = if let Some((key, value)) = member {
-            let _ = write!(path, ".{key}");
-            value
-        } else if let Some((position, element)) = element_at(place, json) {
-            let _ = write!(path, "[{position}]");
-            element
-        } else {
-            return path;
-        };
-        place -= start_of(inner, json);
-        json = inner;
-    }
-}
-
-fn element_at(place: usize, json: &str) -> Option<(usize, &str)> {
-    let elements: Vec<&RawValue> = serde_json::from_str(json).ok()?;
-    elements
-        .into_iter()
-        .map(RawValue::get)
-        .enumerate()
-        .find(|(_, element)| is_at(place, element, json))
-}
-
-fn is_at(place: usize, part: &str, json: &str) -> bool {
-    let start = start_of(part, json);
-    (start..=start + part.len()).contains(&place)
 }

@@ -105,7 +105,7 @@ impl Index {
             .get_or_init(|| (0..self.outline.len()).map(|_| Decoded::new()).collect());
         let decoded = all.get(position)?.get_or_init(|| {
             decode(self.value(json, position))
-                .map_err(|failure| failed(&failure.reason))
+                .map_err(|failure| failed(&failure.reason()))
                 .ok()
         });
         decoded.as_deref()

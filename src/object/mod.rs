@@ -3,6 +3,7 @@
 
 mod decode;
 mod index;
+mod path;
 
 use std::fmt;
 use std::ops::Range;
@@ -16,6 +17,7 @@ use serde_json::value::RawValue;
 
 use self::decode::{Failure, decode, decode_members};
 use self::index::Index;
+use self::path::path_of;
 use crate::error::{Error, ErrorKind, Result};
 use crate::scan::Outline;
 use crate::types::{Acl, Date};
@@ -148,8 +150,10 @@ impl Object {
     /// ```
     pub fn get_as<T: DeserializeOwned>(&self, key: &str) -> Result<T> {
         match self.member(key) {
-            Some(member) => decode(self.index().value(self.as_str(), member))
-                .map_err(|failure| self.error(Some(key), failure)),
+            Some(member) => {
+                let json = self.index().value(self.as_str(), member);
+                decode(json).map_err(|failure| self.error::<T>(Some(key), &failure, json))
+            }
             // Nobody knows what fields it has.
             None if self.index().is_broken() => Err(self.broken()),
             None => serde_json::from_str("null").map_err(|_| {
@@ -202,7 +206,7 @@ impl Object {
                 return Ok(decoded);
             }
         }
-        decode(json).map_err(|failure| self.error(None, failure))
+        decode(json).map_err(|failure| self.error::<T>(None, &failure, json))
     }
 
     /// The id of the object, which every object from the server has.
@@ -347,8 +351,9 @@ impl Object {
         })
     }
 
-    fn error(&self, key: Option<&str>, failure: Failure) -> Error {
-        let Failure { path, reason } = failure;
+    /// The error of one who wanted a `T`, and of this field if a key is given.
+    fn error<T: DeserializeOwned>(&self, key: Option<&str>, failure: &Failure, json: &str) -> Error {
+        let (path, reason) = (path_of::<T>(failure, json), failure.reason());
         let path = match key {
             Some(key) => format!("{key}{path}"),
             None => path.trim_start_matches('.').to_owned(),
@@ -364,7 +369,7 @@ impl Object {
     /// Why the text is no object.
     fn broken(&self) -> Error {
         match decode::<Value>(self.as_str()) {
-            Err(failure) => self.error(None, failure),
+            Err(failure) => self.error::<Value>(None, &failure, self.as_str()),
             Ok(_) => Error::new(
                 ErrorKind::Decode,
                 "a Parse object must be a JSON object, of less than 4 GiB",

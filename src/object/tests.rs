@@ -580,3 +580,41 @@ fn use_any(object: &Object) -> (Value, Result<Sample>, Result<Sample>, usize) {
         object.iter().count(),
     )
 }
+
+/// The shortest of some times, since a busy machine can only be slower.
+fn best_of(mut run: impl FnMut()) -> std::time::Duration {
+    let times = (0..5).map(|_| {
+        let start = std::time::Instant::now();
+        run();
+        start.elapsed()
+    });
+    times.min().unwrap_or_default()
+}
+
+#[test]
+fn depth_costs_no_more_than_length() {
+    const LEVELS: usize = 200_000;
+    for (open, close) in [("[", "]"), ("{\"a\":", "}"), ("[{\"a\":", "}]")] {
+        let deep = format!("{}1{}", open.repeat(LEVELS), close.repeat(LEVELS));
+        let text: Arc<str> = format!(r#"{{"className":"Game","deep":{deep}}}"#).into();
+        let scan = best_of(|| assert!(Outline::new(&text).is_some()));
+        let object = || Object::from_frame(Arc::clone(&text), 0..text.len(), None);
+        let get = best_of(|| assert_eq!(object().get("deep"), None));
+        let get_as = best_of(|| {
+            let error = object().get_as::<Value>("deep").unwrap_err().to_string();
+            assert!(error.contains("recursion limit"), "{error}");
+        });
+        let decode = best_of(|| {
+            object()
+                .decode::<std::collections::HashMap<String, Value>>()
+                .unwrap_err();
+        });
+        let (few, limit) = (std::time::Duration::from_millis(2), 20);
+        for (what, took) in [("get", get), ("get_as", get_as), ("decode", decode)] {
+            assert!(
+                took < few + scan * limit,
+                "{what} of `{open}`: {took:?}, one pass: {scan:?}"
+            );
+        }
+    }
+}

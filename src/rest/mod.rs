@@ -11,11 +11,11 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use ureq::unversioned::resolver::DefaultResolver;
-use ureq::unversioned::transport::{ConnectProxyConnector, Connector, TcpConnector};
+use ureq::unversioned::transport::{ConnectProxyConnector, Connector, SocksConnector, TcpConnector};
 use ureq::{Agent, Body};
 use url::Url;
 
-use crate::driver::Network;
+use crate::driver::{Network, ProxyKind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::object::Object;
 use crate::protocol::spec::Credentials;
@@ -243,11 +243,18 @@ fn agent(
                     error,
                 )
             };
-            let mut builder = ureq::Proxy::builder(ureq::ProxyProtocol::Http)
+            let protocol = match proxy.kind {
+                ProxyKind::Http => ureq::ProxyProtocol::Http,
+                ProxyKind::Socks5 => ureq::ProxyProtocol::Socks5,
+                ProxyKind::Socks5h => ureq::ProxyProtocol::Socks5h,
+            };
+            let mut builder = ureq::Proxy::builder(protocol)
                 .host(proxy.url.host_str().unwrap_or_default())
                 .port(proxy.url.port_or_known_default().unwrap_or(80));
-            if let Some((user, password)) = proxy.credentials() {
-                builder = builder.username(&user).password(&password);
+            if let Some(user) = &proxy.user {
+                builder = builder
+                    .username(&String::from_utf8_lossy(&user.name))
+                    .password(&String::from_utf8_lossy(&user.password));
             }
             Some(builder.build().map_err(invalid)?)
         }
@@ -266,7 +273,10 @@ fn agent(
         .user_agent("")
         .proxy(proxy)
         .build();
-    let connector = ().chain(ConnectProxyConnector::default()).chain(TcpConnector::default());
+    let connector =
+        ().chain(SocksConnector::default())
+            .chain(ConnectProxyConnector::default())
+            .chain(TcpConnector::default());
     #[cfg(feature = "_tls")]
     if url.scheme() == "wss" {
         let connector = connector.chain(tls::TlsConnector::new(network.tls.client_config()?));

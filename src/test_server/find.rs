@@ -2,7 +2,6 @@
 //! HTTP. It must not know of LiveQuery.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -10,6 +9,7 @@ use url::form_urlencoded;
 
 use super::events::{self, Fields};
 use super::hub::{Hub, State};
+use super::transport::Socket;
 use crate::error::{Error, ErrorKind, Result};
 use crate::object::Object;
 use crate::query::matcher::Matcher;
@@ -115,7 +115,7 @@ impl Hub {
     pub(super) fn answer_http(
         &self,
         number: u64,
-        mut socket: &TcpStream,
+        mut socket: &Socket,
         request: &HttpRequest,
     ) -> io::Result<()> {
         let (status, body) = match self.answer(request) {
@@ -227,7 +227,7 @@ pub(super) struct HttpRequest {
 
 impl HttpRequest {
     /// Reads a request, `None` if the connection ends before.
-    pub(super) fn read(mut socket: &TcpStream) -> io::Result<Option<Self>> {
+    pub(super) fn read(mut socket: &Socket) -> io::Result<Option<Self>> {
         let mut bytes = Vec::new();
         let mut buffer = [0; 4096];
         let mut request = loop {

@@ -2,7 +2,6 @@
 //! threads and reads sockets nowhere: frames come in as text and go out into queues.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -14,6 +13,7 @@ use tungstenite::Message;
 
 use super::events;
 use super::schema::{Connect, Refusal, Request, Subscribe};
+use super::transport::Socket;
 use crate::query::matcher::Matcher;
 use crate::query::matcher::regex::valid_flags;
 use crate::query::ordered_json::Json;
@@ -69,7 +69,7 @@ pub(super) struct Failure {
 
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) socket: Arc<TcpStream>,
+    pub(super) socket: Arc<Socket>,
     pub(super) link: Option<Link>,
 }
 
@@ -172,7 +172,7 @@ impl Hub {
     }
 
     /// Takes in a TCP connection and gives it a number. `None` if the server does not want it.
-    pub(super) fn admit(&self, socket: &Arc<TcpStream>) -> Option<u64> {
+    pub(super) fn admit(&self, socket: &Arc<Socket>) -> Option<u64> {
         self.change(|state| {
             if state.refuse {
                 return None;
@@ -285,8 +285,7 @@ impl State {
     fn close(&mut self, number: u64) {
         self.end(number);
         if let Some(connection) = self.connections.remove(&number) {
-            // It may be gone already.
-            let _ = connection.socket.shutdown(Shutdown::Both);
+            connection.socket.end();
         }
     }
 

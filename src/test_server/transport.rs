@@ -28,6 +28,57 @@ pub(super) struct Acceptor {
 
 const LISTENER: Token = Token(0);
 const STOP: Token = Token(1);
+/// When what could not be accepted is tried again.
+const RETRY_AFTER: Duration = Duration::from_millis(20);
+/// How often a thread that reads looks whether the connection has ended. To shut a socket down wakes it at once, but
+/// not on every system.
+const LOOK_AFTER: Duration = Duration::from_millis(200);
+
+/// The socket of a connection, which its threads share.
+#[derive(Debug)]
+pub(super) struct Socket {
+    stream: TcpStream,
+    has_ended: AtomicBool,
+}
+
+impl Socket {
+    /// Ends the connection, and whatever threads do with it.
+    pub(super) fn end(&self) {
+        self.has_ended.store(true, Ordering::Relaxed);
+        // It may be gone already.
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+}
+
+impl Read for &Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match (&self.stream).read(buffer) {
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted
+                    ) =>
+                {
+                    if self.has_ended.load(Ordering::Relaxed) {
+                        return Ok(0);
+                    }
+                }
+                other => return other,
+            }
+        }
+    }
+}
+
+impl Write for &Socket {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        (&self.stream).write(buffer)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
 
 impl Acceptor {
     pub(super) fn start(listener: TcpListener, hub: Arc<Hub>, ping_interval: Duration) -> io::Result<Self> {
@@ -71,19 +122,27 @@ fn accept(
 ) {
     let mut events = Events::with_capacity(8);
     let mut threads: Vec<JoinHandle<()>> = Vec::new();
+    // Whether connections may be waiting that could not be accepted. mio announces them once.
+    let mut again = false;
     while !stop.load(Ordering::Relaxed) {
-        if let Err(error) = poll.poll(&mut events, None) {
+        if let Err(error) = poll.poll(&mut events, again.then_some(RETRY_AFTER)) {
             if error.kind() != io::ErrorKind::Interrupted {
                 crate::logging::error!("test server: waiting for connections failed: {error}");
                 break;
             }
         }
-        loop {
+        again = false;
+        while !again {
             match listener.accept() {
                 Ok((socket, _)) => threads.extend(admit(socket, hub, ping_interval)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                // A client that went away before it was accepted.
-                Err(error) => crate::logging::debug!("test server: accepting a connection failed: {error}"),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // A client that went away before it was accepted; or there are no file descriptors left, which is so
+                // until somebody closes one.
+                Err(error) => {
+                    crate::logging::debug!("test server: accepting a connection failed: {error}");
+                    again = true;
+                }
             }
         }
         threads.retain(|thread| !thread.is_finished());
@@ -99,6 +158,7 @@ fn admit(socket: mio::net::TcpStream, hub: &Arc<Hub>, ping_interval: Duration) -
     let setup = || {
         socket.set_nonblocking(false)?;
         socket.set_nodelay(true)?;
+        socket.set_read_timeout(Some(LOOK_AFTER))?;
         // A client that does not read does not answer pings either.
         socket.set_write_timeout(Some(ping_interval.saturating_mul(2)))
     };
@@ -106,7 +166,10 @@ fn admit(socket: mio::net::TcpStream, hub: &Arc<Hub>, ping_interval: Duration) -
         crate::logging::debug!("test server: a new connection is gone: {error}");
         return None;
     }
-    let socket = Arc::new(socket);
+    let socket = Arc::new(Socket {
+        stream: socket,
+        has_ended: AtomicBool::new(false),
+    });
     let number = hub.admit(&socket)?;
     let hub = Arc::clone(hub);
     thread::Builder::new()
@@ -118,7 +181,7 @@ fn admit(socket: mio::net::TcpStream, hub: &Arc<Hub>, ping_interval: Duration) -
         .ok()
 }
 
-fn serve(hub: &Arc<Hub>, number: u64, socket: &Arc<TcpStream>, ping_interval: Duration) {
+fn serve(hub: &Arc<Hub>, number: u64, socket: &Arc<Socket>, ping_interval: Duration) {
     let Some(()) = upgrade(hub, number, socket) else {
         return;
     };
@@ -153,7 +216,7 @@ fn serve(hub: &Arc<Hub>, number: u64, socket: &Arc<TcpStream>, ping_interval: Du
     let _ = writer.join();
 }
 
-fn upgrade(hub: &Hub, number: u64, socket: &Arc<TcpStream>) -> Option<()> {
+fn upgrade(hub: &Hub, number: u64, socket: &Arc<Socket>) -> Option<()> {
     if !hub.wait_for_turn(number, Some(Instant::now())) {
         return None;
     }
@@ -183,7 +246,7 @@ enum End {
     Lost,
 }
 
-fn read(hub: &Arc<Hub>, number: u64, socket: &Arc<TcpStream>, waiting_for_pong: &AtomicBool) -> End {
+fn read(hub: &Arc<Hub>, number: u64, socket: &Arc<Socket>, waiting_for_pong: &AtomicBool) -> End {
     let config = WebSocketConfig::default()
         .max_message_size(None)
         .max_frame_size(None);
@@ -214,7 +277,7 @@ fn read(hub: &Arc<Hub>, number: u64, socket: &Arc<TcpStream>, waiting_for_pong: 
 
 struct Writer {
     hub: Arc<Hub>,
-    socket: Arc<TcpStream>,
+    socket: Arc<Socket>,
     web_socket: WebSocket<WriteHalf>,
     outgoing: Receiver<(Instant, Message)>,
     queue: VecDeque<(Instant, Message)>,
@@ -227,8 +290,8 @@ impl Writer {
         if let Err(error) = self.write_all() {
             crate::logging::debug!("test server: writing failed: {error}");
         }
-        // Ends the reader too.
-        let _ = self.socket.shutdown(Shutdown::Both);
+        // The reader too.
+        self.socket.end();
     }
 
     fn write_all(&mut self) -> tungstenite::Result<()> {
@@ -281,7 +344,7 @@ impl Writer {
 struct Stream {
     /// What was read already.
     head: io::Cursor<Vec<u8>>,
-    socket: Arc<TcpStream>,
+    socket: Arc<Socket>,
 }
 
 impl Read for Stream {
@@ -306,7 +369,7 @@ impl Write for Stream {
 /// Reads, and throws away what tungstenite answers by itself: pongs and closes go through the queue, so that only one
 /// thread writes.
 struct ReadHalf {
-    socket: Arc<TcpStream>,
+    socket: Arc<Socket>,
     hub: Arc<Hub>,
     number: u64,
 }
@@ -329,7 +392,7 @@ impl Write for ReadHalf {
     }
 }
 
-struct WriteHalf(Arc<TcpStream>);
+struct WriteHalf(Arc<Socket>);
 
 impl Read for WriteHalf {
     fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {

@@ -25,6 +25,7 @@ mod errors;
 mod gap;
 mod grammar;
 mod harness;
+mod hostile;
 mod identity;
 mod kit;
 mod leaks;

@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 use parse_livequery::{EventKind, GapReason, Query};
 use serde_json::json;
 
-use crate::recorder::{Recorder, builder, client, record};
-use crate::support::{Options, PATIENCE, ParseServer, only, wait_until};
+use crate::recorder::{Recorder, builder, builder_for, client, record};
+use crate::support::{Options, PATIENCE, ParseServer, install, only, spawn_node, wait_until};
 
 #[test]
 #[ignore = "needs Node.js 20 and npm"]
@@ -78,4 +78,33 @@ fn a_closed_client_leaves_the_server() {
     let id = server.create("Left", &json!({}));
     recorder.expect_of(EventKind::Create, &id);
     recorder.end();
+}
+
+#[test]
+#[ignore = "needs Node.js 20 and npm"]
+fn a_server_on_ws_sees_its_farewell_answered() {
+    install();
+    let (mut process, port) = spawn_node("close_codes.mjs", None);
+    for code in [1000, 1001, 1011, 1012, 4001] {
+        let client = builder_for(format!("ws://127.0.0.1:{port}/{code}"))
+            .build()
+            .unwrap();
+        let (sender, reconnecting) = mpsc::channel();
+        client.on("reconnecting", move |event| {
+            let _ = sender.send(event.clone());
+        });
+        client.open();
+        reconnecting.recv_timeout(PATIENCE).unwrap();
+        client.close();
+        wait_until("the server sees the code that it sent", || {
+            let ended = ureq::get(format!("http://127.0.0.1:{port}/")).call().unwrap();
+            let ended = ended.into_body().read_to_string().unwrap();
+            let ended: Vec<(u16, u16)> = serde_json::from_str(&ended).unwrap();
+            let of_code: Vec<_> = ended.iter().filter(|(sent, _)| *sent == code).collect();
+            assert!(of_code.iter().all(|(sent, seen)| sent == seen), "{ended:?}");
+            !of_code.is_empty()
+        });
+    }
+    process.kill().unwrap();
+    process.wait().unwrap();
 }

@@ -1,6 +1,10 @@
 //! The head of an HTTP answer: to the WebSocket upgrade, and of a proxy. It knows neither.
 
+use std::fmt;
 use std::io::{self, ErrorKind, Read};
+use std::time::{Duration, SystemTime};
+
+use jiff::fmt::rfc2822;
 
 use crate::text::excerpt;
 
@@ -30,6 +34,21 @@ impl Answer {
             .any(|item| item.trim().eq_ignore_ascii_case(token))
     }
 
+    /// How long the server asks to wait before the next request, if it does: in seconds, or up to a date.
+    pub(crate) fn retry_after(&self, now: SystemTime) -> Option<Duration> {
+        let value = self.header("Retry-After")?.trim();
+        if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+            // What is too large for the type is long enough for any limit.
+            return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
+        }
+        let at = rfc2822::DateTimeParser::new().parse_timestamp(value).ok()?;
+        let since_epoch = Duration::from_millis(u64::try_from(at.as_millisecond()).ok()?);
+        SystemTime::UNIX_EPOCH
+            .checked_add(since_epoch)?
+            .duration_since(now)
+            .ok()
+    }
+
     /// The status and the beginning of the body, for an error message.
     pub(crate) fn summary(&self) -> String {
         let body = String::from_utf8_lossy(&self.rest);
@@ -46,6 +65,8 @@ impl Answer {
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
     buffer: Vec<u8>,
+    /// How much was read over.
+    passed: usize,
 }
 
 impl Reader {
@@ -66,13 +87,19 @@ impl Reader {
             };
             self.buffer
                 .extend_from_slice(chunk.get(..count).unwrap_or_default());
-            if let Some(mut answer) = parse(&self.buffer)? {
+            while let Some(mut answer) = parse(&self.buffer)? {
+                if (100..200).contains(&answer.status) && answer.status != SWITCHING_PROTOCOLS {
+                    // "Continue", "Early Hints" and the like: the answer is still to come.
+                    self.passed += self.buffer.len() - answer.rest.len();
+                    self.buffer = answer.rest;
+                    continue;
+                }
                 if answer.status != SWITCHING_PROTOCOLS && !(200..300).contains(&answer.status) {
                     read_excerpt(stream, &mut answer.rest);
                 }
                 return Ok(Some(answer));
             }
-            if self.buffer.len() > LONGEST_HEAD {
+            if self.passed + self.buffer.len() > LONGEST_HEAD {
                 return Err(io::Error::new(
                     ErrorKind::InvalidData,
                     "the head of the answer has no end",
@@ -85,9 +112,10 @@ impl Reader {
 fn parse(bytes: &[u8]) -> io::Result<Option<Answer>> {
     let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
     let mut head = httparse::Response::new(&mut headers);
-    let parsed = head
-        .parse(bytes)
-        .map_err(|error| io::Error::new(ErrorKind::InvalidData, format!("no HTTP answer: {error}")))?;
+    let parsed = head.parse(bytes).map_err(|error| match bytes {
+        [TLS_ALERT] | [TLS_ALERT, TLS_MAJOR, ..] => io::Error::new(ErrorKind::InvalidData, SpeaksTls),
+        _ => io::Error::new(ErrorKind::InvalidData, format!("no HTTP answer: {error}")),
+    })?;
     let httparse::Status::Complete(length) = parsed else {
         return Ok(None);
     };
@@ -115,6 +143,22 @@ fn read_excerpt(stream: &mut impl Read, rest: &mut Vec<u8>) {
         }
     }
 }
+
+/// Why there is no answer: the other side takes the request for a broken beginning of TLS.
+#[derive(Debug)]
+pub(crate) struct SpeaksTls;
+
+impl fmt::Display for SpeaksTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("it answered with an alert of TLS")
+    }
+}
+
+impl std::error::Error for SpeaksTls {}
+
+/// What a record of TLS begins with.
+const TLS_ALERT: u8 = 0x15;
+const TLS_MAJOR: u8 = 0x03;
 
 pub(crate) const SWITCHING_PROTOCOLS: u16 = 101;
 const LONGEST_HEAD: usize = 64 * 1024;
@@ -179,6 +223,22 @@ mod tests {
             answer.unwrap().unwrap().summary(),
             "HTTP 502 (`<html> <b>Bad Gateway</b>`)"
         );
+    }
+
+    #[test]
+    fn interim_answers_are_read_over() {
+        let (.., answer) = read(&[
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early",
+            " Hints\r\nA: b\r\n\r\nHTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 101 Yes\r\nC: d\r\n\r\n\x01",
+        ]);
+        let answer = answer.unwrap().unwrap();
+        assert_eq!(
+            (answer.status, answer.header("A"), &*answer.rest),
+            (101, None, &[1][..])
+        );
+        let hint = "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(10_000);
+        let error = Reader::default().read(&mut hint.as_bytes()).unwrap_err();
+        assert!(error.to_string().contains("no end"), "{error}");
     }
 
     #[test]

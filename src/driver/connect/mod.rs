@@ -4,25 +4,29 @@ mod dial;
 mod http;
 mod proxy;
 mod resolve;
+mod socks;
 mod upgrade;
 
-use std::io;
+use std::io::{self, Read};
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mio::Registry;
 use mio::net::TcpStream;
-use tungstenite::WebSocket;
-use tungstenite::protocol::{Role, WebSocketConfig};
-use url::Url;
+use url::{Host, Url};
 
 use self::dial::Dial;
+#[cfg(feature = "rest")]
+pub(crate) use self::proxy::Kind as ProxyKind;
 pub(crate) use self::proxy::Proxies;
-use self::proxy::Proxy;
+use self::proxy::{Kind, Proxy};
+use self::socks::{Heard, Socks, Target};
 pub(crate) use self::upgrade::Headers;
 use self::upgrade::{Upgrade, Verdict};
 use super::SOCKET;
+use super::ask::Asker;
 use super::command::Commands;
+use super::link::{Link, fenced};
 use super::socket::Socket;
 use super::stream::{ConnectedStream, Connector, Stream};
 use super::tls::{self, explain};
@@ -40,6 +44,8 @@ pub(crate) struct Network {
     pub(crate) connector: Option<Connector>,
     /// The server's `ws` sends a message as one frame, so the limits of both are one.
     pub(crate) max_message_size: usize,
+    /// How long the server may take nothing of what was sent to it, or leave a message as it is.
+    pub(crate) patience: Duration,
 }
 
 impl Default for Network {
@@ -50,6 +56,7 @@ impl Default for Network {
             proxies: Proxies::default(),
             connector: None,
             max_message_size: 64 * 1024 * 1024,
+            patience: Duration::from_secs(30),
         }
     }
 }
@@ -57,8 +64,43 @@ impl Default for Network {
 /// What an attempt needs of the I/O thread.
 #[derive(Debug)]
 pub(crate) struct Io {
-    pub(crate) registry: Registry,
-    pub(crate) commands: Commands,
+    registry: Registry,
+    commands: Commands,
+    /// Of each kind there is one thread at most, whatever hangs.
+    resolver: Asker<(String, u16)>,
+    connector: Asker<(String, u16)>,
+}
+
+impl Io {
+    pub(crate) fn new(registry: Registry, commands: Commands) -> Self {
+        Self {
+            registry,
+            commands,
+            resolver: Asker::default(),
+            connector: Asker::default(),
+        }
+    }
+
+    pub(crate) fn commands(&self) -> &Commands {
+        &self.commands
+    }
+}
+
+/// Why an attempt has failed.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub(crate) error: Error,
+    /// How long the server asks to be left alone.
+    pub(crate) retry_after: Option<Duration>,
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self {
+            error,
+            retry_after: None,
+        }
+    }
 }
 
 /// One attempt to connect: to one server, and to where it redirects.
@@ -68,16 +110,21 @@ pub(crate) struct Attempt {
     number: u64,
     url: Url,
     proxy: Option<Proxy>,
+    /// What a SOCKS proxy is asked for.
+    target: Option<Target>,
     redirects: u32,
     step: Step,
 }
 
 #[derive(Debug)]
 enum Step {
+    /// The name of the server, which a SOCKS proxy is not to look up.
+    ResolvingTarget,
     Resolving,
     Dialling(Dial),
     AwaitingConnector,
     Tunnelling(Socket, http::Reader),
+    Socks(Socket, Socks),
     Securing(Socket),
     Upgrading(Socket, Upgrade, http::Reader),
 }
@@ -85,7 +132,7 @@ enum Step {
 /// What has come of an attempt.
 #[derive(Debug)]
 pub(crate) enum Progress {
-    Up(Box<WebSocket<Socket>>),
+    Up(Box<Link>),
     NotYet(Box<Attempt>),
 }
 
@@ -93,29 +140,49 @@ pub(crate) enum Progress {
 enum Taken {
     Next(Step),
     Waiting(Step),
-    Up(Box<WebSocket<Socket>>),
+    Up(Box<Link>),
 }
 
+/// Every one of these may call code of the program: its logger, its TLS configuration.
 impl Attempt {
     /// Begins an attempt; [`advance`](Self::advance) is next.
-    pub(crate) fn start(number: u64, url: Url, network: &Network, io: &Io) -> Result<Self> {
-        let mut attempt = Self {
-            number,
-            url,
-            proxy: None,
-            redirects: 0,
-            step: Step::Resolving,
-        };
-        attempt.step = attempt.set_out(network, io)?;
-        Ok(attempt)
+    pub(crate) fn start(number: u64, url: Url, network: &Network, io: &Io) -> Result<Self, Failed> {
+        fenced(|| {
+            let mut attempt = Self {
+                number,
+                url,
+                proxy: None,
+                target: None,
+                redirects: 0,
+                step: Step::Resolving,
+            };
+            attempt.step = attempt.set_out(network, io)?;
+            Ok(attempt)
+        })?
     }
 
     /// The resolver has answered.
-    pub(crate) fn resolved(&mut self, attempt: u64, addresses: Result<Vec<SocketAddr>>) -> Result<()> {
-        if attempt == self.number && matches!(self.step, Step::Resolving) {
-            self.step = self.dial(addresses?);
+    pub(crate) fn resolved(
+        &mut self,
+        attempt: u64,
+        addresses: Result<Vec<SocketAddr>>,
+        io: &Io,
+    ) -> Result<(), Failed> {
+        if attempt == self.number {
+            fenced(|| match self.step {
+                Step::Resolving => {
+                    self.step = self.dial(addresses?);
+                    Ok(())
+                }
+                Step::ResolvingTarget => {
+                    self.step = self.resolved_target(&addresses?, io)?;
+                    Ok(())
+                }
+                _ => Ok(()),
+            })?
+        } else {
+            Ok(())
         }
-        Ok(())
     }
 
     /// The program has brought its own connection, or failed to.
@@ -125,24 +192,39 @@ impl Attempt {
         stream: Result<ConnectedStream>,
         network: &Network,
         io: &Io,
-    ) -> Result<()> {
+    ) -> Result<(), Failed> {
         if attempt == self.number && matches!(self.step, Step::AwaitingConnector) {
-            let stream = Stream::adopt(stream?, &io.registry).map_err(|error| {
-                let text = "the connection of `connect_with` cannot be used";
-                Error::with_source(ErrorKind::Connect, text, error)
-            })?;
-            self.step = self.secure(Socket::new(stream), network)?;
+            fenced(|| {
+                let stream = Stream::adopt(stream?, &io.registry).map_err(|error| {
+                    let text = "the connection of `connect_with` cannot be used";
+                    Error::with_source(ErrorKind::Connect, text, error)
+                })?;
+                self.step = self.secure(Socket::new(stream), network)?;
+                Ok(())
+            })?
+        } else {
+            Ok(())
         }
-        Ok(())
+    }
+
+    /// Whether there may be more to read, though nothing announces it.
+    pub(crate) fn has_more(&self) -> bool {
+        match &self.step {
+            Step::Tunnelling(socket, _)
+            | Step::Socks(socket, _)
+            | Step::Securing(socket)
+            | Step::Upgrading(socket, ..) => socket.has_more(),
+            Step::ResolvingTarget | Step::Resolving | Step::Dialling(_) | Step::AwaitingConnector => false,
+        }
     }
 
     pub(crate) fn stage(&self) -> Stage {
         match self.step {
-            Step::Resolving => Stage::Resolve,
+            Step::ResolvingTarget | Step::Resolving => Stage::Resolve,
             Step::AwaitingConnector => Stage::Connector,
             Step::Dialling(_) if self.proxy.is_some() => Stage::ConnectProxy,
             Step::Dialling(_) => Stage::Connect,
-            Step::Tunnelling(..) => Stage::Proxy,
+            Step::Tunnelling(..) | Step::Socks(..) => Stage::Proxy,
             Step::Securing(_) => Stage::Tls,
             Step::Upgrading(..) => Stage::Upgrade,
         }
@@ -165,31 +247,48 @@ impl Attempt {
     }
 
     /// Goes on as far as possible without waiting.
-    pub(crate) fn advance(mut self: Box<Self>, network: &Network, io: &Io) -> Result<Progress> {
-        loop {
-            let step = std::mem::replace(&mut self.step, Step::Resolving);
-            match self.take(step, network, io)? {
-                Taken::Next(step) => self.step = step,
-                Taken::Waiting(step) => {
-                    self.step = step;
-                    return Ok(Progress::NotYet(self));
+    pub(crate) fn advance(mut self: Box<Self>, network: &Network, io: &Io) -> Result<Progress, Failed> {
+        fenced(move || {
+            self.begin_turn();
+            loop {
+                let step = std::mem::replace(&mut self.step, Step::Resolving);
+                match self.take(step, network, io)? {
+                    Taken::Next(step) => self.step = step,
+                    Taken::Waiting(step) => {
+                        self.step = step;
+                        return Ok(Progress::NotYet(self));
+                    }
+                    Taken::Up(link) => return Ok(Progress::Up(link)),
                 }
-                Taken::Up(socket) => return Ok(Progress::Up(socket)),
             }
+        })?
+    }
+
+    fn begin_turn(&mut self) {
+        match &mut self.step {
+            Step::Tunnelling(socket, _)
+            | Step::Socks(socket, _)
+            | Step::Securing(socket)
+            | Step::Upgrading(socket, ..) => socket.begin_turn(),
+            Step::ResolvingTarget | Step::Resolving | Step::Dialling(_) | Step::AwaitingConnector => {}
         }
     }
 
     /// Goes on with one step.
-    fn take(&mut self, step: Step, network: &Network, io: &Io) -> Result<Taken> {
+    fn take(&mut self, step: Step, network: &Network, io: &Io) -> Result<Taken, Failed> {
         match step {
-            Step::Resolving | Step::AwaitingConnector => Ok(Taken::Waiting(step)),
+            Step::ResolvingTarget | Step::Resolving | Step::AwaitingConnector => Ok(Taken::Waiting(step)),
             Step::Dialling(mut dial) => match dial.advance(&io.registry, SOCKET, Instant::now())? {
                 None => Ok(Taken::Waiting(Step::Dialling(dial))),
-                Some(stream) => self.reached_peer(stream, network).map(Taken::Next),
+                Some(stream) => Ok(Taken::Next(self.reached_peer(stream, network)?)),
             },
             Step::Tunnelling(mut socket, mut reader) => match self.tunnel(&mut socket, &mut reader)? {
                 false => Ok(Taken::Waiting(Step::Tunnelling(socket, reader))),
-                true => self.secure(socket, network).map(Taken::Next),
+                true => Ok(Taken::Next(self.secure(socket, network)?)),
+            },
+            Step::Socks(mut socket, mut socks) => match self.converse(&mut socket, &mut socks)? {
+                false => Ok(Taken::Waiting(Step::Socks(socket, socks))),
+                true => Ok(Taken::Next(self.secure(socket, network)?)),
             },
             Step::Securing(mut socket) => match socket.handshake() {
                 Ok(false) => Ok(Taken::Waiting(Step::Securing(socket))),
@@ -199,7 +298,7 @@ impl Attempt {
                     let reader = http::Reader::default();
                     Ok(Taken::Next(Step::Upgrading(socket, upgrade, reader)))
                 }
-                Err(error) => Err(self.failed(ErrorKind::Tls, "the TLS handshake", error)),
+                Err(error) => Err(self.failed(ErrorKind::Tls, "the TLS handshake", error).into()),
             },
             Step::Upgrading(mut socket, upgrade, mut reader) => {
                 let answer = exchange(&mut socket, &mut reader)
@@ -209,14 +308,13 @@ impl Attempt {
                 };
                 match upgrade.judge(&self.url, answer)? {
                     Verdict::Accepted(rest) => {
-                        let config = Some(network.web_socket_config());
-                        let socket = WebSocket::from_partially_read(socket, rest, Role::Client, config);
-                        Ok(Taken::Up(Box::new(socket)))
+                        let link = Link::new(socket, rest, network.max_message_size, network.patience);
+                        Ok(Taken::Up(Box::new(link)))
                     }
                     Verdict::Redirected(url) => {
                         // There is never more than one connection that may become a WebSocket.
                         drop(socket);
-                        self.redirect(url, network, io).map(Taken::Next)
+                        Ok(Taken::Next(self.redirect(url, network, io)?))
                     }
                 }
             }
@@ -226,13 +324,48 @@ impl Attempt {
     /// Begins the way to the URL.
     fn set_out(&mut self, network: &Network, io: &Io) -> Result<Step> {
         if let Some(connector) = &network.connector {
-            connector.start(&self.url, self.number, &io.commands)?;
+            connector.start(&io.connector, &self.url, self.number, &io.commands)?;
             return Ok(Step::AwaitingConnector);
         }
         self.proxy = network.proxies.proxy_for(&self.url)?;
+        self.target = None;
+        if self
+            .proxy
+            .as_ref()
+            .is_some_and(|proxy| proxy.kind == Kind::Socks5)
+            && matches!(self.url.host(), Some(Host::Domain(_)))
+        {
+            let addresses = self.resolve(&self.url, io)?;
+            return addresses.map_or(Ok(Step::ResolvingTarget), |addresses| {
+                self.resolved_target(&addresses, io)
+            });
+        }
+        self.resolve_peer(io)
+    }
+
+    /// Whoever is connected to: the server, or the proxy.
+    fn resolve_peer(&self, io: &Io) -> Result<Step> {
         let peer = self.proxy.as_ref().map_or(&self.url, |proxy| &proxy.url);
-        let addresses = resolve::resolve(peer, self.number, &io.commands)?;
+        let addresses = self.resolve(peer, io)?;
         Ok(addresses.map_or(Step::Resolving, |addresses| self.dial(addresses)))
+    }
+
+    fn resolve(&self, url: &Url, io: &Io) -> Result<Option<Vec<SocketAddr>>> {
+        resolve::resolve(&io.resolver, url, self.number, &io.commands)
+    }
+
+    /// A SOCKS proxy takes one address. Those of IPv4 are the ones that each of them knows.
+    fn resolved_target(&mut self, addresses: &[SocketAddr], io: &Io) -> Result<Step> {
+        let address = addresses
+            .iter()
+            .find(|address| address.is_ipv4())
+            .or_else(|| addresses.first());
+        let Some(address) = address else {
+            let text = "the name of the server has no address";
+            return Err(Error::new(ErrorKind::Resolve, text));
+        };
+        self.target = Some(Target::Address(*address));
+        self.resolve_peer(io)
     }
 
     fn dial(&self, addresses: Vec<SocketAddr>) -> Step {
@@ -247,9 +380,50 @@ impl Attempt {
         let Some(proxy) = &self.proxy else {
             return self.secure(socket, network);
         };
+        if proxy.kind != Kind::Http {
+            let target = self.target.clone().unwrap_or_else(|| Target::of(&self.url));
+            let (socks, greeting) = Socks::new(proxy.user.clone(), target);
+            socket.queue(&greeting);
+            return Ok(Step::Socks(socket, socks));
+        }
         let request = proxy.request(&self.url, network.headers.user_agent());
         socket.queue(request.as_bytes());
         Ok(Step::Tunnelling(socket, http::Reader::default()))
+    }
+
+    /// Whether the tunnel through the SOCKS proxy is there.
+    fn converse(&self, socket: &mut Socket, socks: &mut Socks) -> Result<bool> {
+        let Some(proxy) = &self.proxy else {
+            return Ok(true);
+        };
+        let (name, server) = (authority(&proxy.url), authority(&self.url));
+        let failed = |error: io::Error| {
+            let text = format!("the proxy {name} opened no tunnel to {server}");
+            Error::with_source(ErrorKind::Proxy, text, error)
+        };
+        loop {
+            socket.send().map_err(failed)?;
+            let mut byte = [0];
+            match socket.read(&mut byte) {
+                Ok(0) => {
+                    let text = "closed without an answer";
+                    return Err(failed(io::Error::new(io::ErrorKind::UnexpectedEof, text)));
+                }
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(failed(error)),
+            }
+            let [byte] = byte;
+            match socks.hear(byte) {
+                Ok(Heard::Nothing) => {}
+                Ok(Heard::Say(said)) => socket.queue(&said),
+                Ok(Heard::Open) => return Ok(true),
+                Err(refusal) => {
+                    let text = refusal.text(&server, proxy.user.is_some());
+                    return Err(Error::new(ErrorKind::Proxy, format!("the proxy {name} {text}")));
+                }
+            }
+        }
     }
 
     /// Whether the tunnel through the proxy is there.
@@ -293,6 +467,22 @@ impl Attempt {
     /// An error of the connection to the server, in the middle of a step.
     fn failed(&self, kind: ErrorKind, step: &str, error: io::Error) -> Error {
         let server = authority(&self.url);
+        if error.get_ref().is_some_and(|cause| cause.is::<http::SpeaksTls>()) {
+            let text = format!(
+                "{server} speaks TLS on this port; use `wss` or `https`, or the port on which it does not"
+            );
+            return Error::with_source(ErrorKind::Tls, text, error);
+        }
+        let is_cut = matches!(
+            error.kind(),
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
+        );
+        if is_cut && kind == ErrorKind::Handshake && self.url.scheme() == "ws" {
+            // Servers on OpenSSL send no alert.
+            let text =
+                format!("{step} with {server} failed; if it speaks TLS on this port, use `wss` or `https`");
+            return Error::with_source(kind, text, error);
+        }
         explain(&server, error)
             .unwrap_or_else(|error| Error::with_source(kind, format!("{step} with {server} failed"), error))
     }
@@ -304,16 +494,4 @@ fn exchange(socket: &mut Socket, reader: &mut http::Reader) -> io::Result<Option
     reader.read(socket)
 }
 
-impl Network {
-    fn web_socket_config(&self) -> WebSocketConfig {
-        WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER)
-            .write_buffer_size(0)
-            .max_message_size(Some(self.max_message_size))
-            .max_frame_size(Some(self.max_message_size))
-    }
-}
-
-/// Enough for many events in one read, and little for a client that is idle.
-const READ_BUFFER: usize = 16 * 1024;
 const MOST_REDIRECTS: u32 = 3;

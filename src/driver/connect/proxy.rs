@@ -1,4 +1,4 @@
-//! HTTP proxies: which one is between this machine and a server, and the tunnel through it (CONNECT).
+//! Proxies: which one is between this machine and a server, and the tunnel through one that speaks HTTP (CONNECT).
 //!
 //! What a proxy is asked for holds its password, so nothing here is logged, and errors name its host and port alone.
 
@@ -93,17 +93,41 @@ impl Proxies {
 /// One proxy.
 #[derive(Clone, Debug)]
 pub(crate) struct Proxy {
+    pub(crate) kind: Kind,
     /// Its address, without user and password.
     pub(crate) url: Url,
-    authorization: Option<Secret>,
+    pub(crate) user: Option<User>,
+}
+
+/// Who the proxy is told that this is. The bytes are those of its URL, in whatever encoding.
+#[derive(Clone)]
+pub(crate) struct User {
+    pub(crate) name: Vec<u8>,
+    pub(crate) password: Vec<u8>,
+}
+
+impl fmt::Debug for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Http,
+    /// It is given addresses, which are looked up here.
+    Socks5,
+    /// It looks names up itself.
+    Socks5h,
 }
 
 impl Proxy {
     fn parse(setting: &str, text: &Secret) -> Result<Self> {
         let invalid = |problem: &str| {
             let text = format!(
-                "{setting} {problem}; a proxy looks like `http://proxy.example.com:3128` or \
-                 `http://user:password@proxy.example.com:3128`, and a proxy of another kind is used with `connect_with`"
+                "{setting} {problem}; a proxy looks like `http://proxy.example.com:3128`, \
+                 `http://user:password@proxy.example.com:3128` or `socks5h://proxy.example.com:1080`, and a proxy of \
+                 another kind is used with `connect_with`"
             );
             Error::new(ErrorKind::InvalidSetting, text)
         };
@@ -114,42 +138,52 @@ impl Proxy {
             Url::parse(&format!("http://{text}"))
         };
         let mut url = parsed.map_err(|_| invalid("is no URL"))?;
-        if url.scheme() != "http" {
-            return Err(invalid(&format!("has the scheme `{}`", url.scheme())));
+        let kind = match url.scheme() {
+            "http" => Kind::Http,
+            "socks5" => Kind::Socks5,
+            "socks5h" => Kind::Socks5h,
+            scheme => return Err(invalid(&format!("has the scheme `{scheme}`"))),
+        };
+        if kind != Kind::Http {
+            // The URL standard leaves the hosts of unknown schemes alone: addresses are looked for here.
+            let Some(host) = url.host_str().filter(|host| !host.is_empty()).map(str::to_owned) else {
+                return Err(invalid("is no URL with a host"));
+            };
+            if let Ok(ip) = host.parse::<IpAddr>() {
+                let _ = url.set_ip_host(ip);
+            }
+            if url.port().is_none() {
+                let _ = url.set_port(Some(SOCKS_PORT));
+            }
         }
-        let authorization = (!url.username().is_empty() || url.password().is_some()).then(|| {
-            let mut pair: Vec<u8> = percent_decode_str(url.username()).collect();
-            pair.push(b':');
-            pair.extend(percent_decode_str(url.password().unwrap_or_default()));
-            Secret::from(format!("Basic {}", BASE64.encode(&pair)))
+        let user = (!url.username().is_empty() || url.password().is_some()).then(|| User {
+            name: percent_decode_str(url.username()).collect(),
+            password: percent_decode_str(url.password().unwrap_or_default()).collect(),
         });
         // Neither fails for a URL that has a host, as each with this scheme does.
         let _ = url.set_username("");
         let _ = url.set_password(None);
-        Ok(Self { url, authorization })
+        Ok(Self { kind, url, user })
     }
 
     /// The request for a tunnel to this server.
     pub(crate) fn request(&self, server: &Url, user_agent: Option<&str>) -> String {
         let server = authority(server);
         let mut request = format!("CONNECT {server} HTTP/1.1\r\nHost: {server}\r\n");
-        let authorization = self.authorization.as_ref().map(Secret::reveal);
-        for (name, value) in [("User-Agent", user_agent), ("Proxy-Authorization", authorization)] {
+        let authorization = self.user.as_ref().map(|user| {
+            let pair = [&*user.name, b":", &*user.password].concat();
+            format!("Basic {}", BASE64.encode(&pair))
+        });
+        for (name, value) in [
+            ("User-Agent", user_agent),
+            ("Proxy-Authorization", authorization.as_deref()),
+        ] {
             if let Some(value) = value {
                 request.extend([name, ": ", value, "\r\n"]);
             }
         }
         request.push_str("\r\n");
         request
-    }
-
-    /// User and password.
-    #[cfg(feature = "rest")]
-    pub(crate) fn credentials(&self) -> Option<(String, String)> {
-        let pair = self.authorization.as_ref()?.reveal().strip_prefix("Basic ")?;
-        let pair = String::from_utf8(BASE64.decode(pair.as_bytes()).ok()?).ok()?;
-        let (user, password) = pair.split_once(':')?;
-        Some((user.to_owned(), password.to_owned()))
     }
 
     /// Whether the tunnel is there.
@@ -163,7 +197,7 @@ impl Proxy {
             ),
             407 => {
                 let methods = answer.header("Proxy-Authenticate").unwrap_or_default();
-                let how = if self.authorization.is_some() {
+                let how = if self.user.is_some() {
                     "does not accept the user and password in its URL"
                 } else {
                     "asks for a user and a password; put them into its URL, as in `http://user:password@…`"
@@ -259,6 +293,9 @@ fn is_in_range(ip: IpAddr, range: &str, bits: &str) -> bool {
     ip.is_ipv4() == range.is_ipv4() && bits <= longest && (aligned(ip) ^ aligned(range)) & mask == 0
 }
 
+/// The port of SOCKS by custom.
+const SOCKS_PORT: u16 = 1080;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -303,9 +340,24 @@ mod tests {
                 "p:80",
             ),
             (
-                &[("ALL_PROXY", "socks5://u:secret@p:1080")],
+                &[("ALL_PROXY", "socks5://u:secret@p:1081")],
                 "wss://example.com/",
-                "`ALL_PROXY` has the scheme `socks5`",
+                "p:1081",
+            ),
+            (
+                &[("ALL_PROXY", "socks5h://[::1]")],
+                "ws://example.com/",
+                "[::1]:1080",
+            ),
+            (
+                &[("ALL_PROXY", "socks4://u:secret@p:1080")],
+                "wss://example.com/",
+                "`ALL_PROXY` has the scheme `socks4`",
+            ),
+            (
+                &[("ALL_PROXY", "socks5://:1080")],
+                "wss://example.com/",
+                "`ALL_PROXY` is no URL",
             ),
             (&[("ALL_PROXY", "socks5://p:1080")], "ws://localhost/", "-"),
             (
@@ -382,7 +434,10 @@ mod tests {
             )
         );
         let debug = format!("{:?} {proxy:?}", Proxies::Always(text));
-        assert!(!debug.contains("word%2B") && !debug.contains(&pair), "{debug}");
+        assert!(
+            !debug.contains("word%2B") && !debug.contains("pass word") && !debug.contains(&pair),
+            "{debug}"
+        );
     }
 
     #[test]

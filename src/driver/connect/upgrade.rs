@@ -3,15 +3,18 @@
 //! tungstenite could do both, and would write the request, with the cookies and tokens in its headers, into its log.
 
 use std::fmt::{self, Write as _};
+use std::time::SystemTime;
 
 use tungstenite::handshake::client::generate_key;
 use tungstenite::handshake::derive_accept_key;
 use url::{Position, Url};
 
+use super::Failed;
 use super::http::{Answer, SWITCHING_PROTOCOLS};
 use crate::error::{Error, ErrorKind, Result};
 use crate::secret::Secret;
 use crate::server_url::{self, authority};
+use crate::text::excerpt;
 
 /// The headers of the request besides those of the WebSocket itself. `Debug` shows their names alone.
 #[derive(Clone)]
@@ -112,22 +115,50 @@ impl Upgrade {
         (Self { key }, request)
     }
 
-    pub(crate) fn judge(&self, url: &Url, answer: Answer) -> Result<Verdict> {
+    pub(crate) fn judge(&self, url: &Url, answer: Answer) -> Result<Verdict, Failed> {
         let server = authority(url);
         match answer.status {
             SWITCHING_PROTOCOLS => {}
             301 | 302 | 303 | 307 | 308 => {
                 let target = answer.header("Location").unwrap_or_default();
-                return server_url::redirected(url, target).map(Verdict::Redirected);
+                return Ok(Verdict::Redirected(server_url::redirected(url, target)?));
+            }
+            429 | 503 => {
+                let text = format!(
+                    "{server} answered the WebSocket upgrade with {}; it, or a proxy before it, has too much to do",
+                    answer.summary()
+                );
+                return Err(Failed {
+                    error: handshake(text),
+                    retry_after: answer.retry_after(SystemTime::now()),
+                });
+            }
+            400 if url.scheme() == "ws" && speaks_tls(&answer) => {
+                let text = format!(
+                    "{server} speaks TLS on this port; use `wss` or `https`, or the port on which it does not: {}",
+                    answer.summary()
+                );
+                return Err(Error::new(ErrorKind::Tls, text).into());
             }
             _ => {
-                return Err(handshake(format!(
+                let text = format!(
                     "{server} answered the WebSocket upgrade with {}; check that LiveQuery is started on this server \
                      (`ParseServer.createLiveQueryServer`), and that a proxy before it passes the headers `Upgrade` \
                      and `Connection` on",
                     answer.summary()
-                )));
+                );
+                return Err(handshake(text).into());
             }
+        }
+        let extension = answer.header("Sec-WebSocket-Extensions").map(str::trim);
+        if let Some(extension) = extension.filter(|extension| !extension.is_empty()) {
+            let text = format!(
+                "{server} upgraded the connection with the extension `{}`, which was not asked for; extensions are \
+                 compression as a rule (`permessage-deflate`), so switch that off in the server, or in the proxy \
+                 between",
+                excerpt(extension)
+            );
+            return Err(handshake(text).into());
         }
         let wrong = if !answer.lists("Upgrade", "websocket") {
             "not to a WebSocket"
@@ -140,11 +171,20 @@ impl Upgrade {
         } else {
             return Ok(Verdict::Accepted(answer.rest));
         };
-        Err(handshake(format!(
+        let text = format!(
             "{server} upgraded the connection {wrong}; check what stands between this machine and the server, a proxy \
              or a cache"
-        )))
+        );
+        Err(handshake(text).into())
     }
+}
+
+/// Whether this is how nginx, Apache or Go answer to HTTP without TLS on a port for TLS.
+fn speaks_tls(answer: &Answer) -> bool {
+    let body = String::from_utf8_lossy(&answer.rest).to_lowercase();
+    ["to https port", "to an https server", "ssl-enabled server port"]
+        .iter()
+        .any(|words| body.contains(words))
 }
 
 /// Whether this may stand in the name of a header (RFC 9110, 5.6.2).
@@ -233,7 +273,8 @@ mod tests {
 
     #[test]
     fn answer_table() {
-        let url = Url::parse("wss://example.com/parse").unwrap();
+        let with_tls = Url::parse("wss://example.com/parse").unwrap();
+        let without_tls = Url::parse("ws://example.com/parse").unwrap();
         // The key and its answer are the example of RFC 6455, 1.3.
         let upgrade = Upgrade {
             key: "dGhlIHNhbXBsZSBub25jZQ==".to_owned(),
@@ -261,18 +302,40 @@ mod tests {
                 "HTTP/1.1 200 OK\r\n\r\n".to_owned(),
                 "HTTP 200; check that LiveQuery is started",
             ),
+            (
+                "HTTP/1.1 400 Bad Request\r\n\r\n<title>400 The plain HTTP request was sent to HTTPS port</title>"
+                    .to_owned(),
+                "example.com:80 speaks TLS on this port; use `wss`",
+            ),
             (format!("{moved}/live\r\n\r\n"), "wss://example.com/live"),
             (format!("{moved}ws://example.com/live\r\n\r\n"), "without TLS"),
+            (
+                good.replace(
+                    "\r\n\r\n",
+                    "\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n",
+                ),
+                "`permessage-deflate`, which was not asked for; extensions are compression",
+            ),
+            (
+                good.replace("\r\n\r\n", "\r\nSec-WebSocket-Extensions:\r\n\r\n"),
+                "accepted",
+            ),
             ("HTTP/1.1 302 Found\r\n\r\n".to_owned(), "says no place"),
         ] {
             let got = Reader::default()
                 .read(&mut answer.as_bytes())
-                .map(|answer| upgrade.judge(&url, answer.expect("complete")));
+                .map(|read| {
+                    let is_about_tls = answer.contains("HTTPS");
+                    let url = if is_about_tls { &without_tls } else { &with_tls };
+                    upgrade.judge(url, read.expect("complete"))
+                });
             let got = match got.unwrap() {
                 Ok(Verdict::Accepted(_)) => "accepted".to_owned(),
                 Ok(Verdict::Redirected(url)) => url.to_string(),
-                Err(error) => {
-                    assert_eq!(error.kind(), ErrorKind::Handshake);
+                Err(Failed { error, .. }) => {
+                    let is_about_tls = answer.contains("HTTPS");
+                    let kind = if is_about_tls { ErrorKind::Tls } else { ErrorKind::Handshake };
+                    assert_eq!(error.kind(), kind);
                     error.to_string()
                 }
             };

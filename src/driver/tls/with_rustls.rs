@@ -202,16 +202,11 @@ impl Tls {
         }
     }
 
-    /// Reads what was sent to this side, and notes whether bytes came at all.
+    /// Reads what was sent to this side.
     ///
     /// The end of the stream without a `close_notify` is an end like any other: a WebSocket has its own close frame,
     /// and a length in each frame, so nothing can be cut off in silence.
-    pub(crate) fn read(
-        &mut self,
-        stream: &mut impl Read,
-        buffer: &mut [u8],
-        received: &mut bool,
-    ) -> io::Result<usize> {
+    pub(crate) fn read(&mut self, stream: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             match self.0.reader().read(buffer) {
                 Err(error) if error.kind() == Io::WouldBlock => {}
@@ -219,9 +214,7 @@ impl Tls {
                 other => return other,
             }
             // At the end of the stream, the reader says in the next turn which end it was.
-            if self.receive(stream)? > 0 {
-                *received = true;
-            }
+            self.receive(stream)?;
         }
     }
 
@@ -233,6 +226,11 @@ impl Tls {
     pub(crate) fn write(&mut self, stream: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
         self.flush(stream)?;
         self.0.writer().write(bytes)
+    }
+
+    /// Whether something is left to send, of TLS itself or of what was written.
+    pub(crate) fn wants_write(&self) -> bool {
+        self.0.wants_write()
     }
 
     /// Appends `close_notify`, after which nothing more is to be written.

@@ -32,16 +32,15 @@ impl Tls {
         match *self {}
     }
 
-    pub(crate) fn read(
-        &mut self,
-        _stream: &mut impl Read,
-        _buffer: &mut [u8],
-        _received: &mut bool,
-    ) -> io::Result<usize> {
+    pub(crate) fn read(&mut self, _stream: &mut impl Read, _buffer: &mut [u8]) -> io::Result<usize> {
         match *self {}
     }
 
     pub(crate) fn write(&mut self, _stream: &mut impl Write, _bytes: &[u8]) -> io::Result<usize> {
+        match *self {}
+    }
+
+    pub(crate) fn wants_write(&self) -> bool {
         match *self {}
     }
 

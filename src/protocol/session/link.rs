@@ -335,6 +335,11 @@ impl<T: Clone> Session<T> {
 
     /// The connection, or the attempt to make one, is of no more use; there will be another.
     pub(crate) fn lost(&mut self, error: Error, now: Now) {
+        self.lost_for(error, None, now);
+    }
+
+    /// The same, with how long the server asks to be left alone, which comes before the usual delay.
+    pub(crate) fn lost_for(&mut self, error: Error, at_least: Option<Duration>, now: Now) {
         self.clock.look(now);
         let mut doubted = false;
         match std::mem::replace(&mut self.link, Link::Idle { was_open: true }) {
@@ -372,7 +377,8 @@ impl<T: Clone> Session<T> {
         let delay = if doubted {
             Duration::ZERO
         } else {
-            delay.max(error.retry_after().min(LONGEST_RETRY_AFTER))
+            // Clients that are told the same time must not all come back at it.
+            delay + at_least.unwrap_or_default()
         };
         crate::logging::warn!(
             "{error}; trying again in {delay:.1?} (attempt {})",
@@ -440,7 +446,5 @@ impl<T: Clone> Session<T> {
 
 /// A link that lived this long was stable, and its loss starts a new series of attempts.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
-/// How long a server may ask to be left alone (`Retry-After`).
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(10 * 60);
 /// How long the link may take to prove that it is alive when there is a reason to doubt it.
 const ANSWER_AT_ONCE: Duration = Duration::from_secs(3);

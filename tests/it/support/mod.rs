@@ -28,7 +28,7 @@ pub use process::{
     wait_until_within, watchdog,
 };
 pub use proxy::Proxy;
-pub use recorder::Recorder;
+pub use recorder::{Recorder, Seen};
 pub use server::{Conn, FullBacklog, Received, Server, Then};
 #[cfg(any(feature = "tls", feature = "webpki-roots"))]
 pub use tls::{Farewell, TlsServer};
