@@ -6,6 +6,8 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use url::Url;
+
 use crate::client::Client;
 use crate::delivery::mailbox::{Limits, Overflow};
 use crate::delivery::queue::{Dispatch, Queue};
@@ -20,6 +22,17 @@ use crate::protocol::spec::Credentials;
 use crate::rest;
 use crate::secret::Secret;
 use crate::server_url;
+
+impl Client {
+    /// Starts to set up a client.
+    ///
+    /// `server_url` is the address of the LiveQuery server, often that of Parse Server itself, with the scheme `ws`,
+    /// `wss`, `http` or `https`. `application_id` is the server's `appId`. Both are checked by
+    /// [`build`](ClientBuilder::build).
+    pub fn builder(server_url: impl Into<String>, application_id: impl Into<String>) -> ClientBuilder {
+        ClientBuilder::new(server_url.into(), application_id.into())
+    }
+}
 
 /// Sets up a [`Client`]. Made by [`Client::builder`]; each setting states its default.
 ///
@@ -42,38 +55,37 @@ use crate::server_url;
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct ClientBuilder {
     server_urls: Vec<String>,
-    credentials: Credentials,
-    connect_timeout: Duration,
-    idle_ping: Duration,
-    pong_timeout: Duration,
-    ack_timeout: Duration,
+    settings: Settings,
     close_timeout: Duration,
-    reconnect_delay: (Duration, Duration),
     limits: Limits,
     pub(crate) network: Network,
     #[cfg(feature = "rest")]
     rest_url: Option<String>,
     #[cfg(feature = "rest")]
     fetch_timeout: Duration,
-    max_attempts: Option<NonZeroU32>,
     token_provider: Option<TokenProvider>,
     dispatch: Dispatch,
 }
 
 impl ClientBuilder {
-    pub(crate) fn new(server_url: String, application_id: String) -> Self {
+    fn new(server_url: String, application_id: String) -> Self {
         Self {
             server_urls: vec![server_url],
-            credentials: Credentials {
-                application_id,
-                ..Credentials::default()
+            settings: Settings {
+                credentials: Credentials {
+                    application_id,
+                    ..Credentials::default()
+                },
+                connect_timeout: Duration::from_secs(20),
+                idle_ping: Duration::from_secs(20),
+                pong_timeout: Duration::from_secs(10),
+                ack_timeout: Duration::from_secs(10),
+                servers: 1,
+                reconnect_delay: (Duration::from_millis(250), Duration::from_secs(30)),
+                max_attempts: None,
+                renewable_token: false,
             },
-            connect_timeout: Duration::from_secs(20),
-            idle_ping: Duration::from_secs(20),
-            pong_timeout: Duration::from_secs(10),
-            ack_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(2),
-            reconnect_delay: (Duration::from_millis(250), Duration::from_secs(30)),
             limits: Limits {
                 objects: 65_536,
                 bytes: 16 * 1024 * 1024,
@@ -84,7 +96,6 @@ impl ClientBuilder {
             rest_url: None,
             #[cfg(feature = "rest")]
             fetch_timeout: Duration::from_secs(30),
-            max_attempts: None,
             token_provider: None,
             dispatch: Dispatch::default(),
         }
@@ -92,52 +103,52 @@ impl ClientBuilder {
 
     /// The JavaScript key, for servers that ask for keys (`keyPairs`). Not sent by default.
     pub fn javascript_key(mut self, key: impl Into<String>) -> Self {
-        self.credentials.javascript_key = Some(Secret::from(key));
+        self.settings.credentials.javascript_key = Some(Secret::from(key));
         self
     }
 
     /// The client key. Not sent by default.
     pub fn client_key(mut self, key: impl Into<String>) -> Self {
-        self.credentials.client_key = Some(Secret::from(key));
+        self.settings.credentials.client_key = Some(Secret::from(key));
         self
     }
 
     /// The REST API key. Not sent by default.
     pub fn rest_api_key(mut self, key: impl Into<String>) -> Self {
-        self.credentials.rest_api_key = Some(Secret::from(key));
+        self.settings.credentials.rest_api_key = Some(Secret::from(key));
         self
     }
 
     /// The Windows key. Not sent by default.
     pub fn windows_key(mut self, key: impl Into<String>) -> Self {
-        self.credentials.windows_key = Some(Secret::from(key));
+        self.settings.credentials.windows_key = Some(Secret::from(key));
         self
     }
 
     /// The master key, which sees all objects whatever their ACL. It has no place in a program that is given to
     /// users. Not sent by default.
     pub fn master_key(mut self, key: impl Into<String>) -> Self {
-        self.credentials.master_key = Some(Secret::from(key));
+        self.settings.credentials.master_key = Some(Secret::from(key));
         self
     }
 
     /// The session token of the user in whose name objects are read. Sent with the connection and with each
     /// subscription that has none of its own. Without one, only objects that everybody may read produce events.
     pub fn session_token(mut self, token: impl Into<String>) -> Self {
-        self.credentials.session_token = Some(Secret::from(token));
+        self.settings.credentials.session_token = Some(Secret::from(token));
         self
     }
 
     /// The id of this installation, which the server echoes in each event. Not sent by default.
     pub fn installation_id(mut self, id: impl Into<String>) -> Self {
-        self.credentials.installation_id = Some(id.into());
+        self.settings.credentials.installation_id = Some(id.into());
         self
     }
 
     /// How long one attempt to connect may take, from the look-up of the server's name to its answer to `connect`.
     /// Default: 20 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.connect_timeout = timeout;
+        self.settings.connect_timeout = timeout;
         self
     }
 
@@ -148,21 +159,21 @@ impl ClientBuilder {
     /// never more than one at a time. Each costs 14 bytes and its answer 10, plus what TCP and TLS add, and wakes the
     /// I/O thread twice. A longer time makes gaps start earlier and a dead connection noticed later.
     pub fn idle_ping(mut self, interval: Duration) -> Self {
-        self.idle_ping = interval;
+        self.settings.idle_ping = interval;
         self
     }
 
     /// How long the server may be silent beyond [`idle_ping`](Self::idle_ping) with a ping unanswered, before the
     /// connection is taken for lost. Any byte that comes ends the silence, not only the answer. Default: 10 s.
     pub fn pong_timeout(mut self, timeout: Duration) -> Self {
-        self.pong_timeout = timeout;
+        self.settings.pong_timeout = timeout;
         self
     }
 
     /// How long the server may take to acknowledge a subscription before that is reported as an `error`; the
     /// subscription goes on waiting. Default: 10 s.
     pub fn ack_timeout(mut self, timeout: Duration) -> Self {
-        self.ack_timeout = timeout;
+        self.settings.ack_timeout = timeout;
         self
     }
 
@@ -176,7 +187,7 @@ impl ClientBuilder {
     /// doubles with each failure, is drawn at random below that, and starts anew once a link was stable for 10 s.
     /// Default: 250 ms to 30 s. The client never gives up.
     pub fn reconnect_delay(mut self, shortest: Duration, longest: Duration) -> Self {
-        self.reconnect_delay = (shortest, longest);
+        self.settings.reconnect_delay = (shortest, longest);
         self
     }
 
@@ -225,7 +236,7 @@ impl ClientBuilder {
     /// # }
     /// ```
     pub fn max_attempts(mut self, attempts: NonZeroU32) -> Self {
-        self.max_attempts = Some(attempts);
+        self.settings.max_attempts = Some(attempts);
         self
     }
 
@@ -473,69 +484,16 @@ impl ClientBuilder {
     /// assert_eq!(error.kind(), ErrorKind::InvalidSetting);
     /// assert!(error.to_string().contains("`ftp`"));
     /// ```
-    pub fn build(self) -> Result<Client> {
-        let servers = self
-            .server_urls
-            .iter()
-            .map(|url| server_url::parse(url))
-            .collect::<Result<Vec<_>>>()?;
-        if self.credentials.application_id.is_empty() {
-            return Err(invalid(
-                "the application id is empty; it is the `appId` of the server's configuration",
-            ));
-        }
-        for (name, value) in [
-            ("connect_timeout", self.connect_timeout),
-            ("idle_ping", self.idle_ping),
-            ("pong_timeout", self.pong_timeout),
-            ("ack_timeout", self.ack_timeout),
-            ("close_timeout", self.close_timeout),
-            ("reconnect_delay", self.reconnect_delay.0),
-            #[cfg(feature = "rest")]
-            ("fetch_timeout", self.fetch_timeout),
-        ] {
-            if value.is_zero() {
-                return Err(invalid(format!("`{name}` is zero; it must be longer")));
-            }
-            if value > LONGEST {
-                return Err(invalid(format!(
-                    "`{name}` is {value:?}; it must not be longer than a year"
-                )));
-            }
-        }
-        let (shortest, longest) = self.reconnect_delay;
-        if shortest > longest {
-            let text =
-                format!("`reconnect_delay` is {shortest:?} to {longest:?}; the shortest delay comes first");
-            return Err(invalid(text));
-        }
-        self.network.headers.check()?;
-        if servers.iter().any(|url| url.scheme() == "wss") || self.network.tls.is_set() {
-            self.network.tls.check()?;
-        }
-        if self.network.connector.is_none() {
-            for server in &servers {
-                self.network.proxies.proxy_for(server)?;
-            }
-        } else if matches!(self.network.proxies, Proxies::Always(_)) {
-            return Err(invalid(
-                "`proxy` and `connect_with` are both set; `connect_with` makes the whole connection, so leave `proxy` \
-                 out and connect to the proxy in there",
-            ));
-        }
-        let settings = Settings {
-            credentials: self.credentials,
-            connect_timeout: self.connect_timeout,
-            idle_ping: self.idle_ping,
-            pong_timeout: self.pong_timeout,
-            ack_timeout: self.ack_timeout,
-            servers: u32::try_from(servers.len()).unwrap_or(u32::MAX),
-            reconnect_delay: (shortest, longest.min(LONGEST)),
-            max_attempts: self.max_attempts,
-            renewable_token: self.token_provider.is_some(),
-        };
-        let session_token = settings.credentials.session_token.clone();
+    pub fn build(mut self) -> Result<Client> {
+        let parse = |url: &String| server_url::parse(url);
+        let servers = self.server_urls.iter().map(parse).collect::<Result<Vec<_>>>()?;
+        self.check_settings()?;
+        self.check_network(&servers)?;
+        self.settings.servers = u32::try_from(servers.len()).unwrap_or(u32::MAX);
+        self.settings.reconnect_delay.1 = self.settings.reconnect_delay.1.min(LONGEST);
+        self.settings.renewable_token = self.token_provider.is_some();
         let (poll, waker) = driver::poll()?;
+        let session_token = self.settings.credentials.session_token.clone();
         let queue = Queue::new(self.limits, self.dispatch);
         let shared = Arc::new(Shared::new(queue, session_token, move || {
             if let Err(error) = waker.wake() {
@@ -544,17 +502,15 @@ impl ClientBuilder {
         }));
         #[cfg(feature = "rest")]
         let rest = {
-            let rest_servers = match &self.rest_url {
-                Some(url) => &vec![server_url::parse(url)?],
-                None => &servers,
-            };
-            let timeouts = (self.connect_timeout, self.fetch_timeout);
-            rest::for_client(rest_servers, &settings.credentials, &self.network, timeouts)?
+            let url = self.rest_url.as_ref().map(parse).transpose()?;
+            let rest_servers = url.as_ref().map_or(&*servers, std::slice::from_ref);
+            let timeouts = (self.settings.connect_timeout, self.fetch_timeout);
+            rest::for_client(rest_servers, &self.settings.credentials, &self.network, timeouts)?
         };
         let commands = driver::spawn(
             servers.clone(),
             self.network,
-            settings,
+            self.settings,
             self.token_provider,
             self.close_timeout,
             poll,
@@ -569,21 +525,68 @@ impl ClientBuilder {
             rest,
         ))
     }
+
+    fn check_settings(&self) -> Result<()> {
+        let settings = &self.settings;
+        if settings.credentials.application_id.is_empty() {
+            return Err(invalid(
+                "the application id is empty; it is the `appId` of the server's configuration",
+            ));
+        }
+        for (name, value) in [
+            ("connect_timeout", settings.connect_timeout),
+            ("idle_ping", settings.idle_ping),
+            ("pong_timeout", settings.pong_timeout),
+            ("ack_timeout", settings.ack_timeout),
+            ("close_timeout", self.close_timeout),
+            ("reconnect_delay", settings.reconnect_delay.0),
+            #[cfg(feature = "rest")]
+            ("fetch_timeout", self.fetch_timeout),
+        ] {
+            if value.is_zero() {
+                return Err(invalid(format!("`{name}` is zero; it must be longer")));
+            }
+            if value > LONGEST {
+                return Err(invalid(format!(
+                    "`{name}` is {value:?}; it must not be longer than a year"
+                )));
+            }
+        }
+        let (shortest, longest) = settings.reconnect_delay;
+        if shortest > longest {
+            let text =
+                format!("`reconnect_delay` is {shortest:?} to {longest:?}; the shortest delay comes first");
+            return Err(invalid(text));
+        }
+        Ok(())
+    }
+
+    fn check_network(&self, servers: &[Url]) -> Result<()> {
+        self.network.headers.check()?;
+        if servers.iter().any(|url| url.scheme() == "wss") || self.network.tls.is_set() {
+            self.network.tls.check()?;
+        }
+        if self.network.connector.is_none() {
+            for server in servers {
+                self.network.proxies.proxy_for(server)?;
+            }
+        } else if matches!(self.network.proxies, Proxies::Always(_)) {
+            return Err(invalid(
+                "`proxy` and `connect_with` are both set; `connect_with` makes the whole connection, so leave `proxy` \
+                 out and connect to the proxy in there",
+            ));
+        }
+        Ok(())
+    }
 }
 
 impl fmt::Debug for ClientBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientBuilder")
-            .field("credentials", &self.credentials)
-            .field("connect_timeout", &self.connect_timeout)
-            .field("idle_ping", &self.idle_ping)
-            .field("pong_timeout", &self.pong_timeout)
-            .field("ack_timeout", &self.ack_timeout)
+            .field("settings", &self.settings)
             .field("close_timeout", &self.close_timeout)
-            .field("reconnect_delay", &self.reconnect_delay)
             .field("limits", &self.limits)
             .field("network", &self.network)
-            .field("max_attempts", &self.max_attempts)
             .field("token_provider", &self.token_provider)
             .field("dispatch", &self.dispatch)
             // The URL, which may hold a password where it must not, is shown by the client that was built with it.

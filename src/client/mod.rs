@@ -15,8 +15,6 @@ use std::time::{Duration, Instant};
 use url::Url;
 
 use self::listeners::known;
-use crate::client::builder::ClientBuilder;
-use crate::client::subscription::{Subscription, SubscriptionBuilder};
 use crate::delivery::deliver::{
     dispatch_pending, dispatch_pending_timeout, in_listener_of, refuse_in_listener,
 };
@@ -26,7 +24,6 @@ use crate::driver::command::{Command, Commands};
 use crate::error::Result;
 use crate::event::{ClientEvent, ClientEventKind, UnknownEvent};
 use crate::logging::warn;
-use crate::query::Query;
 #[cfg(feature = "rest")]
 use crate::rest::Rest;
 use crate::secret::Secret;
@@ -67,57 +64,12 @@ struct Handle {
 }
 
 impl Client {
-    /// Starts to set up a client.
-    ///
-    /// `server_url` is the address of the LiveQuery server, often that of Parse Server itself, with the scheme `ws`,
-    /// `wss`, `http` or `https`. `application_id` is the server's `appId`. Both are checked by
-    /// [`build`](ClientBuilder::build).
-    pub fn builder(server_url: impl Into<String>, application_id: impl Into<String>) -> ClientBuilder {
-        ClientBuilder::new(server_url.into(), application_id.into())
-    }
-
     /// Connects. Returns at once; the event `open` tells when it is done, and [`wait_open`](Self::wait_open) waits.
     /// Does nothing if the client is connected or tries to be. [`subscribe`](Self::subscribe) calls it by itself.
     ///
     /// After [`close`](Self::close) and after a refusal it starts anew.
     pub fn open(&self) {
         self.0.commands.send(Command::Open);
-    }
-
-    /// Subscribes to a query, and connects if the client has not yet.
-    ///
-    /// Returns at once. Listeners are registered on the subscription; an `open` that came before its listener is
-    /// not missed. To have them in place before the first frame is sent, use [`subscription`](Self::subscription).
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidQuery`](crate::ErrorKind::InvalidQuery) for a query that LiveQuery cannot serve.
-    pub fn subscribe(&self, query: &Query) -> Result<Subscription> {
-        self.subscription(query).subscribe()
-    }
-
-    /// Starts a subscription whose listeners, session token and more are in place before it is sent.
-    ///
-    /// # Examples
-    /// ```no_run
-    /// # use parse_livequery::{Client, Query};
-    /// # fn subscribe(client: &Client) -> parse_livequery::Result<()> {
-    /// let subscription = client
-    ///     .subscription(&Query::new("Game"))
-    ///     .on_create(|game| println!("{:?}", game.get("name")))
-    ///     .on_error(|error| eprintln!("{error}"))
-    ///     .session_token("r:the users token")
-    ///     .subscribe()?;
-    /// # subscription.detach();
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn subscription(&self, query: &Query) -> SubscriptionBuilder {
-        SubscriptionBuilder::new(self.clone(), query.clone())
-    }
-
-    /// Ends a subscription, as [`Subscription::unsubscribe`] does.
-    pub fn unsubscribe(&self, subscription: &Subscription) {
-        subscription.unsubscribe();
     }
 
     /// Ends all subscriptions, each with `close` as its last event, and the connection.

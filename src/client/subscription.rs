@@ -23,6 +23,44 @@ use crate::state::SubscriptionState;
 use crate::stats::SubscriptionStats;
 use crate::text::deadline;
 
+impl Client {
+    /// Subscribes to a query, and connects if the client has not yet.
+    ///
+    /// Returns at once. Listeners are registered on the subscription; an `open` that came before its listener is
+    /// not missed. To have them in place before the first frame is sent, use [`subscription`](Self::subscription).
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidQuery`](crate::ErrorKind::InvalidQuery) for a query that LiveQuery cannot serve.
+    pub fn subscribe(&self, query: &Query) -> Result<Subscription> {
+        self.subscription(query).subscribe()
+    }
+
+    /// Starts a subscription whose listeners, session token and more are in place before it is sent.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # use parse_livequery::{Client, Query};
+    /// # fn subscribe(client: &Client) -> parse_livequery::Result<()> {
+    /// let subscription = client
+    ///     .subscription(&Query::new("Game"))
+    ///     .on_create(|game| println!("{:?}", game.get("name")))
+    ///     .on_error(|error| eprintln!("{error}"))
+    ///     .session_token("r:the users token")
+    ///     .subscribe()?;
+    /// # subscription.detach();
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn subscription(&self, query: &Query) -> SubscriptionBuilder {
+        SubscriptionBuilder::new(self.clone(), query.clone())
+    }
+
+    /// Ends a subscription, as [`Subscription::unsubscribe`] does.
+    pub fn unsubscribe(&self, subscription: &Subscription) {
+        subscription.unsubscribe();
+    }
+}
+
 /// A query that the server watches for you.
 ///
 /// **Keep it**: when the last clone is dropped the subscription ends, so `let _ = client.subscribe(..)` ends it at
