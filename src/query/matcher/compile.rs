@@ -85,7 +85,7 @@ fn path(key: &str) -> Option<Path> {
     let root = names.next()?.len();
     let foreign = key
         .split('.')
-        .any(|name| name.starts_with("__") || PROTOTYPE.contains(&name))
+        .any(|name| name.starts_with("__") && name != "__type" || PROTOTYPE.contains(&name))
         || names.any(|name| ["$or", "$and", "$nor", "$relatedTo"].contains(&name));
     (!foreign).then(|| Path {
         key: key.into(),
