@@ -431,12 +431,17 @@ impl<'a> Field<'a> {
         {
             return Node::condition(key, "$in", Json::Array(vec![pointer]));
         }
-        // The comparison with a pointer throws on null, and $in does not look into arrays yet.
+        // $in does not look into arrays yet, and the comparison with a pointer throws on null: a field without a class
+        // or elements does not get there, nor does an array whose text shows an empty place.
         let class_name = pointer.get("className").cloned().unwrap_or(Json::Null);
+        let full = "^(?![^]*(?:^|,)(?:,|$))";
         Node::Ordered(vec![
             Node::Any(vec![
                 Node::Test(member(key, "className"), class_name),
-                Node::condition(member(key, "length"), "$exists", Json::Bool(true)),
+                Node::Ordered(vec![
+                    Node::condition(member(key, "length"), "$exists", Json::Bool(true)),
+                    Node::condition(key, "$regex", Json::string(full)),
+                ]),
             ]),
             Node::Test(key.into(), pointer),
         ])

@@ -401,9 +401,9 @@ impl Query {
 
     /// Whether an object meets the conditions, as the LiveQuery server decides it.
     ///
-    /// `None` if that cannot be told here: by a regular expression beyond those of
-    /// [`contains`](Self::contains), [`starts_with`](Self::starts_with) and [`ends_with`](Self::ends_with), or by a
-    /// field that [`select`](Self::select) leaves out.
+    /// `None` if that cannot be told here: because of a field that [`select`](Self::select) leaves out, or, without the
+    /// feature `test-server`, of a regular expression beyond those of [`contains`](Self::contains),
+    /// [`starts_with`](Self::starts_with) and [`ends_with`](Self::ends_with).
     ///
     /// ```
     /// use parse_livequery::{Object, Query};
