@@ -134,7 +134,7 @@ mod tests {
     fn a_float_that_is_no_number_is_refused() {
         assert!(operand("m", "k", f64::NAN).is_err());
         assert!(operand("m", "k", vec![1.0, f64::INFINITY]).is_err());
-        assert!(operand("m", "k", &f32::NAN).is_err());
+        assert!(operand("m", "k", f32::NAN).is_err());
         assert_eq!(operand("m", "k", None::<f64>).unwrap(), Json::Null);
         assert_eq!(operand("m", "k", 1.5).unwrap().to_string(), "1.5");
     }

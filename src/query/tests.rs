@@ -618,7 +618,7 @@ fn a_server_gets_only_what_it_understands() {
     let age = |text: &str| Some(Age::Version(text.parse().unwrap()));
     let two = query().equal_to("from", "a").equal_to("to", "b");
     for (query, since) in [
-        (two.clone(), None),
+        (two, None),
         (query().greater_than("k", 1), None),
         (query().starts_with("k", "a"), None),
         (query().contained_in("k", [1, 2]), None),
