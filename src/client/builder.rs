@@ -18,6 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::logging::error;
 use crate::protocol::session::Settings;
 use crate::protocol::spec::Credentials;
+use crate::query::version::Age;
 #[cfg(feature = "rest")]
 use crate::rest;
 use crate::secret::Secret;
@@ -57,6 +58,7 @@ pub struct ClientBuilder {
     server_urls: Vec<String>,
     settings: Settings,
     close_timeout: Duration,
+    parse_server: Option<String>,
     limits: Limits,
     pub(crate) network: Network,
     #[cfg(feature = "rest")]
@@ -86,6 +88,7 @@ impl ClientBuilder {
                 renewable_token: false,
             },
             close_timeout: Duration::from_secs(2),
+            parse_server: None,
             limits: Limits {
                 objects: 65_536,
                 bytes: 16 * 1024 * 1024,
@@ -466,11 +469,33 @@ impl ClientBuilder {
         self
     }
 
+    /// The version of Parse Server, such as `"4.10"`, if it is known. Queries that this version cannot answer are refused
+    /// then, with the version that would be needed, and all others are sent in a form that it gets right. Otherwise they
+    /// are sent as a current server wants them: some of them never match on a server before 5.0, without a word.
+    ///
+    /// # Examples
+    /// ```
+    /// use parse_livequery::{Client, Query};
+    ///
+    /// # fn main() -> parse_livequery::Result<()> {
+    /// let client = Client::builder("ws://localhost:1337/parse", "APP_ID")
+    ///     .parse_server("4.10")
+    ///     .build()?;
+    /// let error = client.subscribe(&Query::new("Game").not_equal_to("score", 10)).unwrap_err();
+    /// assert!(error.to_string().contains("Parse Server 5.0 or later"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn parse_server(mut self, version: impl Into<String>) -> Self {
+        self.parse_server = Some(version.into());
+        self
+    }
+
     /// Builds the client and starts its two threads. It connects with the first subscription, or with
     /// [`Client::open`].
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidSetting`] for a URL that is none or has another scheme than `ws`, `wss`, `http` or
+    /// [`ErrorKind::InvalidSetting`] for a URL that is not valid or has another scheme than `ws`, `wss`, `http` or
     /// `https`, for one that asks for TLS in a build without it, for an empty application id, time-outs of zero,
     /// headers that HTTP does not allow, certificates that are none, and proxies that are no
     /// HTTP proxies, those of the environment too; [`ErrorKind::Io`] if the system refuses a
@@ -487,6 +512,9 @@ impl ClientBuilder {
     pub fn build(mut self) -> Result<Client> {
         let parse = |url: &String| server_url::parse(url);
         let servers = self.server_urls.iter().map(parse).collect::<Result<Vec<_>>>()?;
+        let version = |text: &String| text.parse().map(Age::Version);
+        let age = self.parse_server.as_ref().map(version).transpose();
+        let age = age.map_err(|error| invalid(format!("`parse_server`: {error}")))?;
         self.check_settings()?;
         self.check_network(&servers)?;
         self.settings.servers = u32::try_from(servers.len()).unwrap_or(u32::MAX);
@@ -519,6 +547,7 @@ impl ClientBuilder {
         Ok(Client::new(
             servers,
             self.close_timeout,
+            age,
             shared,
             commands,
             #[cfg(feature = "rest")]
@@ -585,6 +614,7 @@ impl fmt::Debug for ClientBuilder {
         f.debug_struct("ClientBuilder")
             .field("settings", &self.settings)
             .field("close_timeout", &self.close_timeout)
+            .field("parse_server", &self.parse_server)
             .field("limits", &self.limits)
             .field("network", &self.network)
             .field("token_provider", &self.token_provider)

@@ -24,6 +24,7 @@ use crate::driver::command::{Command, Commands};
 use crate::error::Result;
 use crate::event::{ClientEvent, ClientEventKind, UnknownEvent};
 use crate::logging::warn;
+use crate::query::version::Age;
 #[cfg(feature = "rest")]
 use crate::rest::Rest;
 use crate::secret::Secret;
@@ -57,6 +58,8 @@ pub struct Client(Arc<Handle>);
 struct Handle {
     servers: Vec<Url>,
     close_timeout: Duration,
+    /// What the program says of the server's age.
+    age: Option<Age>,
     shared: Arc<Shared>,
     commands: Commands,
     #[cfg(feature = "rest")]
@@ -406,6 +409,7 @@ impl Client {
     pub(crate) fn new(
         servers: Vec<Url>,
         close_timeout: Duration,
+        age: Option<Age>,
         shared: Arc<Shared>,
         commands: Commands,
         #[cfg(feature = "rest")] rest: Option<Rest>,
@@ -413,6 +417,7 @@ impl Client {
         Self(Arc::new(Handle {
             servers,
             close_timeout,
+            age,
             shared,
             commands,
             #[cfg(feature = "rest")]
@@ -424,6 +429,10 @@ impl Client {
     #[cfg(feature = "rest")]
     pub(crate) fn rest(&self) -> Option<&Arc<Rest>> {
         self.0.rest.as_ref()
+    }
+
+    pub(crate) fn age(&self) -> Option<Age> {
+        self.0.age
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {

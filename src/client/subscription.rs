@@ -237,7 +237,7 @@ impl Subscription {
     /// # }
     /// ```
     pub fn update(&self, query: &Query) -> Result<()> {
-        let query = query.encode()?;
+        let query = query.encode_for(self.0.client.age())?;
         self.ask(|asked| {
             Spec::new(
                 query,
@@ -479,7 +479,7 @@ impl SubscriptionBuilder {
     /// # Errors
     /// [`ErrorKind::InvalidQuery`] for a query that LiveQuery cannot serve.
     pub fn subscribe(self) -> Result<Subscription> {
-        let query = self.query.encode()?;
+        let query = self.query.encode_for(self.client.age())?;
         Ok(self.start(query, |_| ()))
     }
 

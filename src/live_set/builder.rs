@@ -155,7 +155,7 @@ impl LiveSetBuilder {
             session_token,
             emitter,
         } = self;
-        let encoded = query.encode_for_set()?;
+        let encoded = query.encode_for_set(client.age())?;
         let fetch = match fetch {
             Some(fetch) => fetch,
             None => built_in(&client)?,

@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use super::filter::invalid;
+use super::filter::{invalid, method_of};
 use super::ordered_json::Json;
 use super::{Query, regex};
 use crate::types::GeoPoint;
@@ -23,7 +23,7 @@ impl Query {
     #[must_use]
     pub fn equal_to(self, key: &str, value: impl Serialize) -> Self {
         self.with(|query| {
-            let value = Json::of(value).map_err(|error| super::not_serialized(key, &error))?;
+            let value = super::operand("equal_to", key, value)?;
             query.filter.equal(key, value)
         })
     }
@@ -124,7 +124,11 @@ impl Query {
         self.list(key, "$containedBy", values)
     }
 
-    /// The field is an array that contains all of the values.
+    /// The field is an array that contains all of the values: strings, numbers, booleans or pointers.
+    ///
+    /// # Errors
+    ///
+    /// `subscribe` refuses values of other types, since the LiveQuery server does not find them inside an array.
     ///
     /// # Examples
     /// ```
@@ -181,12 +185,19 @@ impl Query {
     /// The field is a string in which the regular expression matches.
     ///
     /// The modifiers are any of `i` (either case), `m` (`^` and `$` at each line) and `s` (a dot matches a line break),
-    /// or an empty string. `find()` takes expressions of PCRE and LiveQuery those of JavaScript: keep to what both
-    /// know. `\Q..\E` is translated.
+    /// or an empty string. `find()` takes expressions of PCRE and LiveQuery those of JavaScript, so the expression must
+    /// be one that both read alike. `\Q..\E` is translated.
+    ///
+    /// A field can have one regular expression; [`contains`](Self::contains), [`starts_with`](Self::starts_with) and
+    /// [`ends_with`](Self::ends_with) are such too. Parse Server from 8.6 on takes an expression that is slow to match
+    /// (`liveQuery.regexTimeout`, 100 ms) for one that does not; `starts_with` is asked as a comparison and is not
+    /// affected.
     ///
     /// # Errors
     ///
-    /// `subscribe` refuses other modifiers: "the LiveQuery server takes the modifiers of JavaScript, where it is
+    /// `subscribe` refuses, with the position, what JavaScript does not know or reads otherwise than PCRE: `\A`, `\z`,
+    /// `\p{..}`, `(?i)`, POSIX classes, possessive and atomic groups, references to groups, and what is no expression
+    /// at all. It refuses other modifiers: "the LiveQuery server takes the modifiers of JavaScript, where it is
     /// unknown or means something else; use only i, m and s".
     ///
     /// # Examples
@@ -198,12 +209,8 @@ impl Query {
     /// ```
     #[must_use]
     pub fn matches(self, key: &str, pattern: &str, modifiers: &str) -> Self {
-        let query = self.condition(key, "$regex", pattern);
-        if modifiers.is_empty() {
-            query
-        } else {
-            query.condition(key, "$options", modifiers)
-        }
+        let modifiers = (!modifiers.is_empty()).then(|| Json::string(modifiers));
+        self.with(|query| query.filter.regex(key, Json::string(pattern), modifiers))
     }
 
     /// The field is a string that contains this text.
@@ -443,7 +450,7 @@ impl Query {
 
     fn condition(self, key: &str, operator: &'static str, value: impl Serialize) -> Self {
         self.with(|query| {
-            let value = Json::of(value).map_err(|error| super::not_serialized(key, &error))?;
+            let value = super::operand(method_of(operator), key, value)?;
             query.filter.operator(key, operator, value)
         })
     }

@@ -2,65 +2,75 @@
 //! does. It knows the matcher's habits (Parse Server 9.10, LiveQuery/QueryTools.js) and nothing of messages.
 //!
 //! Each condition of the REST form becomes one or more [`Node`]s that are true for exactly the objects that `find()`
-//! returns, and that never throw: a condition that throws (on null, for most) is not delivered, whatever stands
+//! returns, and that never throw, whatever the field holds: a condition that throws is not delivered, whatever stands
 //! around it, and up to Parse Server 7.4 keeps the event from other subscribers too. So nodes can be combined and
 //! negated at will.
 
 mod geo;
+mod kinds;
 mod values;
 
 use std::borrow::Cow;
 
-use self::values::{audit_date, closed_ring, date, geo_point};
-use super::filter::{Entry, Filter, Operator, invalid};
+use self::kinds::{date_guard, deep_equality, is_text, null, number_guards};
+use self::values::{audit_date, date, geo_point, pointer, ring};
+use super::filter::{Entry, Filter, Operator, invalid, method_of};
+use super::names::{check_inherited, check_methods};
 use super::node::Node;
 use super::ordered_json::Json;
 use super::refuse::{self, ALL_STARTING_WITH, Refusal};
 use super::regex;
+use super::version::{LISTS_SEE_ARRAYS, ServerVersion};
 use crate::error::Result;
 
-/// The LiveQuery form of `where`, as JSON text.
-///
-/// With `permissive`, what would be refused is left as it is.
-pub(super) fn encode(filter: &Filter, permissive: bool) -> Result<String> {
+/// How a query is encoded.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Target {
+    /// What would be refused is left as it is.
+    pub(super) permissive: bool,
+    /// The server's version, if it is known.
+    pub(super) version: Option<ServerVersion>,
+}
+
+/// The LiveQuery form of `where`.
+pub(super) fn encode(filter: &Filter, target: Target) -> Result<Json> {
     match filter {
         Filter::Raw(json) => {
             refuse::endless_quotation(json)?;
-            Ok(json.to_string())
+            Ok(json.clone())
         }
-        Filter::Entries(_) => Ok(where_nodes(filter, permissive)?.to_where()),
+        Filter::Entries(_) => Ok(where_nodes(filter, target)?.to_where()),
     }
 }
 
-fn where_nodes<'a>(filter: &'a Filter, permissive: bool) -> Result<Node<'a>> {
+fn where_nodes<'a>(filter: &'a Filter, target: Target) -> Result<Node<'a>> {
     let Filter::Entries(entries) = filter else {
         return Ok(Node::Raw(filter.to_json()));
     };
     let mut nodes = Vec::with_capacity(entries.len());
     for (key, entry) in entries {
         match entry {
-            Entry::Equal(value) => Field::new(key).all([("$eq", value)], permissive, &mut nodes)?,
-            Entry::Operators(operators) => Field::new(key).all(
+            Entry::Equal(value) => Field::new(key, target).all([("$eq", value)], &mut nodes)?,
+            Entry::Operators(operators) => Field::new(key, target).all(
                 operators.iter().map(|(name, value)| (name.as_ref(), value)),
-                permissive,
                 &mut nodes,
             )?,
-            Entry::Logical(filters) => nodes.push(logical(key, filters, permissive)?),
-            Entry::Special(value) if permissive => nodes.push(Node::Equal(key.into(), value.clone())),
+            Entry::Logical(filters) => nodes.push(logical(key, filters, target)?),
+            Entry::Special(value) if target.permissive => nodes.push(Node::Test(key.into(), value.clone())),
             Entry::Special(_) => return Err(Refusal::of(key).error(key, "where")),
         }
     }
     Ok(Node::All(nodes))
 }
 
-fn logical<'a>(operator: &str, filters: &'a [Filter], permissive: bool) -> Result<Node<'a>> {
+fn logical<'a>(operator: &str, filters: &'a [Filter], target: Target) -> Result<Node<'a>> {
     // MongoDB refuses them, and the matcher takes an empty $or for never and the others for always.
     if filters.is_empty() {
-        return Err(invalid(format!("{operator} combines no queries")));
+        return Err(invalid(format!("{} combines no queries", method_of(operator))));
     }
     let nodes = filters
         .iter()
-        .map(|filter| where_nodes(filter, permissive))
+        .map(|filter| where_nodes(filter, target))
         .collect::<Result<_>>()?;
     Ok(match operator {
         "$or" => Node::Any(nodes),
@@ -72,30 +82,44 @@ fn logical<'a>(operator: &str, filters: &'a [Filter], permissive: bool) -> Resul
 /// The conditions on one field, while they are translated one by one.
 struct Field<'a> {
     key: &'a str,
+    target: Target,
     /// `createdAt` and `updatedAt` are plain ISO strings in LiveQuery, and dates everywhere else.
     audit: bool,
+    /// The field that this one is a member of, if the database keeps that without this member: a pointer's class, a
+    /// point's latitude. LiveQuery sees it all the same.
+    owner: Option<&'a str>,
+    /// What must not be a text for this to be a place in an array.
+    arrays: Vec<&'a str>,
     exists: Option<bool>,
-    /// A comparison takes a missing field and null for a match (`undefined >= 6` is false, and the matcher asks what
-    /// speaks against a match), and a regular expression reads them as text.
-    guarded: bool,
     /// Whether there is a condition that an object without the field cannot meet.
     positive: bool,
-    not_in: Vec<Json>,
-    merged: Vec<(&'static str, Json)>,
+    ranges: Vec<(&'static str, Operand)>,
+    not: Vec<Node<'a>>,
     others: Vec<Node<'a>>,
     verbatim: Vec<(Operator, Json)>,
 }
 
+/// What a range is compared with. Only values of its kind can be in the range.
+enum Operand {
+    Number(Json),
+    Text(Json),
+    Date(Json),
+    /// A date as plain text, where the server keeps it so.
+    Audit(Json),
+}
+
 impl<'a> Field<'a> {
-    fn new(key: &'a str) -> Self {
+    fn new(key: &'a str, target: Target) -> Self {
         Self {
             key,
+            target,
             audit: matches!(key, "createdAt" | "updatedAt"),
+            owner: owner(key),
+            arrays: arrays(key),
             exists: None,
-            guarded: false,
             positive: false,
-            not_in: Vec::new(),
-            merged: Vec::new(),
+            ranges: Vec::new(),
+            not: Vec::new(),
             others: Vec::new(),
             verbatim: Vec::new(),
         }
@@ -104,7 +128,6 @@ impl<'a> Field<'a> {
     fn all(
         mut self,
         operators: impl IntoIterator<Item = (&'a str, &'a Json)> + Clone,
-        permissive: bool,
         nodes: &mut Vec<Node<'a>>,
     ) -> Result<()> {
         let find = |wanted: &str| {
@@ -114,49 +137,83 @@ impl<'a> Field<'a> {
                 .find(|(name, _)| *name == wanted)
                 .map(|(_, value)| value)
         };
+        let permissive = self.target.permissive;
         for (operator, value) in operators.clone() {
-            if operator == "$containedBy" && operators.clone().into_iter().count() > 1 && !permissive {
-                return Err(refuse::error(
-                    "contained_by",
-                    self.key,
-                    "beside other conditions on the same field, Parse Server asks its database for something else",
-                    "combine two queries with Query::and",
-                ));
+            if !permissive {
+                check_inherited(method_of(operator), self.key)?;
+                if operator == "$containedBy" && operators.clone().into_iter().count() > 1 {
+                    return Err(refuse::error(
+                        "contained_by",
+                        self.key,
+                        "beside other conditions on the same field, Parse Server asks its database for something else",
+                        "combine two queries with Query::and",
+                    ));
+                }
             }
-            let partner = match operator {
-                "$regex" => find("$options"),
-                "$nearSphere" => find("$maxDistance"),
-                "$options" if find("$regex").is_some() => continue,
-                "$maxDistance" if find("$nearSphere").is_some() => continue,
-                _ => None,
+            if matches!(operator, "$options") && find("$regex").is_some()
+                || DISTANCES.iter().any(|(name, _)| *name == operator) && find("$nearSphere").is_some()
+            {
+                continue;
+            }
+            let distance = || {
+                DISTANCES
+                    .iter()
+                    .find_map(|(name, unit)| Some((find(name)?, *unit)))
             };
-            match self.operator(operator, value, partner) {
-                Err(_) if permissive => self.leave(operator, value, partner),
+            let done = match operator {
+                "$regex" => self.matches(value, find("$options")),
+                "$nearSphere" => self.near(value, distance()),
+                _ => self.operator(operator, value),
+            };
+            match done {
+                Err(_) if permissive => {
+                    let partner = match operator {
+                        "$regex" => find("$options").map(|partner| ("$options", partner)),
+                        "$nearSphere" => find("$maxDistance").map(|partner| ("$maxDistance", partner)),
+                        _ => None,
+                    };
+                    self.leave(operator, value, partner);
+                }
                 done => done?,
             }
         }
         self.finish(nodes)
     }
 
-    fn leave(&mut self, operator: &str, value: &Json, partner: Option<&Json>) {
+    fn leave(&mut self, operator: &str, value: &Json, partner: Option<(&'static str, &Json)>) {
         self.verbatim
             .push((Operator::Owned(operator.to_owned()), value.clone()));
-        if let Some(partner) = partner {
-            let name = if operator == "$regex" {
-                "$options"
-            } else {
-                "$maxDistance"
-            };
-            self.verbatim.push((Operator::Borrowed(name), partner.clone()));
-        }
+        self.verbatim
+            .extend(partner.map(|(name, value)| (Operator::Borrowed(name), value.clone())));
     }
 
-    fn operator(&mut self, operator: &'a str, value: &Json, partner: Option<&Json>) -> Result<()> {
+    fn operator(&mut self, operator: &'a str, value: &Json) -> Result<()> {
+        if value.get("$relativeTime").is_some() {
+            return Err(refuse::error(
+                "$relativeTime",
+                self.key,
+                "the LiveQuery server does not know it, and a subscription has no moment from which to reckon",
+                "compute the date, and update the subscription when it has moved on",
+            ));
+        }
         match operator {
-            "$eq" => self.equal_to(value),
-            "$ne" => self.not_in([value]),
-            "$in" => self.contained_in(flat(list(operator, self.key, value)?)),
-            "$nin" => self.not_in(flat(list(operator, self.key, value)?)),
+            "$eq" => {
+                self.positive |= *value != Json::Null;
+                let node = self.equality("equal_to", value)?;
+                self.others.push(node);
+                Ok(())
+            }
+            "$ne" => {
+                let node = self.equality("not_equal_to", value)?;
+                self.not.push(node);
+                Ok(())
+            }
+            "$in" => self.contained_in(list(operator, self.key, value)?),
+            "$nin" => {
+                let nodes = self.listed("not_contained_in", list(operator, self.key, value)?)?;
+                self.not.extend(nodes);
+                Ok(())
+            }
             "$lt" => self.range("$lt", value),
             "$lte" => self.range("$lte", value),
             "$gt" => self.range("$gt", value),
@@ -164,13 +221,15 @@ impl<'a> Field<'a> {
             "$exists" => self.exists(value),
             "$all" => self.contains_all(list(operator, self.key, value)?),
             "$containedBy" => self.contained_by(list(operator, self.key, value)?),
-            "$regex" => self.matches(value, partner),
-            "$nearSphere" => self.near(value, partner),
             "$within" => self.within_box(value),
             "$geoWithin" => self.geo_within(value),
             "$geoIntersects" => self.polygon_contains(value),
-            "$options" | "$maxDistance" => Err(invalid(format!(
-                "{operator} on {:?} has nothing to belong to",
+            "$options" => Err(invalid(format!(
+                "$options on {:?} has no $regex to belong to",
+                self.key
+            ))),
+            _ if DISTANCES.iter().any(|(name, _)| *name == operator) => Err(invalid(format!(
+                "{operator} on {:?} has no $nearSphere to belong to",
                 self.key
             ))),
             _ => Err(Refusal::of(operator).error(operator, self.key)),
@@ -184,184 +243,323 @@ impl<'a> Field<'a> {
                 self.key
             )));
         }
-        let mut conditions: Vec<(Operator, Json)> = Vec::new();
-        if self.guarded {
-            self.exists = Some(true);
-            self.not_in.push(Json::Null);
-        }
+        let mut positive = Vec::new();
         if let Some(exists) = self.exists {
-            conditions.push(("$exists".into(), Json::Bool(exists)));
+            let node = Node::condition(self.key, "$exists", Json::Bool(exists));
+            if exists {
+                positive.push(node);
+            } else {
+                nodes.push(self.or_absent(node));
+            }
         }
-        if !self.not_in.is_empty() {
-            conditions.push(("$nin".into(), Json::Array(self.not_in)));
+        self.compared(&mut positive);
+        positive.append(&mut self.others);
+        nodes.extend(positive.into_iter().map(|node| self.owned(node)));
+        if !self.not.is_empty() {
+            let not = std::mem::take(&mut self.not);
+            let not = not.into_iter().map(|node| self.owned(node)).collect();
+            nodes.push(Node::Nor(not));
         }
-        conditions.extend(self.merged.into_iter().map(|(name, value)| (name.into(), value)));
-        if !conditions.is_empty() {
-            nodes.push(Node::Conditions(self.key.into(), conditions));
-        }
-        nodes.append(&mut self.others);
         if !self.verbatim.is_empty() {
-            nodes.push(Node::Conditions(self.key.into(), self.verbatim));
+            let verbatim = std::mem::take(&mut self.verbatim).into_iter();
+            let verbatim = verbatim.map(|(name, value)| (name.into_owned(), value));
+            nodes.push(Node::Test(self.key.into(), Json::Object(verbatim.collect())));
         }
         Ok(())
     }
 
-    fn equal_to(&mut self, value: &Json) -> Result<()> {
-        self.positive |= *value != Json::Null;
-        let node = self.equality(value)?;
-        self.others.push(node);
-        Ok(())
+    /// A condition that a missing field does not meet, or the question whether it is null, for what the database has
+    /// of the field.
+    fn owned(&self, node: Node<'a>) -> Node<'a> {
+        if self.owner.is_none() && self.arrays.is_empty() {
+            return node;
+        }
+        match node {
+            Node::Any(nodes) => Node::Any(nodes.into_iter().map(|node| self.owned(node)).collect()),
+            // Null or missing, which it is to the database.
+            Node::Nor(_) => self.or_absent(node),
+            _ => {
+                let mut nodes = Vec::new();
+                nodes.extend(
+                    self.owner
+                        .map(|owner| Node::condition(member(owner, "__type"), "$exists", Json::Bool(false))),
+                );
+                if !self.arrays.is_empty() {
+                    nodes.push(Node::Nor(
+                        self.arrays.iter().map(|array| is_text(array)).collect(),
+                    ));
+                }
+                nodes.push(node);
+                Node::Ordered(nodes)
+            }
+        }
+    }
+
+    /// The condition, or the field is missing for the database, though not for LiveQuery.
+    fn or_absent(&self, node: Node<'a>) -> Node<'a> {
+        let mut nodes = Vec::new();
+        nodes.extend(
+            self.owner
+                .map(|owner| Node::condition(member(owner, "__type"), "$exists", Json::Bool(true))),
+        );
+        nodes.extend(self.arrays.iter().map(|array| is_text(array)));
+        nodes.push(node);
+        Node::Any(nodes)
+    }
+
+    /// The ranges, those of one kind together.
+    fn compared(&mut self, nodes: &mut Vec<Node<'a>>) {
+        let key = self.key;
+        let (mut numbers, mut texts, mut dates, mut audit) = (vec![], vec![], vec![], vec![]);
+        for (operator, operand) in std::mem::take(&mut self.ranges) {
+            let (group, value) = match operand {
+                Operand::Number(value) => (&mut numbers, value),
+                Operand::Text(value) => (&mut texts, value),
+                Operand::Date(value) => (&mut dates, value),
+                Operand::Audit(value) => (&mut audit, value),
+            };
+            group.push((operator.to_owned(), value));
+        }
+        if !numbers.is_empty() {
+            nodes.extend(number_guards(key, numbers));
+        }
+        if !texts.is_empty() {
+            nodes.push(Node::Ordered(vec![
+                is_text(key),
+                Node::Test(key.into(), Json::Object(texts)),
+            ]));
+        }
+        if !dates.is_empty() {
+            nodes.push(Node::Ordered(vec![
+                date_guard(key),
+                Node::Test(key.into(), Json::Object(dates)),
+            ]));
+        }
+        if !audit.is_empty() {
+            let mut conditions = vec![("$exists".to_owned(), Json::Bool(true))];
+            conditions.append(&mut audit);
+            nodes.push(Node::Test(key.into(), Json::Object(conditions)));
+        }
     }
 
     /// The node that is true if the field equals the value, or is an array that contains it.
-    fn equality(&self, value: &Json) -> Result<Node<'a>> {
+    fn equality(&self, method: &str, value: &Json) -> Result<Node<'a>> {
         let key = self.key;
         if self.audit {
-            return Ok(Node::Equal(key.into(), self.scalar(value)?));
+            return Ok(Node::Test(key.into(), audit_date(method, key, value)?));
         }
         Ok(match value {
-            Json::Null => null(key),
-            Json::Bool(_) | Json::Number(_) | Json::String(_) => Node::Equal(key.into(), value.clone()),
-            Json::Array(_) => deep_equality(key.into(), value.clone()),
+            Json::Null => {
+                self.check_existence(method)?;
+                null(key)
+            }
+            Json::Bool(_) | Json::Number(_) | Json::String(_) => Node::Test(key.into(), value.clone()),
+            Json::Array(_) => deep_equality(key, value),
             Json::Object(_) => match value.parse_type() {
-                // $in, since the comparison with a pointer throws on null.
-                Some("Pointer" | "Object") => {
-                    Node::condition(key, "$in", Json::Array(vec![self.scalar(value)?]))
-                }
-                // Equality reads arrays and dates, but throws on null.
-                Some("Date") => Node::All(vec![has_value(key), Node::Equal(key.into(), date(key, value)?)]),
-                Some("Bytes") => Node::All(vec![has_value(key), Node::Equal(key.into(), value.clone())]),
-                // These are decoded into classes of the JS SDK, which equal nothing.
-                Some("GeoPoint") => {
-                    let (latitude, longitude) = geo_point(key, value)?;
-                    Node::All(vec![
-                        Node::Equal(member(key, "latitude"), Json::number(latitude)),
-                        Node::Equal(member(key, "longitude"), Json::number(longitude)),
+                Some("Pointer" | "Object") => self.points_to(pointer(method, key, value)?),
+                Some("Date") => {
+                    let date = date(method, key, value)?;
+                    Node::Ordered(vec![
+                        date_guard(key),
+                        Node::Test(
+                            key.into(),
+                            Json::Object(vec![("$gte".to_owned(), date.clone()), ("$lte".to_owned(), date)]),
+                        ),
                     ])
                 }
+                Some("Bytes") if key.contains('.') => {
+                    return Err(refuse::error(
+                        method,
+                        key,
+                        "inside an object, find() compares bytes as the database stores them, and finds none on MongoDB",
+                        "keep the bytes in a field of their own",
+                    ));
+                }
+                Some("Bytes") => {
+                    let base64 = value.get("base64").filter(|base64| base64.as_str().is_some());
+                    let base64 = base64.ok_or_else(|| self.malformed(method, value))?;
+                    tagged(key, "Bytes", [("base64", base64.clone())])
+                }
+                Some("GeoPoint") => {
+                    let (latitude, longitude) = geo_point(method, key, value)?;
+                    tagged(
+                        key,
+                        "GeoPoint",
+                        [
+                            ("latitude", Json::number(latitude)),
+                            ("longitude", Json::number(longitude)),
+                        ],
+                    )
+                }
                 Some("File") => {
-                    let name = value.get("name").and_then(Json::as_str);
-                    let name = name.ok_or_else(|| self.malformed(value))?;
-                    Node::Equal(member(key, "name"), Json::string(name))
+                    let name = value.get("name").filter(|name| name.as_str().is_some());
+                    let name = name.ok_or_else(|| self.malformed(method, value))?;
+                    tagged(key, "File", [("name", name.clone())])
                 }
                 Some("Polygon") => {
-                    let ring = closed_ring(value).ok_or_else(|| self.malformed(value))?;
-                    deep_equality(member(key, "coordinates"), ring)
+                    let (ring, is_closed) = ring(value).ok_or_else(|| self.malformed(method, value))?;
+                    // Inside an object the ring is stored as it was written.
+                    geo::same_ring(key, &ring, key.contains('.').then_some(is_closed))
                 }
                 Some("Relation") => {
                     return Err(refuse::error(
-                        "equal_to with a relation",
+                        &format!("{method} with a relation"),
                         key,
                         "a relation has no value",
                         "keep an array of pointers instead",
                     ));
                 }
-                _ => deep_equality(key.into(), value.clone()),
+                Some(other) => {
+                    return Err(refuse::error(
+                        method,
+                        key,
+                        &format!("{other:?} is not a type of Parse"),
+                        "compare the members one by one",
+                    ));
+                }
+                None => deep_equality(key, value),
             },
         })
     }
 
-    fn contained_in<'j>(&mut self, values: impl Iterator<Item = &'j Json> + Clone) -> Result<()> {
-        self.positive |= values.clone().all(|value| *value != Json::Null);
-        let (scalars, mut nodes) = self.split(values)?;
-        if nodes.is_empty() {
-            self.merged.push(("$in", Json::Array(scalars)));
-            return Ok(());
+    fn points_to(&self, pointer: Json) -> Node<'a> {
+        let key = self.key;
+        if self
+            .target
+            .version
+            .is_none_or(|version| version >= LISTS_SEE_ARRAYS)
+        {
+            return Node::condition(key, "$in", Json::Array(vec![pointer]));
         }
-        if !scalars.is_empty() {
-            nodes.insert(0, Node::condition(self.key, "$in", Json::Array(scalars)));
-        }
-        self.others.push(Node::Any(nodes));
+        // $in does not look into arrays yet, and the comparison with a pointer throws on null: a field without a class
+        // or elements does not get there, nor does an array whose text shows an empty place.
+        let class_name = pointer.get("className").cloned().unwrap_or(Json::Null);
+        let full = "^(?![^]*(?:^|,)(?:,|$))";
+        Node::Ordered(vec![
+            Node::Any(vec![
+                Node::Test(member(key, "className"), class_name),
+                Node::Ordered(vec![
+                    Node::condition(member(key, "length"), "$exists", Json::Bool(true)),
+                    Node::condition(key, "$regex", Json::string(full)),
+                ]),
+            ]),
+            Node::Test(key.into(), pointer),
+        ])
+    }
+
+    fn contained_in(&mut self, values: &[Json]) -> Result<()> {
+        self.positive |= flat(values).all(|value| *value != Json::Null);
+        let nodes = self.listed("contained_in", values)?;
+        self.others.push(if nodes.is_empty() {
+            never(self.key)
+        } else {
+            Node::Any(nodes)
+        });
         Ok(())
     }
 
-    fn not_in<'j>(&mut self, values: impl IntoIterator<Item = &'j Json>) -> Result<()> {
-        let (scalars, mut nodes) = self.split(values)?;
-        for scalar in scalars {
-            if !self.not_in.contains(&scalar) {
-                self.not_in.push(scalar);
-            }
-        }
-        let node = match nodes.pop() {
-            None => return Ok(()),
-            // Not null: neither is needed.
-            Some(Node::Nor(has_value)) if nodes.is_empty() => Node::Any(has_value),
-            Some(last) => {
-                nodes.push(last);
-                Node::Nor(nodes)
-            }
-        };
-        self.others.push(node);
-        Ok(())
-    }
-
-    /// The values that `$in` and `$nin` compare rightly, and the nodes for the others.
-    fn split<'j>(&self, values: impl IntoIterator<Item = &'j Json>) -> Result<(Vec<Json>, Vec<Node<'a>>)> {
-        let mut scalars = Vec::new();
+    /// A node for each value of a list. The matcher's own `$in` looks into arrays inside arrays too, and takes a text
+    /// for the pointer whose id it is.
+    fn listed(&self, method: &str, values: &[Json]) -> Result<Vec<Node<'a>>> {
         let mut nodes = Vec::new();
-        for value in values {
-            match self.scalar(value) {
-                Ok(scalar) => scalars.push(scalar),
-                Err(error) if self.audit => return Err(error),
-                Err(_) => nodes.push(self.equality(value)?),
-            }
-        }
-        Ok((scalars, nodes))
-    }
-
-    /// The value in the form in which `$in` and `$nin` compare it rightly, if they do.
-    ///
-    /// They compare by identity, after which pointers are compared by class and id; and they throw if null is in
-    /// the list and a pointer in the object.
-    fn scalar(&self, value: &Json) -> Result<Json> {
-        if self.audit {
-            return audit_date(self.key, value);
-        }
-        match value {
-            Json::Bool(_) | Json::Number(_) | Json::String(_) => Ok(value.clone()),
-            Json::Object(_) if matches!(value.parse_type(), Some("Pointer" | "Object")) => {
-                match (value.get("className"), value.get("objectId")) {
-                    (Some(class_name @ Json::String(_)), Some(id @ Json::String(_))) => {
-                        Ok(Json::Object(vec![
-                            ("__type".to_owned(), Json::string("Pointer")),
-                            ("className".to_owned(), class_name.clone()),
-                            ("objectId".to_owned(), id.clone()),
-                        ]))
-                    }
-                    _ => Err(self.malformed(value)),
+        let mut whole = Vec::new();
+        for value in flat(values) {
+            match value.parse_type() {
+                Some("GeoPoint" | "Polygon") => {
+                    return Err(refuse::error(
+                        method,
+                        self.key,
+                        "in a list Parse Server asks its database for the numbers of a point or polygon",
+                        "combine queries with equal_to by Query::or",
+                    ));
                 }
+                None if matches!(value, Json::Object(_)) => {
+                    return Err(refuse::error(
+                        method,
+                        self.key,
+                        &format!("find() takes no object such as {value} in a list"),
+                        "combine queries with equal_to by Query::or",
+                    ));
+                }
+                _ => {}
             }
-            _ => Err(self.malformed(value)),
+            // What holds text or pointers alone needs no node for each.
+            let is_text = self.audit || self.key == "objectId";
+            if is_text && !self.audit && value.as_str().is_none() {
+                nodes.push(self.equality(method, value)?);
+            } else if is_text {
+                whole.push(if self.audit {
+                    audit_date(method, self.key, value)?
+                } else {
+                    value.clone()
+                });
+            } else {
+                nodes.push(self.equality(method, value)?);
+            }
         }
+        if !whole.is_empty() {
+            nodes.push(Node::condition(self.key, "$in", Json::Array(whole)));
+        }
+        Ok(nodes)
     }
 
     fn range(&mut self, operator: &'static str, value: &Json) -> Result<()> {
+        let method = method_of(operator);
         let operand = match value {
-            _ if self.audit => audit_date(self.key, value)?,
-            Json::Bool(_) | Json::Number(_) | Json::String(_) => value.clone(),
-            Json::Object(_) if value.parse_type() == Some("Date") => date(self.key, value)?,
+            _ if self.audit => Operand::Audit(audit_date(method, self.key, value)?),
+            Json::Bool(bound) => {
+                let within: Vec<_> = [false, true]
+                    .into_iter()
+                    .filter(|value| match operator {
+                        "$lt" => value < bound,
+                        "$lte" => value <= bound,
+                        "$gt" => value > bound,
+                        _ => value >= bound,
+                    })
+                    .map(|value| Node::Test(self.key.into(), Json::Bool(value)))
+                    .collect();
+                self.positive = true;
+                self.others.push(if within.is_empty() {
+                    never(self.key)
+                } else {
+                    Node::Any(within)
+                });
+                return Ok(());
+            }
+            Json::Number(_) => Operand::Number(value.clone()),
+            Json::String(_) => Operand::Text(value.clone()),
+            Json::Object(_) if value.parse_type() == Some("Date") => {
+                Operand::Date(date(method, self.key, value)?)
+            }
             _ => {
                 return Err(refuse::error(
-                    operator,
+                    method,
                     self.key,
                     &format!("{value} has no order"),
                     "compare with a number, a string or a date (a float that is not finite is null in JSON)",
                 ));
             }
         };
-        self.guarded = true;
         self.positive = true;
-        self.merged.push((operator, operand));
+        self.ranges.push((operator, operand));
         Ok(())
     }
 
     fn exists(&mut self, value: &Json) -> Result<()> {
         let Json::Bool(exists) = value else {
-            return Err(self.malformed(value));
+            return Err(self.malformed("exists", value));
         };
+        self.check_existence(if *exists { "exists" } else { "does_not_exist" })?;
         self.positive |= exists;
         self.exists = Some(*exists);
         Ok(())
+    }
+
+    fn check_existence(&self, method: &str) -> Result<()> {
+        if self.target.permissive {
+            return Ok(());
+        }
+        check_methods(method, self.key)
     }
 
     // The matcher's own $all compares dates, pointers and objects by identity, and throws if the field is no array.
@@ -372,97 +570,157 @@ impl<'a> Field<'a> {
         if values.is_empty() {
             self.others.push(never(self.key));
         }
-        values.iter().try_for_each(|value| self.equal_to(value))
-    }
-
-    // find() asks for objects without an element outside the list (MongoTransform.js), so a field that is missing or
-    // no array is a match. The matcher throws there.
-    fn contained_by(&mut self, values: &[Json]) -> Result<()> {
-        let values = values
-            .iter()
-            .map(|value| match value {
-                Json::Null => Ok(Json::Null),
-                _ => self.scalar(value).map_err(|_| {
-                    refuse::error(
-                        "contained_by",
-                        self.key,
-                        &format!("the LiveQuery server does not find {value} inside an array"),
-                        "use values that are strings, numbers, booleans or pointers, or test the array in the \
-                         listener",
-                    )
-                }),
-            })
-            .collect::<Result<_>>()?;
-        self.others.push(Node::Any(vec![
-            Node::Conditions(
-                member(self.key, "length"),
-                vec![("$exists".into(), Json::Bool(false))],
-            ),
-            Node::condition(self.key, "$containedBy", Json::Array(values)),
-        ]));
-        Ok(())
-    }
-
-    fn matches(&mut self, pattern: &Json, options: Option<&Json>) -> Result<()> {
-        let pattern = pattern.as_str().ok_or_else(|| self.malformed(pattern))?;
-        let flags = match options {
-            Some(options) => {
-                regex::flags(self.key, options.as_str().ok_or_else(|| self.malformed(options))?)?
-            }
-            None => String::new(),
-        };
-        self.guarded = true;
         self.positive = true;
-        self.merged
-            .push(("$regex", Json::String(regex::without_quotes(pattern))));
-        if !flags.is_empty() {
-            self.merged.push(("$options", Json::String(flags)));
+        for value in values {
+            let node = match value {
+                Json::Bool(_) | Json::Number(_) | Json::String(_) => {
+                    Node::Test(self.key.into(), value.clone())
+                }
+                _ => {
+                    let pointer = pointer("contains_all", self.key, value)
+                        .map_err(|_| self.not_in_arrays("contains_all", value))?;
+                    // find() does not take a field that is a pointer for an array of one.
+                    let array = Node::condition(member(self.key, "length"), "$exists", Json::Bool(true));
+                    if self.key.contains('.') {
+                        self.points_to(pointer)
+                    } else {
+                        Node::Ordered(vec![array, self.points_to(pointer)])
+                    }
+                }
+            };
+            self.others.push(node);
         }
         Ok(())
     }
 
-    fn malformed(&self, value: &Json) -> crate::error::Error {
+    // find() asks for objects without an element outside the list (MongoTransform.js), so a field that is missing or
+    // no array is a match. The matcher throws on what it cannot go through, and goes through a text by characters.
+    fn contained_by(&mut self, values: &[Json]) -> Result<()> {
+        let values = values
+            .iter()
+            .map(|value| match value {
+                Json::Bool(_) | Json::Number(_) | Json::String(_) => Ok(value.clone()),
+                _ => pointer("contained_by", self.key, value)
+                    .map_err(|_| self.not_in_arrays("contained_by", value)),
+            })
+            .collect::<Result<_>>()?;
+        let key = self.key;
+        let missing = |name| Node::condition(member(key, name), "$exists", Json::Bool(false));
+        let mut nodes = vec![missing("length"), missing("0")];
+        nodes.extend(kinds::longer_texts(key));
+        nodes.push(kinds::text_of_object(key));
+        nodes.push(Node::condition(key, "$containedBy", Json::Array(values)));
+        self.others.push(Node::Any(nodes));
+        Ok(())
+    }
+
+    fn matches(&mut self, pattern: &Json, options: Option<&Json>) -> Result<()> {
+        let text = |value: &Json| {
+            value
+                .as_str()
+                .map(str::to_owned)
+                .ok_or_else(|| self.malformed("matches", value))
+        };
+        let pattern = text(pattern)?;
+        let options = options.map(text).transpose()?.unwrap_or_default();
+        let key = self.key;
+        let expression = regex::translate("matches", key, &pattern, &options)?;
+        self.positive = true;
+        if let Some(prefix) = expression.prefix {
+            // Parse Server from 8.6 on takes a match for none that its clock says is slow; it has no clock for this.
+            let mut bounds = vec![("$gte".to_owned(), Json::String(prefix.clone()))];
+            bounds.extend(regex::after_prefix(&prefix).map(|end| ("$lt".to_owned(), Json::String(end))));
+            self.others.push(Node::Ordered(vec![
+                is_text(key),
+                Node::Test(key.into(), Json::Object(bounds)),
+            ]));
+            return Ok(());
+        }
+        let mut conditions = vec![("$regex".to_owned(), Json::String(expression.source))];
+        if !expression.flags.is_empty() {
+            conditions.push(("$options".to_owned(), Json::String(expression.flags)));
+        }
+        self.others.push(Node::Ordered(vec![
+            is_text(key),
+            Node::Test(key.into(), Json::Object(conditions)),
+        ]));
+        Ok(())
+    }
+
+    fn not_in_arrays(&self, method: &str, value: &Json) -> crate::error::Error {
+        refuse::error(
+            method,
+            self.key,
+            &format!("the LiveQuery server does not find {value} inside an array"),
+            "use values that are strings, numbers, booleans or pointers, or test the array in the listener",
+        )
+    }
+
+    fn malformed(&self, method: &str, value: &Json) -> crate::error::Error {
         invalid(format!(
-            "the condition on {:?} has a malformed value: {value}",
+            "{method} on {:?} has a malformed value: {value}",
             self.key
         ))
     }
 }
 
-/// True if the field has a value that is not null, 0, false or an empty string.
-///
-/// The matcher's `$all` begins with this question, and is the only condition that asks it without comparing: the
-/// others throw on a null here and a pointer there.
-fn has_value(key: &str) -> Node<'_> {
-    Node::condition(key, "$all", Json::Array(Vec::new()))
-}
+/// The operands of `$nearSphere` that limit its distance, with their units in one radian (MongoTransform.js).
+const DISTANCES: [(&str, f64); 4] = [
+    ("$maxDistance", 1.0),
+    ("$maxDistanceInRadians", 1.0),
+    ("$maxDistanceInMiles", 3959.0),
+    ("$maxDistanceInKilometers", 6371.0),
+];
 
-/// True if the field is missing or null: it has no value, and is none of those that count as none.
-fn null(key: &str) -> Node<'_> {
-    Node::Nor(vec![
-        has_value(key),
-        Node::condition(
-            key,
-            "$in",
-            Json::Array(vec![Json::Number(0.into()), Json::Bool(false), Json::string("")]),
-        ),
-    ])
+/// A value of one of Parse's types with these members.
+fn tagged<'a>(key: &'a str, tag: &str, members: impl IntoIterator<Item = (&'static str, Json)>) -> Node<'a> {
+    let mut nodes = vec![Node::Test(member(key, "__type"), Json::string(tag))];
+    nodes.extend(
+        members
+            .into_iter()
+            .map(|(name, value)| Node::Test(member(key, name), value)),
+    );
+    Node::Ordered(nodes)
 }
 
 fn never(key: &str) -> Node<'_> {
     Node::condition(key, "$in", Json::Array(Vec::new()))
 }
 
-/// `$eq` compares whole arrays and objects, and throws on null.
-fn deep_equality(key: Cow<'_, str>, value: Json) -> Node<'_> {
-    Node::Conditions(
-        key,
-        vec![("$all".into(), Json::Array(Vec::new())), ("$eq".into(), value)],
-    )
-}
-
 fn member<'a>(key: &str, name: &str) -> Cow<'a, str> {
     format!("{key}.{name}").into()
+}
+
+/// The field that a key such as `place.latitude` looks into.
+fn owner(key: &str) -> Option<&str> {
+    let (owner, name) = key.rsplit_once('.')?;
+    let is_part = matches!(
+        name,
+        "iso"
+            | "base64"
+            | "objectId"
+            | "className"
+            | "latitude"
+            | "longitude"
+            | "coordinates"
+            | "name"
+            | "url"
+            | "__type"
+    );
+    // Inside an object the database keeps all but dates and bytes as they are.
+    (is_part && (!owner.contains('.') || matches!(name, "iso" | "base64"))).then_some(owner)
+}
+
+/// The fields of which a key such as `tags.0` names a place. A text has places as well, for LiveQuery.
+fn arrays(key: &str) -> Vec<&str> {
+    key.match_indices('.')
+        .filter(|(at, _)| {
+            let rest = &key[at + 1..];
+            let name = rest.split('.').next().unwrap_or_default();
+            !name.is_empty() && name.bytes().all(|digit| digit.is_ascii_digit())
+        })
+        .map(|(at, _)| &key[..at])
+        .collect()
 }
 
 /// Parse Server takes an array in the list of `$in` and `$nin` for its elements (MongoTransform.js).
@@ -474,7 +732,8 @@ fn flat(values: &[Json]) -> impl Iterator<Item = &Json> + Clone {
 }
 
 fn list<'j>(operator: &str, key: &str, value: &'j Json) -> Result<&'j [Json]> {
+    let method = method_of(operator);
     value
         .as_array()
-        .ok_or_else(|| invalid(format!("{operator} on {key:?} needs an array, and got {value}")))
+        .ok_or_else(|| invalid(format!("{method} on {key:?} needs an array, and got {value}")))
 }

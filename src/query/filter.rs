@@ -3,7 +3,9 @@
 
 use std::borrow::Cow;
 
+use super::names::check_key;
 use super::ordered_json::Json;
+use super::regex;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The name of an operator such as `$gt`.
@@ -60,6 +62,25 @@ impl Filter {
         }
     }
 
+    /// Demands that a field matches a regular expression, of which it can have one.
+    pub(super) fn regex(&mut self, key: &str, pattern: Json, modifiers: Option<Json>) -> Result<()> {
+        if let Some(Entry::Operators(operators)) = self.entry(key)? {
+            let held = |wanted: &str| {
+                operators
+                    .iter()
+                    .find(|(name, _)| name == wanted)
+                    .map(|(_, value)| value)
+            };
+            match held("$regex") {
+                None => {}
+                Some(old) if *old == pattern && held("$options") == modifiers.as_ref() => return Ok(()),
+                Some(_) => return Err(regex::twice(key)),
+            }
+        }
+        self.operator(key, "$regex", pattern)?;
+        modifiers.map_or(Ok(()), |modifiers| self.operator(key, "$options", modifiers))
+    }
+
     /// `$or`, `$and` or `$nor`.
     pub(super) fn logical(operator: &'static str, filters: Vec<Self>) -> Self {
         Self::Entries(vec![(operator.to_owned(), Entry::Logical(filters))])
@@ -68,7 +89,7 @@ impl Filter {
     /// Reads the REST form of `where`.
     pub(super) fn from_json(json: Json) -> Result<Self> {
         let Json::Object(members) = json else {
-            return Err(invalid("where is no JSON object"));
+            return Err(invalid("where is not a JSON object"));
         };
         members
             .into_iter()
@@ -126,7 +147,7 @@ impl Entry {
                 .map(Filter::from_json)
                 .collect::<Result<_>>()
                 .map(Self::Logical),
-            ("$or" | "$and" | "$nor", _) => Err(invalid(format!("{key} is no array"))),
+            ("$or" | "$and" | "$nor", _) => Err(invalid(format!("{key} is not an array"))),
             (_, value) if key.starts_with('$') => Ok(Self::Special(value)),
             // As Parse Server does it (MongoTransform.js): the first name decides what kind of object it is.
             (_, Json::Object(members)) if members.first().is_some_and(|(name, _)| name.starts_with('$')) => {
@@ -182,29 +203,45 @@ fn twice(key: &str, operator: &str) -> Error {
         ""
     };
     invalid(format!(
-        "the field {key:?} has two conditions {operator} with different values, and a field can have one of each \
-         kind: combine two queries with Query::and to demand both{hint}"
+        "the field {key:?} has two conditions {} with different values, and a field can have one of each kind: \
+         combine two queries with Query::and to demand both{hint}",
+        method_of(operator)
     ))
 }
 
-// Names that Parse Server refuses in find() (DatabaseController.js, validateQuery), and its LiveQuery matcher takes
-// without a word.
-fn check_key(key: &str) -> Result<()> {
-    if key == "ACL" {
-        return Err(invalid(
-            "the ACL of an object cannot be queried: the server sends only objects that the session may read",
-        ));
-    }
-    let valid = key.starts_with(|first: char| first.is_ascii_alphabetic())
-        && key
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '.')
-        && key.split('.').all(|part| !part.is_empty());
-    if valid {
-        return Ok(());
-    }
-    Err(invalid(format!(
-        "{key:?} is no name of a field: it begins with a letter and consists of letters, digits and underscores, \
-         with dots between the names of nested fields"
-    )))
+/// The method that stands for an operator, for messages.
+pub(super) fn method_of(operator: &str) -> &str {
+    METHODS
+        .iter()
+        .find(|(name, _)| *name == operator)
+        .map_or(operator, |(_, method)| method)
 }
+
+static METHODS: &[(&str, &str)] = &[
+    ("$eq", "equal_to"),
+    ("$ne", "not_equal_to"),
+    ("$lt", "less_than"),
+    ("$lte", "less_than_or_equal_to"),
+    ("$gt", "greater_than"),
+    ("$gte", "greater_than_or_equal_to"),
+    ("$in", "contained_in"),
+    ("$nin", "not_contained_in"),
+    ("$all", "contains_all"),
+    ("$containedBy", "contained_by"),
+    ("$exists", "exists"),
+    ("$regex", "matches"),
+    ("$options", "matches"),
+    ("$nearSphere", "near"),
+    ("$maxDistance", "within_radians"),
+    ("$within", "within_geo_box"),
+    ("$geoWithin", "within_polygon"),
+    ("$geoIntersects", "polygon_contains"),
+    ("$text", "full_text"),
+    ("$inQuery", "matches_query"),
+    ("$notInQuery", "does_not_match_query"),
+    ("$select", "matches_key_in_query"),
+    ("$dontSelect", "does_not_match_key_in_query"),
+    ("$or", "Query::or"),
+    ("$and", "Query::and"),
+    ("$nor", "Query::nor"),
+];

@@ -4,21 +4,27 @@ mod constraints;
 mod encode;
 mod filter;
 pub(crate) mod matcher;
+mod names;
 mod node;
+mod operand;
 pub(crate) mod order;
 pub(crate) mod ordered_json;
 mod refuse;
 mod regex;
 #[cfg(test)]
 mod tests;
+pub(crate) mod version;
 
 use std::fmt;
 
 use serde::Serialize;
 
+use self::encode::Target;
 use self::filter::{Filter, invalid};
 use self::matcher::{Field, Matcher, Verdict};
+use self::operand::operand;
 use self::ordered_json::Json;
+use self::version::{Age, ServerVersion, WATCH};
 use crate::error::{Error, Result};
 use crate::object::Object;
 
@@ -39,26 +45,34 @@ use crate::object::Object;
 /// # Right or refused
 ///
 /// A query means in LiveQuery what it means in `find()` on MongoDB, or `subscribe` returns an error of kind
-/// [`InvalidQuery`](crate::ErrorKind::InvalidQuery) that names the constraint, the reason and the way out. No method
+/// [`InvalidQuery`](crate::ErrorKind::InvalidQuery) that names the method, the reason and the way out. No method
 /// here fails or panics: what is wrong with a query is reported by `subscribe`.
 ///
 /// The server's LiveQuery matcher is another program than its database, and differs from it in many places; what is
-/// sent is therefore not the `where` that the JS SDK sends, but one that the matcher answers rightly. What no form can
-/// express, and no client can see from the query, since it depends on the data:
+/// sent is therefore not the `where` that the JS SDK sends, but one that the matcher answers rightly: only values of
+/// the operand's kind are compared with it, and nothing makes the matcher fail. What no form can express, and no
+/// client can see from the query, since it depends on the data:
 ///
-/// - dates, null, objects and arrays *inside* an array field are not found by `equal_to`, `contained_in` and their
-///   negations, which look into arrays for strings, numbers, booleans, pointers and bytes only;
-/// - comparisons and regular expressions look at an array as a whole, not at its elements, and comparisons do not
-///   check that the value is of the same type as the operand;
-/// - names with dots reach into objects and to an index of an array (`tags.0`), not into each object of an array;
-/// - `equal_to` on a relation finds nothing, where `find()` looks for the members of the relation;
-/// - the edges of polygons are straight lines between degrees.
+/// 1. Of the elements of an array, strings, numbers, booleans and pointers are found, and no dates, bytes, points,
+///    files, objects, arrays and null. Pointers are found in arrays inside the array too, and `contained_by` takes
+///    a pointer for its id. (The matcher compares all others by identity.)
+/// 2. Comparisons and regular expressions never hold for an array, where `find()` asks its elements. (The matcher
+///    compares the array as one text.)
+/// 3. Names with dots reach into objects and to an index of an array (`tags.0`), not into each object of an array.
+///    (The matcher takes the name for a member of the array itself.)
+/// 4. `equal_to` on a relation finds nothing, where `find()` looks for the members of the relation, and a string is
+///    not taken for the id of a pointer. (An object has neither the members nor the type of its columns with it.)
+/// 5. The edges of polygons are straight lines between degrees, and points on them are inside on some sides only.
+///    (The matcher computes on the plane.)
 ///
 /// `find()` in turn, as Parse Server translates it for MongoDB, forgets conditions if there are two `contained_by`, or
-/// one beside [`Query::nor`], and LiveQuery does not.
+/// one beside [`Query::nor`], and LiveQuery does not. On MongoDB it refuses to compare with whole arrays and objects.
 ///
-/// Two conditions, `nor` and null need Parse Server 5.0 or later, and comparisons with whole arrays and objects 6.3. The
-/// form is nested by one or two levels more than what you wrote, which counts if the server limits `queryDepth`.
+/// # Versions of Parse Server
+///
+/// Equality, `or`, comparisons, `exists`, texts, pointers and points work on every server from 2.8 on, and dates from
+/// 3.4. Negations, null, two conditions of one kind on a field (by [`Query::and`]), polygons and `contained_by` need
+/// 5.0, comparisons with whole arrays and objects 6.3, and [`watch`](Self::watch) 6.1.
 ///
 /// # Several conditions
 ///
@@ -75,6 +89,8 @@ pub struct Query {
     order: Option<Vec<String>>,
     limit: Option<u64>,
     skip: u64,
+    /// Members of the REST form that are for the database alone.
+    for_find: Vec<(String, Json)>,
     allow_unsupported: bool,
     /// The first thing that went wrong, for `subscribe` to report.
     error: Option<Error>,
@@ -91,9 +107,7 @@ impl Query {
             name if name == "User" => "_User".to_owned(),
             name => name,
         };
-        let error = class_name
-            .is_empty()
-            .then(|| invalid("the class name of a query is empty"));
+        let error = names::check_class(&class_name).err();
         Self {
             class_name,
             filter: Filter::default(),
@@ -104,6 +118,7 @@ impl Query {
             order: None,
             limit: None,
             skip: 0,
+            for_find: Vec::new(),
             allow_unsupported: false,
             error,
         }
@@ -211,7 +226,7 @@ impl Query {
         self
     }
 
-    /// `update` and `create` events come only if one of these fields has changed (Parse Server 6.0 and later).
+    /// `update` and `create` events come only if one of these fields has changed (Parse Server 6.1 and later).
     ///
     /// Pointers and relations count as changed with each save. Called again, it adds to the fields. A name that is
     /// empty, that comes twice or that has a dot (the server knows whole fields only) is an error.
@@ -315,8 +330,9 @@ impl Query {
     ///
     /// # Errors
     ///
-    /// Of kind [`InvalidQuery`](crate::ErrorKind::InvalidQuery) if it is no query, or has members that no method of
-    /// this type stands for. What LiveQuery cannot do is reported by `subscribe`.
+    /// Of kind [`InvalidQuery`](crate::ErrorKind::InvalidQuery) if it is not a query, or has members that a query does
+    /// not have. What LiveQuery cannot do is reported by `subscribe`. What is for `find()` alone (`count`, `hint`,
+    /// `comment`, `explain`, `readPreference`) is ignored there; a warning is logged.
     ///
     /// # Examples
     ///
@@ -368,11 +384,11 @@ impl Query {
     /// ```
     /// use parse_livequery::Query;
     ///
-    /// let query = Query::new("Game").greater_than("score", 10).equal_to("name", "Ann");
-    /// assert_eq!(
-    ///     query.live_query_where()?,
-    ///     r#"{"$and":[{"score":{"$exists":true,"$nin":[null],"$gt":10}},{"name":"Ann"}]}"#
-    /// );
+    /// let query = Query::or([
+    ///     Query::new("Game").equal_to("name", "Ann"),
+    ///     Query::new("Game").not_equal_to("level", 3),
+    /// ]);
+    /// assert_eq!(query.live_query_where()?, r#"{"$or":[{"name":"Ann"},{"$nor":[{"level":3}]}]}"#);
     /// # Ok::<(), parse_livequery::Error>(())
     /// ```
     ///
@@ -385,9 +401,9 @@ impl Query {
 
     /// Whether an object meets the conditions, as the LiveQuery server decides it.
     ///
-    /// `None` if that cannot be told here: by a regular expression beyond those of
-    /// [`contains`](Self::contains), [`starts_with`](Self::starts_with) and [`ends_with`](Self::ends_with), or by a
-    /// field that [`select`](Self::select) leaves out.
+    /// `None` if that cannot be told here: because of a field that [`select`](Self::select) leaves out, or, without the
+    /// feature `test-server`, of a regular expression beyond those of [`contains`](Self::contains),
+    /// [`starts_with`](Self::starts_with) and [`ends_with`](Self::ends_with).
     ///
     /// ```
     /// use parse_livequery::{Object, Query};
@@ -402,7 +418,7 @@ impl Query {
     ///
     /// Those of `subscribe`.
     pub fn matches_object(&self, object: &Object) -> Result<Option<bool>> {
-        let where_json = self.encode_conditions()?.where_json;
+        let where_json = self.encode_conditions_for(None)?.where_json;
         let matcher =
             Matcher::parse(&where_json).map_err(|error| not_serialized("matches_object", &error))?;
         let sent = |name: &str| {
@@ -421,12 +437,23 @@ impl Query {
         Ok((may_match != verdict.may_be(Verdict::NO_MATCH)).then_some(may_match))
     }
 
-    /// What a subscription to this query is sent as.
+    /// What a subscription to this query is sent as, to a server of which nothing is known.
     ///
     /// # Errors
     ///
     /// All that is wrong with the query, and all that LiveQuery cannot do.
+    #[cfg(any(test, feature = "_bench", feature = "_fuzz"))]
     pub(crate) fn encode(&self) -> Result<EncodedQuery> {
+        self.encode_for(None)
+    }
+
+    /// What a subscription to this query is sent as, to a server of which this is known.
+    ///
+    /// # Errors
+    ///
+    /// All that is wrong with the query, all that LiveQuery cannot do, and what the server is too old for, with the version
+    /// that would be needed.
+    pub(crate) fn encode_for(&self, age: Option<Age>) -> Result<EncodedQuery> {
         if !self.allow_unsupported && (self.limit.is_some() || self.skip > 0) {
             return Err(invalid(
                 "limit and skip cannot work in a LiveQuery subscription: a subscription is about all objects that \
@@ -442,6 +469,11 @@ impl Query {
                 self.order.is_some(),
                 "events come in the order of the changes",
             ),
+            (
+                "what is for find() alone, such as count or hint,",
+                !self.for_find.is_empty(),
+                "events know nothing of it",
+            ),
         ] {
             if ignored {
                 crate::logging::warn!(
@@ -450,21 +482,37 @@ impl Query {
                 );
             }
         }
-        self.encode_conditions()
+        self.encode_conditions_for(age)
     }
 
-    /// What a subscription is sent as that a collection is kept from, which sorts and limits by itself.
-    pub(crate) fn encode_conditions(&self) -> Result<EncodedQuery> {
+    /// What the conditions are sent as, without regard to what only `find()` knows.
+    pub(crate) fn encode_conditions_for(&self, age: Option<Age>) -> Result<EncodedQuery> {
         if let Some(error) = &self.error {
             return Err(error.clone());
         }
         let verbatim = self.allow_unsupported || matches!(self.filter, Filter::Raw(_));
+        let target = Target {
+            permissive: self.allow_unsupported,
+            version: age.and_then(Age::at_least),
+        };
+        let where_json = encode::encode(&self.filter, target)?;
+        // What is sent as it was written is the user's business.
+        let mut needs = version::needed(&where_json).filter(|_| !verbatim);
+        if !self.watch.is_empty() && needs.is_none_or(|(since, _)| since < WATCH) {
+            needs = Some((WATCH, "watch"));
+        }
+        if let Some((since, what)) = needs {
+            if age.is_some_and(|age| !age.reaches(since)) {
+                return Err(version::too_old(what, since, age.and_then(Age::version)));
+            }
+        }
         Ok(EncodedQuery {
             verbatim,
             class_name: self.class_name.as_str().into(),
-            where_json: encode::encode(&self.filter, self.allow_unsupported)?.into(),
+            where_json: where_json.to_string().into(),
             keys: names("select", self.select.as_deref())?,
             watch: names("watch", (!self.watch.is_empty()).then_some(&self.watch))?,
+            needs: needs.map(|(since, _)| since),
         })
     }
 
@@ -473,7 +521,7 @@ impl Query {
     /// # Errors
     ///
     /// All that is wrong with the query, and what would keep the set from being equal to `find()`.
-    pub(crate) fn encode_for_set(&self) -> Result<EncodedQuery> {
+    pub(crate) fn encode_for_set(&self, age: Option<Age>) -> Result<EncodedQuery> {
         for (method, is_used, reason) in [
             (
                 "watch",
@@ -501,7 +549,7 @@ impl Query {
                  within_kilometers or its like with sorted = false",
             ));
         }
-        self.without_window().encode_conditions()
+        self.without_window().encode_conditions_for(age)
     }
 
     /// The same query without order, limit and skip, and with the fields selected that the order needs.
@@ -602,6 +650,7 @@ impl Query {
         push("limit", self.limit.map(|limit| Json::Number(limit.into())));
         push("skip", (self.skip > 0).then(|| Json::Number(self.skip.into())));
         push("order", self.order.as_deref().map(joined));
+        members.extend(self.for_find.iter().cloned());
         Ok(Json::Object(members))
     }
 
@@ -624,7 +673,19 @@ impl Query {
             "order" => self.order = Some(names(&value)?),
             "limit" => self.limit = Some(count(&value)?),
             "skip" => self.skip = count(&value)?,
+            "count"
+            | "hint"
+            | "comment"
+            | "explain"
+            | "readPreference"
+            | "includeReadPreference"
+            | "subqueryReadPreference" => self.for_find.push((name.to_owned(), value)),
             "className" if value.as_str() == Some(&self.class_name) => {}
+            "redirectClassNameForKey" => {
+                return Err(invalid(
+                    "redirectClassNameForKey of a query would need another class",
+                ));
+            }
             _ => return Err(invalid(format!("a query has no member {name:?} here"))),
         }
         Ok(())
@@ -676,6 +737,8 @@ pub(crate) struct EncodedQuery {
     pub(crate) keys: Option<Box<str>>,
     /// The JSON text of an array of distinct names.
     pub(crate) watch: Option<Box<str>>,
+    /// The oldest server on which this means what it should; `None` if there is no such limit.
+    pub(crate) needs: Option<ServerVersion>,
 }
 
 /// Which of the objects that meet the conditions `find()` returns.

@@ -1,59 +1,50 @@
-//! What the LiveQuery matcher is asked, as a tree, and its JSON text: such that no two different queries have the
-//! same hash on the server. It knows nothing of `find()`.
+//! What the LiveQuery matcher is asked, as a tree, and its JSON: as flat as it can be, and such that no two different
+//! queries have the same hash on the server. It knows nothing of `find()`.
 
 use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-use super::filter::Operator;
 use super::ordered_json::Json;
 
 /// A question about an object.
 #[derive(Clone, Debug)]
 pub(super) enum Node<'a> {
     All(Vec<Self>),
+    /// All of them, asked together and in this order: those in front keep those behind from throwing.
+    Ordered(Vec<Self>),
     Any(Vec<Self>),
     Nor(Vec<Self>),
-    /// `{"key": value}`
-    Equal(Cow<'a, str>, Json),
-    /// `{"key": {"$exists": true, "$gt": 1}}`; the matcher evaluates them in this order.
-    Conditions(Cow<'a, str>, Vec<(Operator, Json)>),
+    /// `{"key": value}`, or `{"key": {"$exists": true, "$gt": 1}}`, evaluated in this order.
+    Test(Cow<'a, str>, Json),
     /// A whole `where`.
     Raw(Json),
 }
 
+type Members = Vec<(String, Json)>;
+
 impl<'a> Node<'a> {
-    pub(super) fn condition(key: &'a str, operator: &'static str, value: Json) -> Self {
-        Self::Conditions(key.into(), vec![(operator.into(), value)])
+    pub(super) fn condition(key: impl Into<Cow<'a, str>>, operator: &str, value: Json) -> Self {
+        Self::Test(key.into(), Json::member(operator, value))
     }
 
-    /// The text of `where`.
+    /// The `where`.
     ///
     /// Parse Server gives subscribers whose queries have one hash the events of the first one's query, and its hash
     /// (QueryTools.js, queryHash) sorts the conditions of several top-level keys apart from the keys, drops what
-    /// stands beside `$or`, sorts arrays and does not escape quotation marks. One key holds it all, therefore, and
-    /// where arrays or quotation marks remain that it would confuse, a condition that is always true carries a hash
-    /// of our own.
-    pub(super) fn to_where(&self) -> String {
-        let mut text = String::new();
-        self.write_where(&mut text);
-        let mut nodes = Vec::new();
-        self.flatten(&mut nodes);
+    /// stands beside `$or`, sorts arrays and does not escape quotation marks. A condition that is always true
+    /// therefore carries a hash of our own, unless the query is one that the server cannot mistake.
+    pub(super) fn to_where(&self) -> Json {
+        let mut members = members([self]);
         // A query for one objectId is a `get` for the class-level permissions, and stays one.
-        let get = matches!(nodes.as_slice(), [Self::Equal(key, _)] if key == "objectId");
-        if get || !nodes.iter().any(|node| node.confuses_hash()) {
-            return text;
+        let is_get = matches!(members.as_slice(), [(key, Json::String(_))] if key == "objectId");
+        let is_plain = members.len() < 2
+            && !members
+                .iter()
+                .any(|(key, value)| confuses_hash(value, is_set(key)));
+        if !is_get && !is_plain {
+            mark(&mut members);
         }
-        let mut hasher = DefaultHasher::new();
-        text.hash(&mut hasher);
-        let mark = Self::condition(
-            "objectId",
-            "$nin",
-            Json::Array(vec![Json::String(format!("#{:016x}", hasher.finish()))]),
-        );
-        nodes.push(&mark);
-        text.clear();
-        write_logical("$and", nodes.into_iter(), &mut text);
-        text
+        Json::Object(members)
     }
 
     fn flatten<'n>(&'n self, nodes: &mut Vec<&'n Self>) {
@@ -65,84 +56,104 @@ impl<'a> Node<'a> {
         }
     }
 
-    fn write_where(&self, text: &mut String) {
+    fn members(&self) -> Members {
+        let logical = |operator: &str, nodes: &[Self]| {
+            let items = nodes.iter().map(|node| Json::Object(members([node])));
+            vec![(operator.to_owned(), Json::Array(items.collect()))]
+        };
         match self {
-            Self::All(_) => {
-                let mut nodes = Vec::new();
-                self.flatten(&mut nodes);
-                match nodes.as_slice() {
-                    [] => text.push_str("{}"),
-                    [node] => node.write_where(text),
-                    nodes => write_logical("$and", nodes.iter().copied(), text),
-                }
-            }
-            Self::Any(nodes) => write_logical("$or", nodes.iter(), text),
-            Self::Nor(nodes) => write_logical("$nor", nodes.iter(), text),
-            Self::Equal(key, value) => {
-                write_name('{', key, text);
-                text.push_str(&value.to_string());
-                text.push('}');
-            }
-            Self::Conditions(key, conditions) => {
-                write_name('{', key, text);
-                let mut before = '{';
-                for (operator, value) in conditions {
-                    write_name(before, operator, text);
-                    text.push_str(&value.to_string());
-                    before = ',';
-                }
-                text.push_str("}}");
-            }
-            Self::Raw(json) => text.push_str(&json.to_string()),
-        }
-    }
-
-    fn confuses_hash(&self) -> bool {
-        match self {
-            Self::All(nodes) | Self::Any(nodes) | Self::Nor(nodes) => nodes.iter().any(Self::confuses_hash),
-            Self::Equal(_, value) => confuses_hash(value),
-            Self::Conditions(_, conditions) => {
-                conditions
-                    .iter()
-                    .any(|(operator, value)| match operator.as_ref() {
-                        // Lists whose order means nothing.
-                        "$in" | "$nin" | "$containedBy" => value
-                            .as_array()
-                            .is_some_and(|list| list.iter().any(confuses_hash)),
-                        _ => confuses_hash(value),
-                    })
-            }
-            Self::Raw(json) => confuses_hash(json),
+            Self::All(nodes) | Self::Ordered(nodes) => members(nodes),
+            Self::Any(nodes) => logical("$or", nodes),
+            Self::Nor(nodes) => logical("$nor", nodes),
+            Self::Test(key, value) => vec![(key.to_string(), value.clone())],
+            Self::Raw(Json::Object(members)) => members.clone(),
+            Self::Raw(json) => vec![("$and".to_owned(), Json::Array(vec![json.clone()]))],
         }
     }
 }
 
-fn confuses_hash(value: &Json) -> bool {
+/// All nodes in one object, which every Parse Server understands; what has a key that is taken goes into its `$and`.
+fn members<'n, 'a: 'n>(nodes: impl IntoIterator<Item = &'n Node<'a>>) -> Members {
+    let mut flat = Vec::new();
+    nodes.into_iter().for_each(|node| node.flatten(&mut flat));
+    let mut members = Members::new();
+    let mut others = Vec::new();
+    for node in flat {
+        let mut own = node.members();
+        if let (Node::Nor(_), [(_, Json::Array(more))]) = (node, own.as_mut_slice()) {
+            if let Some((_, Json::Array(items))) = members.iter_mut().find(|(key, _)| key == "$nor") {
+                items.append(more);
+                continue;
+            }
+        }
+        if own.iter().any(|(key, _)| has(&members, key)) {
+            others.push(Json::Object(own));
+        } else {
+            members.append(&mut own);
+        }
+    }
+    if !others.is_empty() {
+        match members.iter_mut().find(|(key, _)| key == "$and") {
+            Some((_, Json::Array(items))) => items.append(&mut others),
+            _ => members.push(("$and".to_owned(), Json::Array(others))),
+        }
+    }
+    members
+}
+
+fn has(members: &Members, key: &str) -> bool {
+    members.iter().any(|(name, _)| name == key)
+}
+
+fn mark(members: &mut Members) {
+    let mut hasher = DefaultHasher::new();
+    Json::Object(members.clone()).to_string().hash(&mut hasher);
+    let mark = Json::member(
+        "$nin",
+        Json::Array(vec![Json::String(format!("#{:016x}", hasher.finish()))]),
+    );
+    // The server's hash sees nothing beside an `$or`.
+    let place = match members.iter_mut().find(|(key, _)| key == "$or") {
+        Some((_, Json::Array(items))) => match items.first_mut() {
+            Some(Json::Object(first)) => Some(first),
+            _ => None,
+        },
+        _ => Some(&mut *members),
+    };
+    // What every object has.
+    let free = place.and_then(|place| {
+        let key = ["objectId", "createdAt", "updatedAt"]
+            .into_iter()
+            .find(|key| !has(place, key))?;
+        Some((place, key))
+    });
+    match free {
+        Some((place, key)) => place.push((key.to_owned(), mark)),
+        None => {
+            let all = std::mem::take(members);
+            let both = vec![Json::Object(all), Json::member("objectId", mark)];
+            members.push(("$and".to_owned(), Json::Array(both)));
+        }
+    }
+}
+
+/// Whether the order of an operator's list means nothing.
+fn is_set(operator: &str) -> bool {
+    matches!(
+        operator,
+        "$or" | "$and" | "$nor" | "$in" | "$nin" | "$containedBy"
+    )
+}
+
+fn confuses_hash(value: &Json, is_set_of: bool) -> bool {
     match value {
         Json::Null | Json::Bool(_) | Json::Number(_) => false,
         Json::String(text) => text.contains('"'),
-        Json::Array(items) => items.len() > 1 || items.iter().any(confuses_hash),
+        Json::Array(items) => {
+            items.len() > 1 && !is_set_of || items.iter().any(|item| confuses_hash(item, false))
+        }
         Json::Object(members) => members
             .iter()
-            .any(|(name, value)| name.contains('"') || confuses_hash(value)),
+            .any(|(name, value)| name.contains('"') || confuses_hash(value, is_set(name))),
     }
-}
-
-fn write_logical<'n, 'a: 'n>(operator: &str, nodes: impl Iterator<Item = &'n Node<'a>>, text: &mut String) {
-    write_name('{', operator, text);
-    text.push('[');
-    for (index, node) in nodes.enumerate() {
-        if index > 0 {
-            text.push(',');
-        }
-        node.write_where(text);
-    }
-    text.push_str("]}");
-}
-
-/// `{"name":` or `,"name":`
-fn write_name(before: char, name: &str, text: &mut String) {
-    text.push(before);
-    text.push_str(&serde_json::Value::from(name).to_string());
-    text.push(':');
 }

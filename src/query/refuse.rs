@@ -51,25 +51,6 @@ pub(super) static REFUSALS: &[Refusal] = &[
         reason: OTHER_OBJECTS,
         way_out: "keep a pointer in the related object, or an array of pointers instead of the relation",
     },
-    // Names of the REST API; the JS SDK writes $maxDistance.
-    Refusal {
-        operator: "$maxDistanceInRadians",
-        method: "$maxDistanceInRadians",
-        reason: NO_LIMIT,
-        way_out: "use within_radians, or $maxDistance in radians",
-    },
-    Refusal {
-        operator: "$maxDistanceInMiles",
-        method: "$maxDistanceInMiles",
-        reason: NO_LIMIT,
-        way_out: "use within_miles, or $maxDistance in radians",
-    },
-    Refusal {
-        operator: "$maxDistanceInKilometers",
-        method: "$maxDistanceInKilometers",
-        reason: NO_LIMIT,
-        way_out: "use within_kilometers, or $maxDistance in radians",
-    },
     Refusal {
         operator: "$not",
         method: "$not",
@@ -107,7 +88,6 @@ static UNKNOWN_OPERATOR: Refusal = Refusal {
 const OTHER_OBJECTS: &str =
     "the LiveQuery server looks at the changed object alone and at no other, so it never matches";
 const IN_THE_OBJECT: &str = "store in the object itself what decides, or test it in the listener";
-const NO_LIMIT: &str = "the LiveQuery server ignores this limit";
 const UNKNOWN: &str = "the LiveQuery server does not know this operator, so it never matches";
 
 impl Refusal {

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::Query;
 use super::refuse::{ALL_STARTING_WITH, REFUSALS};
+use super::version::Age;
 use crate::error::ErrorKind;
 use crate::types::{Bytes, Date, File, GeoPoint, Pointer, Polygon, Relation};
 
@@ -11,8 +12,50 @@ fn query() -> Query {
     Query::new("Game")
 }
 
+/// What is sent, without the mark that ends the mix-up of hashes.
 fn sent(query: Query) -> String {
-    query.encode().unwrap().where_json.into()
+    let text = query.encode().unwrap().where_json;
+    let Some((before, rest)) = text.split_once(MARK) else {
+        return text.into();
+    };
+    let after = rest.split_once("\"]}").unwrap().1;
+    format!("{}{after}", before.strip_suffix(',').unwrap_or(before))
+}
+
+const MARK: &str = r##""objectId":{"$nin":["#"##;
+
+/// A field that is a text, and meets the condition.
+fn text_with(condition: &str) -> String {
+    let longer = |operator: &str| {
+        format!(r#"{{"k.length":{{"$exists":true}},"k":{{"{operator}":"[object Object]","$all":[[]]}}}}"#)
+    };
+    format!(
+        r#"{{"$or":[{{"k":""}},{{"k":"[object Object]"}},{},{}],"k":{condition}}}"#,
+        longer("$lt"),
+        longer("$gt")
+    )
+}
+
+/// A field that is a number, and meets the condition.
+fn number_with(guard: &str, condition: &str) -> String {
+    let no = r#"{"$exists":false}"#;
+    let least = if guard == "$lte" { r#","\u0000""# } else { "" };
+    format!(
+        r#"{{"k.__type":{no},"k.getTime":{no},"k.length":{no},"k":{{"$exists":true,"{guard}":"\u0000","$nin":[null,true,false,""{least}],{condition}}}}}"#
+    )
+}
+
+const NULL: &str = r#"{"$nor":[{"k":{"$all":[]}},{"k":0},{"k":false},{"k":""}]}"#;
+
+/// A field that is a date, and meets the condition.
+fn date_with(condition: &str) -> String {
+    format!(r#"{{"$or":[{{"k.__type":"Date"}},{{"k.getTime.name":"getTime"}}],"k":{condition}}}"#)
+}
+
+/// That at this minute of the hour.
+fn same_date(iso: &str) -> String {
+    let date = format!(r#"{{"__type":"Date","iso":"{iso}"}}"#);
+    date_with(&format!(r#"{{"$gte":{date},"$lte":{date}}}"#))
 }
 
 fn refused(query: Query) -> String {
@@ -33,20 +76,13 @@ fn date() -> Date {
 fn conditions_are_written_as_the_matcher_gets_them_right() {
     const ISO: &str = "2024-01-02T03:04:05.678Z";
     let pointer = Pointer::new("Team", "t1");
-    let date_json = format!(r#"{{"__type":"Date","iso":"{ISO}"}}"#);
     for (query, expected) in [
         (query(), "{}".to_owned()),
         (query().equal_to("k", "v"), r#"{"k":"v"}"#.to_owned()),
         (query().equal_to("k", 1.0), r#"{"k":1}"#.to_owned()),
         (query().equal_to("k", true), r#"{"k":true}"#.to_owned()),
-        (
-            query().equal_to("k", None::<i32>),
-            r#"{"$nor":[{"k":{"$all":[]}},{"k":{"$in":[0,false,""]}}]}"#.to_owned(),
-        ),
-        (
-            query().equal_to("k", date()),
-            format!(r#"{{"$and":[{{"k":{{"$all":[]}}}},{{"k":{date_json}}}]}}"#),
-        ),
+        (query().equal_to("k", None::<i32>), NULL.to_owned()),
+        (query().equal_to("k", date()), same_date(ISO)),
         (
             query().equal_to("k", &pointer),
             r#"{"k":{"$in":[{"__type":"Pointer","className":"Team","objectId":"t1"}]}}"#.to_owned(),
@@ -55,38 +91,42 @@ fn conditions_are_written_as_the_matcher_gets_them_right() {
             query().equal_to("createdAt", date()),
             format!(r#"{{"createdAt":"{ISO}"}}"#),
         ),
-        (query().not_equal_to("k", 1), r#"{"k":{"$nin":[1]}}"#.to_owned()),
+        (query().not_equal_to("k", 1), r#"{"$nor":[{"k":1}]}"#.to_owned()),
         (
             query().not_equal_to("k", &pointer),
-            r#"{"k":{"$nin":[{"__type":"Pointer","className":"Team","objectId":"t1"}]}}"#.to_owned(),
+            r#"{"$nor":[{"k":{"$in":[{"__type":"Pointer","className":"Team","objectId":"t1"}]}}]}"#
+                .to_owned(),
         ),
         (
             query().not_equal_to("k", date()),
-            format!(r#"{{"$nor":[{{"$and":[{{"k":{{"$all":[]}}}},{{"k":{date_json}}}]}}]}}"#),
+            format!(r#"{{"$nor":[{}]}}"#, same_date(ISO)),
         ),
+        (query().less_than("k", 6), number_with("$lte", r#""$lt":6"#)),
+        (query().less_than("k", "b"), text_with(r#"{"$lt":"b"}"#)),
         (
-            query().less_than("k", 6),
-            r#"{"k":{"$exists":true,"$nin":[null],"$lt":6}}"#.to_owned(),
+            query().greater_than("k", date()),
+            date_with(&format!(r#"{{"$gt":{{"__type":"Date","iso":"{ISO}"}}}}"#)),
         ),
+        (query().less_than("k", true), r#"{"k":false}"#.to_owned()),
         (
             query()
                 .greater_than("k", 1)
                 .less_than_or_equal_to("k", 5)
                 .not_equal_to("k", 3),
-            r#"{"k":{"$exists":true,"$nin":[3,null],"$gt":1,"$lte":5}}"#.to_owned(),
+            number_with("$lt", r#""$gt":1,"$lte":5"#)
+                .replace(r#""$lte":5}}"#, r#""$lte":5},"$nor":[{"k":3}]}"#),
         ),
         (
             query().greater_than_or_equal_to("updatedAt", date()),
-            format!(r#"{{"updatedAt":{{"$exists":true,"$nin":[null],"$gte":"{ISO}"}}}}"#),
+            format!(r#"{{"updatedAt":{{"$exists":true,"$gte":"{ISO}"}}}}"#),
         ),
         (
             query().contained_in("k", [1, 2]),
-            r#"{"k":{"$in":[1,2]}}"#.to_owned(),
+            r#"{"$or":[{"k":1},{"k":2}]}"#.to_owned(),
         ),
         (
             query().contained_in("k", [json!("a"), json!(null)]),
-            r#"{"$or":[{"k":{"$in":["a"]}},{"$nor":[{"k":{"$all":[]}},{"k":{"$in":[0,false,""]}}]}]}"#
-                .to_owned(),
+            format!(r#"{{"$or":[{{"k":"a"}},{NULL}]}}"#),
         ),
         (query().exists("k"), r#"{"k":{"$exists":true}}"#.to_owned()),
         (
@@ -95,26 +135,26 @@ fn conditions_are_written_as_the_matcher_gets_them_right() {
         ),
         (
             query().equal_to("from", "alice").equal_to("to", "bob"),
-            r#"{"$and":[{"from":"alice"},{"to":"bob"}]}"#.to_owned(),
+            r#"{"from":"alice","to":"bob"}"#.to_owned(),
         ),
         (
             Query::or([
                 query().equal_to("a", 1).equal_to("b", 2),
                 query().equal_to("c", 3),
             ]),
-            r#"{"$or":[{"$and":[{"a":1},{"b":2}]},{"c":3}]}"#.to_owned(),
+            r#"{"$or":[{"a":1,"b":2},{"c":3}]}"#.to_owned(),
         ),
         (
             Query::or([query().equal_to("a", 1), query()]).equal_to("b", 2),
-            r#"{"$and":[{"$or":[{"a":1},{}]},{"b":2}]}"#.to_owned(),
+            r#"{"$or":[{"a":1},{}],"b":2}"#.to_owned(),
         ),
         (
             Query::and([query().equal_to("a", 1), query().equal_to("a", 2)]),
-            r#"{"$and":[{"a":1},{"a":2}]}"#.to_owned(),
+            r#"{"a":1,"$and":[{"a":2}]}"#.to_owned(),
         ),
         (
-            Query::nor([query().less_than("a", 1)]),
-            r#"{"$nor":[{"a":{"$exists":true,"$nin":[null],"$lt":1}}]}"#.to_owned(),
+            Query::nor([query().less_than("k", 1)]),
+            format!(r#"{{"$nor":[{}]}}"#, number_with("$lte", r#""$lt":1"#)),
         ),
         (
             query().raw_where(json!({"b": 1, "a": {"$size": 2}})),
@@ -131,17 +171,20 @@ fn values_of_parse_types_are_compared_by_what_the_matcher_can_compare() {
     for (query, expected) in [
         (
             query().equal_to("k", Bytes::new([1, 2, 3])),
-            r#"{"$and":[{"k":{"$all":[]}},{"k":{"__type":"Bytes","base64":"AQID"}}]}"#,
+            r#"{"k.__type":"Bytes","k.base64":"AQID"}"#,
         ),
         (
             query().equal_to("k", point(1.5, -2.0)),
-            r#"{"$and":[{"k.latitude":1.5},{"k.longitude":-2}]}"#,
+            r#"{"k.__type":"GeoPoint","k.latitude":1.5,"k.longitude":-2}"#,
         ),
         (
             query().not_equal_to("k", point(1.5, -2.0)),
-            r#"{"$nor":[{"$and":[{"k.latitude":1.5},{"k.longitude":-2}]}]}"#,
+            r#"{"$nor":[{"k.__type":"GeoPoint","k.latitude":1.5,"k.longitude":-2}]}"#,
         ),
-        (query().equal_to("k", File::new("a.txt")), r#"{"k.name":"a.txt"}"#),
+        (
+            query().equal_to("k", File::new("a.txt")),
+            r#"{"k.__type":"File","k.name":"a.txt"}"#,
+        ),
         (query().equal_to("k", json!({})), r#"{"k":{"$all":[],"$eq":{}}}"#),
         (
             query().equal_to("k", json!({"a": 1})),
@@ -149,30 +192,27 @@ fn values_of_parse_types_are_compared_by_what_the_matcher_can_compare() {
         ),
         (
             query().equal_to("k", json!([5])),
-            r#"{"k":{"$all":[],"$eq":[5]}}"#,
+            r#"{"k.length":1,"k":{"$all":[],"$eq":[5]}}"#,
         ),
         (
             query().not_equal_to("k", None::<i32>),
-            r#"{"$or":[{"k":{"$all":[]}},{"k":{"$in":[0,false,""]}}]}"#,
+            r#"{"$nor":[{"$nor":[{"k":{"$all":[]}},{"k":0},{"k":false},{"k":""}]}]}"#,
         ),
     ] {
         assert_eq!(sent(query), expected);
     }
     let text = sent(query().equal_to("k", polygon));
-    let closed = r#"{"k.coordinates":{"$all":[],"$eq":[[0,0],[0,1],[1,1],[0,0]]}}"#;
-    assert!(text.starts_with(&format!(r#"{{"$and":[{closed},"#)), "{text}");
+    assert_eq!(
+        text,
+        r#"{"k.__type":"Polygon","$or":[{"k.coordinates.length":3},{"k.coordinates.length":4,"k.coordinates.3.0":0,"k.coordinates.3.1":0}],"k.coordinates.0.0":0,"k.coordinates.0.1":0,"k.coordinates.1.0":0,"k.coordinates.1.1":1,"k.coordinates.2.0":1,"k.coordinates.2.1":1}"#
+    );
 }
 
 #[test]
 fn arrays_and_lists_are_asked_for_value_by_value() {
     let iso = |day| format!("2024-01-0{day}T00:00:00.000Z");
     let dates = [iso(1), iso(2)].map(|iso| Date::parse(&iso).unwrap());
-    let equals = |day| {
-        format!(
-            r#"{{"$and":[{{"k":{{"$all":[]}}}},{{"k":{{"__type":"Date","iso":"{}"}}}}]}}"#,
-            iso(day)
-        )
-    };
+    let equals = |day| same_date(&iso(day));
     for (query, expected) in [
         (
             query().contained_in("k", dates),
@@ -192,11 +232,11 @@ fn arrays_and_lists_are_asked_for_value_by_value() {
         ),
         (
             query().not_contained_in("k", ["a"]).not_equal_to("k", "b"),
-            r#"{"k":{"$nin":["a","b"]}}"#.to_owned(),
+            r#"{"$nor":[{"k":"a"},{"k":"b"}]}"#.to_owned(),
         ),
         (
             query().contains_all("k", ["a", "b"]),
-            r#"{"$and":[{"k":"a"},{"k":"b"}]}"#.to_owned(),
+            r#"{"k":"a","$and":[{"k":"b"}]}"#.to_owned(),
         ),
         // On MongoDB, an empty $all matches nothing.
         (
@@ -205,7 +245,7 @@ fn arrays_and_lists_are_asked_for_value_by_value() {
         ),
         (
             query().contained_by("k", [1, 2]),
-            r#"{"$or":[{"k.length":{"$exists":false}},{"k":{"$containedBy":[1,2]}}]}"#.to_owned(),
+            r#"{"$or":[{"k.length":{"$exists":false}},{"k.0":{"$exists":false}},{"k.length":{"$exists":true},"k":{"$lt":"[object Object]","$all":[[]]}},{"k.length":{"$exists":true},"k":{"$gt":"[object Object]","$all":[[]]}},{"k.0":"[","k":{"$gte":"[object Object]","$lte":"[object Object]"}},{"k":{"$containedBy":[1,2]}}]}"#.to_owned(),
         ),
     ] {
         assert_eq!(sent(query), expected);
@@ -214,33 +254,34 @@ fn arrays_and_lists_are_asked_for_value_by_value() {
 
 #[test]
 fn texts_are_matched_without_quotations() {
-    let guarded = |rest: &str| format!(r#"{{"k":{{"$exists":true,"$nin":[null],{rest}}}}}"#);
-    for (query, expected) in [
-        (query().matches("k", "^a", ""), guarded(r#""$regex":"^a""#)),
+    for (query, condition) in [
+        (query().matches("k", "^a", ""), r#"{"$gte":"a","$lt":"b"}"#),
+        (query().starts_with("k", "a.b"), r#"{"$gte":"a.b","$lt":"a.c"}"#),
         (
             query().matches("k", "a|b", "ims"),
-            guarded(r#""$regex":"a|b","$options":"ims""#),
+            r#"{"$regex":"a|b","$options":"iu"}"#,
         ),
-        (query().contains("k", "a(b"), guarded(r#""$regex":"a\\(b""#)),
-        (query().starts_with("k", "a.b"), guarded(r#""$regex":"^a\\.b""#)),
+        (query().contains("k", "a(b"), r#"{"$regex":"a\\(b"}"#),
         (
             query().starts_with_modifiers("k", "a", "i"),
-            guarded(r#""$regex":"^a","$options":"i""#),
+            r#"{"$regex":"^a","$options":"i"}"#,
         ),
-        (query().ends_with("k", "\\E"), guarded(r#""$regex":"\\x5cE$""#)),
+        (query().ends_with("k", "\\E"), r#"{"$regex":"\\x5cE$"}"#),
         (
             query().ends_with_modifiers("k", "a", "m"),
-            guarded(r#""$regex":"a$","$options":"m""#),
+            r#"{"$regex":"a(?![^\\n])","$options":"u"}"#,
         ),
     ] {
-        assert_eq!(sent(query), expected);
+        assert_eq!(sent(query), text_with(condition));
     }
 }
 
 #[test]
 fn places_are_asked_for_by_what_never_throws() {
     let near = |rest: &str| {
-        format!(r#"{{"k":{{"$nearSphere":{{"__type":"GeoPoint","latitude":1.5,"longitude":-2}}{rest}}}}}"#)
+        format!(
+            r#"{{"k.__type":"GeoPoint","k":{{"$nearSphere":{{"__type":"GeoPoint","latitude":1.5,"longitude":-2}}{rest}}}}}"#
+        )
     };
     let here = point(1.5, -2.0);
     for (query, expected) in [
@@ -252,16 +293,16 @@ fn places_are_asked_for_by_what_never_throws() {
         (query().within_kilometers("k", here, 6371.0, false), near(r#","$maxDistance":1"#)),
         (
             query().near("k", here).exists("k"),
-            format!(r#"{{"$and":[{{"k":{{"$exists":true}}}},{}]}}"#, near("")),
+            format!(r#"{{"k":{{"$exists":true}},"$and":[{}]}}"#, near("")),
         ),
         (
             query().within_geo_box("k", point(-1.0, -2.0), point(3.0, 4.5)),
-            r#"{"$and":[{"k.latitude":{"$exists":true,"$gte":-1,"$lte":3}},{"k.longitude":{"$exists":true,"$gte":-2,"$lte":4.5}}]}"#
+            r#"{"k.__type":"GeoPoint","k.latitude":{"$gte":-1,"$lte":3},"k.longitude":{"$gte":-2,"$lte":4.5}}"#
                 .to_owned(),
         ),
         (
             query().polygon_contains("k", here),
-            r#"{"k":{"$all":[],"$geoIntersects":{"$point":{"__type":"GeoPoint","latitude":1.5,"longitude":-2}}}}"#
+            r#"{"k.__type":"Polygon","k.coordinates.2.1":{"$exists":true},"k":{"$geoIntersects":{"$point":{"__type":"GeoPoint","latitude":1.5,"longitude":-2}}}}"#
                 .to_owned(),
         ),
     ] {
@@ -269,7 +310,7 @@ fn places_are_asked_for_by_what_never_throws() {
     }
     let corners = [point(0.0, 0.0), point(0.0, 1.0), point(1.0, 1.0)];
     let text = sent(query().within_polygon("k", corners));
-    let start = r#"{"$and":[{"k":{"$all":[],"$geoWithin":{"$polygon":[{"__type":"GeoPoint","latitude":0,"longitude":0},"#;
+    let start = r#"{"k.__type":"GeoPoint","k":{"$geoWithin":{"$polygon":[{"__type":"GeoPoint","latitude":0,"longitude":0},"#;
     assert!(text.starts_with(start), "{text}");
     // find() takes pairs of longitude and latitude, and a whole Polygon for the same.
     let pairs = json!([[0, 0], [1, 0], [1, 1]]);
@@ -289,38 +330,79 @@ fn one_object_id_stays_alone() {
 
 #[test]
 fn what_the_hash_would_confuse_is_marked() {
-    let text = sent(query().equal_to("k", [1, 2]));
-    let mark = r##"{"objectId":{"$nin":["#"##;
+    let text = |query: Query| query.encode().unwrap().where_json;
+    let list = text(query().equal_to("k", [1, 2]));
     assert!(
-        text.starts_with(&format!(r#"{{"$and":[{{"k":{{"$all":[],"$eq":[1,2]}}}},{mark}"#)),
-        "{text}"
+        list.starts_with(&format!(r#"{{"k.length":2,"k":{{"$all":[],"$eq":[1,2]}},{MARK}"#)),
+        "{list}"
     );
-    assert_ne!(text, sent(query().equal_to("k", [2, 1])));
-    assert_eq!(text, sent(query().equal_to("k", [1, 2])));
+    assert_ne!(list, text(query().equal_to("k", [2, 1])));
+    assert_eq!(list, text(query().equal_to("k", [1, 2])));
+    // The hash sees nothing beside an $or.
+    let either = Query::or([query().equal_to("a", 1), query().equal_to("a", 2)]).equal_to("b", 1);
+    let either = text(either);
+    assert!(
+        either.starts_with(&format!(r#"{{"$or":[{{"a":1,{MARK}"#)),
+        "{either}"
+    );
+    // A condition on the id leaves the mark another field.
+    let one = text(query().equal_to("objectId", "x").equal_to("a", 1));
+    assert!(
+        one.starts_with(r##"{"objectId":"x","a":1,"createdAt":{"$nin":["#"##),
+        "{one}"
+    );
+    assert_eq!(&*text(query().equal_to("a", 1)), r#"{"a":1}"#);
 }
 
 #[test]
 fn a_wrong_query_is_reported_when_it_is_used() {
     for (query, part) in [
         (Query::new(""), "class name"),
-        (query().equal_to("", 1), "no name of a field"),
-        (query().equal_to("$or", 1), "no name of a field"),
-        (query().equal_to("a..b", 1), "no name of a field"),
+        (query().equal_to("", 1), "not a name of a field"),
+        (query().equal_to("$or", 1), "not a name of a field"),
+        (query().equal_to("a..b", 1), "not a name of a field"),
         (query().equal_to("ACL", 1), "ACL"),
         (
             query().equal_to("k", 1).equal_to("k", 2),
-            "$eq with different values",
+            "equal_to with different values",
         ),
         (
             query().less_than("k", 1).less_than("k", 2),
-            "$lt with different values",
+            "less_than with different values",
         ),
         (
             query().exists("k").does_not_exist("k"),
-            "$exists with different values",
+            "exists with different values",
         ),
         (query().does_not_exist("k").equal_to("k", 1), "no object meets"),
-        (query().less_than("k", f64::NAN), "null has no order"),
+        (query().less_than("k", f64::NAN), "less_than on \"k\" got a float"),
+        (query().less_than("k", None::<i32>), "null has no order"),
+        (query().equal_to("k", f64::INFINITY), "not finite"),
+        (
+            query().contains("k", "a").ends_with("k", "b"),
+            "two regular expressions",
+        ),
+        (
+            query().matches("k", "a", "").matches("k", "a", "i"),
+            "two regular expressions",
+        ),
+        (Query::new("Ga me"), "do you mean \"Game\""),
+        (Query::new("9Game"), "do you mean \"Game\""),
+        (Query::new("_user"), "do you mean \"_User\""),
+        (query().equal_to("constructor", 1), "every value"),
+        (
+            query().greater_than("tags.length", 1),
+            "every text and every array",
+        ),
+        (query().exists("o.keys"), "some text, array"),
+        (
+            query().contained_in("k", [point(0.0, 0.0)]),
+            "combine queries with equal_to",
+        ),
+        (
+            query().matches("k", "(", ""),
+            "at position 1 of \"(\": a group is not closed",
+        ),
         (query().equal_to("createdAt", 5), "needs a date"),
         (
             query().equal_to("k", std::collections::HashMap::from([((), 1)])),
@@ -328,7 +410,7 @@ fn a_wrong_query_is_reported_when_it_is_used() {
         ),
         (Query::or([]), "no queries"),
         (Query::or([query(), Query::new("Other")]), "different classes"),
-        (Query::nor([query().equal_to("", 1)]), "no name of a field"),
+        (Query::nor([query().equal_to("", 1)]), "not a name of a field"),
         (query().select(["a", "a"]), "twice"),
         (query().select([""]), "empty"),
         (query().watch(["a.b"]), "dot"),
@@ -430,11 +512,11 @@ fn an_expert_gets_through_with_what_is_refused() {
     for (query, expected) in [
         (
             query().full_text("k", "word").equal_to("a", 1),
-            r#"{"$and":[{"k":{"$text":{"$search":{"$term":"word"}}}},{"a":1}]}"#,
+            r#"{"k":{"$text":{"$search":{"$term":"word"}}},"a":1}"#,
         ),
         (
             query().matches("k", "a b", "xi").exists("k"),
-            r#"{"$and":[{"k":{"$exists":true}},{"k":{"$regex":"a b","$options":"xi"}}]}"#,
+            r#"{"k":{"$exists":true},"$and":[{"k":{"$regex":"a b","$options":"xi"}}]}"#,
         ),
         (
             Query::from_json("Game", json!({"where": {"$relatedTo": {"key": "k"}}})).unwrap(),
@@ -455,12 +537,12 @@ fn a_query_is_read_from_what_it_writes() {
     assert_eq!(query.class_name(), "Game");
     for (json, part) in [
         (json!(5), "needs a JSON object"),
-        (json!({"where": 5}), "no JSON object"),
-        (json!({"where": {"$or": {}}}), "no array"),
-        (json!({"where": {"": 1}}), "no name of a field"),
+        (json!({"where": 5}), "not a JSON object"),
+        (json!({"where": {"$or": {}}}), "not an array"),
+        (json!({"where": {"": 1}}), "not a name of a field"),
         (json!({"limit": -1}), "cannot be -1"),
         (json!({"keys": ["a"]}), "cannot be"),
-        (json!({"hint": "index"}), "no member"),
+        (json!({"pipeline": "index"}), "no member"),
     ] {
         let message = Query::from_json("Game", json).unwrap_err().to_string();
         assert!(message.contains(part), "{message}");
@@ -470,7 +552,12 @@ fn a_query_is_read_from_what_it_writes() {
         (json!({"k": {"$in": 5}}), "needs an array"),
         (json!({"k": {"$exists": 1}}), "malformed"),
         (json!({"k": {"$regex": 5}}), "malformed"),
-        (json!({"k": {"$options": "i"}}), "nothing to belong to"),
+        (json!({"k": {"$options": "i"}}), "no $regex to belong to"),
+        (json!({"k": {"$maxDistance": 1}}), "no $nearSphere to belong to"),
+        (
+            json!({"k": {"$gt": {"$relativeTime": "1 day ago"}}}),
+            "compute the date",
+        ),
         (json!({"k": {"$nearSphere": 5}}), "needs a GeoPoint"),
         (json!({"k": {"$within": {"$box": [1]}}}), "malformed"),
         (
@@ -494,7 +581,9 @@ fn a_field_that_is_named_again_gets_all_conditions() {
     assert_eq!(query.to_json().unwrap(), r#"{"where":{"k":{"$eq":1,"$gt":0}}}"#);
     assert_eq!(
         sent(query),
-        r#"{"$and":[{"k":{"$exists":true,"$nin":[null],"$gt":0}},{"k":1}]}"#
+        number_with("$lt", r#""$gt":0"#)
+            .replace("}}", "}}@")
+            .replace("}}@", r#"},"$and":[{"k":1}]}"#)
     );
     let query = self::query()
         .equal_to_all(json!({"a": 1, "b": 2}))
@@ -522,4 +611,38 @@ fn fields_are_lists_of_names() {
 fn queries_are_shared_between_threads() {
     fn check<T: Clone + std::fmt::Debug + Send + Sync + 'static>() {}
     check::<Query>();
+}
+
+#[test]
+fn a_server_gets_only_what_it_understands() {
+    let age = |text: &str| Some(Age::Version(text.parse().unwrap()));
+    let two = query().equal_to("from", "a").equal_to("to", "b");
+    for (query, since) in [
+        (two, None),
+        (query().greater_than("k", 1), None),
+        (query().starts_with("k", "a"), None),
+        (query().contained_in("k", [1, 2]), None),
+        (query().equal_to("k", date()), Some("3.4")),
+        (query().not_equal_to("k", 1), Some("5.0")),
+        (query().equal_to("k", None::<i32>), Some("5.0")),
+        (query().equal_to("k", json!({"a": 1})), Some("6.3")),
+        (query().watch(["k"]), Some("6.1")),
+        (query().contained_by("k", [1]), Some("5.0")),
+    ] {
+        let needs = query.encode().unwrap().needs.map(|version| version.to_string());
+        assert_eq!(needs.as_deref(), since, "{query:?}");
+        assert!(query.encode_for(age("9.10")).is_ok());
+        assert!(query.encode_for(Some(Age::New)).is_ok());
+        let old = query.encode_for(age("2.8")).map_err(|error| error.to_string());
+        match since {
+            None => assert!(old.is_ok(), "{old:?}"),
+            Some(since) => {
+                let wanted = format!("needs Parse Server {since} or later, and this server is 2.8");
+                assert!(old.unwrap_err().contains(&wanted));
+            }
+        }
+    }
+    let pointer = query().equal_to("k", Pointer::new("Team", "t1"));
+    let old = pointer.encode_for(age("4.10")).unwrap();
+    assert!(!old.where_json.contains("$in\""), "{old:?}");
 }

@@ -57,7 +57,7 @@ impl State {
         let invalid = |text: String| Refusal::new(400, Some(102), text);
         // In the form in which the LiveQuery matcher answers as a database does.
         let conditions = query
-            .encode_conditions()
+            .encode_conditions_for(None)
             .map_err(|error| invalid(error.to_string()))?;
         let matcher = Matcher::parse(&conditions.where_json).map_err(|error| invalid(error.to_string()))?;
         let class = self.classes.get(query.class_name());

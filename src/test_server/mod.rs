@@ -29,7 +29,10 @@ pub use subscription::ServerSubscription;
 use hub::{Failure, Hub};
 use transport::Acceptor;
 
+use crate::error::Result;
+use crate::query::Query;
 use crate::query::matcher::{Matcher, Verdict};
+use crate::query::version::Age;
 
 /// A LiveQuery server on the loopback interface, with objects in memory.
 ///
@@ -680,6 +683,18 @@ pub fn verdict(where_json: &str, object: &str) -> serde_json::Result<Vec<&'stati
         .filter(|(answer, _)| verdict.may_be(*answer))
         .map(|(_, name)| name)
         .collect())
+}
+
+/// What the crate's own tests ask of real servers: the `where` that a server of this version is sent.
+///
+/// # Errors
+/// What `subscribe` refuses, and what this server is too old for.
+#[doc(hidden)]
+pub fn where_for(query: &Query, version: &str) -> Result<String> {
+    let age = Age::Version(version.parse()?);
+    query
+        .encode_for(Some(age))
+        .map(|encoded| encoded.where_json.into())
 }
 
 #[track_caller]

@@ -151,7 +151,7 @@ fn call_in_listener(server: &Server, place: Place, (name, method): Method) {
             done.send(()).unwrap();
         }
     };
-    let class = format!("{place:?} {name}");
+    let class = format!("{place:?}_{name}").replace(|c: char| !c.is_ascii_alphanumeric(), "_");
     let builder = client.subscription(&Query::new(&class));
     let subscription = match place {
         Place::Client(kind) => {

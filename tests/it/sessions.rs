@@ -49,7 +49,7 @@ fn no_nulls_on_wire() {
     assert!(received.len() > 16, "{}", received.len());
     for Received { text, frame, .. } in &received {
         // Values that users compare with are in `where`, and none of these queries has a null there.
-        assert!(!text.replace("\"$nin\":[null]", "").contains("null"), "{text}");
+        assert!(!text.replace("\"$nin\":[null,", "").contains("null"), "{text}");
         assert_eq!(schema_violation(frame), None, "{text}");
     }
     let connects = server.received_op("connect");

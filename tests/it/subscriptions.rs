@@ -129,12 +129,12 @@ impl Pauses {
 #[test]
 fn subscribe_at_every_pause_point() {
     const POINTS: [&str; 6] = [
-        "not accepted",
+        "not_accepted",
         "accepted",
-        "connect received",
-        "connected sent",
-        "subscribe received",
-        "subscribed sent",
+        "connect_received",
+        "connected_sent",
+        "subscribe_received",
+        "subscribed_sent",
     ];
     let (reached, next_point) = unbounded();
     let (resume, resumed) = unbounded();
@@ -151,9 +151,9 @@ fn subscribe_at_every_pause_point() {
     let first = AtomicUsize::new(0);
     server.on_frame(move |conn, frame| {
         let (before, after) = match frame["op"].as_str() {
-            Some("connect") => ("connect received", "connected sent"),
+            Some("connect") => ("connect_received", "connected_sent"),
             Some("subscribe") if first.fetch_add(1, Ordering::Relaxed) == 0 => {
-                ("subscribe received", "subscribed sent")
+                ("subscribe_received", "subscribed_sent")
             }
             _ => return Then::Default,
         };
@@ -171,7 +171,7 @@ fn subscribe_at_every_pause_point() {
         let threads: Vec<_> = (0..8)
             .map(|thread| {
                 let (client, events) = (client.clone(), events.clone());
-                let class = format!("{} {thread}", point);
+                let class = format!("{point}_{thread}");
                 thread::spawn(move || subscribe_into(&client, &class, &events))
             })
             .collect();
@@ -182,7 +182,7 @@ fn subscribe_at_every_pause_point() {
     let (slot, inner) = (Arc::clone(&in_listener), client.clone());
     let nested = events.clone();
     client.once("open", move |_| {
-        *slot.lock() = Some(subscribe_into(&inner, "in `open`", &nested));
+        *slot.lock() = Some(subscribe_into(&inner, "in_open", &nested));
     });
 
     subscribe_from_threads(POINTS[0]);
@@ -196,7 +196,7 @@ fn subscribe_at_every_pause_point() {
     for subscription in &subscriptions {
         subscription.wait_open(LONG).unwrap();
     }
-    events.wait_where("the one from the listener", |seen| &*seen.source == "in `open`");
+    events.wait_where("the one from the listener", |seen| &*seen.source == "in_open");
     let classes: Vec<_> = server
         .received_op("subscribe")
         .iter()

@@ -19,7 +19,7 @@ Parse.initialize('app');
 // Lists whose order means nothing.
 const UNORDERED = ['$and', '$or', '$nor', '$in', '$nin', '$containedBy'];
 
-const modes = { toJson, hash, match, find };
+const modes = { toJson, hash, match, find, judge };
 const lines = readFileSync(0, 'utf8').split('\n').filter(line => line);
 for (const answer of modes[process.argv[2]](lines.map(line => JSON.parse(line)))) {
   console.log(JSON.stringify(answer));
@@ -88,6 +88,26 @@ function* match(cases) {
   }
 }
 
+// What the matcher says of each object, and what MongoDB finds, or why it does not look.
+function* judge(cases) {
+  for (const { rest, live, objects, fields } of cases) {
+    const matched = objects.map(object => {
+      try {
+        return matchesQuery(structuredClone(object), live);
+      } catch (error) {
+        return `throws ${error.message}`;
+      }
+    });
+    let found;
+    try {
+      found = mongoMatcher(structuredClone(rest), objects, structuredClone(fields));
+    } catch (error) {
+      found = `refused: ${error.message}`;
+    }
+    yield { matched, found };
+  }
+}
+
 // Whether MongoDB finds each of the objects.
 function* find(cases) {
   for (const { rest, objects, fields } of cases) {
@@ -147,7 +167,9 @@ function withoutGeo(where, documents, fields) {
       fields[name] = { type: 'Boolean' };
       result[name] = true;
       for (const document of documents) {
-        document[name] = Boolean(document[key] && answer(document[key]));
+        const held = key.split('.').reduce((value, part) => value?.[part], document);
+        const type = operator === '$geoIntersects' ? 'Polygon' : 'GeoPoint';
+        document[name] = Boolean(held?.__type === type && answer(held));
       }
     }
     if (!isGeo) {

@@ -26,3 +26,5 @@ mod sessions;
 mod strain;
 mod support;
 mod transcript;
+mod untyped;
+mod versions;

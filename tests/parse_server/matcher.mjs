@@ -1,9 +1,13 @@
 // What the LiveQuery matcher of Parse Server says to pairs of a `where` and an object.
 //
-// Reads one pair a line, {"where":{..},"object":{..}}, and prints one of match, no match, throws for each.
+// Reads one pair a line, {"where":{..},"object":{..}}, and prints one of match, no match, throws for each; with
+// {"where":{..},"objects":[..]}, one letter for each object: m, n or t. With {"hash":{..}}, prints its hash.
+//
+//   node matcher.mjs [folder of the installation, by default this one]
 
 import { createRequire } from 'node:module';
 import { createInterface } from 'node:readline';
+import { pathToFileURL } from 'node:url';
 
 // Parse Server writes log files from the moment it is loaded.
 process.env.PARSE_SERVER_LOGS_FOLDER = 'null';
@@ -11,18 +15,30 @@ process.env.PARSE_SERVER_LOG_LEVEL = 'error';
 const print = process.stdout.write.bind(process.stdout);
 process.stdout.write = process.stderr.write.bind(process.stderr);
 
-const require = createRequire(import.meta.url);
-const { matchesQuery } = require('parse-server/lib/LiveQuery/QueryTools.js');
+const folder = process.argv[2] ? pathToFileURL(`${process.argv[2]}/`) : import.meta.url;
+const require = createRequire(folder);
+// By path, since some versions export no more than their main module.
+const { matchesQuery, queryHash } = require('./node_modules/parse-server/lib/LiveQuery/QueryTools.js');
 // The matcher warns of every regular expression that is none.
-require('parse-server/lib/logger.js').default.warn = () => {};
+require('./node_modules/parse-server/lib/logger.js').default.warn = () => {};
+
+const judge = (where, object) => {
+  try {
+    return matchesQuery(object, where) ? 'match' : 'no match';
+  } catch {
+    return 'throws';
+  }
+};
 
 const answers = [];
 for await (const line of createInterface({ input: process.stdin })) {
-  const { where, object } = JSON.parse(line);
-  try {
-    answers.push(matchesQuery(object, where) ? 'match' : 'no match');
-  } catch {
-    answers.push('throws');
+  const { where, object, objects, hash } = JSON.parse(line);
+  if (hash) {
+    answers.push(JSON.stringify(queryHash({ className: 'Game', where: hash })));
+  } else if (objects) {
+    answers.push(objects.map(object => judge(where, object)[0]).join(''));
+  } else {
+    answers.push(judge(where, object));
   }
 }
 print(answers.join('\n') + '\n', () => process.exit(0));

@@ -442,8 +442,13 @@ fn spawn(options: &Options, port: u16, data: Option<&Path>) -> Child {
 
 /// Starts a program of this folder, which says on which port it serves once it does.
 pub(crate) fn spawn_node(program: &str, argument: Option<String>) -> (Child, u16) {
+    spawn_program(Path::new("node"), program, argument)
+}
+
+/// [`spawn_node`] with the Node.js that is at this path.
+pub(crate) fn spawn_program(node: &Path, program: &str, argument: Option<String>) -> (Child, u16) {
     let log = numbered_path("log");
-    let mut process = Command::new("node")
+    let mut process = Command::new(node)
         .arg(folder().join(program))
         .args(argument)
         // The server ends when this pipe closes, which it does however this process ends.

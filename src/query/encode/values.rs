@@ -1,23 +1,24 @@
-//! Dates, points and polygons as constraints name them: read, checked, and put into the form that LiveQuery compares.
+//! Dates, pointers, points and polygons as constraints name them: read, checked, and put into the form that LiveQuery
+//! compares.
 
 use crate::error::Result;
 use crate::query::filter::invalid;
 use crate::query::ordered_json::Json;
 use crate::types::Date;
 
-pub(super) fn date(key: &str, value: &Json) -> Result<Json> {
-    let iso = iso(key, value)?;
+pub(super) fn date(method: &str, key: &str, value: &Json) -> Result<Json> {
+    let iso = iso(method, key, value)?;
     Ok(Json::Object(vec![
         ("__type".to_owned(), Json::string("Date")),
         ("iso".to_owned(), Json::String(iso)),
     ]))
 }
 
-pub(super) fn audit_date(key: &str, value: &Json) -> Result<Json> {
-    iso(key, value).map(Json::String)
+pub(super) fn audit_date(method: &str, key: &str, value: &Json) -> Result<Json> {
+    iso(method, key, value).map(Json::String)
 }
 
-fn iso(key: &str, value: &Json) -> Result<String> {
+fn iso(method: &str, key: &str, value: &Json) -> Result<String> {
     let text = match value {
         Json::String(text) => Some(text.as_str()),
         _ if value.parse_type() == Some("Date") => value.get("iso").and_then(Json::as_str),
@@ -25,10 +26,25 @@ fn iso(key: &str, value: &Json) -> Result<String> {
     };
     text.and_then(|text| Date::parse(text).ok())
         .map(|date| date.to_string())
-        .ok_or_else(|| invalid(format!("the condition on {key:?} needs a date, and got {value}")))
+        .ok_or_else(|| invalid(format!("{method} on {key:?} needs a date, and got {value}")))
 }
 
-pub(super) fn geo_point(key: &str, value: &Json) -> Result<(f64, f64)> {
+/// A pointer without what a REST writer may have added to it, or to the object that it stands for.
+pub(super) fn pointer(method: &str, key: &str, value: &Json) -> Result<Json> {
+    let text = |name| value.get(name).filter(|held| held.as_str().is_some());
+    match (value.parse_type(), text("className"), text("objectId")) {
+        (Some("Pointer" | "Object"), Some(class_name), Some(id)) => Ok(Json::Object(vec![
+            ("__type".to_owned(), Json::string("Pointer")),
+            ("className".to_owned(), class_name.clone()),
+            ("objectId".to_owned(), id.clone()),
+        ])),
+        _ => Err(invalid(format!(
+            "{method} on {key:?} needs a pointer, and got {value}"
+        ))),
+    }
+}
+
+pub(super) fn geo_point(method: &str, key: &str, value: &Json) -> Result<(f64, f64)> {
     let coordinate = |name, most: f64| {
         value
             .get(name)
@@ -38,26 +54,26 @@ pub(super) fn geo_point(key: &str, value: &Json) -> Result<(f64, f64)> {
     match (coordinate("latitude", 90.0), coordinate("longitude", 180.0)) {
         (Some(latitude), Some(longitude)) => Ok((latitude, longitude)),
         _ => Err(invalid(format!(
-            "the condition on {key:?} needs a GeoPoint, and got {value}"
+            "{method} on {key:?} needs a GeoPoint, and got {value}"
         ))),
     }
 }
 
-pub(super) fn pair(key: &str, value: &Json) -> Result<(f64, f64)> {
+pub(super) fn pair(method: &str, key: &str, value: &Json) -> Result<(f64, f64)> {
     match value.as_array() {
         Some([first, second]) => first.as_f64().zip(second.as_f64()),
         _ => None,
     }
     .ok_or_else(|| {
         invalid(format!(
-            "the condition on {key:?} needs a pair of numbers, and got {value}"
+            "{method} on {key:?} needs a pair of numbers, and got {value}"
         ))
     })
 }
 
 /// The corners of `$polygon` as GeoPoints, the only form that the matcher reads: find() takes pairs of longitude and
 /// latitude too, and a whole Polygon, whose pairs it takes for the same (MongoTransform.js).
-pub(super) fn polygon_points(key: &str, value: &Json) -> Option<Result<Vec<Json>>> {
+pub(super) fn polygon_points(method: &str, key: &str, value: &Json) -> Option<Result<Vec<Json>>> {
     let polygon = value.get("$polygon")?;
     let corners = polygon
         .as_array()
@@ -67,8 +83,10 @@ pub(super) fn polygon_points(key: &str, value: &Json) -> Option<Result<Vec<Json>
             .iter()
             .map(|corner| {
                 let (latitude, longitude) = match corner {
-                    Json::Array(_) => pair(key, corner).map(|(longitude, latitude)| (latitude, longitude))?,
-                    _ => geo_point(key, corner)?,
+                    Json::Array(_) => {
+                        pair(method, key, corner).map(|(longitude, latitude)| (latitude, longitude))?
+                    }
+                    _ => geo_point(method, key, corner)?,
                 };
                 Ok(Json::Object(vec![
                     ("__type".to_owned(), Json::string("GeoPoint")),
@@ -80,11 +98,20 @@ pub(super) fn polygon_points(key: &str, value: &Json) -> Option<Result<Vec<Json>
     )
 }
 
-/// The coordinates of a Polygon as the server stores them: the last corner is the first one again.
-pub(super) fn closed_ring(polygon: &Json) -> Option<Json> {
-    let mut ring = polygon.get("coordinates")?.as_array()?.to_vec();
-    if ring.first() != ring.last() {
-        ring.extend(ring.first().cloned());
+/// The corners of a Polygon, each once, and whether the first one was written again at the end.
+pub(super) fn ring(polygon: &Json) -> Option<(Vec<(f64, f64)>, bool)> {
+    let mut ring = polygon
+        .get("coordinates")?
+        .as_array()?
+        .iter()
+        .map(|corner| match corner.as_array() {
+            Some([latitude, longitude]) => latitude.as_f64().zip(longitude.as_f64()),
+            _ => None,
+        })
+        .collect::<Option<Vec<_>>>()?;
+    let is_closed = ring.len() > 1 && ring.first() == ring.last();
+    if is_closed {
+        ring.pop();
     }
-    Some(Json::Array(ring))
+    (ring.len() > 2).then_some((ring, is_closed))
 }

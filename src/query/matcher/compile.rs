@@ -85,7 +85,7 @@ fn path(key: &str) -> Option<Path> {
     let root = names.next()?.len();
     let foreign = key
         .split('.')
-        .any(|name| name.starts_with("__") || PROTOTYPE.contains(&name))
+        .any(|name| name.starts_with("__") && name != "__type" || PROTOTYPE.contains(&name))
         || names.any(|name| ["$or", "$and", "$nor", "$relatedTo"].contains(&name));
     (!foreign).then(|| Path {
         key: key.into(),
@@ -229,7 +229,7 @@ fn condition(name: &str, operand: &Json, constraint: &Json) -> Option<Condition>
                     .as_ref()
                     .map_or_else(String::new, |options| js::text(options).into_owned());
                 match Regex::parse(&text, &flags) {
-                    Regex::Literal(pattern) => Condition::Regex(pattern),
+                    Regex::Pattern(pattern) => Condition::Regex(pattern),
                     Regex::Invalid => Condition::Fixed(Verdict::NO_MATCH),
                     Regex::Unknown => Condition::Fixed(Verdict::UNKNOWN),
                 }

@@ -88,14 +88,15 @@ pub(super) fn date(iso: &Value) -> Option<f64> {
     {
         return None;
     }
-    let timestamp: jiff::Timestamp = text.parse().ok()?;
     // A leap second is clamped by jiff and refused by V8.
     if time.get(6..8) == Some("60") {
         return None;
     }
-    // Further digits are cut off, also before 1970.
-    let milliseconds = timestamp.as_nanosecond().div_euclid(1_000_000);
-    #[expect(clippy::cast_precision_loss, reason = "the range of jiff is within 2^53 ms")]
+    let milliseconds = crate::types::Date::parse(text).ok()?.millis();
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "the years up to 9999 are within 2^53 ms"
+    )]
     Some(milliseconds as f64)
 }
 

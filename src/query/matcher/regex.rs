@@ -1,9 +1,19 @@
 //! The regular expressions for `contains`, `startsWith` and `endsWith`, as the SDKs quote them and as the encoder
-//! escapes them, evaluated by comparing strings; it must not grow into a regular expression engine.
+//! escapes them, evaluated by comparing strings; others need an engine, which the
+//! feature `test-server` brings.
+
+/// One that can be evaluated here.
+#[derive(Clone, Debug)]
+pub(crate) enum Pattern {
+    Literal(Literal),
+    /// By an engine of JavaScript's expressions.
+    #[cfg(feature = "test-server")]
+    Engine(std::sync::Arc<regress::Regex>),
+}
 
 /// A literal text with optional anchors.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Pattern {
+pub(crate) struct Literal {
     literal: Vec<char>,
     at_start: bool,
     at_end: bool,
@@ -12,10 +22,10 @@ pub(crate) struct Pattern {
 }
 
 /// What a `$regex` with its `$options` is.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub(crate) enum Regex {
     /// One that can be evaluated here.
-    Literal(Pattern),
+    Pattern(Pattern),
     /// One that JavaScript does not accept: the server logs it and nothing matches.
     Invalid,
     /// One that needs an engine.
@@ -28,15 +38,18 @@ impl Regex {
         if !valid_flags(flags) {
             return Self::Invalid;
         }
+        let Some(expression) = unquote(text) else {
+            return Self::Unknown;
+        };
         // Sticky and the Unicode modes change what the escapes below mean.
         if flags.contains(['y', 'u', 'v']) {
-            return Self::Unknown;
+            return Self::with_engine(&expression, flags);
         }
-        unquote(text).and_then(|expression| literal(&expression)).map_or(
-            Self::Unknown,
+        literal(&expression).map_or_else(
+            || Self::with_engine(&expression, flags),
             |(literal, at_start, at_end)| {
                 let ignore_case = flags.contains('i');
-                Self::Literal(Pattern {
+                Self::Pattern(Pattern::Literal(Literal {
                     literal: if ignore_case {
                         literal.into_iter().map(upper_case).collect()
                     } else {
@@ -46,15 +59,42 @@ impl Regex {
                     at_end,
                     ignore_case,
                     multi_line: flags.contains('m'),
-                })
+                }))
             },
         )
+    }
+
+    #[cfg(feature = "test-server")]
+    fn with_engine(expression: &str, flags: &str) -> Self {
+        // It knows no sticky search, and takes characters beyond the BMP for one without `u` too.
+        let is_known = !flags.contains(['y', 'v']) && (flags.contains('u') || expression.is_ascii());
+        let regex = regress::Regex::with_flags(expression, flags)
+            .ok()
+            .filter(|_| is_known);
+        regex.map_or(Self::Unknown, |regex| {
+            Self::Pattern(Pattern::Engine(std::sync::Arc::new(regex)))
+        })
+    }
+
+    #[cfg(not(feature = "test-server"))]
+    fn with_engine(_: &str, _: &str) -> Self {
+        Self::Unknown
     }
 }
 
 impl Pattern {
     /// Whether the pattern is found in a text.
     pub(super) fn is_match(&self, text: &str) -> bool {
+        match self {
+            Self::Literal(literal) => literal.is_match(text),
+            #[cfg(feature = "test-server")]
+            Self::Engine(regex) => regex.find(text).is_some(),
+        }
+    }
+}
+
+impl Literal {
+    fn is_match(&self, text: &str) -> bool {
         let text: Vec<char> = if self.ignore_case {
             text.chars().map(upper_case).collect()
         } else {

@@ -1,0 +1,167 @@
+//! Which kind of value a field holds, asked of a matcher that compares all kinds with one another: conditions that
+//! hold for one kind alone and never throw. It knows the matcher (Parse Server 9.10, LiveQuery/QueryTools.js) and
+//! nothing of queries.
+
+use std::borrow::Cow;
+
+use super::member;
+use crate::query::node::Node;
+use crate::query::ordered_json::Json;
+
+/// The text of every object in JavaScript.
+const OBJECT: &str = "[object Object]";
+
+/// The least text but the empty one. Compared with it, numbers, booleans, null and dates are neither less nor
+/// greater, since it is no number.
+const LEAST: &str = "\0";
+
+/// True if the field is a string.
+pub(super) fn is_text(key: &str) -> Node<'_> {
+    let mut nodes = vec![
+        Node::Test(key.into(), Json::string("")),
+        Node::Test(key.into(), Json::string(OBJECT)),
+    ];
+    nodes.extend(longer_texts(key));
+    Node::Any(nodes)
+}
+
+/// True, one of the two, if the field is a string that is not empty; but for the one that is every object's.
+///
+/// Texts and arrays have a `length`. So may an object, whose text is known. Of what is left, `indexOf` finds an empty
+/// array at the beginning of each text, and in no array.
+pub(super) fn longer_texts(key: &str) -> [Node<'_>; 2] {
+    ["$lt", "$gt"].map(|operator| {
+        Node::Ordered(vec![
+            exists(member(key, "length"), true),
+            Node::Test(
+                key.into(),
+                Json::Object(vec![
+                    (operator.to_owned(), Json::string(OBJECT)),
+                    ("$all".to_owned(), Json::Array(vec![Json::Array(Vec::new())])),
+                ]),
+            ),
+        ])
+    })
+}
+
+/// True if the field is a date: as it is stored, or as the matcher has decoded it in place for an earlier condition
+/// (up to Parse Server 6.0, of anybody's query).
+pub(super) fn date_guard(key: &str) -> Node<'_> {
+    Node::Any(vec![
+        Node::Test(member(key, "__type"), Json::string("Date")),
+        Node::Test(member(key, "getTime.name"), Json::string("getTime")),
+    ])
+}
+
+/// True if the field is the text that every object has.
+pub(super) fn text_of_object(key: &str) -> Node<'_> {
+    Node::Ordered(vec![
+        Node::Test(member(key, "0"), Json::string("[")),
+        Node::Test(
+            key.into(),
+            Json::Object(vec![
+                ("$gte".to_owned(), Json::string(OBJECT)),
+                ("$lte".to_owned(), Json::string(OBJECT)),
+            ]),
+        ),
+    ])
+}
+
+/// The comparisons with numbers, which hold for numbers alone.
+///
+/// Neither dates nor arrays get as far as the field itself; texts and objects are not less than the least text, or
+/// greater; the rest are named.
+pub(super) fn number_guards(key: &str, comparisons: Vec<(String, Json)>) -> impl Iterator<Item = Node<'_>> {
+    let has = |name: &str| comparisons.iter().any(|(operator, _)| operator == name);
+    // The guard needs one of the two for itself.
+    let groups = if has("$lt") && has("$lte") {
+        let (most, others) = comparisons
+            .into_iter()
+            .partition(|(operator, _)| operator == "$lte");
+        vec![others, most]
+    } else {
+        vec![comparisons]
+    };
+    groups.into_iter().map(move |group| {
+        let guard = if group.iter().any(|(operator, _)| operator == "$lt") {
+            "$lte"
+        } else {
+            "$lt"
+        };
+        let mut none = vec![Json::Null, Json::Bool(true), Json::Bool(false), Json::string("")];
+        if guard == "$lte" {
+            none.push(Json::string(LEAST));
+        }
+        let mut conditions = vec![
+            ("$exists".to_owned(), Json::Bool(true)),
+            (guard.to_owned(), Json::string(LEAST)),
+            ("$nin".to_owned(), Json::Array(none)),
+        ];
+        conditions.extend(group);
+        Node::Ordered(vec![
+            exists(member(key, "__type"), false),
+            exists(member(key, "getTime"), false),
+            exists(member(key, "length"), false),
+            Node::Test(key.into(), Json::Object(conditions)),
+        ])
+    })
+}
+
+/// True if the field is missing or null: it has no value, and is none of those that count as none.
+pub(super) fn null(key: &str) -> Node<'_> {
+    null_of(key.into())
+}
+
+fn null_of(key: Cow<'_, str>) -> Node<'_> {
+    Node::Nor(vec![
+        Node::condition(key.clone(), "$all", Json::Array(Vec::new())),
+        Node::Test(key.clone(), Json::Number(0.into())),
+        Node::Test(key.clone(), Json::Bool(false)),
+        Node::Test(key, Json::string("")),
+    ])
+}
+
+/// `$eq` compares whole arrays and objects, and throws where one of both has null and the other an array or object.
+pub(super) fn deep_equality<'a>(key: &'a str, value: &Json) -> Node<'a> {
+    let mut nodes = Vec::new();
+    guard_members(key, value, &mut nodes);
+    nodes.push(Node::Test(
+        key.into(),
+        Json::Object(vec![
+            ("$all".to_owned(), Json::Array(Vec::new())),
+            ("$eq".to_owned(), value.clone()),
+        ]),
+    ));
+    Node::Ordered(nodes)
+}
+
+fn guard_members<'a>(path: &str, value: &Json, nodes: &mut Vec<Node<'a>>) {
+    let mut guard = |name: &str, value: &Json| match value {
+        Json::Null => nodes.push(null_of(member(path, name))),
+        Json::Array(_) | Json::Object(_) => {
+            let inner = member(path, name);
+            nodes.push(Node::condition(inner.clone(), "$all", Json::Array(Vec::new())));
+            guard_members(&inner, value, nodes);
+        }
+        Json::Bool(_) | Json::Number(_) | Json::String(_) => {}
+    };
+    match value {
+        Json::Array(items) => {
+            items
+                .iter()
+                .enumerate()
+                .for_each(|(index, item)| guard(&index.to_string(), item));
+            // An object with the same members would do for it.
+            nodes.push(Node::Test(
+                member(path, "length"),
+                Json::Number(items.len().into()),
+            ));
+        }
+        Json::Object(members) => members.iter().for_each(|(name, item)| guard(name, item)),
+        _ => {}
+    }
+}
+
+fn exists(key: Cow<'_, str>, wanted: bool) -> Node<'_> {
+    Node::condition(key, "$exists", Json::Bool(wanted))
+}
