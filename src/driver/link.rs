@@ -119,6 +119,11 @@ impl Link {
         sent.map_err(lost)
     }
 
+    /// Whether the server took something since this was last asked of what it had to be waited for.
+    pub(crate) fn take_drained(&mut self) -> bool {
+        self.web_socket.get_mut().take_drained()
+    }
+
     /// When [`check`](Self::check) is due.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let socket = self.web_socket.get_ref();

@@ -564,7 +564,12 @@ impl Driver {
     fn send(&mut self) {
         if let Transport::Up(link) = &mut self.transport {
             let now = now();
-            if let Err(error) = link.send().and_then(|()| link.check(now.mono)) {
+            let sent = link.send().and_then(|()| link.check(now.mono));
+            // A ping behind ten thousand subscriptions is answered late by a server that is well.
+            if link.take_drained() {
+                self.session.alive(now);
+            }
+            if let Err(error) = sent {
                 self.session.lost(error, now);
                 self.carry_out();
             }

@@ -19,6 +19,8 @@ pub(crate) struct Socket {
     wire: Wire,
     tls: Option<Tls>,
     unsent: Unsent,
+    /// The peer took some of what had waited.
+    drained: bool,
     /// Since when the peer has taken nothing of what waits.
     stalled_since: Option<Instant>,
     /// Once there is a WebSocket.
@@ -37,6 +39,7 @@ impl Socket {
             },
             tls: None,
             unsent: Unsent::default(),
+            drained: false,
             stalled_since: None,
             frames: None,
         }
@@ -102,6 +105,12 @@ impl Socket {
         self.stalled_since
     }
 
+    /// Whether the peer took something since this was last asked of what it had to be waited for. Only a peer that lives
+    /// makes room.
+    pub(crate) fn take_drained(&mut self) -> bool {
+        std::mem::take(&mut self.drained)
+    }
+
     /// Sends what is queued, as far as the peer takes it.
     pub(crate) fn send(&mut self) -> io::Result<()> {
         let result = loop {
@@ -124,6 +133,7 @@ impl Socket {
         self.unsent.tidy();
         let waits = !self.unsent.rest().is_empty() || self.tls.as_ref().is_some_and(Tls::wants_write);
         let moves = std::mem::take(&mut self.wire.sent);
+        self.drained |= moves && self.stalled_since.is_some();
         if !waits {
             self.stalled_since = None;
         } else if moves || self.stalled_since.is_none() {

@@ -396,7 +396,7 @@ impl Query {
     ///
     /// Those of `subscribe`.
     pub fn live_query_where(&self) -> Result<String> {
-        self.encode().map(|encoded| encoded.where_json.into())
+        self.encode_for(None).map(|encoded| encoded.where_json.into())
     }
 
     /// Whether an object meets the conditions, as the LiveQuery server decides it.
