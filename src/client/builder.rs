@@ -194,8 +194,13 @@ impl ClientBuilder {
         self
     }
 
-    /// How many objects, and how many bytes of them, may wait for the listeners of one subscription. What comes on
+    /// How many objects, and how many bytes of memory, may wait for the listeners of one subscription. What comes on
     /// top is dropped and reported as one `error` of kind [`ErrorKind::Lagged`]. Default: 65,536 and 16 MiB.
+    ///
+    /// All subscriptions of the client together may hold four times as many bytes: the first object of each counts as
+    /// well, and so do errors. A single object that is larger than this is let through if nothing else waits. Errors
+    /// are never dropped: equal ones in a row become one with a count ([`Error::occurrences`]), and so do others where
+    /// more than some hundred things wait for one subscription.
     ///
     /// # Examples
     /// ```

@@ -152,7 +152,7 @@ macro_rules! listeners {
 
             /// Calls a listener for each event of a kind that carries an object, decoded as a type of your own.
             ///
-            /// An object that does not fit the type is reported as an `error` of kind [`ErrorKind::Decode`] that names the
+            /// An object that does not fit the type is reported as an `error` of kind [`ErrorKind::Decode`](crate::ErrorKind::Decode) that names the
             /// field, and the listener is not called for it; nothing else is affected.
             ///
             /// # Panics

@@ -35,7 +35,7 @@ use crate::text::deadline;
 /// A connection to a LiveQuery server, and all subscriptions on it.
 ///
 /// A clone is another handle to the same client. The client lives until the last handle to it is gone, the
-/// [`Subscription`]s among them; then it ends all by itself, without waiting for anything. To see the farewell out,
+/// [`Subscription`](crate::Subscription)s among them; then it ends all by itself, without waiting for anything. To see the farewell out,
 /// call [`close`](Self::close).
 ///
 /// A listener that owns a handle to its own client keeps it alive: such a client ends with `close`.
@@ -203,7 +203,7 @@ impl Client {
     ///
     /// Once this has returned, no event that came under the old token is given out any more. The connection is made
     /// anew, since the server takes a token for it only at its beginning; each subscription gets `close` and `open`
-    /// with the gap. A client with a [`session_token_provider`](ClientBuilder::session_token_provider) asks that
+    /// with the gap. A client with a [`session_token_provider`](crate::ClientBuilder::session_token_provider) asks that
     /// instead; there this makes it ask.
     ///
     /// # Examples

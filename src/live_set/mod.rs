@@ -31,7 +31,7 @@ use crate::text::deadline;
 /// and nothing is on its way, and that says what changed.
 ///
 /// It subscribes, fetches, and follows the events; after a reconnect, or whenever events may have been lost, it fetches
-/// again and tells the differences as ordinary changes. [`Client::live_set`] makes one. Clones are cheap and mean the
+/// again and tells the differences as ordinary changes. [`Client::live_set`](crate::Client::live_set) makes one. Clones are cheap and mean the
 /// same set, which ends when the last one is dropped.
 ///
 /// # Order and limit
@@ -230,7 +230,7 @@ impl LiveSet {
     /// Another session token for this set, or the client's with `None`. Objects that it may not read are removed as soon
     /// as everything was fetched with it; until then the set is stale.
     ///
-    /// A closure given to [`fetch_with`](LiveSetBuilder::fetch_with) has to use the new token by itself.
+    /// A closure given to [`fetch_with`](crate::LiveSetBuilder::fetch_with) has to use the new token by itself.
     ///
     /// Parse Server sends what the client's own token may read as well, which the fetch does not return. A client whose
     /// sets have tokens of their own had better have none.
