@@ -464,6 +464,19 @@ macro_rules! kind_from_name {
 kind_from_name!(EventKind);
 kind_from_name!(ClientEventKind);
 
+/// The kind that a name means.
+#[track_caller]
+pub(crate) fn known<T>(kind: impl TryInto<T, Error: Into<UnknownEvent>>) -> T {
+    match kind.try_into() {
+        Ok(kind) => kind,
+        #[expect(
+            clippy::panic,
+            reason = "a misspelt event is a mistake in the program; it must not pass in silence"
+        )]
+        Err(unknown) => panic!("{}", unknown.into()),
+    }
+}
+
 /// There is no event of this name. The text lists those that there are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnknownEvent {

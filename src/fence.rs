@@ -14,40 +14,6 @@ pub(crate) fn run<R>(code: impl FnOnce() -> R) -> Result<R, String> {
     })
 }
 
-/// Drops a value of the program.
-pub(crate) fn drop_quietly<T>(value: T) {
-    if let Err(text) = run(|| drop(value)) {
-        crate::logging::error!("a value panicked while it was dropped: {text}");
-    }
-}
-
-/// A value of the program that nothing but itself suffers from if its `Drop` panics.
-pub(crate) struct Fenced<T>(Option<T>);
-
-impl<T> Fenced<T> {
-    pub(crate) fn new(value: T) -> Self {
-        Self(Some(value))
-    }
-
-    /// The value. It is there until it is dropped.
-    pub(crate) fn get(&self) -> Option<&T> {
-        self.0.as_ref()
-    }
-
-    /// The value, to change it.
-    pub(crate) fn get_mut(&mut self) -> Option<&mut T> {
-        self.0.as_mut()
-    }
-}
-
-impl<T> Drop for Fenced<T> {
-    fn drop(&mut self) {
-        if std::mem::needs_drop::<T>() {
-            drop_quietly(self.0.take());
-        }
-    }
-}
-
 /// Drops what a panic carried. Its `Drop` may panic as well, and so may that of what this panic carries: that one is
 /// never dropped.
 fn discard(payload: Box<dyn Any + Send>) {
@@ -68,7 +34,7 @@ fn text_of(payload: &(dyn Any + Send)) -> String {
 mod tests {
     use std::panic::panic_any;
 
-    use super::{Fenced, drop_quietly, run};
+    use super::run;
 
     /// Panics when it is dropped, with a value that does the same, as many times.
     struct Bomb(u32);
@@ -94,8 +60,7 @@ mod tests {
     fn nothing_that_panics_when_it_is_dropped_gets_out() {
         for depth in 0..4 {
             run(|| panic_any(Bomb(depth))).unwrap_err();
-            drop_quietly(Bomb(depth));
-            drop(Fenced::new(Bomb(depth)));
+            run(|| drop(Bomb(depth))).ok();
         }
     }
 }

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use crate::client::subscription::{Subscription, SubscriptionBuilder};
 use crate::delivery::emitter::{ListenerId, Times};
 use crate::error::{Error, Result};
-use crate::event::{Decoded, Event, EventKind, Gap, UnknownEvent};
+use crate::event::{Decoded, Event, EventKind, Gap, UnknownEvent, known};
 use crate::object::Object;
 
 /// Passes all of them to a macro: the documentation, the signature, and what is registered.
@@ -232,19 +232,6 @@ macro_rules! for_the_builder {
 
 listeners!(for_the_handle);
 listeners!(for_the_builder);
-
-/// The kind that a name means.
-#[track_caller]
-pub(crate) fn known<T>(kind: impl TryInto<T, Error: Into<UnknownEvent>>) -> T {
-    match kind.try_into() {
-        Ok(kind) => kind,
-        #[expect(
-            clippy::panic,
-            reason = "a misspelt event is a mistake in the program; it must not pass in silence"
-        )]
-        Err(unknown) => panic!("{}", unknown.into()),
-    }
-}
 
 /// The kind, if its events carry an object.
 #[track_caller]

@@ -14,15 +14,13 @@ use std::time::{Duration, Instant};
 
 use url::Url;
 
-use self::listeners::known;
-use crate::delivery::deliver::{
-    dispatch_pending, dispatch_pending_timeout, in_listener_of, refuse_in_listener,
-};
+use crate::delivery::deliver::{dispatch_pending, dispatch_pending_timeout};
 use crate::delivery::emitter::{ListenerId, Missed, Times};
+use crate::delivery::inside::{in_listener_of, refuse_in_listener};
 use crate::delivery::shared::Shared;
 use crate::driver::command::{Command, Commands};
 use crate::error::Result;
-use crate::event::{ClientEvent, ClientEventKind, UnknownEvent};
+use crate::event::{ClientEvent, ClientEventKind, UnknownEvent, known};
 use crate::logging::warn;
 use crate::query::version::Age;
 #[cfg(feature = "rest")]

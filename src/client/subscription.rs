@@ -9,13 +9,12 @@ use crossbeam_channel::{Receiver, TrySendError};
 use parking_lot::Mutex;
 
 use crate::client::Client;
-use crate::client::listeners::known;
-use crate::delivery::deliver::refuse_in_listener;
 use crate::delivery::emitter::{Emitter, ListenerId, Missed, Times};
+use crate::delivery::inside::refuse_in_listener;
 use crate::delivery::subscription::SubscriptionCore;
 use crate::driver::command::Command;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Event, EventKind, UnknownEvent};
+use crate::event::{Event, EventKind, UnknownEvent, known};
 use crate::protocol::spec::Spec;
 use crate::query::{EncodedQuery, Query};
 use crate::secret::Secret;

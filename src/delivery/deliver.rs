@@ -4,79 +4,16 @@
 //! the subscription may have been ended, the session token changed, the listener removed by the one before it, or by
 //! another thread while that one ran. No lock is held meanwhile but `running`, and the listener's own.
 
-use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::delivery::emitter::{Emit, Fault};
-use crate::delivery::mailbox::{Letter, Parcel, Role};
-use crate::delivery::shared::Shared;
-use crate::delivery::status::Receipt;
-use crate::delivery::subscriber::Subscriber;
+use crate::delivery::emitter::{Emit, Fault, Role};
+use crate::delivery::inside::{Inside, in_listener_of};
+use crate::delivery::mailbox::{Letter, Parcel};
+use crate::delivery::shared::{Addressee, Budget, EventKindOf, Shared, Turn};
 use crate::delivery::sync::{lock_until, now};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind};
 use crate::logging::{error, warn};
-
-/// A subscriber in the list of those that have letters.
-pub(crate) trait Turn: Send + Sync {
-    /// Delivers some letters. `true` if there are more; then it goes to the back of the list.
-    fn take(self: Arc<Self>, shared: &Arc<Shared>, budget: &mut Budget) -> bool;
-}
-
-/// Who is told: a subscription, a client or a live set.
-pub(crate) trait Addressee: Send + Sync + Sized + 'static {
-    type Event: Emit;
-
-    fn subscriber(&self) -> &Subscriber<Self::Event>;
-
-    /// Whether a listener may be called for this kind of event now. An object has the generation that it came under.
-    fn may_hear(&self, shared: &Shared, kind: EventKindOf<Self>, generation: Option<u64>) -> bool;
-
-    /// The listeners are called next. Returns what they are to hear.
-    fn prepare(&self, shared: &Arc<Shared>, event: Self::Event, generation: Option<u64>) -> Self::Event;
-
-    /// The session token that an event which is no object came under, if that matters.
-    fn generation_of(&self, _: &Self::Event) -> Option<u64> {
-        None
-    }
-
-    /// Whether it is the one that hears of faults in listeners.
-    fn is_last_resort(&self) -> bool {
-        false
-    }
-
-    /// An object is passed over, since it came under an earlier session token.
-    fn skipped(&self) {}
-
-    /// The listeners were called. Whoever hears of the same thing besides is told with the same receipt.
-    fn pass_on(&self, shared: &Arc<Shared>, error: Option<Error>, receipt: Option<Arc<Receipt>>);
-
-    /// What it is called in the log, with an article.
-    fn name(&self) -> String;
-}
-
-type EventKindOf<A> = <<A as Addressee>::Event as Emit>::Kind;
-
-/// How much may be delivered.
-pub(crate) struct Budget {
-    pub(crate) letters: usize,
-    pub(crate) until: Option<Instant>,
-    pub(crate) delivered: usize,
-}
-
-impl Budget {
-    pub(crate) fn unlimited() -> Self {
-        Self {
-            letters: usize::MAX,
-            until: None,
-            delivered: 0,
-        }
-    }
-
-    fn is_spent(&self, now: Instant) -> bool {
-        self.letters == 0 || self.until.is_some_and(|until| until <= now)
-    }
-}
 
 impl<A: Addressee> Turn for A {
     fn take(self: Arc<Self>, shared: &Arc<Shared>, budget: &mut Budget) -> bool {
@@ -284,48 +221,6 @@ fn log_faults<A: Addressee>(to: &A, faults: &[Fault]) {
     for fault in faults {
         error!("a listener for `error` of {} failed: {fault:?}", to.name());
     }
-}
-
-thread_local! {
-    /// The clients whose listeners run on this thread, one inside another.
-    static INSIDE: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Says while it lives that listeners of a client run on this thread.
-struct Inside;
-
-impl Inside {
-    fn enter(shared: &Arc<Shared>) -> Self {
-        let _ = INSIDE.try_with(|inside| inside.borrow_mut().push(Arc::as_ptr(shared).addr()));
-        Self
-    }
-}
-
-impl Drop for Inside {
-    fn drop(&mut self) {
-        let _ = INSIDE.try_with(|inside| inside.borrow_mut().pop());
-    }
-}
-
-/// Whether this is called in a listener of the client, directly or in a listener of another client in there: then to
-/// wait for the client is to wait for oneself.
-pub(crate) fn in_listener_of(shared: &Arc<Shared>) -> bool {
-    let address = Arc::as_ptr(shared).addr();
-    INSIDE
-        .try_with(|inside| inside.borrow().contains(&address))
-        .unwrap_or(false)
-}
-
-/// # Errors
-/// [`ErrorKind::CalledFromListener`], in a listener of the client.
-pub(crate) fn refuse_in_listener(shared: &Arc<Shared>, call: &str) -> Result<()> {
-    if in_listener_of(shared) {
-        let text = format!(
-            "`{call}` was called in a listener, which it would wait for; call it on another thread, or do without it"
-        );
-        return Err(Error::new(ErrorKind::CalledFromListener, text));
-    }
-    Ok(())
 }
 
 /// A listener that takes longer is worth a warning.

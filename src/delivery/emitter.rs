@@ -4,10 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::delivery::mailbox::Role;
 use crate::delivery::sync::{AtomicBool, AtomicU8, Mutex};
 use crate::error::{Error, Result};
-use crate::fence::{self, Fenced};
+use crate::fence;
+use crate::fenced::Fenced;
 
 /// Names a listener, for `off`. Never used twice in a process.
 ///
@@ -53,6 +53,25 @@ pub(crate) trait Emit: Clone + Send + Sync + 'static {
     fn failure(&self) -> Option<&Error>;
     /// Its error stands for more of them.
     fn add_failures(&mut self, number: u64);
+}
+
+/// What an event does to those who come after it, for a mailbox that has to do with less.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// It works from now on.
+    Opens,
+    /// It does not work any more.
+    Closes,
+    /// It is being tried again.
+    Retries,
+    Fails,
+    Tells,
+}
+
+impl Role {
+    pub(crate) fn is_state(self) -> bool {
+        matches!(self, Self::Opens | Self::Closes | Self::Retries)
+    }
 }
 
 /// How often a listener is called.

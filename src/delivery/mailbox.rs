@@ -8,7 +8,7 @@ use std::mem::size_of;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::delivery::emitter::{Emit, ListenerId};
+use crate::delivery::emitter::{Emit, ListenerId, Role};
 use crate::delivery::status::Receipt;
 use crate::delivery::sync::AtomicUsize;
 use crate::error::Error;
@@ -47,25 +47,6 @@ pub(crate) struct Totals {
     pub(crate) objects: AtomicUsize,
     /// The bytes of objects and errors.
     pub(crate) bytes: AtomicUsize,
-}
-
-/// What an event does to those who come after it, for a mailbox that has to do with less.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
-    /// It works from now on.
-    Opens,
-    /// It does not work any more.
-    Closes,
-    /// It is being tried again.
-    Retries,
-    Fails,
-    Tells,
-}
-
-impl Role {
-    fn is_state(self) -> bool {
-        matches!(self, Self::Opens | Self::Closes | Self::Retries)
-    }
 }
 
 /// One thing to be told.

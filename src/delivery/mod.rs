@@ -31,9 +31,8 @@
 
 pub(crate) mod deliver;
 pub(crate) mod emitter;
+pub(crate) mod inside;
 pub(crate) mod mailbox;
-#[cfg(all(test, shuttle))]
-mod model;
 pub(crate) mod queue;
 pub(crate) mod shared;
 pub(crate) mod status;

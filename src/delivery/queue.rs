@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use crate::delivery::deliver::Turn;
 use crate::delivery::mailbox::{Limits, Totals};
 use crate::delivery::sync::{AtomicBool, Condvar, Mutex, wait_until};
-use crate::fence::{self, Fenced};
+use crate::fence;
+use crate::fenced::{self, Fenced};
 
 /// Which thread runs the listeners of a client.
 #[derive(Clone, Default)]
@@ -104,15 +104,14 @@ impl fmt::Debug for Dispatch {
     }
 }
 
-#[derive(Default)]
-struct Ready {
-    turns: VecDeque<Arc<dyn Turn>>,
+struct Ready<T: ?Sized> {
+    turns: VecDeque<Arc<T>>,
     /// Nobody delivers any more.
     is_closed: bool,
 }
 
-impl Ready {
-    fn push(&mut self, turn: Arc<dyn Turn>) {
+impl<T: ?Sized> Ready<T> {
+    fn push(&mut self, turn: Arc<T>) {
         if !self.is_closed {
             self.turns.push_back(turn);
         }
@@ -120,8 +119,8 @@ impl Ready {
 }
 
 /// The subscribers of a client that have letters, each in it once. Who has had its turn goes to the back.
-pub(crate) struct Queue {
-    ready: Mutex<Ready>,
+pub(crate) struct Queue<T: ?Sized> {
+    ready: Mutex<Ready<T>>,
     /// Something is ready, for who waits to deliver it.
     came: Condvar,
     pub(crate) limits: Limits,
@@ -133,10 +132,13 @@ pub(crate) struct Queue {
     pub(crate) dispatching: Mutex<()>,
 }
 
-impl Queue {
+impl<T: ?Sized> Queue<T> {
     pub(crate) fn new(limits: Limits, dispatch: Dispatch) -> Self {
         Self {
-            ready: Mutex::default(),
+            ready: Mutex::new(Ready {
+                turns: VecDeque::new(),
+                is_closed: false,
+            }),
             came: Condvar::new(),
             limits,
             totals: Totals::default(),
@@ -165,7 +167,7 @@ impl Queue {
     }
 
     /// A subscriber has letters. To be called once, until its turn says that it has none left.
-    pub(crate) fn list(&self, turn: Arc<dyn Turn>) {
+    pub(crate) fn list(&self, turn: Arc<T>) {
         let mut ready = self.ready.lock();
         ready.push(turn);
         self.came.notify_all();
@@ -175,12 +177,12 @@ impl Queue {
         }
     }
 
-    pub(crate) fn next(&self) -> Option<Arc<dyn Turn>> {
+    pub(crate) fn next(&self) -> Option<Arc<T>> {
         self.ready.lock().turns.pop_front()
     }
 
     /// A subscriber has had its turn, and has letters left.
-    pub(crate) fn back_in_line(&self, turn: Arc<dyn Turn>) {
+    pub(crate) fn back_in_line(&self, turn: Arc<T>) {
         self.ready.lock().push(turn);
     }
 
@@ -229,14 +231,14 @@ impl Queue {
     }
 }
 
-impl Drop for Queue {
+impl<T: ?Sized> Drop for Queue<T> {
     fn drop(&mut self) {
         // What the wake function owns is the program's.
-        fence::drop_quietly(std::mem::take(&mut self.dispatch));
+        fenced::drop_quietly(std::mem::take(&mut self.dispatch));
     }
 }
 
-impl fmt::Debug for Queue {
+impl<T: ?Sized> fmt::Debug for Queue<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Queue")
             .field("limits", &self.limits)

@@ -7,25 +7,24 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use crate::delivery::deliver::{Addressee, Turn, in_listener_of};
-use crate::delivery::emitter::{Emit, Emitter, ListenerId};
-use crate::delivery::mailbox::{Limits, Mailbox, Parcel, Role, Totals};
+use crate::delivery::emitter::{Emit, Emitter, ListenerId, Role};
+use crate::delivery::inside::in_listener_of;
+use crate::delivery::mailbox::{Limits, Mailbox, Totals};
 use crate::delivery::queue::Queue;
-use crate::delivery::status::{Receipt, Status, Telling, Unanswered};
+use crate::delivery::status::{Receipt, Status, Telling};
 use crate::delivery::subscriber::Subscriber;
-use crate::delivery::subscription::SubscriptionCore;
-use crate::delivery::sync::{AtomicU64, Mutex, lock_until};
+use crate::delivery::sync::{AtomicU64, Mutex};
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{ClientEvent, ClientEventKind, Event, EventKind};
+use crate::event::{ClientEvent, ClientEventKind};
 use crate::logging::warn;
 use crate::secret::Secret;
-use crate::state::{ClientState, SubscriptionState};
-use crate::stats::{ClientStats, Counters, SubscriptionStats};
+use crate::state::ClientState;
+use crate::stats::{ClientStats, Counters};
 
 /// One client.
 pub(crate) struct Shared {
     pub(crate) subscriber: Subscriber<ClientEvent>,
-    pub(crate) queue: Queue,
+    pub(crate) queue: Queue<dyn Turn>,
     pub(crate) status: Arc<Status>,
     pub(crate) counters: Counters,
     /// The session token that the client has now.
@@ -33,14 +32,14 @@ pub(crate) struct Shared {
     /// The next request id. Never set back, so that an old handle can never mean a new subscription.
     next_id: AtomicU64,
     /// Subscriptions with a smaller id were ended by `close`.
-    closed_below: AtomicU64,
+    pub(super) closed_below: AtomicU64,
     /// Has whoever does the I/O look again.
     wake: Box<dyn Fn() + Send + Sync>,
 }
 
 impl Shared {
     pub(crate) fn new(
-        queue: Queue,
+        queue: Queue<dyn Turn>,
         session_token: Option<Secret>,
         wake: impl Fn() + Send + Sync + 'static,
     ) -> Self {
@@ -110,50 +109,6 @@ impl Shared {
         self.tell(ClientEvent::failed(error), receipt);
     }
 
-    /// The session reports an event of a subscription that is no object. Its state follows from it.
-    pub(crate) fn tell_of(
-        self: &Arc<Self>,
-        subscription: &Arc<SubscriptionCore>,
-        event: Event,
-        receipt: Option<Arc<Receipt>>,
-    ) {
-        let next = SubscriptionCore::next_state(&event);
-        // Before the state, so that nobody sees the state and does not wait.
-        let is_heard = subscription.hears(event.kind())
-            || event.kind() == EventKind::Error && self.subscriber.emitter.is_heard(ClientEventKind::Error);
-        let receipt = receipt.or_else(|| {
-            next.as_ref()
-                .filter(|_| is_heard)
-                .and_then(|_| self.receipt(subscription))
-        });
-        if let Some((state, error)) = next {
-            subscription.set_state(state, error);
-        }
-        self.post(subscription, |mailbox, limits, totals| {
-            mailbox.tell(event, receipt, limits, totals);
-        });
-        self.status.changed();
-    }
-
-    /// Whether an event of this kind can have no listener: then it need not be delivered.
-    ///
-    /// While a listener runs, or something waits for one, that one may register a listener for the next event, which
-    /// is this one perhaps.
-    pub(crate) fn is_unheard(&self, subscription: &SubscriptionCore, kind: EventKind) -> bool {
-        self.queue.letters() == 0 && !subscription.hears(kind)
-    }
-
-    /// An object came for a subscription.
-    pub(crate) fn deliver_object(&self, subscription: &Arc<SubscriptionCore>, parcel: Parcel<Event>) {
-        let dropped = self.post(subscription, |mailbox, limits, totals| {
-            mailbox.accept(parcel, limits, totals)
-        });
-        if dropped > 0 {
-            Counters::add(&subscription.figures.dropped, dropped);
-            Counters::add(&self.counters.dropped, dropped);
-        }
-    }
-
     /// A receipt for something that is going to be told. Where the program itself calls the listeners nobody waits for
     /// that: the thread that waits may be the one that has to call them.
     pub(crate) fn receipt<T: Telling + 'static>(&self, of: &Arc<T>) -> Option<Arc<Receipt>> {
@@ -185,60 +140,6 @@ impl Shared {
         below
     }
 
-    /// Ends a subscription: what waits for its listeners is void, and the last thing they hear is `close`. Whoever
-    /// waits for that has the receipt.
-    pub(crate) fn end(&self, subscription: &Arc<SubscriptionCore>, receipt: Option<Arc<Receipt>>) {
-        subscription.subscriber.end();
-        let void = self.post(subscription, |mailbox, _, totals| {
-            let void = mailbox.end(Event::closed(None), totals);
-            if let Some(receipt) = receipt {
-                mailbox.receipt(receipt, totals);
-            }
-            void
-        });
-        drop(void);
-        self.status.changed();
-    }
-
-    /// Whether the subscription was ended, by itself or with all others.
-    pub(crate) fn is_ended(&self, subscription: &SubscriptionCore) -> bool {
-        subscription.subscriber.has_ended() || subscription.id < self.closed_below.load(Ordering::Acquire)
-    }
-
-    /// Waits until a subscription that was ended is told so, and no listener of it runs.
-    pub(crate) fn wait_ended(
-        self: &Arc<Self>,
-        subscription: &Arc<SubscriptionCore>,
-        deadline: Instant,
-    ) -> Result<()> {
-        let is_done = if self.queue.is_manual() {
-            // Nobody may come to tell it the last `close`: it goes without.
-            let running = lock_until(&subscription.subscriber.running, deadline);
-            let void = subscription.subscriber.mailbox.lock().clear(&self.queue.totals);
-            drop(void);
-            subscription.subscriber.emitter.remove_all(None);
-            running.is_some()
-        } else {
-            self.end(subscription, self.receipt(subscription));
-            self.wake();
-            let waited = self
-                .status
-                .wait(Some(deadline), |_| subscription.is_told().then_some(()));
-            !matches!(waited, Err(Unanswered::Late(_)))
-        };
-        if is_done {
-            return Ok(());
-        }
-        let text = format!("a listener of {subscription} is still running, or another one keeps it waiting");
-        Err(Error::new(ErrorKind::Timeout, text))
-    }
-
-    /// Counts the session tokens under which objects have to come for the listeners of a subscription to get them:
-    /// those of the client and its own. Both numbers only grow, so their sum is the same only if both are.
-    pub(crate) fn generation(&self, subscription: &SubscriptionCore) -> u64 {
-        self.subscriber.generation() + subscription.subscriber.generation()
-    }
-
     #[cfg(feature = "rest")]
     pub(crate) fn session_token(&self) -> Option<Secret> {
         self.session_token.lock().clone()
@@ -253,13 +154,6 @@ impl Shared {
     pub(crate) fn change_session_token(&self, token: Option<Secret>) -> u64 {
         self.set_session_token(token);
         self.subscriber.next_generation()
-    }
-
-    pub(crate) fn subscription_state(&self, subscription: &SubscriptionCore) -> SubscriptionState {
-        if self.is_ended(subscription) {
-            return SubscriptionState::Closed;
-        }
-        subscription.state()
     }
 
     pub(crate) fn stats(&self) -> ClientStats {
@@ -283,41 +177,6 @@ impl Shared {
             waiting: totals.letters.load(Ordering::Relaxed),
             dropped: get(&counters.dropped),
         }
-    }
-
-    pub(crate) fn subscription_stats(&self, subscription: &SubscriptionCore) -> SubscriptionStats {
-        let figures = &subscription.figures;
-        let mailbox = subscription.subscriber.mailbox.lock();
-        let (queued, queued_bytes) = (mailbox.objects(), mailbox.bytes());
-        drop(mailbox);
-        SubscriptionStats {
-            state: self.subscription_state(subscription),
-            acknowledged: subscription.acknowledged(),
-            events: figures.events(),
-            last_event: figures.last_event(),
-            queued,
-            queued_bytes,
-            dropped: figures.dropped.load(Ordering::Relaxed),
-            foreign: figures.foreign.load(Ordering::Relaxed),
-        }
-    }
-
-    /// Waits until a subscription is open.
-    pub(crate) fn wait_open(&self, subscription: &SubscriptionCore, deadline: Instant) -> Result<()> {
-        self.status
-            .wait(Some(deadline), |look| {
-                if self.is_ended(subscription) {
-                    return Some(Err(Error::new(ErrorKind::Closed, "the subscription was ended")));
-                }
-                if subscription.is_open() {
-                    return Some(Ok(()));
-                }
-                subscription.refusal().or_else(|| look.refusal()).map(Err)
-            })
-            .unwrap_or_else(|unanswered| {
-                let is_open = subscription.state() == SubscriptionState::Open;
-                Err(unanswered.into_error(not_open_in_time("subscription", is_open)))
-            })
     }
 
     /// Waits until the client is connected.
@@ -346,6 +205,67 @@ impl Shared {
                 look.refusal().map(Err)
             })
             .unwrap_or_else(|unanswered| Err(unanswered.into_error("the client was not closed".to_owned())))
+    }
+}
+
+/// A subscriber in the list of those that have letters.
+pub(crate) trait Turn: Send + Sync {
+    /// Delivers some letters. `true` if there are more; then it goes to the back of the list.
+    fn take(self: Arc<Self>, shared: &Arc<Shared>, budget: &mut Budget) -> bool;
+}
+
+/// Who is told: a subscription, a client or a live set.
+pub(crate) trait Addressee: Send + Sync + Sized + 'static {
+    type Event: Emit;
+
+    fn subscriber(&self) -> &Subscriber<Self::Event>;
+
+    /// Whether a listener may be called for this kind of event now. An object has the generation that it came under.
+    fn may_hear(&self, shared: &Shared, kind: EventKindOf<Self>, generation: Option<u64>) -> bool;
+
+    /// The listeners are called next. Returns what they are to hear.
+    fn prepare(&self, shared: &Arc<Shared>, event: Self::Event, generation: Option<u64>) -> Self::Event;
+
+    /// The session token that an event which is no object came under, if that matters.
+    fn generation_of(&self, _: &Self::Event) -> Option<u64> {
+        None
+    }
+
+    /// Whether it is the one that hears of faults in listeners.
+    fn is_last_resort(&self) -> bool {
+        false
+    }
+
+    /// An object is passed over, since it came under an earlier session token.
+    fn skipped(&self) {}
+
+    /// The listeners were called. Whoever hears of the same thing besides is told with the same receipt.
+    fn pass_on(&self, shared: &Arc<Shared>, error: Option<Error>, receipt: Option<Arc<Receipt>>);
+
+    /// What it is called in the log, with an article.
+    fn name(&self) -> String;
+}
+
+pub(super) type EventKindOf<A> = <<A as Addressee>::Event as Emit>::Kind;
+
+/// How much may be delivered.
+pub(crate) struct Budget {
+    pub(crate) letters: usize,
+    pub(crate) until: Option<Instant>,
+    pub(crate) delivered: usize,
+}
+
+impl Budget {
+    pub(crate) fn unlimited() -> Self {
+        Self {
+            letters: usize::MAX,
+            until: None,
+            delivered: 0,
+        }
+    }
+
+    pub(super) fn is_spent(&self, now: Instant) -> bool {
+        self.letters == 0 || self.until.is_some_and(|until| until <= now)
     }
 }
 
@@ -444,7 +364,7 @@ impl fmt::Debug for Shared {
     }
 }
 
-fn not_open_in_time(what: &str, is_open: bool) -> String {
+pub(super) fn not_open_in_time(what: &str, is_open: bool) -> String {
     if is_open {
         format!("the {what} is open, but its listeners for `open` have not returned yet")
     } else {

@@ -5,21 +5,20 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use crate::delivery::deliver::Addressee;
-use crate::delivery::emitter::{Emit, Emitter};
-use crate::delivery::mailbox::Role;
-use crate::delivery::shared::Shared;
-use crate::delivery::status::{Receipt, Telling};
+use crate::delivery::emitter::{Emit, Emitter, Role};
+use crate::delivery::mailbox::Parcel;
+use crate::delivery::shared::{Addressee, Shared, not_open_in_time};
+use crate::delivery::status::{Receipt, Telling, Unanswered};
 use crate::delivery::subscriber::Subscriber;
-use crate::delivery::sync::{AtomicUsize, Mutex};
-use crate::error::{Error, ErrorKind};
+use crate::delivery::sync::{AtomicUsize, Mutex, lock_until};
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::{ClientEventKind, Event, EventKind};
 use crate::logging::warn;
 use crate::protocol::Now;
 use crate::state::SubscriptionState;
-use crate::stats::{Counters, EventCounts};
+use crate::stats::{Counters, EventCounts, SubscriptionStats};
 
 /// One subscription.
 ///
@@ -188,6 +187,149 @@ impl SubscriptionCore {
 
     fn follower(&self) -> Option<Arc<dyn Follower>> {
         self.follower.get()?.upgrade()
+    }
+}
+
+/// What a client does with its subscriptions.
+impl Shared {
+    /// The session reports an event of a subscription that is no object. Its state follows from it.
+    pub(crate) fn tell_of(
+        self: &Arc<Self>,
+        subscription: &Arc<SubscriptionCore>,
+        event: Event,
+        receipt: Option<Arc<Receipt>>,
+    ) {
+        let next = SubscriptionCore::next_state(&event);
+        // Before the state, so that nobody sees the state and does not wait.
+        let is_heard = subscription.hears(event.kind())
+            || event.kind() == EventKind::Error && self.subscriber.emitter.is_heard(ClientEventKind::Error);
+        let receipt = receipt.or_else(|| {
+            next.as_ref()
+                .filter(|_| is_heard)
+                .and_then(|_| self.receipt(subscription))
+        });
+        if let Some((state, error)) = next {
+            subscription.set_state(state, error);
+        }
+        self.post(subscription, |mailbox, limits, totals| {
+            mailbox.tell(event, receipt, limits, totals);
+        });
+        self.status.changed();
+    }
+
+    /// Whether an event of this kind can have no listener: then it need not be delivered.
+    ///
+    /// While a listener runs, or something waits for one, that one may register a listener for the next event, which
+    /// is this one perhaps.
+    pub(crate) fn is_unheard(&self, subscription: &SubscriptionCore, kind: EventKind) -> bool {
+        self.queue.letters() == 0 && !subscription.hears(kind)
+    }
+
+    /// An object came for a subscription.
+    pub(crate) fn deliver_object(&self, subscription: &Arc<SubscriptionCore>, parcel: Parcel<Event>) {
+        let dropped = self.post(subscription, |mailbox, limits, totals| {
+            mailbox.accept(parcel, limits, totals)
+        });
+        if dropped > 0 {
+            Counters::add(&subscription.figures.dropped, dropped);
+            Counters::add(&self.counters.dropped, dropped);
+        }
+    }
+
+    /// Ends a subscription: what waits for its listeners is void, and the last thing they hear is `close`. Whoever
+    /// waits for that has the receipt.
+    pub(crate) fn end(&self, subscription: &Arc<SubscriptionCore>, receipt: Option<Arc<Receipt>>) {
+        subscription.subscriber.end();
+        let void = self.post(subscription, |mailbox, _, totals| {
+            let void = mailbox.end(Event::closed(None), totals);
+            if let Some(receipt) = receipt {
+                mailbox.receipt(receipt, totals);
+            }
+            void
+        });
+        drop(void);
+        self.status.changed();
+    }
+
+    /// Whether the subscription was ended, by itself or with all others.
+    pub(crate) fn is_ended(&self, subscription: &SubscriptionCore) -> bool {
+        subscription.subscriber.has_ended() || subscription.id < self.closed_below.load(Ordering::Acquire)
+    }
+
+    /// Waits until a subscription that was ended is told so, and no listener of it runs.
+    pub(crate) fn wait_ended(
+        self: &Arc<Self>,
+        subscription: &Arc<SubscriptionCore>,
+        deadline: Instant,
+    ) -> Result<()> {
+        let is_done = if self.queue.is_manual() {
+            // Nobody may come to tell it the last `close`: it goes without.
+            let running = lock_until(&subscription.subscriber.running, deadline);
+            let void = subscription.subscriber.mailbox.lock().clear(&self.queue.totals);
+            drop(void);
+            subscription.subscriber.emitter.remove_all(None);
+            running.is_some()
+        } else {
+            self.end(subscription, self.receipt(subscription));
+            self.wake();
+            let waited = self
+                .status
+                .wait(Some(deadline), |_| subscription.is_told().then_some(()));
+            !matches!(waited, Err(Unanswered::Late(_)))
+        };
+        if is_done {
+            return Ok(());
+        }
+        let text = format!("a listener of {subscription} is still running, or another one keeps it waiting");
+        Err(Error::new(ErrorKind::Timeout, text))
+    }
+
+    /// Counts the session tokens under which objects have to come for the listeners of a subscription to get them:
+    /// those of the client and its own. Both numbers only grow, so their sum is the same only if both are.
+    pub(crate) fn generation(&self, subscription: &SubscriptionCore) -> u64 {
+        self.subscriber.generation() + subscription.subscriber.generation()
+    }
+
+    pub(crate) fn subscription_state(&self, subscription: &SubscriptionCore) -> SubscriptionState {
+        if self.is_ended(subscription) {
+            return SubscriptionState::Closed;
+        }
+        subscription.state()
+    }
+
+    pub(crate) fn subscription_stats(&self, subscription: &SubscriptionCore) -> SubscriptionStats {
+        let figures = &subscription.figures;
+        let mailbox = subscription.subscriber.mailbox.lock();
+        let (queued, queued_bytes) = (mailbox.objects(), mailbox.bytes());
+        drop(mailbox);
+        SubscriptionStats {
+            state: self.subscription_state(subscription),
+            acknowledged: subscription.acknowledged(),
+            events: figures.events(),
+            last_event: figures.last_event(),
+            queued,
+            queued_bytes,
+            dropped: figures.dropped.load(Ordering::Relaxed),
+            foreign: figures.foreign.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Waits until a subscription is open.
+    pub(crate) fn wait_open(&self, subscription: &SubscriptionCore, deadline: Instant) -> Result<()> {
+        self.status
+            .wait(Some(deadline), |look| {
+                if self.is_ended(subscription) {
+                    return Some(Err(Error::new(ErrorKind::Closed, "the subscription was ended")));
+                }
+                if subscription.is_open() {
+                    return Some(Ok(()));
+                }
+                subscription.refusal().or_else(|| look.refusal()).map(Err)
+            })
+            .unwrap_or_else(|unanswered| {
+                let is_open = subscription.state() == SubscriptionState::Open;
+                Err(unanswered.into_error(not_open_in_time("subscription", is_open)))
+            })
     }
 }
 

@@ -6,8 +6,11 @@
 mod ask;
 pub(crate) mod command;
 mod connect;
+mod connector;
 mod frames;
 mod link;
+#[cfg(all(test, shuttle))]
+mod model;
 mod servers;
 mod socket;
 mod stream;
@@ -30,10 +33,10 @@ use self::command::{Command, Commands};
 pub(crate) use self::connect::ProxyKind;
 use self::connect::{Attempt, Failed, Io, Progress};
 pub(crate) use self::connect::{Network, Proxies};
+pub(crate) use self::connector::Connector;
 use self::link::Link;
 use self::servers::Servers;
 pub use self::stream::ConnectedStream;
-pub(crate) use self::stream::Connector;
 use self::threads::Work;
 #[cfg(feature = "webpki-roots")]
 pub(crate) use self::tls::Trust;

@@ -21,7 +21,8 @@ use std::thread;
 use std::time::Duration;
 
 use super::Driver;
-use crate::delivery::deliver::{Budget, deliver_all};
+use crate::delivery::deliver::deliver_all;
+use crate::delivery::shared::Budget;
 use crate::delivery::shared::Shared;
 use crate::delivery::sync::{Condvar, Mutex, wait_for};
 use crate::error::{Error, ErrorKind};

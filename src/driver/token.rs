@@ -8,7 +8,8 @@ use std::thread;
 
 use crate::driver::command::{Command, Commands};
 use crate::error::{Error, ErrorKind, Result};
-use crate::fence::{self, Fenced};
+use crate::fence;
+use crate::fenced::Fenced;
 use crate::logging::error;
 use crate::secret::Secret;
 

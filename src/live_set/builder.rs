@@ -12,7 +12,7 @@ use crate::client::Client;
 use crate::client::subscription::SubscriptionBuilder;
 use crate::delivery::emitter::{Emitter, Times};
 use crate::error::{Error, ErrorKind, Result};
-use crate::fence::Fenced;
+use crate::fenced::Fenced;
 use crate::live_set::change::{Change, Snapshot};
 use crate::live_set::core::Core;
 use crate::live_set::events::{SetEvent, SetEventKind, for_change, for_error, for_ready, for_stale};

@@ -5,8 +5,7 @@
 use std::fmt;
 use std::time::SystemTime;
 
-use crate::delivery::emitter::Emit;
-use crate::delivery::mailbox::Role;
+use crate::delivery::emitter::{Emit, Role};
 use crate::error::{Error, Result};
 use crate::live_set::change::{Change, Snapshot};
 

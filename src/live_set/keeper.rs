@@ -7,9 +7,9 @@ use std::time::{Instant, SystemTime};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::delivery::deliver::Addressee;
 use crate::delivery::emitter::{Emitter, ListenerId, Missed, Times};
 use crate::delivery::mailbox::{Letter, Parcel};
+use crate::delivery::shared::Addressee;
 use crate::delivery::shared::Shared;
 use crate::delivery::status::{Count, Receipt};
 use crate::delivery::subscriber::Subscriber;

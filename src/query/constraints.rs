@@ -3,8 +3,9 @@
 
 use serde::Serialize;
 
-use super::filter::{invalid, method_of};
+use super::filter::method_of;
 use super::ordered_json::Json;
+use super::refuse::invalid;
 use super::{Query, regex};
 use crate::types::GeoPoint;
 

@@ -14,10 +14,11 @@ use std::borrow::Cow;
 
 use self::kinds::{date_guard, deep_equality, is_text, null, number_guards};
 use self::values::{audit_date, date, geo_point, pointer, ring};
-use super::filter::{Entry, Filter, Operator, invalid, method_of};
+use super::filter::{Entry, Filter, Operator, method_of};
 use super::names::{check_inherited, check_methods};
 use super::node::Node;
 use super::ordered_json::Json;
+use super::refuse::invalid;
 use super::refuse::{self, ALL_STARTING_WITH, Refusal};
 use super::regex;
 use super::version::{LISTS_SEE_ARRAYS, ServerVersion};

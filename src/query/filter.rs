@@ -5,8 +5,9 @@ use std::borrow::Cow;
 
 use super::names::check_key;
 use super::ordered_json::Json;
+use super::refuse::invalid;
 use super::regex;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 
 /// The name of an operator such as `$gt`.
 pub(super) type Operator = Cow<'static, str>;
@@ -178,11 +179,6 @@ impl Entry {
             Self::Logical(filters) => Json::Array(filters.iter().map(Filter::to_json).collect()),
         }
     }
-}
-
-/// An error of kind [`ErrorKind::InvalidQuery`].
-pub(super) fn invalid(message: impl Into<String>) -> Error {
-    Error::new(ErrorKind::InvalidQuery, message)
 }
 
 fn add(key: &str, operators: &mut Vec<(Operator, Json)>, operator: &'static str, value: Json) -> Result<()> {

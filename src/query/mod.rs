@@ -20,10 +20,11 @@ use std::fmt;
 use serde::Serialize;
 
 use self::encode::Target;
-use self::filter::{Filter, invalid};
+use self::filter::Filter;
 use self::matcher::{Field, Matcher, Verdict};
 use self::operand::operand;
 use self::ordered_json::Json;
+use self::refuse::invalid;
 use self::version::{Age, ServerVersion, WATCH};
 use crate::error::{Error, Result};
 use crate::object::Object;

@@ -1,7 +1,7 @@
 //! Names of classes and fields: which ones a Parse Server can have, and which ones its matcher misreads. It knows no
 //! conditions.
 
-use super::filter::invalid;
+use super::refuse::invalid;
 use crate::error::{Error, Result};
 
 /// The name of a class, checked as Parse Server does it (SchemaController.js, classNameIsValid).

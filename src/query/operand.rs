@@ -5,9 +5,9 @@ use std::any::type_name;
 
 use serde::Serialize;
 
-use super::filter::invalid;
 use super::not_serialized;
 use super::ordered_json::Json;
+use super::refuse::invalid;
 use crate::error::{Error, Result};
 use crate::types::Date;
 

@@ -1,9 +1,8 @@
 //! What cannot work in LiveQuery, why, and the way out. It knows the operators of the REST form, and nothing of how
 //! the others are encoded.
 
-use super::filter::invalid;
 use super::ordered_json::Json;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// A constraint that the LiveQuery server's matcher cannot answer as `find()` does.
 pub(super) struct Refusal {
@@ -139,6 +138,11 @@ fn is_endless(pattern: &str) -> bool {
     pattern
         .rfind("\\Q")
         .is_some_and(|start| !pattern[start..].contains("\\E"))
+}
+
+/// An error of kind [`ErrorKind::InvalidQuery`].
+pub(super) fn invalid(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidQuery, message)
 }
 
 #[cfg(test)]

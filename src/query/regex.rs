@@ -1,8 +1,8 @@
 //! Regular expressions: quoted as the JS SDK quotes them for `find()`, and read closely for the LiveQuery matcher,
 //! which gets only what JavaScript and PCRE read alike. It knows nothing of queries.
 
-use super::filter::invalid;
 use super::refuse;
+use super::refuse::invalid;
 use crate::error::{Error, Result};
 
 /// The text as a regular expression that matches it literally, as the JS SDK writes it.

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::filter::invalid;
 use super::ordered_json::Json;
+use super::refuse::invalid;
 use crate::error::{Error, Result};
 
 /// A version of Parse Server, such as 4.10.

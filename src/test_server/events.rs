@@ -3,41 +3,14 @@
 //! A port of `_onAfterSave` and `_onAfterDelete` of Parse Server 9.10, `ParseLiveQueryServer.js`.
 
 use std::cell::OnceCell;
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use rand::distr::SampleString;
 use serde_json::{Map, Value};
 use tungstenite::Message;
 
-use super::hub::{State, Subscription, frame_start, number_value};
-
+use super::state::{Fields, State, Subscription, frame_start, number_value};
 use crate::query::matcher::{Matcher, Verdict};
-
-pub(super) type Fields = Map<String, Value>;
-
-/// The objects of a class.
-#[derive(Debug, Default)]
-pub(super) struct Class {
-    objects: HashMap<String, (u64, Arc<Fields>)>,
-    next: u64,
-}
-
-impl Class {
-    pub(super) fn get(&self, id: &str) -> Option<&Arc<Fields>> {
-        self.objects.get(id).map(|(_, object)| object)
-    }
-
-    /// In the order of their creation.
-    pub(super) fn objects(&self) -> Vec<Arc<Fields>> {
-        let mut objects: Vec<_> = self.objects.values().collect();
-        objects.sort_by_key(|(number, _)| *number);
-        objects
-            .into_iter()
-            .map(|(_, object)| Arc::clone(object))
-            .collect()
-    }
-}
 
 impl State {
     pub(super) fn create(&mut self, class_name: &str, fields: Fields) -> String {

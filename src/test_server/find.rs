@@ -7,9 +7,10 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
-use super::events::{self, Fields};
-use super::hub::{Hub, State};
-use super::transport::Socket;
+use super::events;
+use super::hub::Hub;
+use super::socket::Socket;
+use super::state::{Class, Fields, State};
 use crate::error::{Error, ErrorKind, Result};
 use crate::object::Object;
 use crate::query::matcher::Matcher;
@@ -63,7 +64,7 @@ impl State {
         let class = self.classes.get(query.class_name());
         let may_read = |object: &Fields| has_master_key || events::may_read(object, user);
         let mut found: Vec<_> = class
-            .map(events::Class::objects)
+            .map(Class::objects)
             .unwrap_or_default()
             .into_iter()
             .filter(|object| may_read(object) && events::matches(&matcher, object) == Some(true))

@@ -1,19 +1,18 @@
 //! What the server knows: objects, connections, subscriptions, and what it does with requests; it must not touch
 //! threads and reads sockets nowhere: frames come in as text and go out into queues.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crossbeam_channel::Sender;
 use parking_lot::{Condvar, Mutex};
-use serde_json::Value;
 use tungstenite::Message;
 
-use super::events;
 use super::schema::{Connect, Refusal, Request, Subscribe};
-use super::transport::Socket;
+use super::socket::Socket;
+use super::state::{ClientInfo, Connection, Failure, Link, State, Subscription, frame_start, number_value};
 use crate::query::matcher::Matcher;
 use crate::query::matcher::regex::valid_flags;
 use crate::query::ordered_json::Json;
@@ -26,85 +25,6 @@ pub(super) struct Hub {
     /// Nothing goes out and nothing that comes in is looked at. Outside the lock, since writers ask for every frame.
     silent: AtomicBool,
     pub(super) keys: Vec<(&'static str, String)>,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct State {
-    /// Counts the changes, so that one that waits for something knows when to look again.
-    pub(super) generation: u64,
-    pub(super) refuse: bool,
-    pub(super) delay: Duration,
-    pub(super) classes: HashMap<String, events::Class>,
-    /// The user of each session token.
-    pub(super) sessions: HashMap<String, String>,
-    /// By number, also those that are not upgraded yet.
-    pub(super) connections: BTreeMap<u64, Connection>,
-    next_connection: u64,
-    /// The frames of each WebSocket that was ever opened.
-    pub(super) frames: Vec<Vec<String>>,
-    pub(super) subscriptions: HashMap<String, BTreeMap<u64, Subscription>>,
-    next_subscription: u64,
-    /// How often `find()` was asked for.
-    pub(super) finds: u64,
-    pub(super) hooks: Hooks,
-}
-
-/// What the hooks of a real server's cloud code would throw.
-#[derive(Debug, Default)]
-pub(super) struct Hooks {
-    pub(super) before_connect: Option<Failure>,
-    pub(super) next_subscribes: VecDeque<Failure>,
-    pub(super) before_subscribe: HashMap<String, Failure>,
-    /// The HTTP status that each `find()` fails with.
-    pub(super) finds: Option<u16>,
-    /// How long the answer of each `find()` waits.
-    pub(super) find_delay: Duration,
-}
-
-#[derive(Clone, Debug)]
-pub(super) struct Failure {
-    pub(super) code: i64,
-    pub(super) message: String,
-}
-
-#[derive(Debug)]
-pub(super) struct Connection {
-    pub(super) socket: Arc<Socket>,
-    pub(super) link: Option<Link>,
-}
-
-/// An upgraded connection.
-#[derive(Debug)]
-pub(super) struct Link {
-    outgoing: Sender<(Instant, Message)>,
-    /// Its place in [`State::frames`].
-    record: usize,
-    client: Option<Arc<ClientInfo>>,
-    /// Where the subscription of a request id is: its class and number.
-    requests: HashMap<u64, (String, u64)>,
-    /// Subscribes that are answered when the frames that came with them are dealt with.
-    pending: Vec<Subscribe>,
-}
-
-/// What a client said in `connect`.
-#[derive(Debug)]
-pub(super) struct ClientInfo {
-    pub(super) id: String,
-    pub(super) installation_id: Option<String>,
-    pub(super) session_token: Option<String>,
-    pub(super) has_master_key: bool,
-}
-
-#[derive(Debug)]
-pub(super) struct Subscription {
-    pub(super) connection: u64,
-    pub(super) client: Arc<ClientInfo>,
-    pub(super) request_id: f64,
-    pub(super) condition: Json,
-    pub(super) matcher: Matcher,
-    pub(super) keys: Option<Vec<String>>,
-    pub(super) watch: Option<Vec<String>>,
-    pub(super) session_token: Option<String>,
 }
 
 impl Hub {
@@ -486,35 +406,6 @@ impl State {
         if answer {
             self.answer(number, "unsubscribed", &client, Some(request_id));
         }
-    }
-}
-
-/// A message without its closing brace, in the order in which the real server writes the members.
-pub(super) fn frame_start(op: &str, client: &ClientInfo, request_id: Option<f64>) -> String {
-    let mut frame = format!(r#"{{"op":"{op}","clientId":"{}""#, client.id);
-    if let Some(installation_id) = &client.installation_id {
-        frame.push_str(r#","installationId":"#);
-        frame.push_str(&Value::from(installation_id.as_str()).to_string());
-    }
-    if let Some(request_id) = request_id {
-        frame.push_str(r#","requestId":"#);
-        frame.push_str(&number_value(request_id).to_string());
-    }
-    frame
-}
-
-/// A number as JavaScript writes it: whole ones without a fraction.
-pub(super) fn number_value(number: f64) -> Value {
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "it is compared with what it came from"
-    )]
-    let whole = number as i64;
-    #[expect(clippy::cast_precision_loss, reason = "this is the comparison")]
-    if whole as f64 == number {
-        Value::from(whole)
-    } else {
-        Value::from(number)
     }
 }
 

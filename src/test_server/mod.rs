@@ -8,6 +8,8 @@ mod events;
 mod find;
 mod hub;
 mod schema;
+mod socket;
+mod state;
 mod subscription;
 #[cfg(test)]
 mod tests;
@@ -26,7 +28,8 @@ use tungstenite::{Bytes, Message};
 pub use builder::TestServerBuilder;
 pub use subscription::ServerSubscription;
 
-use hub::{Failure, Hub};
+use hub::Hub;
+use state::{Class, Failure, Fields};
 use transport::Acceptor;
 
 use crate::error::Result;
@@ -212,7 +215,7 @@ impl TestServer {
     pub fn get(&self, class_name: &str, id: &str) -> Option<Value> {
         let state = self.hub.state.lock();
         let object = state.classes.get(class_name)?.get(id)?;
-        Some(Value::Object(events::Fields::clone(object)))
+        Some(Value::Object(Fields::clone(object)))
     }
 
     /// All objects of a class, in the order of their creation.
@@ -220,11 +223,11 @@ impl TestServer {
     pub fn objects(&self, class_name: &str) -> Vec<Value> {
         let objects = {
             let state = self.hub.state.lock();
-            state.classes.get(class_name).map(events::Class::objects)
+            state.classes.get(class_name).map(Class::objects)
         };
         let objects = objects.into_iter().flatten();
         objects
-            .map(|object| Value::Object(events::Fields::clone(&object)))
+            .map(|object| Value::Object(Fields::clone(&object)))
             .collect()
     }
 
@@ -671,7 +674,7 @@ impl Drop for TestServer {
 /// `where` and an object, both as JSON.
 #[doc(hidden)]
 pub fn verdict(where_json: &str, object: &str) -> serde_json::Result<Vec<&'static str>> {
-    let object: events::Fields = serde_json::from_str(object)?;
+    let object: Fields = serde_json::from_str(object)?;
     let verdict = Matcher::parse(where_json)?.matches_object(&object);
     let answers = [
         (Verdict::MATCH, "match"),
@@ -698,7 +701,7 @@ pub fn where_for(query: &Query, version: &str) -> Result<String> {
 }
 
 #[track_caller]
-fn members(fields: Value) -> events::Fields {
+fn members(fields: Value) -> Fields {
     match fields {
         Value::Object(members) => members,
         #[expect(clippy::panic, reason = "a programmer's error in a test")]

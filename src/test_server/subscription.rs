@@ -1,6 +1,6 @@
 //! What a test server tells about its subscriptions; it must not know how they are kept.
 
-use super::hub::Subscription;
+use super::state::Subscription;
 
 /// A live subscription, as the server knows it.
 #[derive(Clone, Debug, PartialEq)]

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -17,6 +17,7 @@ use tungstenite::{Bytes, Message, WebSocket};
 
 use super::find::HttpRequest;
 use super::hub::Hub;
+use super::socket::Socket;
 
 /// The thread that accepts connections. Dropping it closes the listening socket and waits for the threads.
 #[derive(Debug)]
@@ -33,52 +34,6 @@ const RETRY_AFTER: Duration = Duration::from_millis(20);
 /// How often a thread that reads looks whether the connection has ended. To shut a socket down wakes it at once, but
 /// not on every system.
 const LOOK_AFTER: Duration = Duration::from_millis(200);
-
-/// The socket of a connection, which its threads share.
-#[derive(Debug)]
-pub(super) struct Socket {
-    stream: TcpStream,
-    has_ended: AtomicBool,
-}
-
-impl Socket {
-    /// Ends the connection, and whatever threads do with it.
-    pub(super) fn end(&self) {
-        self.has_ended.store(true, Ordering::Relaxed);
-        // It may be gone already.
-        let _ = self.stream.shutdown(Shutdown::Both);
-    }
-}
-
-impl Read for &Socket {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match (&self.stream).read(buffer) {
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted
-                    ) =>
-                {
-                    if self.has_ended.load(Ordering::Relaxed) {
-                        return Ok(0);
-                    }
-                }
-                other => return other,
-            }
-        }
-    }
-}
-
-impl Write for &Socket {
-    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        (&self.stream).write(buffer)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 impl Acceptor {
     pub(super) fn start(listener: TcpListener, hub: Arc<Hub>, ping_interval: Duration) -> io::Result<Self> {
@@ -166,10 +121,7 @@ fn admit(socket: mio::net::TcpStream, hub: &Arc<Hub>, ping_interval: Duration) -
         crate::logging::debug!("test server: a new connection is gone: {error}");
         return None;
     }
-    let socket = Arc::new(Socket {
-        stream: socket,
-        has_ended: AtomicBool::new(false),
-    });
+    let socket = Arc::new(Socket::new(socket));
     let number = hub.admit(&socket)?;
     let hub = Arc::clone(hub);
     thread::Builder::new()

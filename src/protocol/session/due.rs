@@ -4,29 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::Session;
 use super::errors::timeout;
-use super::link::Link;
+use super::link::{Due, Link};
 use crate::error::{Error, ErrorKind};
 use crate::protocol::Now;
-
-/// What is due.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Due {
-    /// The next attempt to connect.
-    Attempt,
-    /// The end of the attempt that is under way.
-    AttemptOver,
-    /// The end of the link: nothing came, not even an answer to a ping.
-    Silence,
-    Ping,
-    /// An answer is late.
-    LateAnswer,
-    /// The end of the time for which a subscription was held back.
-    Retry,
-    /// Another session token is to be asked for.
-    Token,
-    /// A look at the clocks, which [`tick`](Session::tick) begins with.
-    Look,
-}
 
 impl<T: Clone> Session<T> {
     /// When [`tick`](Self::tick) is due, if nothing else happens.

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use super::due::Due;
 use super::errors::{is_unknown_member, server_error};
 use super::{OnServer, Output, Session, Settings};
 use crate::error::{Error, ErrorKind};
@@ -41,6 +40,26 @@ impl Stage {
             Self::Greeting => "waiting for the server's answer to `connect`",
         }
     }
+}
+
+/// What is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Due {
+    /// The next attempt to connect.
+    Attempt,
+    /// The end of the attempt that is under way.
+    AttemptOver,
+    /// The end of the link: nothing came, not even an answer to a ping.
+    Silence,
+    Ping,
+    /// An answer is late.
+    LateAnswer,
+    /// The end of the time for which a subscription was held back.
+    Retry,
+    /// Another session token is to be asked for.
+    Token,
+    /// A look at the clocks, which [`tick`](Session::tick) begins with.
+    Look,
 }
 
 #[derive(Debug)]

@@ -3,10 +3,10 @@
 use super::values::{geo_point, pair, polygon_points};
 use super::{Field, member, tagged};
 use crate::error::Result;
-use crate::query::filter::invalid;
 use crate::query::node::Node;
 use crate::query::ordered_json::Json;
 use crate::query::refuse;
+use crate::query::refuse::invalid;
 
 impl<'a> Field<'a> {
     /// With the limit of the distance, and how many of its unit are a radian.

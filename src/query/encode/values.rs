@@ -2,8 +2,8 @@
 //! compares.
 
 use crate::error::Result;
-use crate::query::filter::invalid;
 use crate::query::ordered_json::Json;
+use crate::query::refuse::invalid;
 use crate::types::Date;
 
 pub(super) fn date(method: &str, key: &str, value: &Json) -> Result<Json> {

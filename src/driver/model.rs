@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 use shuttle::sync::atomic::{AtomicBool, AtomicUsize};
 use shuttle::thread;
 
-use crate::delivery::deliver::{Budget, deliver_all, dispatch_pending, dispatch_pending_timeout};
+use crate::delivery::deliver::{deliver_all, dispatch_pending, dispatch_pending_timeout};
 use crate::delivery::emitter::{Emitter, Missed, Times};
 use crate::delivery::mailbox::{Limits, Overflow, Parcel};
 use crate::delivery::queue::{Dispatch, Queue};
+use crate::delivery::shared::Budget;
 use crate::delivery::shared::Shared;
 use crate::delivery::subscription::SubscriptionCore;
 use crate::delivery::sync::{Condvar, Mutex};
