@@ -7,6 +7,7 @@ mod ask;
 pub(crate) mod command;
 mod connect;
 mod connector;
+mod farewell;
 mod frames;
 mod link;
 #[cfg(all(test, shuttle))]
@@ -575,58 +576,6 @@ impl Driver {
             if let Err(error) = sent {
                 self.session.lost(error, now);
                 self.carry_out();
-            }
-        }
-    }
-
-    fn begin_farewell(&mut self) {
-        if let Transport::Up(mut link) = std::mem::replace(&mut self.transport, Transport::Down) {
-            if link.close() {
-                self.farewell = Some((link, Instant::now() + self.farewell_timeout));
-                self.readable = true;
-            }
-        }
-    }
-
-    /// Waits for the server's side of a close, to the deadline.
-    fn say_farewell(&mut self) {
-        let Some((link, deadline)) = &mut self.farewell else {
-            return;
-        };
-        link.begin_turn();
-        let mut over = link.send().is_err() || *deadline <= Instant::now();
-        for _ in 0..MESSAGES_PER_TURN {
-            if over {
-                break;
-            }
-            match link.read() {
-                // Both sides have said that they say no more.
-                Ok(Some(Message::Close(_))) => link.end(),
-                Ok(Some(_)) => {}
-                Ok(None) => {
-                    self.readable = link.has_more();
-                    return;
-                }
-                // The server has hung up, which is what a close comes to: nothing to complain of.
-                Err(_) => over = true,
-            }
-        }
-        if over {
-            link.end();
-            self.readable = false;
-            self.farewell = None;
-        }
-    }
-
-    fn finish_close(&mut self) {
-        if self.farewell.is_some() {
-            return;
-        }
-        for receipt in self.closing.drain(..) {
-            if !self.shared.queue.is_manual() {
-                self.shared.post(&self.shared, |mailbox, _, totals| {
-                    mailbox.receipt(receipt, totals);
-                });
             }
         }
     }
