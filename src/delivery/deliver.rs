@@ -4,6 +4,7 @@
 //! the subscription may have been ended, the session token changed, the listener removed by the one before it, or by
 //! another thread while that one ran. No lock is held meanwhile but `running`, and the listener's own.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use crate::delivery::mailbox::{Letter, Parcel};
 use crate::delivery::shared::{Addressee, Budget, EventKindOf, Shared, Turn};
 use crate::delivery::sync::{lock_until, now};
 use crate::error::{Error, ErrorKind};
+use crate::event::ClientEventKind;
 use crate::logging::{error, warn};
 
 impl<A: Addressee> Turn for A {
@@ -146,7 +148,7 @@ fn deliver<A: Addressee>(to: &A, shared: &Arc<Shared>, letter: Letter<A::Event>)
             let may = |kind| to.may_hear(shared, kind, None);
             let faults = subscriber.emitter.emit_missed(listener, &may);
             drop(running);
-            report_faults(to, shared, faults, "what holds already");
+            report_faults(to, shared, faults, &"what holds already");
             None
         }
         Letter::Receipt(receipt) => {
@@ -187,7 +189,7 @@ fn tell<A: Addressee>(to: &A, shared: &Arc<Shared>, event: A::Event, generation:
         // Who hears of such faults has failed: to tell that to it would go round in circles.
         log_faults(to, &faults);
     } else {
-        report_faults(to, shared, faults, &kind.to_string());
+        report_faults(to, shared, faults, &kind);
     }
 }
 
@@ -204,14 +206,16 @@ fn report<A: Addressee>(to: &A, shared: &Arc<Shared>, error: Error) {
 }
 
 /// An object that did not fit is told to the listeners of its subscription, and a panic to those of the client.
-fn report_faults<A: Addressee>(to: &A, shared: &Arc<Shared>, faults: Vec<Fault>, what: &str) {
+fn report_faults<A: Addressee>(to: &A, shared: &Arc<Shared>, faults: Vec<Fault>, what: &dyn Display) {
     for fault in faults {
         match fault {
             Fault::Unfit(error) => report(to, shared, error),
             Fault::Panicked(text) => {
                 let text = format!("a listener for `{what}` of {} panicked: {text}", to.name());
                 error!("{text}");
-                shared.fail(Error::new(ErrorKind::ListenerPanicked, text), None);
+                if shared.subscriber.emitter.is_heard(ClientEventKind::Error) {
+                    shared.fail(Error::new(ErrorKind::ListenerPanicked, text), None);
+                }
             }
         }
     }

@@ -127,7 +127,7 @@ impl<E: Emit> Mailbox<E> {
 
     /// Takes in what must not be lost.
     pub(crate) fn tell(&mut self, event: E, receipt: Option<Arc<Receipt>>, limits: &Limits, totals: &Totals) {
-        if self.is_ended || self.is_in_last_error(&event) {
+        if self.is_ended || receipt.is_none() && self.is_in_last_error(&event) {
             return;
         }
         let is_crowded = self.letters.len() - self.objects >= CROWD
