@@ -13,8 +13,8 @@
 
 mod due;
 mod held;
-mod judge;
 mod merge;
+mod news;
 mod window;
 
 use std::collections::{HashSet, VecDeque};

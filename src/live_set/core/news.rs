@@ -1,4 +1,4 @@
-//! Which of two versions of an object counts. It must not know what is shown.
+//! What follows from an event. It must not know what is shown, nor what is fetched next.
 
 use std::sync::Arc;
 use std::time::Instant;
