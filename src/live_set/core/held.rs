@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::super::change::Entry;
 use super::super::list::List;
+use super::judge::Known;
 use super::{Core, Fetch, Job, id_of};
 use crate::query::order::SortKey;
 
@@ -57,7 +58,7 @@ pub(super) struct Graves {
     pub(super) since: Option<Instant>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Grave {
     pub(super) version: i64,
     pub(super) deleted: bool,
@@ -88,6 +89,19 @@ impl Graves {
 }
 
 impl Core {
+    /// What is known of an object, which also may be one beyond the boundary during a fetch. `touched` is what events
+    /// said of it since the fetch began.
+    pub(super) fn known<'a>(&'a self, id: &str, touched: Option<&'a Option<Arc<Entry>>>) -> Known<'a> {
+        let member = match touched {
+            Some(touched) => touched.as_ref(),
+            None => self.held.get(id),
+        };
+        match member {
+            Some(member) => Known::Member(member),
+            None => self.graves.get(id).map_or(Known::Nothing, Known::Gone),
+        }
+    }
+
     /// The object is as this.
     pub(super) fn put(&mut self, id: &str, entry: Arc<Entry>) {
         self.graves.remove(id);

@@ -9,6 +9,7 @@ use super::super::list::List;
 use super::super::paging::{Page, Turn};
 use super::due::GATHERING;
 use super::held::{ById, Grave};
+use super::judge::{By, Is, Judgement, Of, judge};
 use super::{Core, Job, Output, id_of};
 use crate::error::{Error, ErrorKind, Result};
 use crate::query::order::Nulls;
@@ -79,41 +80,7 @@ impl Core {
         for entry in entries {
             let entry = self.in_order(entry);
             boundary = boundary.max(Some(entry.key.clone()));
-            let id = id_of(&entry);
-            let version = entry.version();
-            match touched.remove(&id) {
-                None => match self.held.get(&id) {
-                    // A copy of the database that lags behind, or clocks that differ.
-                    Some(held) if held.version() > version => {
-                        target.push(Arc::clone(held));
-                        self.doubt(&id, now);
-                    }
-                    _ => target.push(entry),
-                },
-                Some(Some(event)) => {
-                    let before = event.version();
-                    if before == version && !event.has_same_content(&entry) {
-                        self.doubt(&id, now);
-                    }
-                    target.push(if version > before {
-                        entry
-                    } else {
-                        self.in_order(event)
-                    });
-                }
-                Some(None) => {
-                    let grave = self.graves.get(&id);
-                    if grave.is_none_or(|grave| {
-                        version > grave.version || version == grave.version && !grave.deleted
-                    }) {
-                        self.doubt(&id, now);
-                    }
-                    if grave.is_none_or(|grave| version > grave.version) {
-                        self.graves.remove(&id);
-                        target.push(entry);
-                    }
-                }
-            }
+            target.extend(self.newer_of(entry, &mut touched, now));
         }
         // What events brought and the pages do not have: it came later, or changed places meanwhile.
         let events = touched.into_values().flatten();
@@ -131,6 +98,34 @@ impl Core {
         if !was_ready {
             self.outputs.push_back(Output::Ready);
         }
+    }
+
+    /// What there is of an object that is on a page of everything: what was fetched, or what is known.
+    fn newer_of(
+        &mut self,
+        entry: Arc<Entry>,
+        touched: &mut HashMap<Box<str>, Option<Arc<Entry>>>,
+        now: Instant,
+    ) -> Option<Arc<Entry>> {
+        let id = id_of(&entry);
+        let event = touched.remove(&id);
+        let by = match event {
+            Some(_) => By::FetchAfterEvent(Of::Everything),
+            None => By::Fetch(Of::Everything),
+        };
+        let Judgement { counts, is_doubtful } =
+            judge(self.known(&id, event.as_ref()), Is::Member, &entry, by);
+        if is_doubtful {
+            self.doubt(&id, now);
+        }
+        if counts {
+            if matches!(event, Some(None)) {
+                self.graves.remove(&id);
+            }
+            return Some(entry);
+        }
+        let known = event.unwrap_or_else(|| self.held.get(&id).cloned());
+        known.map(|known| self.in_order(known))
     }
 
     /// What is held becomes this, by single changes if these are few.
@@ -198,29 +193,22 @@ impl Core {
             if !missing.remove(&*id) {
                 continue;
             }
-            let version = entry.version();
-            let counts = match touched.get(&id) {
-                None => true,
-                Some(Some(event)) if event.version() == version && !event.has_same_content(&entry) => {
-                    self.doubts.insert(id);
-                    continue;
-                }
-                Some(Some(event)) => version > event.version(),
-                Some(None) => {
-                    let grave = self.graves.get(&id);
-                    if grave.is_some_and(|grave| version == grave.version && !grave.deleted) {
-                        self.doubts.insert(id.clone());
-                    }
-                    grave.is_none_or(|grave| version > grave.version)
-                }
+            let event = touched.get(&id);
+            let by = match event {
+                Some(_) => By::FetchAfterEvent(Of::Doubts),
+                None => By::Fetch(Of::Doubts),
             };
+            let Judgement { counts, is_doubtful } = judge(self.known(&id, event), Is::Member, &entry, by);
+            if is_doubtful {
+                // Nothing is gathered anew for it: it is asked for as soon as the next fetch may start.
+                self.doubts.insert(id.clone());
+            }
             if counts {
                 let entry = self.in_order(entry);
                 self.graves.remove(&id);
-                let is_known = self
-                    .held
-                    .get(&id)
-                    .is_some_and(|held| held.version() == version && held.has_same_content(&entry));
+                let held = self.held.get(&id);
+                let is_known = held
+                    .is_some_and(|held| held.version() == entry.version() && held.has_same_content(&entry));
                 if !is_known {
                     self.hold(&id, entry);
                 }
@@ -230,14 +218,8 @@ impl Core {
             if !is_all {
                 self.doubts.insert(id.into());
             } else if let Some(held) = self.held.get(id) {
-                let version = held.version();
-                self.graves.dig(
-                    id,
-                    Grave {
-                        version,
-                        deleted: false,
-                    },
-                );
+                let (version, deleted) = (held.version(), false);
+                self.graves.dig(id, Grave { version, deleted });
                 self.take_out(id);
             }
         }

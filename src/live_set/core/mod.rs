@@ -1,18 +1,17 @@
 //! What a set knows, and what follows from an event or from what was fetched. No sockets, threads or clocks: time comes
 //! in as an argument.
 //!
-//! The set holds all objects that the query meets, or with a limit those up to a place in their order (`boundary`).
+//! The set holds all objects that the query matches, or with a limit those up to a place in their order (`boundary`).
 //! Whatever happens to an object after the subscription was acknowledged comes as an event; what was before that is
 //! fetched. So what a fetch returns counts for each object that no event came for since it began, and an object that
 //! is neither in it nor in such an event is gone.
 //!
-//! An event counts if it is newer than what is known (`updatedAt`), or if what is known is what it says the object was
-//! before (`original`). If it is newer and follows on something else, an event is missing or late: Parse Server 9.10
-//! sends events of one object out of order (ParseLiveQueryServer.ts handles each without waiting for the one before),
-//! and of two saves at a time each has its own changes only. Such an object is in doubt, and is fetched by its id.
+//! Which of two versions of an object counts is decided in `judge` alone. Where neither may be right, the object is in
+//! doubt, and is fetched by its id.
 
 mod due;
 mod held;
+mod judge;
 mod merge;
 mod news;
 mod window;

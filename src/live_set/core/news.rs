@@ -5,72 +5,35 @@ use std::time::Instant;
 
 use super::super::change::Entry;
 use super::held::Grave;
+use super::judge::{By, Is, Judgement, judge};
 use super::{Core, id_of};
 use crate::event::EventKind;
 
 impl Core {
-    /// An event says that the query meets the object.
+    /// An event says that the query matches the object.
     pub(super) fn came(&mut self, entry: Arc<Entry>, kind: EventKind, follows_on: Option<i64>, now: Instant) {
         let id = id_of(&entry);
-        let version = entry.version();
-        if let Some(held) = self.known(&id) {
-            let before = held.version();
-            let follows = follows_on == Some(before);
-            if version == before && held.has_same_content(&entry) {
-                return;
-            }
-            // Of two changes within a millisecond nobody can tell which one is the later.
-            if version == before || version > before && follows_on.is_some() && !follows {
-                self.doubt(&id, now);
-            }
-            if version > before || follows {
-                self.put(&id, entry);
-            }
-        } else if let Some(grave) = self.graves.get(&id) {
-            let follows = follows_on == Some(grave.version);
-            if grave.deleted || version == grave.version && !follows {
-                // Ids are not used again as a rule.
-                if version >= grave.version {
-                    self.doubt(&id, now);
-                }
-            } else if version > grave.version || follows {
-                if version == grave.version || !follows {
-                    self.doubt(&id, now);
-                }
-                self.put(&id, entry);
-            }
-        } else {
-            // All that there is was known: its beginning is missing.
-            let is_missing = kind == EventKind::Update && self.is_ready && self.boundary.is_none();
-            if is_missing {
-                self.doubt(&id, now);
-            }
+        let by = By::Event {
+            follows_on,
+            must_be_known: kind == EventKind::Update && self.is_ready && self.boundary.is_none(),
+        };
+        if self.hear(&id, Is::Member, &entry, by, now) {
             self.put(&id, entry);
         }
     }
 
-    /// An event says that the query does not meet the object any more, or that it was deleted.
+    /// An event says that the query does not match the object any more, or that it was deleted.
     pub(super) fn gone(&mut self, entry: &Arc<Entry>, deleted: bool, follows_on: Option<i64>, now: Instant) {
         let id = id_of(entry);
-        let version = entry.version();
-        if let Some(held) = self.known(&id) {
-            let before = held.version();
-            let follows = follows_on == Some(before);
-            if version < before && !follows {
-                // Late, if it is no deletion that did not know of the last save.
-                if deleted {
-                    self.doubt(&id, now);
-                }
-                return;
-            }
-            if !deleted && (version == before || follows_on.is_some() && !follows) {
-                self.doubt(&id, now);
-            }
-        } else if let Some(grave) = self.graves.get(&id) {
-            if version < grave.version && !deleted {
-                return;
-            }
+        let told = if deleted { Is::Deleted } else { Is::Left };
+        let by = By::Event {
+            follows_on,
+            must_be_known: false,
+        };
+        if !self.hear(&id, told, entry, by, now) {
+            return;
         }
+        let version = entry.version();
         let version = self
             .graves
             .get(&id)
@@ -82,12 +45,13 @@ impl Core {
         self.take_out(&id);
     }
 
-    /// The object as the events and fetches up to now have it: also one beyond the boundary, during a fetch.
-    fn known(&self, id: &str) -> Option<Arc<Entry>> {
+    /// Whether what an event says counts.
+    fn hear(&mut self, id: &str, told: Is, entry: &Entry, by: By, now: Instant) -> bool {
         let touched = self.fetch.as_ref().and_then(|fetch| fetch.touched.get(id));
-        match touched {
-            Some(touched) => touched.clone(),
-            None => self.held.get(id).cloned(),
+        let Judgement { counts, is_doubtful } = judge(self.known(id, touched), told, entry, by);
+        if is_doubtful {
+            self.doubt(id, now);
         }
+        counts
     }
 }
