@@ -7,6 +7,7 @@ mod driver;
 mod error;
 mod event;
 mod fence;
+mod fetch_error;
 #[cfg(any(doc, doctest))]
 pub mod guide;
 #[cfg(any(feature = "_bench", feature = "_fuzz"))]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::super::change::Entry;
 use super::super::paging::Paging;
 use super::{Core, Output, Request, Task};
-use crate::error::Error;
+use crate::fetch_error::FetchError;
 use crate::query::Query;
 
 pub(super) struct Fetch {
@@ -74,8 +74,9 @@ impl Core {
         }
     }
 
-    pub(super) fn fail(&mut self, error: Error, now: Instant) {
-        let delay = self.backoff.next(&mut self.rng).max(error.retry_after());
+    pub(super) fn fail(&mut self, failed: FetchError, now: Instant) {
+        let FetchError { error, retry_after } = failed;
+        let delay = self.backoff.next(&mut self.rng).max(retry_after);
         self.retry_at = Some(now + delay);
         self.outputs.push_back(Output::Failed(error));
     }

@@ -11,12 +11,13 @@ use super::due::GATHERING;
 use super::held::{ById, Grave};
 use super::judge::{By, Is, Judgement, Of, judge};
 use super::{Core, Job, Output, id_of};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind};
+use crate::fetch_error::FetchError;
 use crate::query::order::Nulls;
 
 impl Core {
     /// What came of a request.
-    pub(crate) fn fetched(&mut self, ticket: u64, result: Result<Vec<Arc<Entry>>>, now: Instant) {
+    pub(crate) fn fetched(&mut self, ticket: u64, result: Result<Vec<Arc<Entry>>, FetchError>, now: Instant) {
         if self.in_flight != Some(ticket) {
             return;
         }
@@ -43,7 +44,7 @@ impl Core {
                         self.class_name
                     );
                     self.wants_all = true;
-                    self.fail(Error::new(ErrorKind::Fetch, text), now);
+                    self.fail(Error::new(ErrorKind::Fetch, text).into(), now);
                 }
                 Turn::Done(page) => {
                     self.backoff.reset();
