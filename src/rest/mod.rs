@@ -243,32 +243,6 @@ fn agent(
     network: &Network,
     (connect_timeout, fetch_timeout): (Duration, Duration),
 ) -> Result<Agent> {
-    let proxy = match network.proxies.proxy_for(url)? {
-        None => None,
-        Some(proxy) => {
-            let invalid = |error| {
-                Error::with_source(
-                    ErrorKind::InvalidSetting,
-                    "the proxy cannot be used to fetch",
-                    error,
-                )
-            };
-            let protocol = match proxy.kind {
-                ProxyKind::Http => ureq::ProxyProtocol::Http,
-                ProxyKind::Socks5 => ureq::ProxyProtocol::Socks5,
-                ProxyKind::Socks5h => ureq::ProxyProtocol::Socks5h,
-            };
-            let mut builder = ureq::Proxy::builder(protocol)
-                .host(proxy.url.host_str().unwrap_or_default())
-                .port(proxy.url.port_or_known_default().unwrap_or(80));
-            if let Some(user) = &proxy.user {
-                builder = builder
-                    .username(&String::from_utf8_lossy(&user.name))
-                    .password(&String::from_utf8_lossy(&user.password));
-            }
-            Some(builder.build().map_err(invalid)?)
-        }
-    };
     let config = Agent::config_builder()
         .timeout_connect(Some(connect_timeout))
         .timeout_resolve(Some(connect_timeout))
@@ -281,7 +255,7 @@ fn agent(
         .max_redirects_will_error(false)
         .http_status_as_error(false)
         .user_agent("")
-        .proxy(proxy)
+        .proxy(proxy_for(url, network)?)
         .build();
     let connector =
         ().chain(SocksConnector::default())
@@ -293,6 +267,32 @@ fn agent(
         return Ok(Agent::with_parts(config, connector, DefaultResolver::default()));
     }
     Ok(Agent::with_parts(config, connector, DefaultResolver::default()))
+}
+
+fn proxy_for(url: &Url, network: &Network) -> Result<Option<ureq::Proxy>> {
+    let Some(proxy) = network.proxies.proxy_for(url)? else {
+        return Ok(None);
+    };
+    let protocol = match proxy.kind {
+        ProxyKind::Http => ureq::ProxyProtocol::Http,
+        ProxyKind::Socks5 => ureq::ProxyProtocol::Socks5,
+        ProxyKind::Socks5h => ureq::ProxyProtocol::Socks5h,
+    };
+    let mut builder = ureq::Proxy::builder(protocol)
+        .host(proxy.url.host_str().unwrap_or_default())
+        .port(proxy.url.port_or_known_default().unwrap_or(80));
+    if let Some(user) = &proxy.user {
+        builder = builder
+            .username(&String::from_utf8_lossy(&user.name))
+            .password(&String::from_utf8_lossy(&user.password));
+    }
+    builder.build().map(Some).map_err(|error| {
+        Error::with_source(
+            ErrorKind::InvalidSetting,
+            "the proxy cannot be used to fetch",
+            error,
+        )
+    })
 }
 
 /// What would be refused again is tried again all the same: somebody may put it right.
