@@ -212,8 +212,15 @@ mod tests {
         [BEFORE - 1, BEFORE, BEFORE + 1].map(verdict).join(" ")
     }
 
+    fn check(table: &[(Known<'_>, Is, By, &str)]) {
+        for &(known, told, by, expected) in table {
+            let verdicts = verdicts(known, told, by);
+            assert_eq!(verdicts, expected, "{known:?} is known, {by:?} tells {told:?}");
+        }
+    }
+
     #[test]
-    fn each_difference_between_events_and_fetches_is_stated() {
+    fn each_difference_between_events_and_fetches_is_listed() {
         let held = entry(BEFORE, 1);
         let member = Known::Member(&held);
         let (left, deleted) = (grave(false), grave(true));
@@ -221,7 +228,7 @@ mod tests {
         let (all, doubts) = (By::Fetch(Of::Everything), By::Fetch(Of::Doubts));
         let all_after = By::FetchAfterEvent(Of::Everything);
         let doubts_after = By::FetchAfterEvent(Of::Doubts);
-        let table = [
+        check(&[
             (member, Is::Member, silent, "- -? +"),
             (member, Is::Member, follows, "+ +? +"),
             (member, Is::Member, skips, "- -? +?"),
@@ -248,6 +255,16 @@ mod tests {
             (Known::Nothing, Is::Member, doubts, "+ + +"),
             (Known::Nothing, Is::Member, all_after, "+? +? +?"),
             (Known::Nothing, Is::Member, doubts_after, "+ + +"),
+        ]);
+    }
+
+    #[test]
+    fn that_an_object_is_gone_counts_unless_it_is_late() {
+        let held = entry(BEFORE, 1);
+        let member = Known::Member(&held);
+        let (left, deleted) = (grave(false), grave(true));
+        let (silent, follows, skips) = (event(None), event(Some(BEFORE)), event(Some(BEFORE - 7)));
+        check(&[
             (member, Is::Left, silent, "- +? +"),
             (member, Is::Left, follows, "+ +? +"),
             (member, Is::Left, skips, "- +? +?"),
@@ -261,14 +278,7 @@ mod tests {
             (deleted, Is::Deleted, silent, "+ + +"),
             (Known::Nothing, Is::Left, silent, "+ + +"),
             (Known::Nothing, Is::Deleted, silent, "+ + +"),
-        ];
-        for (known, told, by, expected) in table {
-            assert_eq!(
-                verdicts(known, told, by),
-                expected,
-                "{known:?}, is told {told:?} by {by:?}"
-            );
-        }
+        ]);
     }
 
     #[test]
