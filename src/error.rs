@@ -3,7 +3,6 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::fence;
 use crate::fenced::Fenced;
@@ -38,7 +37,6 @@ struct Inner {
     code: Option<i64>,
     dropped: Option<u64>,
     fatal: bool,
-    retry_after: Duration,
     occurrences: u64,
     cause: Option<Cause>,
 }
@@ -107,7 +105,6 @@ impl Error {
             code: None,
             dropped: None,
             fatal: false,
-            retry_after: Duration::ZERO,
             occurrences: 1,
             cause: None,
         }))
@@ -152,16 +149,6 @@ impl Error {
     /// The same error, marked as the end of what it is reported on.
     pub(crate) fn fatal(self) -> Self {
         self.change(|inner| inner.fatal = true)
-    }
-
-    /// The same error, with how long to wait at least before the same is tried again.
-    #[cfg(any(feature = "rest", test))]
-    pub(crate) fn with_retry_after(self, delay: Duration) -> Self {
-        self.change(|inner| inner.retry_after = delay)
-    }
-
-    pub(crate) fn retry_after(&self) -> Duration {
-        self.0.retry_after
     }
 
     /// The same error, which stands for more of them.

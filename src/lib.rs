@@ -8,6 +8,7 @@ mod error;
 mod event;
 mod fence;
 mod fenced;
+mod fetch_error;
 #[cfg(any(doc, doctest))]
 pub mod guide;
 #[cfg(any(feature = "_bench", feature = "_fuzz"))]

@@ -106,7 +106,7 @@ impl LiveSetBuilder {
             };
             find(query).map_err(|error| {
                 let text = format!("the objects of {} cannot be fetched", query.class_name());
-                Error::with_source(ErrorKind::Fetch, text, error)
+                Error::with_source(ErrorKind::Fetch, text, error).into()
             })
         }));
         self

@@ -17,6 +17,7 @@ use crate::delivery::subscription::{Follower, SubscriptionCore};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{ClientEventKind, Event, EventKind};
 use crate::fence;
+use crate::fetch_error::FetchError;
 use crate::live_set::change::{Change, Entry, Snapshot};
 use crate::live_set::core::{Core, Output, Request, Task};
 use crate::live_set::events::{SetEvent, SetEventKind};
@@ -26,7 +27,7 @@ use crate::query::Query;
 use crate::secret::Secret;
 
 /// How a set fetches: what `find()` returns for a query, with this session token.
-pub(super) type FetchFn = dyn Fn(&Query, Option<&str>) -> Result<Vec<Object>> + Send + Sync;
+pub(super) type FetchFn = dyn Fn(&Query, Option<&str>) -> Result<Vec<Object>, FetchError> + Send + Sync;
 
 /// One live set.
 pub(crate) struct Keeper {
@@ -106,7 +107,7 @@ impl Keeper {
     }
 
     /// What came of a request.
-    fn fetched(self: &Arc<Self>, ticket: u64, result: Result<Vec<Arc<Entry>>>, generation: u64) {
+    fn fetched(self: &Arc<Self>, ticket: u64, result: Result<Vec<Arc<Entry>>, FetchError>, generation: u64) {
         let mut core = self.core.lock();
         core.fetched(ticket, result, Instant::now());
         self.post(&mut core, generation);
@@ -227,7 +228,7 @@ impl Keeper {
         let fetch = || (self.fetch)(&query, token.as_ref().map(Secret::reveal));
         let result = fence::run(fetch).unwrap_or_else(|text| {
             let text = format!("the function that fetches for a live set panicked: {text}");
-            Err(Error::new(ErrorKind::Fetch, text))
+            Err(Error::new(ErrorKind::Fetch, text).into())
         });
         // What takes long with many objects is done here, and not where listeners run.
         let result = result.map(|objects| {

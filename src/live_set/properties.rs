@@ -16,6 +16,7 @@ use super::core::{Core, Output, Request, Task};
 use super::list::List;
 use crate::error::{Error, ErrorKind};
 use crate::event::EventKind;
+use crate::fetch_error::FetchError;
 use crate::object::Object;
 use crate::query::Query;
 use crate::types::Date;
@@ -369,7 +370,7 @@ impl World {
         if let Some(request) = self.request.take() {
             self.note(format_args!("fails: {}", request.ticket));
             let error = Error::new(ErrorKind::Fetch, "the server is busy");
-            self.core.fetched(request.ticket, Err(error), self.now);
+            self.core.fetched(request.ticket, Err(error.into()), self.now);
         }
     }
 
@@ -542,7 +543,10 @@ fn an_error_that_lasts_waits_for_long() {
     world.open();
     world.ask();
     let request = world.request.take().unwrap();
-    let error = Error::new(ErrorKind::Fetch, "unauthorized").with_retry_after(Duration::from_secs(60));
+    let error = FetchError {
+        error: Error::new(ErrorKind::Fetch, "unauthorized"),
+        retry_after: Duration::from_secs(60),
+    };
     world.core.fetched(request.ticket, Err(error), world.now);
     let Task::Wait(Some(at)) = world.core.next_task(world.now) else {
         panic!()

@@ -17,6 +17,7 @@ use url::Url;
 
 use crate::driver::{Network, ProxyKind};
 use crate::error::{Error, ErrorKind, Result};
+use crate::fetch_error::FetchError;
 use crate::object::Object;
 use crate::protocol::spec::Credentials;
 use crate::query::Query;
@@ -118,10 +119,10 @@ impl Rest {
     /// # Errors
     /// [`ErrorKind::Fetch`], with how long to wait before the next time if the server says so, or if it would answer the
     /// same.
-    pub(crate) fn find(&self, query: &Query, session_token: Option<&str>) -> Result<Vec<Object>> {
+    pub(crate) fn find(&self, query: &Query, session_token: Option<&str>) -> Result<Vec<Object>, FetchError> {
         let turn = self.turn.load(Ordering::Relaxed);
         let Some(server) = self.servers.get(turn % self.servers.len().max(1)) else {
-            return Err(Error::new(ErrorKind::Fetch, "there is no server to ask"));
+            return Err(Error::new(ErrorKind::Fetch, "there is no server to ask").into());
         };
         let found = self.ask(server, query, session_token);
         if found.is_err() {
@@ -130,7 +131,12 @@ impl Rest {
         found
     }
 
-    fn ask(&self, server: &Server, query: &Query, session_token: Option<&str>) -> Result<Vec<Object>> {
+    fn ask(
+        &self,
+        server: &Server,
+        query: &Query,
+        session_token: Option<&str>,
+    ) -> Result<Vec<Object>, FetchError> {
         let class_name = query.class_name();
         let failed = |error: ureq::Error| {
             let text = format!(
@@ -170,20 +176,7 @@ impl Rest {
         if status != 200 {
             return Err(refused(class_name, &server.name, status, retry_after, &text));
         }
-        let found: Found<'_> = serde_json::from_str(&text).map_err(|error| {
-            let text = format!(
-                "{} did not answer with the objects of {class_name}: {}; is this the URL of the REST API? \
-                 `ClientBuilder::rest_url` sets another one",
-                server.name,
-                excerpt(&text)
-            );
-            Error::with_source(ErrorKind::Fetch, text, error)
-        })?;
-        let object = |json: &RawValue| {
-            let json = json.get();
-            Object::from_frame(json.into(), 0..json.len(), None)
-        };
-        Ok(found.results.into_iter().map(object).collect())
+        Ok(objects_in(&text, class_name, &server.name)?)
     }
 
     fn read(&self, body: &mut Body) -> Result<String, ureq::Error> {
@@ -198,7 +191,23 @@ impl fmt::Debug for Rest {
     }
 }
 
-fn refused(class_name: &str, server: &str, status: u16, retry_after: Duration, body: &str) -> Error {
+fn objects_in(answer: &str, class_name: &str, server: &str) -> Result<Vec<Object>> {
+    let found: Found<'_> = serde_json::from_str(answer).map_err(|error| {
+        let text = format!(
+            "{server} did not answer with the objects of {class_name}: {}; is this the URL of the REST API? \
+             `ClientBuilder::rest_url` sets another one",
+            excerpt(answer)
+        );
+        Error::with_source(ErrorKind::Fetch, text, error)
+    })?;
+    let object = |json: &RawValue| {
+        let json = json.get();
+        Object::from_frame(json.into(), 0..json.len(), None)
+    };
+    Ok(found.results.into_iter().map(object).collect())
+}
+
+fn refused(class_name: &str, server: &str, status: u16, retry_after: Duration, body: &str) -> FetchError {
     let failed: Option<Failed> = serde_json::from_str(body).ok();
     let (code, reason) = match failed {
         Some(Failed { code, error }) => (code, error.unwrap_or_default()),
@@ -221,11 +230,12 @@ fn refused(class_name: &str, server: &str, status: u16, retry_after: Duration, b
         Some(code) => Error::server(ErrorKind::Fetch, code, text),
         None => Error::new(ErrorKind::Fetch, text),
     };
-    error.with_retry_after(if passes {
+    let retry_after = if passes {
         retry_after.min(LONGEST_WAIT)
     } else {
         UNTIL_SOMETHING_CHANGES
-    })
+    };
+    FetchError { error, retry_after }
 }
 
 fn agent(
@@ -233,32 +243,6 @@ fn agent(
     network: &Network,
     (connect_timeout, fetch_timeout): (Duration, Duration),
 ) -> Result<Agent> {
-    let proxy = match network.proxies.proxy_for(url)? {
-        None => None,
-        Some(proxy) => {
-            let invalid = |error| {
-                Error::with_source(
-                    ErrorKind::InvalidSetting,
-                    "the proxy cannot be used to fetch",
-                    error,
-                )
-            };
-            let protocol = match proxy.kind {
-                ProxyKind::Http => ureq::ProxyProtocol::Http,
-                ProxyKind::Socks5 => ureq::ProxyProtocol::Socks5,
-                ProxyKind::Socks5h => ureq::ProxyProtocol::Socks5h,
-            };
-            let mut builder = ureq::Proxy::builder(protocol)
-                .host(proxy.url.host_str().unwrap_or_default())
-                .port(proxy.url.port_or_known_default().unwrap_or(80));
-            if let Some(user) = &proxy.user {
-                builder = builder
-                    .username(&String::from_utf8_lossy(&user.name))
-                    .password(&String::from_utf8_lossy(&user.password));
-            }
-            Some(builder.build().map_err(invalid)?)
-        }
-    };
     let config = Agent::config_builder()
         .timeout_connect(Some(connect_timeout))
         .timeout_resolve(Some(connect_timeout))
@@ -271,7 +255,7 @@ fn agent(
         .max_redirects_will_error(false)
         .http_status_as_error(false)
         .user_agent("")
-        .proxy(proxy)
+        .proxy(proxy_for(url, network)?)
         .build();
     let connector =
         ().chain(SocksConnector::default())
@@ -283,6 +267,32 @@ fn agent(
         return Ok(Agent::with_parts(config, connector, DefaultResolver::default()));
     }
     Ok(Agent::with_parts(config, connector, DefaultResolver::default()))
+}
+
+fn proxy_for(url: &Url, network: &Network) -> Result<Option<ureq::Proxy>> {
+    let Some(proxy) = network.proxies.proxy_for(url)? else {
+        return Ok(None);
+    };
+    let protocol = match proxy.kind {
+        ProxyKind::Http => ureq::ProxyProtocol::Http,
+        ProxyKind::Socks5 => ureq::ProxyProtocol::Socks5,
+        ProxyKind::Socks5h => ureq::ProxyProtocol::Socks5h,
+    };
+    let mut builder = ureq::Proxy::builder(protocol)
+        .host(proxy.url.host_str().unwrap_or_default())
+        .port(proxy.url.port_or_known_default().unwrap_or(80));
+    if let Some(user) = &proxy.user {
+        builder = builder
+            .username(&String::from_utf8_lossy(&user.name))
+            .password(&String::from_utf8_lossy(&user.password));
+    }
+    builder.build().map(Some).map_err(|error| {
+        Error::with_source(
+            ErrorKind::InvalidSetting,
+            "the proxy cannot be used to fetch",
+            error,
+        )
+    })
 }
 
 /// What would be refused again is tried again all the same: somebody may put it right.

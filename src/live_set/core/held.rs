@@ -1,0 +1,194 @@
+//! What is held, what is known of the rest, and the boundary between them. It must not know where news comes from.
+
+use std::borrow::Borrow;
+use std::collections::{HashMap, HashSet};
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::super::change::Entry;
+use super::super::list::List;
+use super::judge::{Grave, Known};
+use super::{Core, Fetch, Job, id_of};
+use crate::query::order::SortKey;
+
+/// The held objects, by place and by id.
+pub(super) struct Held {
+    pub(super) list: List<Arc<Entry>>,
+    pub(super) by_id: HashSet<ById>,
+}
+
+pub(super) struct ById(pub(super) Arc<Entry>);
+
+impl Borrow<[u8]> for ById {
+    fn borrow(&self) -> &[u8] {
+        self.0.key.id()
+    }
+}
+
+impl Hash for ById {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        self.0.key.id().hash(hasher);
+    }
+}
+
+impl PartialEq for ById {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.key.id() == other.0.key.id()
+    }
+}
+
+impl Eq for ById {}
+
+impl Held {
+    pub(super) fn get(&self, id: &str) -> Option<&Arc<Entry>> {
+        self.by_id.get(id.as_bytes()).map(|by_id| &by_id.0)
+    }
+
+    pub(super) fn position(&self, key: &SortKey) -> Result<usize, usize> {
+        self.list.search(|entry| entry.key.cmp(key))
+    }
+}
+
+/// What is known and not held: gone, or beyond the boundary. An event that is late must not bring it back.
+#[derive(Default)]
+pub(super) struct Graves {
+    pub(super) young: HashMap<Box<str>, Grave>,
+    pub(super) old: HashMap<Box<str>, Grave>,
+    pub(super) since: Option<Instant>,
+}
+
+impl Graves {
+    pub(super) fn get(&self, id: &str) -> Option<Grave> {
+        self.young.get(id).or_else(|| self.old.get(id)).copied()
+    }
+
+    pub(super) fn dig(&mut self, id: &str, grave: Grave) {
+        self.young.insert(id.into(), grave);
+    }
+
+    pub(super) fn remove(&mut self, id: &str) {
+        self.young.remove(id);
+        self.old.remove(id);
+    }
+
+    /// Forgets those that are old. None may be forgotten during a fetch, which may return what was before it.
+    pub(super) fn age(&mut self, now: Instant) {
+        let since = *self.since.get_or_insert(now);
+        if now.saturating_duration_since(since) >= GENERATION {
+            self.old = std::mem::take(&mut self.young);
+            self.since = Some(now);
+        }
+    }
+}
+
+impl Core {
+    /// What is known of an object, which also may be one beyond the boundary during a fetch. `touched` is what events
+    /// said of it since the fetch began.
+    pub(super) fn known<'a>(&'a self, id: &str, touched: Option<&'a Option<Arc<Entry>>>) -> Known<'a> {
+        let member = match touched {
+            Some(touched) => touched.as_ref(),
+            None => self.held.get(id),
+        };
+        match member {
+            Some(member) => Known::Member(member),
+            None => self.graves.get(id).map_or(Known::Nothing, Known::Gone),
+        }
+    }
+
+    /// The object is as this.
+    pub(super) fn put(&mut self, id: &str, entry: Arc<Entry>) {
+        self.graves.remove(id);
+        if let Some(fetch) = &mut self.fetch {
+            fetch.touched.insert(id.into(), Some(Arc::clone(&entry)));
+        }
+        self.hold(id, entry);
+    }
+
+    /// Holds the object, unless it is beyond the boundary, or what else there is has not been fetched yet.
+    pub(super) fn hold(&mut self, id: &str, entry: Arc<Entry>) {
+        let is_beyond = |boundary: &SortKey| entry.key > *boundary;
+        if !self.is_filled || self.boundary.as_ref().is_some_and(is_beyond) {
+            self.remember(&entry);
+            self.take_out(id);
+            return;
+        }
+        self.look_for_nulls(&entry);
+        let old = self.held.by_id.replace(ById(Arc::clone(&entry)));
+        let Some(ById(old)) = old else {
+            if let Err(index) = self.held.position(&entry.key) {
+                self.held.list.insert(index, Arc::clone(&entry));
+                self.show_inserted(index, &entry);
+            }
+            return;
+        };
+        let Ok(from) = self.held.position(&old.key) else {
+            return;
+        };
+        if old.key == entry.key {
+            self.held.list.replace(from, Arc::clone(&entry));
+            self.show_replaced(from, from, &entry, &old);
+            return;
+        }
+        self.held.list.remove(from);
+        let (Ok(to) | Err(to)) = self.held.position(&entry.key);
+        if self.is_in_window(from) == self.is_in_window(to) {
+            self.held.list.insert(to, Arc::clone(&entry));
+            if self.is_in_window(from) {
+                self.show_replaced(from, to, &entry, &old);
+            } else {
+                self.show_passed(from, to);
+            }
+        } else {
+            self.show_removed(from, &old);
+            self.held.list.insert(to, Arc::clone(&entry));
+            self.show_inserted(to, &entry);
+        }
+    }
+
+    /// What is not held any more is remembered for a while, so that a late event does not bring back what it was before.
+    pub(super) fn remember(&mut self, entry: &Entry) {
+        let (id, version) = (id_of(entry), entry.version());
+        if self.graves.get(&id).is_none_or(|grave| grave.version < version) {
+            let deleted = false;
+            self.graves.dig(&id, Grave { version, deleted });
+        }
+    }
+
+    pub(super) fn take_out(&mut self, id: &str) {
+        let Some(ById(old)) = self.held.by_id.take(id.as_bytes()) else {
+            return;
+        };
+        if let Ok(index) = self.held.position(&old.key) {
+            self.held.list.remove(index);
+            self.show_removed(index, &old);
+        }
+    }
+
+    /// With a limit: lets go of what is far behind it, and fetches more when too little is left.
+    pub(super) fn keep_to_boundary(&mut self) {
+        let Some(window) = self.window else { return };
+        let held = self.held.list.len();
+        if held < window.end() && self.boundary.is_some() {
+            let is_coming = matches!(&self.fetch, Some(Fetch { job: Job::All(_), .. }));
+            self.wants_all |= !is_coming;
+            return;
+        }
+        let kept = window.end().saturating_add(window.margin());
+        if held > kept.saturating_add(window.margin()) {
+            let Some(last) = self.held.list.get(kept - 1) else {
+                return;
+            };
+            self.boundary = Some(last.key.clone());
+            while self.held.list.len() > kept {
+                if let Some(entry) = self.held.list.remove(self.held.list.len() - 1) {
+                    self.held.by_id.remove(entry.key.id());
+                    self.remember(&entry);
+                }
+            }
+        }
+    }
+}
+
+/// As long as an event may be late.
+const GENERATION: Duration = Duration::from_secs(60);
