@@ -8,6 +8,7 @@ use std::process::{self, Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use parse_livequery::test_server::where_for;
 use parse_livequery::{Client, Date, EventKind, GeoPoint, Pointer, Query};
 use serde_json::{Map, Value, json};
@@ -133,13 +134,16 @@ fn architecture() -> &'static str {
 ///
 /// A version that cannot be installed fails the run.
 fn installed(name: &str, manifest: &Value) -> PathBuf {
+    // The tests of one process share the folder that npm works in.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock();
     let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let text = manifest.to_string();
     let is_done = || fs::read_to_string(home.join("installed.json")).is_ok_and(|done| done == text);
     if is_done() {
         return home;
     }
-    // Another test may be here at the same time: whoever is first puts its folder into the place.
+    // Another process may be here at the same time: whoever is first puts its folder into the place.
     let staging = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.{}", process::id()));
     fs::create_dir_all(&staging).unwrap();
     fs::write(staging.join("package.json"), &text).unwrap();
