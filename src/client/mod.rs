@@ -350,7 +350,8 @@ impl Client {
         self.0.shared.status.state()
     }
 
-    /// Waits until the client is connected. It does not connect: [`open`](Self::open) and
+    /// Waits until the client is connected and its listeners for `open` have returned (but with
+    /// [`Dispatch::Manual`](crate::Dispatch::Manual), where the program calls them). It does not connect: [`open`](Self::open) and
     /// [`subscribe`](Self::subscribe) do.
     ///
     /// # Errors

@@ -334,7 +334,11 @@ impl Subscription {
         self.0.client.shared().subscription_stats(&self.0.core)
     }
 
-    /// Waits until the server has acknowledged the subscription. Returns at once if it has.
+    /// Waits until the server has acknowledged the subscription and its listeners for `open` have returned. Returns at once
+    /// if that is so already. If the server refuses it, the listeners for `error` have returned first.
+    ///
+    /// With [`Dispatch::Manual`](crate::Dispatch::Manual) it does not wait for listeners: the thread that waits may be the
+    /// one that has to call them.
     ///
     /// # Errors
     /// What the server refused the subscription or the connection for; [`ErrorKind::Timeout`] if it takes longer, with

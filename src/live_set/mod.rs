@@ -190,7 +190,7 @@ impl LiveSet {
         self.shown(|shown| shown.stale_since)
     }
 
-    /// Waits until everything was fetched.
+    /// Waits until everything was fetched, and the listeners of [`on_ready`](Self::on_ready) have returned.
     ///
     /// # Errors
     ///
