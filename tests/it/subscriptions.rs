@@ -242,6 +242,7 @@ fn open_never_missed() {
 fn late_listener_is_told_of_a_state_and_not_of_the_past() {
     let server = Server::auto();
     let client = client(&server.url());
+    let client_events = record_client(&client);
     let (subscription, events) = subscribe(&client, "Game");
     let late = Events::new();
     let recorder = late.clone();
@@ -252,7 +253,8 @@ fn late_listener_is_told_of_a_state_and_not_of_the_past() {
     server.on_accept(|_| Then::Handled);
     server.conn(1).cut();
     events.expect("close");
-    // Now it is not open.
+    client_events.wait_for("close");
+    // Now neither is open.
     let recorder = late.clone();
     subscription.on("open", move |event: &Event| {
         recorder.push("later", "open", event.clone())
