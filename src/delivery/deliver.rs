@@ -43,7 +43,7 @@ impl<A: Addressee> Turn for A {
                 );
             }
             before = now;
-            if budget.is_spent(now) || now.saturating_duration_since(began) >= TURN {
+            if budget.is_late(now) || now.saturating_duration_since(began) >= TURN {
                 break;
             }
         }

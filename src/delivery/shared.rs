@@ -264,8 +264,13 @@ impl Budget {
         }
     }
 
+    /// To be asked between turns. What a subscriber is told at once is not torn apart by it.
     pub(super) fn is_spent(&self, now: Instant) -> bool {
-        self.letters == 0 || self.until.is_some_and(|until| until <= now)
+        self.letters == 0 || self.is_late(now)
+    }
+
+    pub(super) fn is_late(&self, now: Instant) -> bool {
+        self.until.is_some_and(|until| until <= now)
     }
 }
 

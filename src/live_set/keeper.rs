@@ -115,39 +115,39 @@ impl Keeper {
         self.wake();
     }
 
-    /// Puts what the core has to tell into the mailbox. The core stays locked meanwhile, so that what was first in there
-    /// is first in here.
+    /// Puts what the core has to tell into the mailbox, all at once: what follows from one thing is told in one go. The
+    /// core stays locked meanwhile, so that what was first in there is first in here.
     fn post(self: &Arc<Self>, core: &mut Core, generation: u64) {
-        while let Some(output) = core.next_output() {
-            match output {
-                Output::Change(change, snapshot) => self.post_change(change, snapshot, generation),
-                Output::Ready => {
-                    let receipt = self.shared.receipt(&self.telling);
-                    self.tell(SetEvent::Ready(Snapshot::empty(), generation), receipt);
-                }
-                Output::Stale(since) => self.tell(SetEvent::Stale(since), None),
-                Output::Failed(error) => {
-                    if self.shared.subscriber.emitter.is_heard(ClientEventKind::Error) {
-                        self.shared.fail(error.clone(), None);
-                    }
-                    self.tell(SetEvent::Error(error), None);
+        let outputs: Vec<_> = std::iter::from_fn(|| core.next_output()).collect();
+        if outputs.is_empty() {
+            return;
+        }
+        for output in &outputs {
+            if let Output::Failed(error) = output {
+                if self.shared.subscriber.emitter.is_heard(ClientEventKind::Error) {
+                    self.shared.fail(error.clone(), None);
                 }
             }
         }
-    }
-
-    /// Where too many changes wait, one that says to read the contents stands for all of them.
-    fn post_change(self: &Arc<Self>, change: Change, snapshot: Snapshot, generation: u64) {
-        let parcel = |change: Change, snapshot: Snapshot| Parcel {
-            bytes: change.size() + 2 * size_of::<Letter<SetEvent>>(),
-            event: SetEvent::Change(change, snapshot),
-            generation,
-            lost_before: 0,
-        };
         self.shared.post(self, |mailbox, limits, totals| {
-            let single = parcel(change, snapshot.clone());
-            let all = || parcel(Change::Reset, snapshot);
-            mailbox.accept_or_replace(single, all, limits, totals);
+            for output in outputs {
+                let (event, receipt) = match output {
+                    Output::Change(change, snapshot) => {
+                        let single = parcel(change, snapshot.clone(), generation);
+                        // Where too many changes wait, one that says to read the contents stands for all of them.
+                        let all = || parcel(Change::Reset, snapshot, generation);
+                        mailbox.accept_or_replace(single, all, limits, totals);
+                        continue;
+                    }
+                    Output::Ready => {
+                        let receipt = self.shared.receipt(&self.telling);
+                        (SetEvent::Ready(Snapshot::empty(), generation), receipt)
+                    }
+                    Output::Stale(since) => (SetEvent::Stale(since), None),
+                    Output::Failed(error) => (SetEvent::Error(error), None),
+                };
+                mailbox.tell(event, receipt, limits, totals);
+            }
         });
     }
 
@@ -243,6 +243,15 @@ impl Keeper {
         if self.shared.generation(subscription) == generation {
             self.fetched(ticket, result, generation);
         }
+    }
+}
+
+fn parcel(change: Change, snapshot: Snapshot, generation: u64) -> Parcel<SetEvent> {
+    Parcel {
+        bytes: change.size() + 2 * size_of::<Letter<SetEvent>>(),
+        event: SetEvent::Change(change, snapshot),
+        generation,
+        lost_before: 0,
     }
 }
 
