@@ -17,7 +17,6 @@ use crate::driver::{self, ConnectedStream, Connector, Network, Proxies};
 use crate::error::{Error, ErrorKind, Result};
 use crate::logging::error;
 use crate::protocol::session::Settings;
-use crate::protocol::spec::Credentials;
 use crate::query::version::Age;
 #[cfg(feature = "rest")]
 use crate::rest;
@@ -73,20 +72,7 @@ impl ClientBuilder {
     fn new(server_url: String, application_id: String) -> Self {
         Self {
             server_urls: vec![server_url],
-            settings: Settings {
-                credentials: Credentials {
-                    application_id,
-                    ..Credentials::default()
-                },
-                connect_timeout: Duration::from_secs(20),
-                idle_ping: Duration::from_secs(20),
-                pong_timeout: Duration::from_secs(10),
-                ack_timeout: Duration::from_secs(10),
-                servers: 1,
-                reconnect_delay: (Duration::from_millis(250), Duration::from_secs(30)),
-                max_attempts: None,
-                renewable_token: false,
-            },
+            settings: Settings::new(application_id),
             close_timeout: Duration::from_secs(2),
             parse_server: None,
             limits: Limits {

@@ -434,9 +434,7 @@ impl Handle {
         let shared = self.client.shared();
         if !shared.is_ended(&self.core) {
             shared.end(&self.core, None);
-            if !shared.queue.is_manual() {
-                shared.wake();
-            }
+            shared.wake_delivery();
             self.client.send(Command::Unsubscribe(self.core.id));
         }
     }

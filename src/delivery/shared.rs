@@ -86,10 +86,17 @@ impl Shared {
         put: impl FnOnce(&mut Mailbox<A::Event>, &Limits, &Totals) -> R,
     ) -> R {
         let result = self.post(to, put);
-        if !self.queue.is_manual() && !in_listener_of(self) {
-            self.wake();
+        if !in_listener_of(self) {
+            self.wake_delivery();
         }
         result
+    }
+
+    /// Wakes whoever delivers, where that is a thread of the client: it may be asleep in the I/O.
+    pub(crate) fn wake_delivery(&self) {
+        if !self.queue.is_manual() {
+            self.wake();
+        }
     }
 
     /// A listener was registered too late for something that holds.

@@ -112,7 +112,8 @@ impl Keeper {
         core.fetched(ticket, result, Instant::now());
         self.post(&mut core, generation);
         drop(core);
-        self.wake();
+        self.shared.wake_delivery();
+        self.attend();
     }
 
     /// Puts what the core has to tell into the mailbox, all at once: what follows from one thing is told in one go. The
@@ -155,14 +156,6 @@ impl Keeper {
         self.shared.post(self, |mailbox, limits, totals| {
             mailbox.tell(event, receipt, limits, totals);
         });
-    }
-
-    /// Has what was put into the mailbox by another thread than the one that delivers, delivered.
-    fn wake(self: &Arc<Self>) {
-        if !self.shared.queue.is_manual() {
-            self.shared.wake();
-        }
-        self.attend();
     }
 
     /// Sees to it that what is to be fetched is fetched.

@@ -80,6 +80,26 @@ pub(crate) struct Settings {
     pub(crate) renewable_token: bool,
 }
 
+impl Settings {
+    /// Those of a client that is told nothing else.
+    pub(crate) fn new(application_id: String) -> Self {
+        Self {
+            credentials: Credentials {
+                application_id,
+                ..Credentials::default()
+            },
+            connect_timeout: Duration::from_secs(20),
+            idle_ping: Duration::from_secs(20),
+            pong_timeout: Duration::from_secs(10),
+            ack_timeout: Duration::from_secs(10),
+            servers: 1,
+            reconnect_delay: (Duration::from_millis(250), Duration::from_secs(30)),
+            max_attempts: None,
+            renewable_token: false,
+        }
+    }
+}
+
 /// What has to be done. `T` is whatever the caller knows a subscription by.
 #[derive(Debug)]
 pub(crate) enum Output<T> {

@@ -18,7 +18,7 @@ use super::{Link, Output, Session, Settings};
 use crate::error::{Error, ErrorKind};
 use crate::event::{ClientEventKind, Event};
 use crate::protocol::Now;
-use crate::protocol::spec::{Credentials, Spec};
+use crate::protocol::spec::Spec;
 use crate::query::Query;
 
 /// A session with a clock that the test turns, and what it put out since this was last asked.
@@ -35,20 +35,7 @@ impl Rig {
     }
 
     fn with(change: impl FnOnce(&mut Settings)) -> Self {
-        let mut settings = Settings {
-            credentials: Credentials {
-                application_id: "app".into(),
-                ..Credentials::default()
-            },
-            connect_timeout: Duration::from_secs(20),
-            idle_ping: Duration::from_secs(20),
-            pong_timeout: Duration::from_secs(10),
-            ack_timeout: Duration::from_secs(10),
-            servers: 1,
-            reconnect_delay: (Duration::from_millis(250), Duration::from_secs(30)),
-            max_attempts: None,
-            renewable_token: false,
-        };
+        let mut settings = Settings::new("app".to_owned());
         change(&mut settings);
         Self {
             session: Session::new(settings, 1),
