@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use parse_livequery::{ErrorKind, Query};
+use socket2::SockRef;
 
 use super::*;
 use crate::harness::*;
@@ -71,16 +72,27 @@ fn a_peer_that_reads_nothing_is_a_lost_link_even_if_it_sends() {
 #[test]
 fn many_subscriptions_at_once_get_through_to_a_peer_that_reads_slowly() {
     const COUNT: usize = 20_000;
+    // All of it takes the peer 15 seconds, longer than the client waits in silence; what lies in the kernel when the
+    // last has been written takes it less.
+    const BYTES_A_MILLISECOND: u128 = 600;
     let came = Arc::new(AtomicUsize::new(0));
     let of_peer = Arc::clone(&came);
     let peer = Peer::connected(move |_, mut stream| {
-        let mut buffer = vec![0; 32 * 1024];
+        SockRef::from(&stream).set_recv_buffer_size(64 * 1024).unwrap();
+        let mut buffer = vec![0; 16 * 1024];
+        let (start, mut read) = (Instant::now(), 0);
         // A subscription is a masked frame of more than 125 bytes: 0x81 0xfe, two bytes of length, and the mask.
         let mut bytes: Vec<u8> = Vec::new();
         loop {
-            thread::park_timeout(ms(5));
+            if read > start.elapsed().as_millis() * BYTES_A_MILLISECOND {
+                thread::park_timeout(ms(5));
+                continue;
+            }
             match stream.read(&mut buffer) {
-                Ok(length) if length > 0 => bytes.extend_from_slice(&buffer[..length]),
+                Ok(length) if length > 0 => {
+                    read += length as u128;
+                    bytes.extend_from_slice(&buffer[..length]);
+                }
                 _ => return,
             }
             let mut at = 0;
@@ -106,8 +118,8 @@ fn many_subscriptions_at_once_get_through_to_a_peer_that_reads_slowly() {
         }
     });
     let client = builder(&peer.url())
-        .idle_ping(ms(1000))
-        .pong_timeout(ms(1000))
+        .idle_ping(ms(2000))
+        .pong_timeout(ms(8000))
         .ack_timeout(Duration::from_secs(300))
         .build()
         .unwrap();
