@@ -146,6 +146,17 @@ impl Error {
         self.change(|inner| inner.code = Some(code))
     }
 
+    /// The same error, of the first attempt to connect of several.
+    pub(crate) fn while_trying(&self) -> Self {
+        self.clone().change(|inner| {
+            let text = format!(
+                "the server cannot be reached, the client goes on trying: {}",
+                inner.message
+            );
+            inner.message = text.into_boxed_str();
+        })
+    }
+
     /// The same error, marked as the end of what it is reported on.
     pub(crate) fn fatal(self) -> Self {
         self.change(|inner| inner.fatal = true)
@@ -193,8 +204,12 @@ impl fmt::Display for Error {
     }
 }
 
+/// The text, which is what `fn main() -> Result` prints; the parts with `{:#?}`.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !f.alternate() {
+            return fmt::Display::fmt(self, f);
+        }
         let mut debug = f.debug_struct("Error");
         debug
             .field("kind", &self.0.kind)
@@ -214,8 +229,9 @@ impl fmt::Debug for Error {
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        // `Display` shows the direct cause already.
-        self.0.cause.as_ref()?.error.get()?.source()
+        // `Display` shows it as well, for the many programs that print the error alone.
+        let cause = self.0.cause.as_ref()?.error.get()?;
+        Some(&**cause)
     }
 }
 
@@ -270,4 +286,34 @@ pub enum ErrorKind {
     Timeout,
     /// TLS with the server failed; most often its certificate is not accepted.
     Tls,
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AlreadyInitialized => "already initialized",
+            Self::CalledFromListener => "called from a listener",
+            Self::Closed => "closed",
+            Self::Connect => "no connection",
+            Self::ConnectionLost => "connection lost",
+            Self::Decode => "decoding failed",
+            Self::GaveUp => "gave up",
+            Self::Fetch => "fetching failed",
+            Self::Handshake => "handshake failed",
+            Self::InvalidQuery => "invalid query",
+            Self::InvalidSetting => "invalid setting",
+            Self::InvalidValue => "invalid value",
+            Self::Io => "operating system error",
+            Self::Lagged => "events dropped",
+            Self::ListenerPanicked => "listener panicked",
+            Self::NotInitialized => "not initialized",
+            Self::Protocol => "protocol error",
+            Self::Proxy => "proxy failed",
+            Self::Refused => "refused by the server",
+            Self::Resolve => "name not resolved",
+            Self::Server => "server error",
+            Self::Timeout => "time-out",
+            Self::Tls => "TLS failed",
+        })
+    }
 }

@@ -7,7 +7,7 @@ use std::thread;
 use crossbeam_channel::{bounded, unbounded};
 use parking_lot::Mutex;
 use parse_livequery::test_server::TestServer;
-use parse_livequery::{ClientState, ErrorKind, EventKind, GapReason, Query, SubscriptionState};
+use parse_livequery::{ClientState, Error, ErrorKind, EventKind, GapReason, Query, SubscriptionState};
 use serde_json::{Value, json};
 
 use crate::harness::*;
@@ -77,7 +77,7 @@ fn a_provider_that_blocks_or_panics_holds_up_nothing_else() {
     let client_events = record_client(&client);
     let events = Events::new();
     let _subscription = subscribe_into(&client, "Game", &events);
-    let given_up = client_events.expect("reconnecting").value;
+    let given_up = client_events.wait_for("reconnecting").value;
     assert!(
         given_up
             .error()
@@ -262,7 +262,7 @@ fn reconnect_now_skips_the_wait_and_never_makes_a_second_socket() {
         .unwrap();
     let client_events = record_client(&client);
     client.open();
-    client_events.expect("reconnecting");
+    client_events.wait_for("reconnecting");
     server.listen_again();
     thread::scope(|scope| {
         for _ in 0..8 {
@@ -298,10 +298,18 @@ fn max_attempts_end_in_a_state_and_an_event() {
     assert!(error.to_string().contains("3 attempts"), "{error}");
     assert_eq!(client.state(), ClientState::Disconnected);
     assert_eq!(client.wait_closed().unwrap_err().kind(), ErrorKind::GaveUp);
-    let fatal = client_events.wait_for("error").value;
-    assert!(fatal.error().unwrap().is_fatal());
+    let first = client_events.expect("error").value;
+    let first = first.error().unwrap();
+    assert!(!first.is_fatal(), "{first}");
+    assert!(first.to_string().contains("goes on trying"), "{first}");
+    client_events.wait_where("the end", |seen| {
+        seen.kind == "error" && seen.value.error().is_some_and(Error::is_fatal)
+    });
     events.expect("error");
-    assert_eq!(client_events.kinds(), ["reconnecting", "reconnecting", "error"]);
+    assert_eq!(
+        client_events.kinds(),
+        ["error", "reconnecting", "reconnecting", "error"]
+    );
     server.listen_again();
     client.open();
     assert_eq!(events.expect("open").value.kind(), EventKind::Open);

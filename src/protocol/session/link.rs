@@ -385,6 +385,9 @@ impl<T: Clone> Session<T> {
                     return;
                 }
                 self.outputs.push_back(Output::Disconnect);
+                if self.failures == 1 {
+                    self.report(error.while_trying());
+                }
             }
             other @ (Link::Idle { .. } | Link::Waiting { .. } | Link::Refused(_)) => {
                 self.link = other;

@@ -47,7 +47,7 @@ fn a_connection_that_takes_longer_than_an_attempt_serves_the_next_one() {
     let events = record_client(&client);
     client.open();
     for _ in 0..5 {
-        let failure = events.expect("reconnecting").value;
+        let failure = events.wait_for("reconnecting").value;
         let error = failure.error().expect("a reason").to_string();
         assert!(
             error.contains("waiting for the connection of `connect_with`"),
@@ -109,7 +109,7 @@ fn a_thread_that_cannot_be_started_is_tried_again() {
             }
             client.open();
             for _ in 0..3 {
-                let failure = events.expect("reconnecting").value;
+                let failure = events.wait_for("reconnecting").value;
                 let error = failure.error().expect("a reason").to_string();
                 assert!(error.contains("cannot be started"), "{error}");
             }

@@ -78,11 +78,11 @@ fn it_is_waited_for_and_ended_by_reconnect_now() {
     let client = client(&peer.url());
     let events = record_client(&client);
     client.open();
-    let first = events.expect("reconnecting").at;
-    let second = events.expect("reconnecting").at;
+    let first = events.wait_for("reconnecting").at;
+    let second = events.wait_for("reconnecting").at;
     assert!(second - first >= Duration::from_secs(2), "{:?}", second - first);
     client.reconnect_now();
-    let third = events.expect("reconnecting").at;
+    let third = events.wait_for("reconnecting").at;
     assert!(third - second < Duration::from_secs(2), "{:?}", third - second);
     client.close();
 }

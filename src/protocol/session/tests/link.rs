@@ -171,13 +171,22 @@ fn each_stage_of_connecting_times_out_under_its_name_and_is_tried_again() {
     ] {
         let mut rig = Rig::new();
         rig.session.open(rig.now);
-        for _ in 0..50 {
+        for attempt in 0..50 {
             rig.outputs();
             rig.session.reached(stage, None);
             rig.pass(Duration::from_secs(20));
             let Some(Output::Disconnect) = rig.session.next_output() else {
                 panic!("no disconnect")
             };
+            // The first is reported, and those after it are not.
+            if attempt == 0 {
+                let Some(Output::ClientEvent(event)) = rig.session.next_output() else {
+                    panic!("no error")
+                };
+                let error = event.error().unwrap();
+                assert_eq!(event.kind(), ClientEventKind::Error);
+                assert!(!error.is_fatal() && error.to_string().contains(name), "{error}");
+            }
             let Some(Output::ClientEvent(event)) = rig.session.next_output() else {
                 panic!("no event")
             };
