@@ -1,6 +1,5 @@
 //! What listeners are called with: the events of a subscription and of a client. Knows no threads and no sockets.
 
-use std::convert::Infallible;
 use std::fmt;
 use std::ops::Deref;
 use std::str::FromStr;
@@ -12,7 +11,7 @@ use serde_json::Value;
 use crate::error::{Error, ErrorKind, Result};
 use crate::object::Object;
 use crate::scan::Members;
-use crate::types::Date;
+use crate::types::{Acl, Date};
 
 /// An event of a subscription: what a listener gets.
 ///
@@ -95,6 +94,44 @@ impl Event {
         self.object()?.get(key)
     }
 
+    /// The value of a field of the object as any type that can be decoded, as [`Object::get_as`] does.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Decode`] if the value does not fit the type; or if the event has no object.
+    pub fn get_as<T: DeserializeOwned>(&self, key: &str) -> Result<T> {
+        self.needed()?.get_as(key)
+    }
+
+    /// A field of the object that is a string.
+    #[must_use]
+    pub fn get_str(&self, key: &str) -> Option<&str> {
+        self.object()?.get_str(key)
+    }
+
+    /// A field of the object that is an integer.
+    #[must_use]
+    pub fn get_i64(&self, key: &str) -> Option<i64> {
+        self.object()?.get_i64(key)
+    }
+
+    /// A field of the object that is a number.
+    #[must_use]
+    pub fn get_f64(&self, key: &str) -> Option<f64> {
+        self.object()?.get_f64(key)
+    }
+
+    /// A field of the object that is a boolean.
+    #[must_use]
+    pub fn get_bool(&self, key: &str) -> Option<bool> {
+        self.object()?.get_bool(key)
+    }
+
+    /// Who may read and write the object.
+    #[must_use]
+    pub fn acl(&self) -> Option<Acl> {
+        self.object()?.acl()
+    }
+
     /// The object's id.
     #[must_use]
     pub fn id(&self) -> Option<&str> {
@@ -141,13 +178,7 @@ impl Event {
     /// # }
     /// ```
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T> {
-        match self.object() {
-            Some(object) => object.decode(),
-            None => Err(Error::new(
-                ErrorKind::Decode,
-                format!("the event `{}` carries no object", self.kind),
-            )),
-        }
+        self.needed()?.decode()
     }
 
     /// The id that the server gave to this connection.
@@ -252,6 +283,14 @@ impl Event {
     fn member(&self, name: &str) -> Option<&str> {
         let (_, value) = Members::new(self.object()?.frame()).find(|(key, _)| *key == name)?;
         Some(value.trim_matches('"')).filter(|value| *value != "null")
+    }
+
+    /// The object, for what cannot do without.
+    fn needed(&self) -> Result<&Object> {
+        self.object().ok_or_else(|| {
+            let text = format!("the event `{}` carries no object", self.kind);
+            Error::new(ErrorKind::Decode, text)
+        })
     }
 
     fn change(&self) -> Option<&Change> {
@@ -407,7 +446,8 @@ pub enum ClientEventKind {
     Open,
     /// The connection was lost or closed.
     Close,
-    /// Something went wrong that belongs to no single subscription.
+    /// Something went wrong: with the client, or with one of its subscriptions. The first attempt to connect that fails
+    /// is reported here too, once until there is a connection again; the client goes on trying.
     Error,
     /// A connection could not be made or was lost: there will be another try.
     Reconnecting,
@@ -458,22 +498,54 @@ macro_rules! kind_from_name {
                 name.parse()
             }
         }
+
+        impl sealed::EventName<$kind> for $kind {
+            fn kind(self) -> Result<Self, UnknownEvent> {
+                Ok(self)
+            }
+        }
+
+        impl sealed::EventName<$kind> for &str {
+            fn kind(self) -> Result<$kind, UnknownEvent> {
+                self.parse()
+            }
+        }
+
+        impl sealed::EventName<$kind> for &String {
+            fn kind(self) -> Result<$kind, UnknownEvent> {
+                self.parse()
+            }
+        }
     };
 }
 
 kind_from_name!(EventKind);
 kind_from_name!(ClientEventKind);
 
+/// What names an event: its name as in the JS SDK, `"update"`, or its kind, [`EventKind::Update`]. `K` is [`EventKind`] for
+/// subscriptions and [`ClientEventKind`] for clients.
+///
+/// This trait is sealed: it is implemented for strings and kinds, and for nothing else.
+pub trait EventName<K>: sealed::EventName<K> {}
+
+impl<K, T: sealed::EventName<K>> EventName<K> for T {}
+
+mod sealed {
+    pub trait EventName<K> {
+        fn kind(self) -> Result<K, super::UnknownEvent>;
+    }
+}
+
 /// The kind that a name means.
 #[track_caller]
-pub(crate) fn known<T>(kind: impl TryInto<T, Error: Into<UnknownEvent>>) -> T {
-    match kind.try_into() {
+pub(crate) fn known<K>(name: impl EventName<K>) -> K {
+    match name.kind() {
         Ok(kind) => kind,
         #[expect(
             clippy::panic,
             reason = "a misspelt event is a mistake in the program; it must not pass in silence"
         )]
-        Err(unknown) => panic!("{}", unknown.into()),
+        Err(unknown) => panic!("{unknown}"),
     }
 }
 
@@ -491,12 +563,6 @@ impl fmt::Display for UnknownEvent {
 }
 
 impl std::error::Error for UnknownEvent {}
-
-impl From<Infallible> for UnknownEvent {
-    fn from(never: Infallible) -> Self {
-        match never {}
-    }
-}
 
 /// A stretch of time in which events may have been missed: the protocol has no replay.
 ///
@@ -579,6 +645,17 @@ pub enum GapReason {
     /// The session token was changed, and the connection or the subscription made anew with it. Events that waited for
     /// their listeners were discarded, so fetch all anew: what may be read is another set of objects.
     SessionTokenChanged,
+}
+
+impl fmt::Display for GapReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ConnectionLost => "the connection was lost",
+            Self::EndedByServer => "the server ended the subscription",
+            Self::QueryUpdated => "the query was changed",
+            Self::SessionTokenChanged => "the session token was changed",
+        })
+    }
 }
 
 /// An event of a client.

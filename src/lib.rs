@@ -33,6 +33,11 @@ mod types;
 #[cfg(feature = "unstable-tls")]
 pub mod unstable_tls;
 
+/// The crate of the channels that [`Subscription::events`] returns, in the version that fits.
+pub use crossbeam_channel;
+/// The crate of the JSON values that [`Object::get`] returns, in the version that fits.
+pub use serde_json;
+
 pub use client::Client;
 pub use client::builder::ClientBuilder;
 pub use client::default::{default_client, initialize};
@@ -42,11 +47,14 @@ pub use delivery::mailbox::Overflow;
 pub use delivery::queue::Dispatch;
 pub use driver::ConnectedStream;
 pub use error::{Error, ErrorKind, Result};
-pub use event::{ClientEvent, ClientEventKind, Decoded, Event, EventKind, Gap, GapReason, UnknownEvent};
+pub use event::{
+    ClientEvent, ClientEventKind, Decoded, Event, EventKind, EventName, Gap, GapReason, UnknownEvent,
+};
 pub use live_set::builder::LiveSetBuilder;
 pub use live_set::{Change, LiveSet, Snapshot, SnapshotIter};
 pub use object::Object;
 pub use query::Query;
+pub use query::keys::Keys;
 pub use state::{ClientState, SubscriptionState};
 pub use stats::{ClientStats, EventCounts, SubscriptionStats};
 pub use types::{Acl, Bytes, Date, File, GeoPoint, Pointer, Polygon, Relation, iso};

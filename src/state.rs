@@ -1,5 +1,7 @@
 //! Where a client and a subscription stand.
 
+use std::fmt;
+
 /// The state of a client, under the names of the JS SDK.
 ///
 /// # Examples
@@ -68,4 +70,28 @@ pub enum SubscriptionState {
     Failed,
     /// Ended by [`unsubscribe`](crate::Subscription::unsubscribe) or [`Client::close`](crate::Client::close).
     Closed,
+}
+
+impl fmt::Display for ClientState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Initialized => "initialized",
+            Self::Connecting => "connecting",
+            Self::Connected => "connected",
+            Self::Reconnecting => "reconnecting",
+            Self::Disconnected => "disconnected",
+            Self::Closed => "closed",
+        })
+    }
+}
+
+impl fmt::Display for SubscriptionState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pending => "pending",
+            Self::Open => "open",
+            Self::Failed => "failed",
+            Self::Closed => "closed",
+        })
+    }
 }

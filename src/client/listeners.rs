@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use crate::client::subscription::{Subscription, SubscriptionBuilder};
 use crate::delivery::emitter::{ListenerId, Times};
 use crate::error::{Error, Result};
-use crate::event::{Decoded, Event, EventKind, Gap, UnknownEvent, known};
+use crate::event::{Decoded, Event, EventKind, EventName, Gap, known};
 use crate::object::Object;
 
 /// Passes all of them to a macro: the documentation, the signature, and what is registered.
@@ -52,7 +52,7 @@ macro_rules! listeners {
             /// # }
             /// ```
             #[track_caller]
-            on (kind: impl TryInto<EventKind, Error: Into<UnknownEvent>>, listener: impl FnMut(&Event) + Send + 'static) => (Some(known(kind)), Times::Always, infallible(listener));
+            on (kind: impl EventName<EventKind>, listener: impl FnMut(&Event) + Send + 'static) => (Some(known(kind)), Times::Always, infallible(listener));
 
             /// Calls a listener for the next event of a kind, and not again.
             ///
@@ -73,7 +73,7 @@ macro_rules! listeners {
             /// # }
             /// ```
             #[track_caller]
-            once (kind: impl TryInto<EventKind, Error: Into<UnknownEvent>>, listener: impl FnMut(&Event) + Send + 'static) => (Some(known(kind)), Times::Once, infallible(listener));
+            once (kind: impl EventName<EventKind>, listener: impl FnMut(&Event) + Send + 'static) => (Some(known(kind)), Times::Once, infallible(listener));
 
             /// Calls a listener for each `open`, with the gap since the `close` before it.
             ///
@@ -179,7 +179,7 @@ macro_rules! listeners {
             /// # }
             /// ```
             #[track_caller]
-            on_as [T: DeserializeOwned] (kind: impl TryInto<EventKind, Error: Into<UnknownEvent>>, listener: impl FnMut(&Decoded<T>) + Send + 'static) => (Some(with_object_only(known(kind))), Times::Always, decoded(listener));
+            on_as [T: DeserializeOwned] (kind: impl EventName<EventKind>, listener: impl FnMut(&Decoded<T>) + Send + 'static) => (Some(with_object_only(known(kind))), Times::Always, decoded(listener));
 
             /// Calls a listener for each event of any kind.
             ///

@@ -19,8 +19,8 @@ use crate::delivery::emitter::{ListenerId, Missed, Times};
 use crate::delivery::inside::{in_listener_of, refuse_in_listener};
 use crate::delivery::shared::Shared;
 use crate::driver::command::{Command, Commands};
-use crate::error::Result;
-use crate::event::{ClientEvent, ClientEventKind, UnknownEvent, known};
+use crate::error::{Error, Result};
+use crate::event::{ClientEvent, ClientEventKind, EventName, known};
 use crate::logging::warn;
 use crate::query::version::Age;
 #[cfg(feature = "rest")]
@@ -133,11 +133,12 @@ impl Client {
     /// # }
     /// ```
     #[track_caller]
-    pub fn on<K>(&self, kind: K, listener: impl FnMut(&ClientEvent) + Send + 'static) -> ListenerId
-    where
-        K: TryInto<ClientEventKind, Error: Into<UnknownEvent>>,
-    {
-        self.listen(known(kind), Times::Always, listener)
+    pub fn on(
+        &self,
+        kind: impl EventName<ClientEventKind>,
+        listener: impl FnMut(&ClientEvent) + Send + 'static,
+    ) -> ListenerId {
+        self.listen(Some(known(kind)), Times::Always, listener)
     }
 
     /// Calls a listener for the next event of a kind, and not again.
@@ -145,11 +146,36 @@ impl Client {
     /// # Panics
     /// If there is no event of this name.
     #[track_caller]
-    pub fn once<K>(&self, kind: K, listener: impl FnMut(&ClientEvent) + Send + 'static) -> ListenerId
-    where
-        K: TryInto<ClientEventKind, Error: Into<UnknownEvent>>,
-    {
-        self.listen(known(kind), Times::Once, listener)
+    pub fn once(
+        &self,
+        kind: impl EventName<ClientEventKind>,
+        listener: impl FnMut(&ClientEvent) + Send + 'static,
+    ) -> ListenerId {
+        self.listen(Some(known(kind)), Times::Once, listener)
+    }
+
+    /// Calls a listener for each `open`: the server has accepted the connection.
+    pub fn on_open(&self, mut listener: impl FnMut() + Send + 'static) -> ListenerId {
+        self.on(ClientEventKind::Open, move |_| listener())
+    }
+
+    /// Calls a listener for each `close`, with why the connection was lost, if it was.
+    pub fn on_close(&self, mut listener: impl FnMut(Option<&Error>) + Send + 'static) -> ListenerId {
+        self.on(ClientEventKind::Close, move |event| listener(event.error()))
+    }
+
+    /// Calls a listener for each `error`, of the client and of its subscriptions.
+    pub fn on_error(&self, mut listener: impl FnMut(&Error) + Send + 'static) -> ListenerId {
+        self.on(ClientEventKind::Error, move |event| {
+            if let Some(error) = event.error() {
+                listener(error);
+            }
+        })
+    }
+
+    /// Calls a listener for each event of any kind.
+    pub fn on_any(&self, listener: impl FnMut(&ClientEvent) + Send + 'static) -> ListenerId {
+        self.listen(None, Times::Always, listener)
     }
 
     /// Removes a listener of this client: it is not called any more. `false` if it is not there.
@@ -176,10 +202,7 @@ impl Client {
     /// # Panics
     /// If there is no event of this name.
     #[track_caller]
-    pub fn remove_all_listeners<K>(&self, kind: K)
-    where
-        K: TryInto<ClientEventKind, Error: Into<UnknownEvent>>,
-    {
+    pub fn remove_all_listeners(&self, kind: impl EventName<ClientEventKind>) {
         self.0.shared.subscriber.emitter.remove_all(Some(known(kind)));
     }
 
@@ -189,10 +212,7 @@ impl Client {
     /// If there is no event of this name.
     #[must_use]
     #[track_caller]
-    pub fn listener_count<K>(&self, kind: K) -> usize
-    where
-        K: TryInto<ClientEventKind, Error: Into<UnknownEvent>>,
-    {
+    pub fn listener_count(&self, kind: impl EventName<ClientEventKind>) -> usize {
         self.0.shared.subscriber.emitter.count(known(kind))
     }
 
@@ -459,7 +479,7 @@ impl Client {
 
     fn listen(
         &self,
-        kind: ClientEventKind,
+        kind: Option<ClientEventKind>,
         times: Times,
         mut listener: impl FnMut(&ClientEvent) + Send + 'static,
     ) -> ListenerId {
@@ -468,7 +488,7 @@ impl Client {
             listener(event);
             Ok(())
         };
-        let (id, missed) = shared.subscriber.emitter.on(Some(kind), times, listener);
+        let (id, missed) = shared.subscriber.emitter.on(kind, times, listener);
         if missed == Missed::Yes {
             shared.late(shared, id);
         }

@@ -14,7 +14,7 @@ use crate::delivery::inside::refuse_in_listener;
 use crate::delivery::subscription::SubscriptionCore;
 use crate::driver::command::Command;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Event, EventKind, UnknownEvent, known};
+use crate::event::{Event, EventKind, EventName, known};
 use crate::protocol::spec::Spec;
 use crate::query::{EncodedQuery, Query};
 use crate::secret::Secret;
@@ -163,10 +163,7 @@ impl Subscription {
     /// # Panics
     /// If there is no event of this name.
     #[track_caller]
-    pub fn remove_all_listeners<K>(&self, kind: K)
-    where
-        K: TryInto<EventKind, Error: Into<UnknownEvent>>,
-    {
+    pub fn remove_all_listeners(&self, kind: impl EventName<EventKind>) {
         self.0.core.subscriber.emitter.remove_all(Some(known(kind)));
     }
 
@@ -176,10 +173,7 @@ impl Subscription {
     /// If there is no event of this name.
     #[must_use]
     #[track_caller]
-    pub fn listener_count<K>(&self, kind: K) -> usize
-    where
-        K: TryInto<EventKind, Error: Into<UnknownEvent>>,
-    {
+    pub fn listener_count(&self, kind: impl EventName<EventKind>) -> usize {
         self.0.core.subscriber.emitter.count(known(kind))
     }
 

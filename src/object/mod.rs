@@ -20,7 +20,7 @@ use self::index::Index;
 use self::path::path_of;
 use crate::error::{Error, ErrorKind, Result};
 use crate::scan::Outline;
-use crate::types::{Acl, Date};
+use crate::types::{Acl, Date, Pointer};
 
 /// A Parse object, decoded as far as it is looked at.
 ///
@@ -325,6 +325,24 @@ impl Object {
             .collect()
     }
 
+    /// The pointer to this object, as other objects hold it: for `query.equal_to("owner", user.to_pointer())`. `None` if
+    /// the object has no id or no class.
+    ///
+    /// # Examples
+    /// ```
+    /// use parse_livequery::{Object, Pointer};
+    ///
+    /// # fn main() -> parse_livequery::Result<()> {
+    /// let game: Object = r#"{"className": "Game", "objectId": "x1", "score": 10}"#.parse()?;
+    /// assert_eq!(game.to_pointer(), Some(Pointer::new("Game", "x1")));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn to_pointer(&self) -> Option<Pointer> {
+        Some(Pointer::new(self.class_name()?, self.id()?))
+    }
+
     fn from_text(text: String) -> Self {
         let range = 0..text.len();
         Self::from_frame(text.into(), range, None)
@@ -391,6 +409,44 @@ impl Object {
 impl fmt::Debug for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Object({}, {})", self.label(), self.as_str())
+    }
+}
+
+/// The JSON text, as it came.
+impl fmt::Display for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl From<&Object> for Value {
+    fn from(object: &Object) -> Self {
+        object.to_json()
+    }
+}
+
+impl From<Object> for Value {
+    fn from(object: Object) -> Self {
+        object.to_json()
+    }
+}
+
+/// As [`Object::from_json`].
+impl TryFrom<Value> for Object {
+    type Error = Error;
+
+    fn try_from(value: Value) -> Result<Self> {
+        Self::from_json(value)
+    }
+}
+
+/// As [`Object::iter`].
+impl<'a> IntoIterator for &'a Object {
+    type Item = (&'a str, &'a Value);
+    type IntoIter = Box<dyn Iterator<Item = Self::Item> + 'a>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        Box::new(self.iter())
     }
 }
 

@@ -3,6 +3,7 @@
 mod constraints;
 mod encode;
 mod filter;
+pub(crate) mod keys;
 pub(crate) mod matcher;
 mod names;
 mod node;
@@ -21,6 +22,7 @@ use serde::Serialize;
 
 use self::encode::Target;
 use self::filter::Filter;
+use self::keys::Keys;
 use self::matcher::{Field, Matcher, Verdict};
 use self::operand::operand;
 use self::ordered_json::Json;
@@ -220,10 +222,8 @@ impl Query {
     /// # query.live_query_where().unwrap();
     /// ```
     #[must_use]
-    pub fn select<S: Into<String>>(mut self, keys: impl IntoIterator<Item = S>) -> Self {
-        self.select
-            .get_or_insert_default()
-            .extend(keys.into_iter().map(Into::into));
+    pub fn select(mut self, keys: impl Keys) -> Self {
+        self.select.get_or_insert_default().extend(keys.into_names());
         self
     }
 
@@ -240,8 +240,8 @@ impl Query {
     /// # query.live_query_where().unwrap();
     /// ```
     #[must_use]
-    pub fn watch<S: Into<String>>(mut self, keys: impl IntoIterator<Item = S>) -> Self {
-        self.watch.extend(keys.into_iter().map(Into::into));
+    pub fn watch(mut self, keys: impl Keys) -> Self {
+        self.watch.extend(keys.into_names());
         self
     }
 
@@ -250,8 +250,8 @@ impl Query {
     /// Events are not affected, of which the log is warned: they have all fields, or those of
     /// [`select`](Self::select).
     #[must_use]
-    pub fn exclude<S: Into<String>>(mut self, keys: impl IntoIterator<Item = S>) -> Self {
-        self.exclude.extend(keys.into_iter().map(Into::into));
+    pub fn exclude(mut self, keys: impl Keys) -> Self {
+        self.exclude.extend(keys.into_names());
         self
     }
 
@@ -260,29 +260,30 @@ impl Query {
     /// Events are not affected, of which the log is warned: the field is a [`Pointer`](crate::Pointer) there, unless
     /// the server's `afterLiveQueryEvent` hook fetches the object.
     #[must_use]
-    pub fn include<S: Into<String>>(mut self, keys: impl IntoIterator<Item = S>) -> Self {
-        self.include.extend(keys.into_iter().map(Into::into));
+    pub fn include(mut self, keys: impl Keys) -> Self {
+        self.include.extend(keys.into_names());
         self
     }
 
     /// [`include`](Self::include) for all fields that point to objects.
     #[must_use]
     pub fn include_all(self) -> Self {
-        self.include(["*"])
+        self.include("*")
     }
 
-    /// `find()` returns the objects sorted by these fields, instead of any order that was set before.
+    /// `find()` returns the objects sorted by these fields, instead of any order that was set before: `"score"` or
+    /// `["score", "name"]`.
     ///
     /// Events come in the order of the changes, of which the log is warned.
     #[must_use]
-    pub fn ascending<S: AsRef<str>>(mut self, keys: impl IntoIterator<Item = S>) -> Self {
+    pub fn ascending(mut self, keys: impl Keys) -> Self {
         self.order = None;
         self.add_ascending(keys)
     }
 
     /// [`ascending`](Self::ascending) among the objects that are equal in the order that was set before.
     #[must_use]
-    pub fn add_ascending<S: AsRef<str>>(self, keys: impl IntoIterator<Item = S>) -> Self {
+    pub fn add_ascending(self, keys: impl Keys) -> Self {
         self.add_order("", keys)
     }
 
@@ -290,14 +291,14 @@ impl Query {
     ///
     /// Events come in the order of the changes, of which the log is warned.
     #[must_use]
-    pub fn descending<S: AsRef<str>>(mut self, keys: impl IntoIterator<Item = S>) -> Self {
+    pub fn descending(mut self, keys: impl Keys) -> Self {
         self.order = None;
         self.add_descending(keys)
     }
 
     /// [`descending`](Self::descending) among the objects that are equal in the order that was set before.
     #[must_use]
-    pub fn add_descending<S: AsRef<str>>(self, keys: impl IntoIterator<Item = S>) -> Self {
+    pub fn add_descending(self, keys: impl Keys) -> Self {
         self.add_order("-", keys)
     }
 
@@ -623,11 +624,11 @@ impl Query {
         combined
     }
 
-    fn add_order<S: AsRef<str>>(mut self, sign: &str, keys: impl IntoIterator<Item = S>) -> Self {
+    fn add_order(mut self, sign: &str, keys: impl Keys) -> Self {
         let order = self.order.get_or_insert_default();
-        for keys in keys {
+        for keys in keys.into_names() {
             // The JS SDK takes several names in one string.
-            let keys: String = keys.as_ref().split_whitespace().collect();
+            let keys: String = keys.split_whitespace().collect();
             order.extend(keys.split(',').map(|key| format!("{sign}{key}")));
         }
         self

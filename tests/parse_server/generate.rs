@@ -435,6 +435,7 @@ impl Call {
                 .unwrap()
                 .iter()
                 .map(|name| name.as_str().unwrap())
+                .collect::<Vec<_>>()
         };
         let point = |index: usize| typed::<GeoPoint>(&self.arguments[index]);
         let number = |index: usize| self.arguments[index].as_f64().unwrap();

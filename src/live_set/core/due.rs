@@ -48,7 +48,10 @@ impl Core {
         let query = match &fetch.job {
             Job::All(paging) => paging.next(&self.query, &self.order),
             Job::Doubts(ids) => self.query_of(ids).limit(ids.len() as u64),
-            Job::Nulls(key, ids) => self.query_of(ids).limit(2).ascending(self.order.path(*key)),
+            Job::Nulls(key, ids) => self
+                .query_of(ids)
+                .limit(2)
+                .ascending(Vec::from_iter(self.order.path(*key))),
         };
         self.next_ticket += 1;
         self.in_flight = Some(self.next_ticket);

@@ -1,0 +1,197 @@
+//! What the API accepts and how it reads: names of fields and events, what is printed, the conversions.
+
+use parse_livequery::{
+    ClientEventKind, ClientState, Error, ErrorKind, EventKind, GapReason, Object, Pointer, Query,
+    SubscriptionState, serde_json,
+};
+use serde_json::{Value, json};
+
+use crate::harness::*;
+use crate::support::*;
+
+#[test]
+fn one_name_or_several() {
+    let order = |query: Query| {
+        let form: Value = serde_json::from_str(&query.to_json().unwrap()).unwrap();
+        form["order"].clone()
+    };
+    let query = || Query::new("Game");
+    let names = vec!["score".to_owned(), "name".to_owned()];
+    assert_eq!(order(query().descending("score")), "-score");
+    assert_eq!(order(query().descending(names[0].clone())), "-score");
+    assert_eq!(order(query().descending(&names[0])), "-score");
+    for query in [
+        query().ascending(["score", "name"]),
+        query().ascending(&["score", "name"]),
+        query().ascending(&names),
+        query().ascending(names.as_slice()),
+        query().ascending(names.clone()),
+        query().ascending("score, name"),
+        query().ascending("score").add_ascending("name"),
+    ] {
+        assert_eq!(order(query), "score,name");
+    }
+}
+
+#[test]
+fn an_event_reads_as_its_object() {
+    let server = Server::auto();
+    let client = client(&server.url());
+    let (_subscription, events) = subscribe(&client, "Game");
+    let acl = json!({"u1": {"read": true}});
+    server.emit(
+        "create",
+        &object(
+            "Game",
+            "a",
+            json!({"name": "chess", "score": 7, "half": 0.5, "over": true, "ACL": acl}),
+        ),
+    );
+    let event = events.expect("create").value;
+    assert_eq!(event.get_str("name"), Some("chess"));
+    assert_eq!(event.get_i64("score"), Some(7));
+    assert_eq!(event.get_f64("half"), Some(0.5));
+    assert_eq!(event.get_bool("over"), Some(true));
+    assert_eq!(event.get_as::<u8>("score").unwrap(), 7);
+    assert!(event.acl().unwrap().read_access("u1"));
+
+    // One without an object.
+    let open = &events.all()[0].value;
+    assert_eq!(open.get_str("name"), None);
+    let error = open.get_as::<u8>("score").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Decode);
+    assert!(error.to_string().contains("`open`"), "{error}");
+}
+
+#[test]
+fn an_object_is_printed_converted_and_pointed_to() {
+    let game: Object = r#"{"className":"Game","objectId":"x1","score":1}"#.parse().unwrap();
+    assert_eq!(
+        game.to_string(),
+        r#"{"className":"Game","objectId":"x1","score":1}"#
+    );
+    assert_eq!(game.to_pointer(), Some(Pointer::new("Game", "x1")));
+    let value = Value::from(&game);
+    assert_eq!(value, json!({"className": "Game", "objectId": "x1", "score": 1}));
+    assert_eq!(Object::try_from(value.clone()).unwrap(), game);
+    assert_eq!(Value::from(game.clone()), value);
+    assert_eq!(Object::try_from(json!([])).unwrap_err().kind(), ErrorKind::Decode);
+    let mut keys = Vec::new();
+    for (key, _) in &game {
+        keys.push(key);
+    }
+    assert_eq!(keys, ["className", "objectId", "score"]);
+    let unsaved: Object = r#"{"className":"Game"}"#.parse().unwrap();
+    assert_eq!(unsaved.to_pointer(), None);
+}
+
+#[test]
+fn kinds_states_and_reasons_can_be_printed() {
+    assert_eq!(ErrorKind::ConnectionLost.to_string(), "connection lost");
+    assert_eq!(ClientState::Reconnecting.to_string(), "reconnecting");
+    assert_eq!(SubscriptionState::Pending.to_string(), "pending");
+    assert_eq!(GapReason::QueryUpdated.to_string(), "the query was changed");
+}
+
+/// What `fn main() -> parse_livequery::Result<()>` prints is a sentence, and the cause can be told apart.
+#[test]
+fn an_error_reads_as_its_text_and_has_its_cause() {
+    let error = parse_livequery::Client::builder("nonsense", "app")
+        .build()
+        .unwrap_err();
+    assert_eq!(format!("{error:?}"), error.to_string());
+    assert!(format!("{error:#?}").contains("InvalidSetting"));
+
+    let server = Server::auto();
+    server.refuse();
+    let client = client(&server.url());
+    let events = record_client(&client);
+    client.open();
+    let failed = events.expect("error").value;
+    let mut cause: &(dyn std::error::Error + 'static) = failed.error().unwrap();
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    let io = cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    assert_eq!(io, Some(std::io::ErrorKind::ConnectionRefused));
+}
+
+/// Nothing fails in silence: the first attempt of an outage that fails is an error, and those after it are not.
+#[test]
+fn the_first_attempt_that_fails_is_reported_once_in_each_outage() {
+    let server = Server::auto();
+    let client = builder(&server.url())
+        .reconnect_delay(ms(1), ms(2))
+        .build()
+        .unwrap();
+    let events = record_client(&client);
+    server.refuse();
+    let _subscription = client.subscribe(&Query::new("Game")).unwrap();
+    for outage in 1..=2 {
+        for _ in 0..5 {
+            events.wait_for("reconnecting");
+        }
+        assert_eq!(events.count("error"), outage);
+        server.listen_again();
+        events.wait_for("open");
+        if outage == 1 {
+            server.refuse();
+            server.conn(1).cut();
+        }
+    }
+    assert_eq!(events.count("error"), 2);
+    let errors: Vec<Error> = events
+        .all()
+        .iter()
+        .filter(|seen| seen.kind == "error")
+        .filter_map(|seen| seen.value.error().cloned())
+        .collect();
+    for error in errors {
+        assert!(!error.is_fatal());
+        assert_eq!(error.kind(), ErrorKind::Connect);
+        assert!(error.to_string().contains("goes on trying"), "{error}");
+    }
+}
+
+#[test]
+fn a_client_has_listeners_for_each_event() {
+    let server = Server::auto();
+    let client = client(&server.url());
+    let told = Recorder::<String>::new();
+    let sink = |name: &'static str| {
+        let told = told.clone();
+        move |text: String| told.push("client", name, text)
+    };
+    let (open, close, error, any) = (sink("open"), sink("close"), sink("error"), sink("any"));
+    client.on_open(move || open(String::new()));
+    client.on_close(move |cause| close(format!("{:?}", cause.map(Error::kind))));
+    client.on_error(move |failed| error(failed.to_string()));
+    let listener = client.on_any(move |event| any(event.kind().to_string()));
+    client.open();
+    told.wait_for("open");
+    server.refuse();
+    server.conn(1).cut();
+    assert_eq!(told.wait_for("close").value, "Some(ConnectionLost)");
+    assert!(told.wait_for("error").value.contains("goes on trying"));
+    assert_eq!(client.listener_count("open"), 2);
+    assert_eq!(client.listener_count(ClientEventKind::Reconnecting), 1);
+    assert!(client.off(listener));
+    assert_eq!(client.listener_count("open"), 1);
+    let kinds: Vec<_> = told.all().into_iter().filter(|seen| seen.kind == "any").collect();
+    assert_eq!(kinds[0].value, "open");
+    assert_eq!(kinds[1].value, "close");
+}
+
+#[test]
+fn events_are_named_by_text_or_by_kind() {
+    let server = Server::auto();
+    let client = client(&server.url());
+    let (subscription, _events) = subscribe(&client, "Game");
+    let before = subscription.listener_count("update");
+    let name = "update".to_owned();
+    subscription.on(&name, |_| ());
+    subscription.on(name.as_str(), |_| ());
+    subscription.on("update", |_| ());
+    subscription.on(EventKind::Update, |_| ());
+    assert_eq!(subscription.listener_count(EventKind::Update), before + 4);
+}
