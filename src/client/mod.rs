@@ -206,6 +206,11 @@ impl Client {
         self.0.shared.subscriber.emitter.remove_all(Some(known(kind)));
     }
 
+    /// Removes all listeners of this client: those of all kinds and of [`on_any`](Self::on_any).
+    pub fn off_all(&self) {
+        self.0.shared.subscriber.emitter.remove_all(None);
+    }
+
     /// How many listeners this client has for events of a kind.
     ///
     /// # Panics
@@ -257,12 +262,12 @@ impl Client {
         self.0.commands.send(Command::ReconnectNow);
     }
 
-    /// Calls the listeners for all that has come up to now, on this thread. For clients with [`Dispatch::Manual`]
+    /// Calls the listeners for all that has come up to now, on this thread. For clients with [`Dispatch::manual`]
     /// (on others it does nothing). Returns how many events there were.
     ///
     /// One thread at a time calls listeners: called while another does, or in a listener, it returns 0.
     ///
-    /// [`Dispatch::Manual`]: crate::Dispatch::Manual
+    /// [`Dispatch::manual`]: crate::Dispatch::manual
     ///
     /// # Examples
     /// ```
@@ -304,7 +309,7 @@ impl Client {
     }
 
     /// Waits until there is something to dispatch, and calls the listeners for it, on this thread. For clients with
-    /// [`Dispatch::Manual`](crate::Dispatch::Manual) whose program has a loop of its own; on others, and in a listener
+    /// [`Dispatch::manual`](crate::Dispatch::manual) whose program has a loop of its own; on others, and in a listener
     /// of this client, it returns 0 at once. Returns how many events there were: 0 if none came in time.
     ///
     /// # Examples
@@ -371,7 +376,7 @@ impl Client {
     }
 
     /// Waits until the client is connected and its listeners for `open` have returned (but with
-    /// [`Dispatch::Manual`](crate::Dispatch::Manual), where the program calls them). It does not connect: [`open`](Self::open) and
+    /// [`Dispatch::manual`](crate::Dispatch::manual), where the program calls them). It does not connect: [`open`](Self::open) and
     /// [`subscribe`](Self::subscribe) do.
     ///
     /// # Errors

@@ -100,6 +100,12 @@ struct Handle {
 }
 
 impl Subscription {
+    /// The class that is watched.
+    #[must_use]
+    pub fn class_name(&self) -> &str {
+        &self.0.core.class_name
+    }
+
     /// The events of this subscription as a channel, for `select!`, for time-outs, for threads of your own; beside
     /// listeners or in place of them. An `open` that still holds comes first.
     ///
@@ -165,6 +171,11 @@ impl Subscription {
     #[track_caller]
     pub fn remove_all_listeners(&self, kind: impl EventName<EventKind>) {
         self.0.core.subscriber.emitter.remove_all(Some(known(kind)));
+    }
+
+    /// Removes all listeners of this subscription: those of all kinds and of [`on_any`](Self::on_any).
+    pub fn off_all(&self) {
+        self.0.core.subscriber.emitter.remove_all(None);
     }
 
     /// How many listeners an event of a kind has, those of [`on_any`](Self::on_any) among them.
@@ -295,7 +306,7 @@ impl Subscription {
     /// Ends the subscription as [`unsubscribe`](Self::unsubscribe) does, and waits until a listener that is running
     /// has returned and the last `close` was told. Then no listener of it runs any more, and none starts.
     ///
-    /// With [`Dispatch::Manual`](crate::Dispatch::Manual) it waits for a listener that is running alone; a `close`
+    /// With [`Dispatch::manual`](crate::Dispatch::manual) it waits for a listener that is running alone; a `close`
     /// that nobody has dispatched by then is not told.
     ///
     /// # Errors
@@ -331,7 +342,7 @@ impl Subscription {
     /// Waits until the server has acknowledged the subscription and its listeners for `open` have returned. Returns at once
     /// if that is so already. If the server refuses it, the listeners for `error` have returned first.
     ///
-    /// With [`Dispatch::Manual`](crate::Dispatch::Manual) it does not wait for listeners: the thread that waits may be the
+    /// With [`Dispatch::manual`](crate::Dispatch::manual) it does not wait for listeners: the thread that waits may be the
     /// one that has to call them.
     ///
     /// # Errors

@@ -67,7 +67,7 @@ pub(crate) fn deliver_all(shared: &Arc<Shared>, budget: &mut Budget) {
     }
 }
 
-/// Delivers what waits with [`Dispatch::Manual`](crate::Dispatch::Manual), until the deadline. Returns how much that
+/// Delivers what waits with [`Dispatch::manual`](crate::Dispatch::manual), until the deadline. Returns how much that
 /// was.
 ///
 /// What comes meanwhile is left for the next call, and so is everything if another thread is delivering, or if this is

@@ -131,7 +131,7 @@ impl Chaos {
             .close_timeout(CLOSE_TIMEOUT)
             .queue_limits(100, 1 << 20)
             .overflow(overflow)
-            .dispatch(Dispatch::Thread)
+            .dispatch(Dispatch::thread())
             .session_token("c1")
             .build()
             .unwrap();

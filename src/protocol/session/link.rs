@@ -375,11 +375,7 @@ impl<T: Clone> Session<T> {
             }
             Link::Connecting { .. } => {
                 self.failures = self.failures.saturating_add(1);
-                if self
-                    .settings
-                    .max_attempts
-                    .is_some_and(|max| self.failures >= max.get())
-                {
+                if self.settings.max_attempts.is_some_and(|max| self.failures >= max) {
                     let text = format!("gave up after {} attempts to connect", self.failures);
                     self.refuse(Error::with_source(ErrorKind::GaveUp, text, error));
                     return;

@@ -35,7 +35,6 @@ mod wire;
 pub(crate) mod world;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -75,7 +74,7 @@ pub(crate) struct Settings {
     /// The shortest and the longest delay between two attempts.
     pub(crate) reconnect_delay: (Duration, Duration),
     /// How many attempts in a row may fail; without a limit, any number.
-    pub(crate) max_attempts: Option<NonZeroU32>,
+    pub(crate) max_attempts: Option<u32>,
     /// Whether [`Output::RenewToken`] has somebody to ask.
     pub(crate) renewable_token: bool,
 }
