@@ -1,5 +1,6 @@
-//! What happened to the client as a whole and to the network, with times, for the history of a failure.
+//! What happened around one actor, to its client as a whole and to its network, with times, for the history of a failure.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,8 @@ use parking_lot::Mutex;
 pub struct Log {
     start: Instant,
     lines: Mutex<Vec<(Duration, String)>>,
-    failed: AtomicBool,
+    /// Of all actors: what one of them finds wrong ends the others as well.
+    failed: Arc<AtomicBool>,
 }
 
 impl Log {
@@ -17,7 +19,16 @@ impl Log {
         Self {
             start: Instant::now(),
             lines: Mutex::default(),
-            failed: AtomicBool::new(false),
+            failed: Arc::default(),
+        }
+    }
+
+    /// The log of another actor.
+    pub fn beside(&self) -> Self {
+        Self {
+            start: self.start,
+            lines: Mutex::default(),
+            failed: Arc::clone(&self.failed),
         }
     }
 
