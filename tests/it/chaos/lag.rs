@@ -153,7 +153,7 @@ impl Link {
         } else {
             proxy.delay(lag / 2);
         }
-        thread::park_timeout(ms(rng.u64(0..4000)));
+        thread::park_timeout(ms(rng.u64(0..3000)));
         let is_reset = rng.bool();
         self.log.add(format!("lag {lag:?}, now lost, reset: {is_reset}"));
         if is_reset {

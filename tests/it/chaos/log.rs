@@ -10,8 +10,9 @@ use parking_lot::Mutex;
 pub struct Log {
     start: Instant,
     lines: Mutex<Vec<(Duration, String)>>,
+    failed: AtomicBool,
     /// Of all actors: what one of them finds wrong ends the others as well.
-    failed: Arc<AtomicBool>,
+    ended: Arc<AtomicBool>,
 }
 
 impl Log {
@@ -19,7 +20,8 @@ impl Log {
         Self {
             start: Instant::now(),
             lines: Mutex::default(),
-            failed: Arc::default(),
+            failed: AtomicBool::new(false),
+            ended: Arc::default(),
         }
     }
 
@@ -28,7 +30,8 @@ impl Log {
         Self {
             start: self.start,
             lines: Mutex::default(),
-            failed: Arc::clone(&self.failed),
+            failed: AtomicBool::new(false),
+            ended: Arc::clone(&self.ended),
         }
     }
 
@@ -43,10 +46,16 @@ impl Log {
     /// Something is wrong, and what comes now is of no more interest.
     pub fn fail(&self) {
         self.failed.store(true, Ordering::SeqCst);
+        self.ended.store(true, Ordering::SeqCst);
     }
 
     pub fn has_failed(&self) -> bool {
         self.failed.load(Ordering::SeqCst)
+    }
+
+    /// This actor or another has failed.
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::SeqCst)
     }
 
     /// These lines and those of the log from the same time, in order.

@@ -63,6 +63,9 @@ pub fn play(mut part: Part) -> Result<String, String> {
         judged
     });
     judged?;
+    if let Some(reader) = readers.iter().find(|reader| reader.log.has_failed()) {
+        return Err(reader.log.around(vec![]));
+    }
     shelf.while_quiet(|| readers.iter().try_for_each(|reader| reader.judge(&shelf)))?;
     let sum = |count: fn(&Reader) -> &AtomicU64| -> u64 {
         readers
@@ -260,13 +263,7 @@ impl Reader {
 
     /// When it is quiet: whatever calls itself ready is what the server has, and the others become it.
     fn judge(&self, shelf: &Shelf) -> Result<(), String> {
-        // What was sent before has been delivered then, by this link or with the news that it was lost.
-        for _ in 0..2 {
-            let fence = self.client.subscribe(&Query::new("Fence")).unwrap();
-            fence
-                .wait_open(MINUTE)
-                .map_err(|error| self.report(&error.to_string()))?;
-        }
+        self.hear_all()?;
         for (query, set) in &*self.sets.lock() {
             let all = query.clone().add_ascending(["objectId"]);
             // `find()` would stop after 100.
@@ -289,6 +286,29 @@ impl Reader {
                 }
                 thread::park_timeout(ms(5));
             }
+        }
+        Ok(())
+    }
+
+    /// Waits until what was sent before has been told, by this link or with the news that it was lost. What waits for the
+    /// listeners is told in turns, among which those of the fence are.
+    fn hear_all(&self) -> Result<(), String> {
+        let told = || {
+            let sets = self.sets.lock();
+            let queued = sets
+                .iter()
+                .map(|(_, set)| set.subscription().stats().queued)
+                .sum::<usize>();
+            (queued, self.changes.load(Ordering::SeqCst))
+        };
+        let mut last: Vec<(usize, u64)> = vec![];
+        while last.len() < 3 || last.iter().any(|told| *told != (0, last[0].1)) {
+            let fence = self.client.subscribe(&Query::new("Fence")).unwrap();
+            fence
+                .wait_open(MINUTE)
+                .map_err(|error| self.report(&error.to_string()))?;
+            last.insert(0, told());
+            last.truncate(3);
         }
         Ok(())
     }
