@@ -452,7 +452,7 @@ impl Driver {
         if !self.readable || self.farewell.is_some() {
             return;
         }
-        let now = now();
+        let mut now = now();
         if let Transport::Up(link) = &mut self.transport {
             link.begin_turn();
         }
@@ -464,6 +464,8 @@ impl Driver {
             let message = link.read();
             let has_more = link.has_more();
             if link.take_received() {
+                // Not before it came: a gap that ends with it must not end before the server wrote it.
+                now = self::now();
                 self.session.alive(now);
                 *self.shared.counters.last_received.lock() = Some(now.wall);
             }
@@ -615,9 +617,11 @@ fn is_refusal(error: &Error) -> bool {
 }
 
 fn now() -> Now {
+    // A thread that has to wait between the two looks gets a gap that starts too early by that, and not too late.
+    let wall = SystemTime::now();
     Now {
         mono: Instant::now(),
-        wall: SystemTime::now(),
+        wall,
     }
 }
 
