@@ -503,7 +503,7 @@ impl ClientBuilder {
     pub fn build(mut self) -> Result<Client> {
         let parse = |url: &String| server_url::parse(url);
         let servers = self.server_urls.iter().map(parse).collect::<Result<Vec<_>>>()?;
-        let version = |text: &String| text.parse().map(Age::Version);
+        let version = |text: &String| text.parse().map(Age::exactly);
         let age = self.parse_server.as_ref().map(version).transpose();
         let age = age.map_err(|error| invalid(format!("`parse_server`: {error}")))?;
         self.check_settings()?;

@@ -16,6 +16,7 @@ mod tests;
 pub(crate) mod version;
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -494,17 +495,17 @@ impl Query {
         let verbatim = self.allow_unsupported || matches!(self.filter, Filter::Raw(_));
         let target = Target {
             permissive: self.allow_unsupported,
-            version: age.and_then(Age::at_least),
+            version: age.map(Age::at_least),
         };
         let where_json = encode::encode(&self.filter, target)?;
         // What is sent as it was written is the user's business.
-        let mut needs = version::needed(&where_json).filter(|_| !verbatim);
-        if !self.watch.is_empty() && needs.is_none_or(|(since, _)| since < WATCH) {
-            needs = Some((WATCH, "watch"));
-        }
-        if let Some((since, what)) = needs {
-            if age.is_some_and(|age| !age.reaches(since)) {
-                return Err(version::too_old(what, since, age.and_then(Age::version)));
+        let needs = version::needed(&where_json).filter(|_| !verbatim);
+        if let Some(age) = age {
+            let watch = (!self.watch.is_empty()).then_some((WATCH, "watch"));
+            for (since, what) in needs.into_iter().chain(watch) {
+                if !age.reaches(since) {
+                    return Err(version::too_old(what, since, age));
+                }
             }
         }
         Ok(EncodedQuery {
@@ -513,7 +514,13 @@ impl Query {
             where_json: where_json.to_string().into(),
             keys: names("select", self.select.as_deref())?,
             watch: names("watch", (!self.watch.is_empty()).then_some(&self.watch))?,
-            needs: needs.map(|(since, _)| since),
+            by_age: match (age, needs) {
+                (None, Some((since, _))) => Some(Arc::new(ByAge {
+                    since,
+                    filter: self.filter.clone(),
+                })),
+                _ => None,
+            },
         })
     }
 
@@ -727,7 +734,7 @@ impl Query {
 }
 
 /// What the server is sent for a query.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct EncodedQuery {
     /// It is sent as the user wrote it, so the server may take it for another query.
     pub(crate) verbatim: bool,
@@ -738,8 +745,39 @@ pub(crate) struct EncodedQuery {
     pub(crate) keys: Option<Box<str>>,
     /// The JSON text of an array of distinct names.
     pub(crate) watch: Option<Box<str>>,
-    /// The oldest server on which this means what it should; `None` if there is no such limit.
-    pub(crate) needs: Option<ServerVersion>,
+    /// What is to be known of the server before this is sent; `None` for most queries, and if the program has named
+    /// the server's version.
+    pub(crate) by_age: Option<Arc<ByAge>>,
+}
+
+/// A query whose meaning depends on the server's age, which nobody knew when it was encoded.
+#[derive(Debug)]
+pub(crate) struct ByAge {
+    /// The oldest server on which its form means what it should.
+    pub(crate) since: ServerVersion,
+    filter: Filter,
+}
+
+impl ByAge {
+    /// The `where` for a server of this age, if it is another than for a current one.
+    ///
+    /// # Errors
+    ///
+    /// If the server is too old, or may be, with the version that would be needed.
+    pub(crate) fn where_for(&self, age: Age) -> Result<Option<String>> {
+        if age.reaches(self.since) {
+            return Ok(None);
+        }
+        let target = Target {
+            permissive: false,
+            version: Some(age.at_least()),
+        };
+        let json = encode::encode(&self.filter, target)?;
+        match version::needed(&json) {
+            Some((since, what)) if !age.reaches(since) => Err(version::too_old(what, since, age)),
+            _ => Ok(Some(json.to_string())),
+        }
+    }
 }
 
 /// Which of the objects that meet the conditions `find()` returns.

@@ -22,6 +22,11 @@ pub(super) fn is_unknown_member(error: &ServerError) -> bool {
     error.text.contains("Additional properties not allowed")
 }
 
+/// tv4's words for a list that is empty and must not be.
+pub(super) fn is_too_short(error: &ServerError) -> bool {
+    error.text.contains("Array is too short")
+}
+
 /// The id in «Cannot find subscription with clientId … subscriptionId 7. Make sure you subscribe …».
 pub(super) fn unknown_subscription(text: &str) -> Option<u64> {
     let (_, after) = text.split_once(" subscriptionId ")?;
