@@ -4,10 +4,11 @@ use std::fmt::Write;
 use std::time::SystemTime;
 
 use crate::delivery::shared::Shared;
+use crate::query::version::Age;
 use crate::state::ClientState;
 
 /// What this client knows of itself, and then what only the server's operator can look at.
-pub(crate) fn diagnose(address: &str, shared: &Shared) -> String {
+pub(crate) fn diagnose(address: &str, named: Option<Age>, shared: &Shared) -> String {
     let stats = shared.stats();
     let mut text = String::new();
     let mut line = |args: std::fmt::Arguments<'_>| {
@@ -51,8 +52,29 @@ pub(crate) fn diagnose(address: &str, shared: &Shared) -> String {
         "  waiting          {} objects ({} bytes) of {} events for their listeners, {} dropped",
         stats.queued, stats.queued_bytes, stats.waiting, stats.dropped
     ));
+    line(format_args!(
+        "  server's age     {}",
+        server_age(named, *shared.server_age.lock())
+    ));
     text.push_str(CHECKLIST);
     text
+}
+
+fn server_age(named: Option<Age>, told: Option<Age>) -> String {
+    match (named, told) {
+        (Some(named), _) => format!(
+            "Parse Server {named}, as `parse_server` says: queries that it cannot answer are refused, and all others \
+             are sent in a form that it gets right"
+        ),
+        (None, Some(Age::ANY)) => "unknown: the server was asked and did not tell, so queries that depend on it are \
+                                   refused; name it with `parse_server`"
+            .to_owned(),
+        (None, Some(told)) => format!(
+            "Parse Server {told}, as it told when it was asked last: queries that need more are refused; `parse_server` \
+             names the exact version"
+        ),
+        (None, None) => "not asked for yet: no query that was sent depends on it".to_owned(),
+    }
 }
 
 const CHECKLIST: &str = "\

@@ -28,15 +28,6 @@ pub(super) struct Inquiry {
     answered: Vec<Probe>,
 }
 
-/// What a client has found out about the server's age.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Known {
-    /// No subscription depends on it.
-    NotAsked,
-    Asked,
-    Told(Age),
-}
-
 impl Default for Inquiry {
     fn default() -> Self {
         Self {
@@ -60,13 +51,9 @@ impl Inquiry {
 }
 
 impl<T: Clone> Session<T> {
-    /// What is known of the age of the server that this session is connected to.
-    pub(crate) fn server_age(&self) -> Known {
-        match self.inquiry.number() {
-            Some(_) => Known::Asked,
-            None if self.inquiry.answered.is_empty() => Known::NotAsked,
-            None => Known::Told(self.inquiry.age),
-        }
+    /// How old the server is, if it was asked and has answered. It may have told nothing by it.
+    pub(crate) fn server_age(&self) -> Option<Age> {
+        (!self.inquiry.answered.is_empty()).then_some(self.inquiry.age)
     }
 
     /// The `where` for this server, if it is another than that of the specification. `None` if the server has to be
@@ -138,6 +125,10 @@ impl<T: Clone> Session<T> {
 
     /// The server takes the question for a subscription, which it must not keep.
     pub(super) fn question_accepted(&mut self, now: Now) {
+        // Once, whatever it says to that.
+        if self.inquiry.number().is_none() {
+            return;
+        }
         crate::logging::warn!("the server does not tell its age: it accepts what every Parse Server refuses");
         self.outputs
             .push_back(Output::Send(outgoing::unsubscribe(QUESTION)));

@@ -43,7 +43,6 @@ use std::time::{Duration, Instant};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-pub(crate) use self::age::Known;
 use self::age::{Inquiry, QUESTION};
 use self::answers::Answers;
 use self::clock::Clock;
