@@ -66,9 +66,11 @@ fn server_age(named: Option<Age>, told: Option<Age>) -> String {
             "Parse Server {named}, as `parse_server` says: queries that it cannot answer are refused, and all others \
              are sent in a form that it gets right"
         ),
-        (None, Some(Age::ANY)) => "unknown: the server was asked and did not tell, so queries that depend on it are \
+        (None, Some(Age::ANY)) => {
+            "unknown: the server was asked and did not tell, so queries that depend on it are \
                                    refused; name it with `parse_server`"
-            .to_owned(),
+                .to_owned()
+        }
         (None, Some(told)) => format!(
             "Parse Server {told}, as it told when it was asked last: queries that need more are refused; `parse_server` \
              names the exact version"

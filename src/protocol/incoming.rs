@@ -205,7 +205,9 @@ fn event_kind(op: &str) -> Option<EventKind> {
     }
 }
 
-fn even_null<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<&'de RawValue>, D::Error> {
+fn even_null<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
@@ -289,8 +291,16 @@ mod tests {
     #[test]
     fn an_error_of_an_old_server_has_no_request_id() {
         for (text, id, has_id) in [
-            (r#"{"op":"error","code":1,"error":"no","requestId":null}"#, None, true),
-            (r#"{"op":"error","code":1,"error":"no","requestId":7}"#, Some(7), true),
+            (
+                r#"{"op":"error","code":1,"error":"no","requestId":null}"#,
+                None,
+                true,
+            ),
+            (
+                r#"{"op":"error","code":1,"error":"no","requestId":7}"#,
+                Some(7),
+                true,
+            ),
             (r#"{"op":"error","code":1,"error":"no"}"#, None, false),
         ] {
             let Ok(Message::Error(error)) = read(text) else {

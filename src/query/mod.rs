@@ -3,6 +3,7 @@
 mod constraints;
 mod encode;
 mod filter;
+mod finite;
 pub(crate) mod matcher;
 mod names;
 mod node;
@@ -498,6 +499,9 @@ impl Query {
             version: age.map(Age::at_least),
         };
         let where_json = encode::encode(&self.filter, target)?;
+        if let Some(age) = age.filter(|_| !verbatim) {
+            version::check_depth(&where_json, age)?;
+        }
         // What is sent as it was written is the user's business.
         let needs = version::needed(&where_json).filter(|_| !verbatim);
         if let Some(age) = age {

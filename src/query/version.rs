@@ -244,6 +244,38 @@ pub(super) fn needed(json: &Json) -> Option<(ServerVersion, &'static str)> {
     }
 }
 
+/// Refuses a `where` that nests more than Parse Server 10 takes by default.
+pub(super) fn check_depth(json: &Json, server: Age) -> Result<()> {
+    let depth = depth(json);
+    if !server.reaches(DEPTH_LIMITED) || depth <= MOST_DEPTH {
+        return Ok(());
+    }
+    Err(invalid(format!(
+        "the query nests conditions {depth} deep, and Parse Server 10 takes no more than {MOST_DEPTH} unless its \
+         `requestComplexity.queryDepth` says otherwise: nest fewer Query::or, Query::and and Query::nor in one another \
+         (allow_unsupported sends it all the same)"
+    )))
+}
+
+/// How deep the logical operators are nested, as the server counts it (Parse Server 9.10, ParseLiveQueryServer.js,
+/// checkDepth).
+pub(super) fn depth(json: &Json) -> usize {
+    match json {
+        Json::Array(items) => items.iter().map(depth).max().unwrap_or_default(),
+        Json::Object(members) => {
+            let of = |(name, value): &(String, Json)| {
+                usize::from(matches!(name.as_str(), "$or" | "$and" | "$nor")) + depth(value)
+            };
+            members.iter().map(of).max().unwrap_or_default()
+        }
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => 0,
+    }
+}
+
+/// From here on `requestComplexity.queryDepth` has a limit by default (Parse Server 9.10, Deprecations.js).
+const DEPTH_LIMITED: ServerVersion = ServerVersion::new(10, 0);
+const MOST_DEPTH: usize = 10;
+
 fn holds_pointers(list: &Json) -> bool {
     let mut items = list.as_array().into_iter().flatten();
     items.any(|item| item.parse_type() == Some("Pointer"))
@@ -263,7 +295,10 @@ pub(super) fn too_old(what: &str, needed: ServerVersion, server: Age) -> Error {
     let (is, fate) = if server.is_before(needed) || is_named {
         ("is", "there it would never match, without a word")
     } else {
-        ("may be older: it is", "there it might never match, without a word")
+        (
+            "may be older: it is",
+            "there it might never match, without a word",
+        )
     };
     invalid(format!(
         "{what} needs Parse Server {needed} or later, and this server {is} {server}: {fate}; {way_out}"

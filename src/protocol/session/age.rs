@@ -186,7 +186,9 @@ impl<T: Clone> Session<T> {
 
     /// The connection is lost whenever the question is sent.
     pub(super) fn question_held_back(&mut self, delay: Duration, losses: u32) {
-        crate::logging::warn!("held back the question for the server's age: the connection is lost whenever it is sent");
+        crate::logging::warn!(
+            "held back the question for the server's age: the connection is lost whenever it is sent"
+        );
         let handles: Vec<_> = self.waiting().map(|(_, handle)| handle.clone()).collect();
         for handle in handles {
             let text = format!(
@@ -194,7 +196,8 @@ impl<T: Clone> Session<T> {
                  this query depends; it is asked again in {delay:?}; {NAME_IT}"
             );
             let error = Error::new(ErrorKind::ConnectionLost, text);
-            self.outputs.push_back(Output::Event(handle, Event::failed(error)));
+            self.outputs
+                .push_back(Output::Event(handle, Event::failed(error)));
         }
     }
 

@@ -98,7 +98,8 @@ impl<T: Clone> Session<T> {
         let is_asked = |id: &u64| {
             let subscription = self.subscriptions.get(id);
             *id == QUESTION
-                || subscription.is_some_and(|subscription| matches!(subscription.server, OnServer::Asked { .. }))
+                || subscription
+                    .is_some_and(|subscription| matches!(subscription.server, OnServer::Asked { .. }))
         };
         let unanswered: Vec<_> = self.answers.on_time().collect();
         let asked: Vec<_> = unanswered.iter().copied().filter(is_asked).collect();

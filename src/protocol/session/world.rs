@@ -353,9 +353,15 @@ impl World {
         );
         let conditions = frame["query"]["where"].to_string();
         let is_for_new = conditions.contains("$nor") || conditions.contains("$in");
-        assert!(self.age == Age::New || !is_for_new, "not for this server: {frame}");
+        assert!(
+            self.age == Age::New || !is_for_new,
+            "not for this server: {frame}"
+        );
         let is_for_old = conditions.contains("owner.className");
-        assert!(self.age != Age::New || !is_for_old, "not for this server: {frame}");
+        assert!(
+            self.age != Age::New || !is_for_old,
+            "not for this server: {frame}"
+        );
         match op.as_str() {
             "subscribe" => assert!(!self.server.contains_key(&id), "{id} subscribed twice"),
             _ => assert!(

@@ -75,7 +75,8 @@ impl Rig {
             Server::New => member == "keys",
         };
         let text = if knows { TOO_SHORT } else { SCHEMA_ERROR };
-        let mut error = json!({"op": "error", "code": 1, "error": text, "reconnect": true, "requestId": null});
+        let mut error =
+            json!({"op": "error", "code": 1, "error": text, "reconnect": true, "requestId": null});
         if matches!(server, Server::Ancient) {
             error.as_object_mut().unwrap().remove("requestId");
         }
@@ -110,15 +111,15 @@ fn nobody_asks_for_the_age_if_no_query_depends_on_it() {
     let mut rig = Rig::live();
     rig.want(1, &Query::new("Game").greater_than("score", 1).exists("name"));
     rig.want(2, &Query::new("Game").select(["score"]).watch(["score"]));
-    rig.want(
-        3,
-        &Query::new("Game").raw_where(json!({"$nor": [{"score": 1}]})),
-    );
+    rig.want(3, &Query::new("Game").raw_where(json!({"$nor": [{"score": 1}]})));
     let own = Query::new("Game").not_equal_to("score", 1).allow_unsupported();
     rig.want(4, &own);
     let sent = rig.sent();
     assert_eq!(sent.len(), 4);
-    assert!(sent.iter().all(|frame| frame["requestId"] != QUESTION), "{sent:?}");
+    assert!(
+        sent.iter().all(|frame| frame["requestId"] != QUESTION),
+        "{sent:?}"
+    );
     assert_eq!(rig.session.server_age(), None);
 }
 
@@ -224,7 +225,10 @@ fn one_question_is_enough_for_all_and_another_is_asked_if_it_tells_more() {
     rig.answer(&sent[0], Server::New);
     let sent = rig.sent();
     assert_eq!(sent.len(), 3, "{sent:?}");
-    assert_eq!((&sent[0]["requestId"], &sent[1]["requestId"]), (&json!(1), &json!(2)));
+    assert_eq!(
+        (&sent[0]["requestId"], &sent[1]["requestId"]),
+        (&json!(1), &json!(2))
+    );
     rig.answer(&sent[2], Server::New);
     assert_eq!(rig.outputs(), ["send subscribe 3 Whole"]);
     let age = rig.session.server_age().unwrap();
@@ -265,7 +269,11 @@ fn an_update_that_the_server_is_too_old_for_leaves_the_old_query_in_force() {
     rig.session.update(1, 1, negation, rig.now);
     let sent = rig.sent();
     let event = json!({"op": "create", "requestId": 1, "object": {}});
-    assert_eq!(rig.receive(event.clone()), Some(1), "events go on during the question");
+    assert_eq!(
+        rig.receive(event.clone()),
+        Some(1),
+        "events go on during the question"
+    );
     rig.answer(&sent[0], Server::Old);
     assert_eq!(rig.outputs(), ["1: error InvalidQuery"]);
     assert_eq!(rig.receive(event), Some(1));
@@ -405,7 +413,9 @@ fn a_server_that_does_not_tell_is_taken_for_no_version() {
             })
             .collect();
         assert!(
-            errors.len() == 1 && errors[0].contains("of an unknown version") && errors[0].contains("parse_server"),
+            errors.len() == 1
+                && errors[0].contains("of an unknown version")
+                && errors[0].contains("parse_server"),
             "{answer}: {errors:?}"
         );
         // The form that every server understands.
@@ -496,7 +506,12 @@ fn a_question_that_connections_are_lost_of_is_held_back_and_the_others_live() {
     let mut told = Vec::new();
     for _ in 0..20 {
         let outputs = rig.outputs();
-        told.extend(outputs.iter().filter(|line| line.starts_with("2: error")).cloned());
+        told.extend(
+            outputs
+                .iter()
+                .filter(|line| line.starts_with("2: error"))
+                .cloned(),
+        );
         if !told.is_empty() {
             break;
         }
