@@ -460,9 +460,11 @@ impl ClientBuilder {
         self
     }
 
-    /// The version of Parse Server, such as `"4.10"`, if it is known. Queries that this version cannot answer are refused
-    /// then, with the version that would be needed, and all others are sent in a form that it gets right. Otherwise they
-    /// are sent as a current server wants them: some of them never match on a server before 5.0, without a word.
+    /// The version of Parse Server, such as `"4.10"`, if it is known. `subscribe` then refuses queries that this version
+    /// cannot answer, with the version that would be needed, and all others are sent in a form that it gets right.
+    ///
+    /// Default: the client asks the server where a query depends on it, once for each connection and with a message that
+    /// has no effect; see [`Query`](crate::Query#versions-of-parse-server).
     ///
     /// # Examples
     /// ```

@@ -91,4 +91,11 @@ If subscriptions are open and nothing comes, Parse Server does not say why. Look
   5. Several server processes share a Redis (`liveQuery.redisURL`): without it, a client hears only of the changes
      that went through its own server.
   6. The application id is that of this server: LiveQuery accepts any, so that a wrong one is not noticed.
+  7. The server recognises session tokens. Parse Server 8.6, 9.0 and 9.10, installed today, get `router` 2.3.0 from
+     npm, with which LiveQuery recognises none: add \"overrides\": {\"router\": \"2.2.0\"} to the server's package.json.
+  8. No `afterLiveQueryEvent` hook drops the events or renames them.
+  9. The query has no regular expression, or the server is not busy: Parse Server 8.6 and 9.10 take a match for none
+     that takes longer than `liveQuery.regexTimeout` (100 ms). `starts_with` is not affected.
+ 10. The LiveQuery server runs in the process of the Parse Server: in one of its own, that of Parse Server 8.6 and 9.10
+     answers each subscription with error 141.
 ";

@@ -77,6 +77,11 @@ use crate::object::Object;
 /// 3.4. Negations, null, two conditions of one kind on a field (by [`Query::and`]), polygons and `contained_by` need
 /// 5.0, comparisons with whole arrays and objects 6.3, and [`watch`](Self::watch) 6.1.
 ///
+/// The client asks the server how old it is if a query depends on that. The answer tells 4.3, 6.1 and 7.0 from what is
+/// before, so that on Parse Server 5.0 to 6.0 negations and their like, on 6.3 to 6.5 whole arrays and objects, and
+/// before 4.3 dates are refused as well, with an `error` of that subscription. Where
+/// [`ClientBuilder::parse_server`](crate::ClientBuilder::parse_server) names the version, they work.
+///
 /// # Several conditions
 ///
 /// All conditions must hold. A field can have several of different kinds. Two of the same kind with different values,

@@ -209,6 +209,26 @@ fn a_question_that_is_not_answered_holds_up_nobody_else() {
 }
 
 #[test]
+fn a_live_set_that_the_server_is_too_old_for_says_so() {
+    let server = Server::auto();
+    is_old(&server);
+    let client = client(&server.url());
+    let (sender, errors) = std::sync::mpsc::channel();
+    let set = client
+        .live_set(&negation("Game"))
+        .fetch_with(|_| Ok::<_, String>(Vec::<parse_livequery::Object>::new()))
+        .on_error(move |error| sender.send(error.clone()).unwrap())
+        .start()
+        .unwrap();
+    let error = errors.recv_timeout(LONG).unwrap();
+    assert!(
+        error.is_fatal() && error.to_string().contains("needs Parse Server 5.0"),
+        "{error}"
+    );
+    assert!(set.wait_ready(LONG).is_err());
+}
+
+#[test]
 fn a_test_server_tells_its_age_as_a_parse_server_does() {
     let server = parse_livequery::test_server::TestServer::start().unwrap();
     let client = builder(&server.url()).build().unwrap();
