@@ -459,9 +459,11 @@ impl ClientBuilder {
         self
     }
 
-    /// The version of Parse Server, such as `"4.10"`, if it is known. Queries that this version cannot answer are refused
-    /// then, with the version that would be needed, and all others are sent in a form that it gets right. Otherwise they
-    /// are sent as a current server wants them: some of them never match on a server before 5.0, without a word.
+    /// The version of Parse Server, such as `"4.10"`, if it is known. `subscribe` then refuses queries that this version
+    /// cannot answer, with the version that would be needed, and all others are sent in a form that it gets right.
+    ///
+    /// Default: the client asks the server where a query depends on it, once for each connection and with a message that
+    /// has no effect; see [`Query`](crate::Query#versions-of-parse-server).
     ///
     /// # Examples
     /// ```
@@ -502,7 +504,7 @@ impl ClientBuilder {
     pub fn build(mut self) -> Result<Client> {
         let parse = |url: &String| server_url::parse(url);
         let servers = self.server_urls.iter().map(parse).collect::<Result<Vec<_>>>()?;
-        let version = |text: &String| text.parse().map(Age::Version);
+        let version = |text: &String| text.parse().map(Age::exactly);
         let age = self.parse_server.as_ref().map(version).transpose();
         let age = age.map_err(|error| invalid(format!("`parse_server`: {error}")))?;
         self.check_settings()?;

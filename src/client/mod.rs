@@ -366,7 +366,7 @@ impl Client {
     /// ```
     #[must_use]
     pub fn diagnose(&self) -> String {
-        self::diagnose::diagnose(&self.address(), &self.0.shared)
+        self::diagnose::diagnose(&self.address(), self.0.age, &self.0.shared)
     }
 
     /// Where the client stands.

@@ -28,6 +28,9 @@ impl Client {
     /// Returns at once. Listeners are registered on the subscription; an `open` that came before its listener is
     /// not missed. To have them in place before the first frame is sent, use [`subscription`](Self::subscription).
     ///
+    /// What the server turns out to be too old for is an `error` event of the subscription (see
+    /// [`Query`](crate::Query#versions-of-parse-server)).
+    ///
     /// # Errors
     /// [`ErrorKind::InvalidQuery`](crate::ErrorKind::InvalidQuery) for a query that LiveQuery cannot serve.
     pub fn subscribe(&self, query: &Query) -> Result<Subscription> {
@@ -215,7 +218,8 @@ impl Subscription {
     ///
     /// The server ends the old query when it takes the new one, and events in between are lost: when the new one is in
     /// force there is a `close` and an `open` with that gap. If the server refuses the new query there is an `error`,
-    /// and the old query is restored, with a `close` and an `open` as well.
+    /// and the old query is restored, with a `close` and an `open` as well. If the server is too old for the new query
+    /// there is an `error`, and the old query was never interrupted.
     ///
     /// A subscription that failed is tried again with the new query.
     ///

@@ -17,6 +17,7 @@ use crate::delivery::sync::{AtomicU64, Mutex};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{ClientEvent, ClientEventKind};
 use crate::logging::warn;
+use crate::query::version::Age;
 use crate::secret::Secret;
 use crate::state::ClientState;
 use crate::stats::{ClientStats, Counters};
@@ -29,6 +30,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     /// The session token that the client has now.
     session_token: Mutex<Option<Secret>>,
+    /// How old the server is, as it has told last.
+    pub(crate) server_age: Mutex<Option<Age>>,
     /// The next request id. Never set back, so that an old handle can never mean a new subscription.
     next_id: AtomicU64,
     /// Subscriptions with a smaller id were ended by `close`.
@@ -49,6 +52,7 @@ impl Shared {
             status: Status::new(),
             counters: Counters::default(),
             session_token: Mutex::new(session_token),
+            server_age: Mutex::new(None),
             next_id: AtomicU64::new(1),
             closed_below: AtomicU64::new(0),
             wake: Box::new(wake),

@@ -15,6 +15,7 @@
     reason = "a test holds a handle of its own, so that what it looks at does not end early"
 )]
 
+mod age;
 mod api;
 mod callbacks;
 mod chaos;

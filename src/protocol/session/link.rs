@@ -434,6 +434,7 @@ impl<T: Clone> Session<T> {
         self.retries.connection_gone();
         self.tell_doubtful_errors();
         self.answers.clear();
+        self.inquiry.clear();
         let (retries, tokens) = (&mut self.retries, &mut self.tokens);
         self.subscriptions.retain(|id, subscription| {
             if subscription.wanted.is_none() {
