@@ -240,6 +240,9 @@ pub enum ErrorKind {
     GaveUp,
     /// The objects of a [`LiveSet`](crate::LiveSet) could not be fetched.
     Fetch,
+    /// The client was built in another process, of which this one is a fork: its threads do not exist here. Build the
+    /// client after the fork, such as after daemonizing.
+    Forked,
     /// The server did not answer the WebSocket upgrade with one.
     Handshake,
     /// A query that cannot mean in LiveQuery what it means in `find()`, or is no query at all.

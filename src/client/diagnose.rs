@@ -17,6 +17,7 @@ pub(crate) fn diagnose(address: &str, shared: &Shared) -> String {
     };
     line(format_args!("LiveQuery client of {address}"));
     let state = match stats.state {
+        _ if !shared.is_home() => "of another process: build the client after daemonizing",
         ClientState::Initialized => "never opened: call `open`, or subscribe to something",
         ClientState::Connecting => "connecting for the first time",
         ClientState::Connected => "connected",

@@ -15,6 +15,7 @@ use crate::delivery::subscription::SubscriptionCore;
 use crate::driver::command::Command;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventKind, UnknownEvent, known};
+use crate::fenced::drop_quietly;
 use crate::protocol::spec::Spec;
 use crate::query::{EncodedQuery, Query};
 use crate::secret::Secret;
@@ -29,7 +30,8 @@ impl Client {
     /// not missed. To have them in place before the first frame is sent, use [`subscription`](Self::subscription).
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidQuery`](crate::ErrorKind::InvalidQuery) for a query that LiveQuery cannot serve.
+    /// [`ErrorKind::InvalidQuery`](crate::ErrorKind::InvalidQuery) for a query that LiveQuery cannot serve, and
+    /// [`ErrorKind::Forked`](crate::ErrorKind::Forked) in a fork of the process that the client was built in.
     pub fn subscribe(&self, query: &Query) -> Result<Subscription> {
         self.subscription(query).subscribe()
     }
@@ -155,7 +157,7 @@ impl Subscription {
     /// # }
     /// ```
     pub fn off(&self, listener: ListenerId) -> bool {
-        self.0.core.subscriber.emitter.off(listener)
+        self.0.client.shared().is_home() && self.0.core.subscriber.emitter.off(listener)
     }
 
     /// Removes all listeners for events of a kind; those of [`on_any`](Self::on_any) stay.
@@ -167,7 +169,10 @@ impl Subscription {
     where
         K: TryInto<EventKind, Error: Into<UnknownEvent>>,
     {
-        self.0.core.subscriber.emitter.remove_all(Some(known(kind)));
+        let kind = known(kind);
+        if self.0.client.shared().is_home() {
+            self.0.core.subscriber.emitter.remove_all(Some(kind));
+        }
     }
 
     /// How many listeners an event of a kind has, those of [`on_any`](Self::on_any) among them.
@@ -180,7 +185,11 @@ impl Subscription {
     where
         K: TryInto<EventKind, Error: Into<UnknownEvent>>,
     {
-        self.0.core.subscriber.emitter.count(known(kind))
+        let kind = known(kind);
+        if !self.0.client.shared().is_home() {
+            return 0;
+        }
+        self.0.core.subscriber.emitter.count(kind)
     }
 
     /// Ends the subscription, now and for good; a second call does nothing.
@@ -236,6 +245,7 @@ impl Subscription {
     /// # }
     /// ```
     pub fn update(&self, query: &Query) -> Result<()> {
+        self.0.client.shared().check_home()?;
         let query = query.encode_for(self.0.client.age())?;
         self.ask(|asked| {
             Spec::new(
@@ -284,6 +294,7 @@ impl Subscription {
     fn ask(&self, change: impl FnOnce(&Spec) -> Spec) -> Result<()> {
         let core = &self.0.core;
         let shared = self.0.client.shared();
+        shared.check_home()?;
         if shared.is_ended(core) {
             return Err(Error::new(
                 ErrorKind::Closed,
@@ -323,6 +334,7 @@ impl Subscription {
     /// # }
     /// ```
     pub fn unsubscribe_and_wait(&self, timeout: Duration) -> Result<()> {
+        self.0.client.shared().check_home()?;
         self.unsubscribe();
         refuse_in_listener(self.0.client.shared(), "unsubscribe_and_wait")?;
         self.0.client.shared().wait_ended(&self.0.core, deadline(timeout))
@@ -360,6 +372,7 @@ impl Subscription {
     /// ```
     pub fn wait_open(&self, timeout: Duration) -> Result<()> {
         let shared = self.0.client.shared();
+        shared.check_home()?;
         refuse_in_listener(shared, "wait_open")?;
         shared.wait_open(&self.0.core, deadline(timeout))
     }
@@ -411,6 +424,10 @@ impl Subscription {
         listener: impl FnMut(&Event) -> Result<()> + Send + 'static,
     ) -> ListenerId {
         let core = &self.0.core;
+        if !self.0.client.shared().is_home() {
+            drop_quietly(listener);
+            return ListenerId::unused();
+        }
         let (id, missed) = core.subscriber.emitter.on(kind, times, listener);
         if missed == Missed::Yes {
             self.0.client.shared().late(core, id);
@@ -432,7 +449,7 @@ impl fmt::Debug for Subscription {
 impl Handle {
     fn unsubscribe(&self) {
         let shared = self.client.shared();
-        if !shared.is_ended(&self.core) {
+        if !shared.is_ended(&self.core) && shared.is_home() {
             shared.end(&self.core, None);
             shared.wake_delivery();
             self.client.send(Command::Unsubscribe(self.core.id));
@@ -478,8 +495,10 @@ impl SubscriptionBuilder {
     /// Subscribes, and connects if the client has not yet. Returns at once.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidQuery`] for a query that LiveQuery cannot serve.
+    /// [`ErrorKind::InvalidQuery`] for a query that LiveQuery cannot serve, and [`ErrorKind::Forked`] in a fork of the
+    /// process that the client was built in.
     pub fn subscribe(self) -> Result<Subscription> {
+        self.client.shared().check_home()?;
         let query = self.query.encode_for(self.client.age())?;
         Ok(self.start(query, |_| ()))
     }
