@@ -507,14 +507,16 @@ impl Query {
                 return Err(version::too_old(what, since, age.and_then(Age::version)));
             }
         }
-        Ok(EncodedQuery {
+        let encoded = EncodedQuery {
             verbatim,
             class_name: self.class_name.as_str().into(),
             where_json: where_json.to_string().into(),
             keys: names("select", self.select.as_deref())?,
             watch: names("watch", (!self.watch.is_empty()).then_some(&self.watch))?,
             needs: needs.map(|(since, _)| since),
-        })
+        };
+        check_length(encoded.length())?;
+        Ok(encoded)
     }
 
     /// What a live set subscribes to.
@@ -741,6 +743,28 @@ pub(crate) struct EncodedQuery {
     /// The oldest server on which this means what it should; `None` if there is no such limit.
     pub(crate) needs: Option<ServerVersion>,
 }
+
+impl EncodedQuery {
+    /// How many bytes of a message it takes.
+    fn length(&self) -> usize {
+        let names = |names: &Option<Box<str>>| names.as_ref().map_or(0, |names| names.len());
+        self.class_name.len() + self.where_json.len() + names(&self.keys) + names(&self.watch)
+    }
+}
+
+fn check_length(bytes: usize) -> Result<()> {
+    if bytes <= LONGEST {
+        return Ok(());
+    }
+    Err(invalid(format!(
+        "the query is {bytes} bytes long, and a LiveQuery server takes messages of up to 100 MiB: it closes the \
+         connection on a longer one; ask for fewer values, or in several subscriptions"
+    )))
+}
+
+/// What the WebSocket server of Parse Server takes (the `ws` library, `maxPayload`), less some room for the rest of the
+/// message.
+const LONGEST: usize = 100 * 1024 * 1024 - 64 * 1024;
 
 /// Which of the objects that meet the conditions `find()` returns.
 pub(crate) struct Window<'a> {
