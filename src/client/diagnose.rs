@@ -18,6 +18,7 @@ pub(crate) fn diagnose(address: &str, named: Option<Age>, shared: &Shared) -> St
     };
     line(format_args!("LiveQuery client of {address}"));
     let state = match stats.state {
+        _ if !shared.is_home() => "of another process: build the client after daemonizing",
         ClientState::Initialized => "never opened: call `open`, or subscribe to something",
         ClientState::Connecting => "connecting for the first time",
         ClientState::Connected => "connected",

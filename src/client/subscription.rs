@@ -15,6 +15,7 @@ use crate::delivery::subscription::SubscriptionCore;
 use crate::driver::command::Command;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventKind, EventName, known};
+use crate::fenced::drop_quietly;
 use crate::protocol::spec::Spec;
 use crate::query::{EncodedQuery, Query};
 use crate::secret::Secret;
@@ -32,7 +33,8 @@ impl Client {
     /// [`Query`](crate::Query#versions-of-parse-server)).
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidQuery`](crate::ErrorKind::InvalidQuery) for a query that LiveQuery cannot serve.
+    /// [`ErrorKind::InvalidQuery`](crate::ErrorKind::InvalidQuery) for a query that LiveQuery cannot serve, and
+    /// [`ErrorKind::Forked`](crate::ErrorKind::Forked) in a fork of the process that the client was built in.
     pub fn subscribe(&self, query: &Query) -> Result<Subscription> {
         self.subscription(query).subscribe()
     }
@@ -164,7 +166,7 @@ impl Subscription {
     /// # }
     /// ```
     pub fn off(&self, listener: ListenerId) -> bool {
-        self.0.core.subscriber.emitter.off(listener)
+        self.0.client.shared().is_home() && self.0.core.subscriber.emitter.off(listener)
     }
 
     /// Removes all listeners for events of a kind; those of [`on_any`](Self::on_any) stay.
@@ -173,12 +175,12 @@ impl Subscription {
     /// If there is no event of this name.
     #[track_caller]
     pub fn remove_all_listeners(&self, kind: impl EventName<EventKind>) {
-        self.0.core.subscriber.emitter.remove_all(Some(known(kind)));
+        self.remove_listeners(Some(known(kind)));
     }
 
     /// Removes all listeners of this subscription: those of all kinds and of [`on_any`](Self::on_any).
     pub fn off_all(&self) {
-        self.0.core.subscriber.emitter.remove_all(None);
+        self.remove_listeners(None);
     }
 
     /// How many listeners an event of a kind has, those of [`on_any`](Self::on_any) among them.
@@ -188,7 +190,11 @@ impl Subscription {
     #[must_use]
     #[track_caller]
     pub fn listener_count(&self, kind: impl EventName<EventKind>) -> usize {
-        self.0.core.subscriber.emitter.count(known(kind))
+        let kind = known(kind);
+        if !self.0.client.shared().is_home() {
+            return 0;
+        }
+        self.0.core.subscriber.emitter.count(kind)
     }
 
     /// Ends the subscription, now and for good; a second call does nothing.
@@ -245,6 +251,7 @@ impl Subscription {
     /// # }
     /// ```
     pub fn update(&self, query: &Query) -> Result<()> {
+        self.0.client.shared().check_home()?;
         let query = query.encode_for(self.0.client.age())?;
         self.ask(|asked| {
             Spec::new(
@@ -293,6 +300,7 @@ impl Subscription {
     fn ask(&self, change: impl FnOnce(&Spec) -> Spec) -> Result<()> {
         let core = &self.0.core;
         let shared = self.0.client.shared();
+        shared.check_home()?;
         if shared.is_ended(core) {
             return Err(Error::new(
                 ErrorKind::Closed,
@@ -332,6 +340,7 @@ impl Subscription {
     /// # }
     /// ```
     pub fn unsubscribe_and_wait(&self, timeout: Duration) -> Result<()> {
+        self.0.client.shared().check_home()?;
         self.unsubscribe();
         refuse_in_listener(self.0.client.shared(), "unsubscribe_and_wait")?;
         self.0.client.shared().wait_ended(&self.0.core, deadline(timeout))
@@ -369,6 +378,7 @@ impl Subscription {
     /// ```
     pub fn wait_open(&self, timeout: Duration) -> Result<()> {
         let shared = self.0.client.shared();
+        shared.check_home()?;
         refuse_in_listener(shared, "wait_open")?;
         shared.wait_open(&self.0.core, deadline(timeout))
     }
@@ -413,6 +423,12 @@ impl Subscription {
         &self.0.core
     }
 
+    fn remove_listeners(&self, kind: Option<EventKind>) {
+        if self.0.client.shared().is_home() {
+            self.0.core.subscriber.emitter.remove_all(kind);
+        }
+    }
+
     pub(super) fn listen(
         &self,
         kind: Option<EventKind>,
@@ -420,6 +436,10 @@ impl Subscription {
         listener: impl FnMut(&Event) -> Result<()> + Send + 'static,
     ) -> ListenerId {
         let core = &self.0.core;
+        if !self.0.client.shared().is_home() {
+            drop_quietly(listener);
+            return ListenerId::unused();
+        }
         let (id, missed) = core.subscriber.emitter.on(kind, times, listener);
         if missed == Missed::Yes {
             self.0.client.shared().late(core, id);
@@ -441,7 +461,7 @@ impl fmt::Debug for Subscription {
 impl Handle {
     fn unsubscribe(&self) {
         let shared = self.client.shared();
-        if !shared.is_ended(&self.core) {
+        if !shared.is_ended(&self.core) && shared.is_home() {
             shared.end(&self.core, None);
             shared.wake_delivery();
             self.client.send(Command::Unsubscribe(self.core.id));
@@ -487,8 +507,10 @@ impl SubscriptionBuilder {
     /// Subscribes, and connects if the client has not yet. Returns at once.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidQuery`] for a query that LiveQuery cannot serve.
+    /// [`ErrorKind::InvalidQuery`] for a query that LiveQuery cannot serve, and [`ErrorKind::Forked`] in a fork of the
+    /// process that the client was built in.
     pub fn subscribe(self) -> Result<Subscription> {
+        self.client.shared().check_home()?;
         let query = self.query.encode_for(self.client.age())?;
         Ok(self.start(query, |_| ()))
     }

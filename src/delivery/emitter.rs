@@ -29,6 +29,13 @@ use crate::fenced::Fenced;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ListenerId(u64);
 
+impl ListenerId {
+    /// The id of a listener that is not registered.
+    pub(crate) fn unused() -> Self {
+        Self(next_id())
+    }
+}
+
 /// What subscribers are told: the events of a subscription, of a client, of a live set.
 pub(crate) trait Emit: Clone + Send + Sync + 'static {
     type Kind: Copy + PartialEq + fmt::Debug + fmt::Display + Send + Sync;
@@ -204,7 +211,7 @@ impl<E: Emit> Emitter<E> {
         times: Times,
         callback: impl FnMut(&E) -> Result<()> + Send + 'static,
     ) -> (ListenerId, Missed) {
-        let id = ListenerId(next_id());
+        let id = ListenerId::unused();
         let mut inner = self.inner.lock();
         let late = E::missed(kind, &inner.held).is_some();
         let listener: Arc<Listener<E>> = Arc::new(Listener {

@@ -63,6 +63,17 @@ impl Shared {
         (self.wake)();
     }
 
+    /// Whether this is the process that the client was built in. To be asked before any lock is taken.
+    pub(crate) fn is_home(&self) -> bool {
+        self.status.home.is_here()
+    }
+
+    /// # Errors
+    /// [`ErrorKind::Forked`] in another process than that which the client was built in.
+    pub(crate) fn check_home(&self) -> Result<()> {
+        self.status.home.check()
+    }
+
     pub(crate) fn next_id(&self) -> u64 {
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }
@@ -171,6 +182,7 @@ impl Shared {
         let counters = &self.counters;
         let get = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         let totals = &self.queue.totals;
+        let is_home = self.is_home();
         ClientStats {
             state: self.status.state(),
             connections: get(&counters.connections),
@@ -181,8 +193,8 @@ impl Shared {
             messages_out: get(&counters.messages_out),
             bytes_out: get(&counters.bytes_out),
             malformed: get(&counters.malformed),
-            last_received: *counters.last_received.lock(),
-            round_trip: *counters.round_trip.lock(),
+            last_received: is_home.then(|| *counters.last_received.lock()).flatten(),
+            round_trip: is_home.then(|| *counters.round_trip.lock()).flatten(),
             queued: totals.objects.load(Ordering::Relaxed),
             queued_bytes: totals.bytes.load(Ordering::Relaxed),
             waiting: totals.letters.load(Ordering::Relaxed),

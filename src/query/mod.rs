@@ -518,7 +518,7 @@ impl Query {
                 }
             }
         }
-        Ok(EncodedQuery {
+        let encoded = EncodedQuery {
             verbatim,
             class_name: self.class_name.as_str().into(),
             where_json: where_json.to_string().into(),
@@ -531,7 +531,9 @@ impl Query {
                 })),
                 _ => None,
             },
-        })
+        };
+        check_length(encoded.length())?;
+        Ok(encoded)
     }
 
     /// What a live set subscribes to.
@@ -789,6 +791,28 @@ impl ByAge {
         }
     }
 }
+
+impl EncodedQuery {
+    /// How many bytes of a message it takes.
+    fn length(&self) -> usize {
+        let names = |names: &Option<Box<str>>| names.as_ref().map_or(0, |names| names.len());
+        self.class_name.len() + self.where_json.len() + names(&self.keys) + names(&self.watch)
+    }
+}
+
+fn check_length(bytes: usize) -> Result<()> {
+    if bytes <= LONGEST {
+        return Ok(());
+    }
+    Err(invalid(format!(
+        "the query is {bytes} bytes long, and a LiveQuery server takes messages of up to 100 MiB: it closes the \
+         connection on a longer one; ask for fewer values, or in several subscriptions"
+    )))
+}
+
+/// What the WebSocket server of Parse Server takes (the `ws` library, `maxPayload`), less some room for the rest of the
+/// message.
+const LONGEST: usize = 100 * 1024 * 1024 - 64 * 1024;
 
 /// Which of the objects that meet the conditions `find()` returns.
 pub(crate) struct Window<'a> {

@@ -739,3 +739,15 @@ fn a_server_gets_only_what_it_understands() {
     let old = pointer.encode_for(age("4.10")).unwrap();
     assert!(!old.where_json.contains("$in\""), "{old:?}");
 }
+
+#[test]
+fn a_query_that_no_server_takes_is_refused() {
+    use super::{LONGEST, check_length};
+
+    for (bytes, fits) in [(LONGEST - 1, true), (LONGEST, true), (LONGEST + 1, false)] {
+        assert_eq!(check_length(bytes).is_ok(), fits, "{bytes}");
+    }
+    let error = query().equal_to("k", "x".repeat(LONGEST)).encode().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidQuery);
+    assert!(error.to_string().contains("100 MiB"), "{error}");
+}

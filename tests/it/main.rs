@@ -24,6 +24,8 @@ mod decoding;
 mod delivery;
 mod dispatch;
 mod errors;
+#[cfg(unix)]
+mod fork;
 mod gap;
 mod grammar;
 mod harness;
