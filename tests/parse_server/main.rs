@@ -15,6 +15,7 @@ mod js_sdk;
 mod link;
 mod live_set;
 mod matcher;
+mod matrix;
 #[cfg(feature = "tls")]
 mod network;
 mod objects;
