@@ -374,8 +374,12 @@ impl Scenario {
         let created = asked.expected();
         queries.compare(&asked, &created);
         for (at, id) in ids.iter().enumerate() {
-            self.server
-                .update("Game", id, &objects()[(at * 3 + 1) % ids.len()]);
+            let mut changes = objects()[(at * 3 + 1) % ids.len()].clone();
+            if self.version.is_before(3, 0) {
+                // On Postgres it stores the numbers of an array that is changed as texts.
+                changes.as_object_mut().unwrap().remove("tags");
+            }
+            self.server.update("Game", id, &changes);
         }
         let updated = asked.expected();
         // What leaves is told as well.
