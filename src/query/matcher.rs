@@ -212,7 +212,8 @@ impl<'a, 'f, F: Fn(&str) -> Field<'a>> Evaluation<'f, F> {
         };
         if let Some(dates) = &self.dates {
             let dates = dates.borrow();
-            if let Some(date) = dates.iter().find(|date| nested(date, &path.key)) {
+            let below = |date: &&&str| nested(date, &path.key) && path.key.starts_with(**date);
+            if let Some(date) = dates.iter().find(below) {
                 return member_of_date(path.key.strip_prefix(*date)?);
             }
         }
@@ -223,7 +224,12 @@ impl<'a, 'f, F: Fn(&str) -> Field<'a>> Evaluation<'f, F> {
                 .filter(|value| js::truthy(value))
                 .and_then(|value| js::member(value, name));
         }
-        let left = js::left(value)?;
+        let mut left = js::left(value)?;
+        if let Some(dates) = &self.dates {
+            for date in dates.borrow().iter().filter(|date| nested(date, &path.key)) {
+                left = left.with_date_at(date.strip_prefix(&*path.key)?)?;
+            }
+        }
         if let (Some(dates), Left::Date(_)) = (&self.dates, &left) {
             dates.borrow_mut().push(&path.key);
         }
@@ -302,6 +308,15 @@ impl Condition {
             Verdict::of(!js::compare(left, right).is_some_and(|ordering| orderings.contains(&ordering)))
         };
         match self {
+            Self::Less(_)
+            | Self::LessOrEqual(_)
+            | Self::Greater(_)
+            | Self::GreaterOrEqual(_)
+            | Self::Regex(_)
+                if left.text_has_date() =>
+            {
+                Verdict::UNKNOWN
+            }
             Self::Less(right) => unless(right, &[Greater, Equal]),
             Self::LessOrEqual(right) => unless(right, &[Greater]),
             Self::Greater(right) => unless(right, &[Less, Equal]),
