@@ -28,4 +28,5 @@ mod strain;
 mod support;
 mod transcript;
 mod untyped;
+mod untyped_live;
 mod versions;

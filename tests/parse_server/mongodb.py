@@ -2,10 +2,9 @@
 #
 #   python3 mongodb.py '{"packages":"/where/they/are/installed","folder":"/for/its/data"}'
 #
-# Prints one line of JSON, {"port":N}, on stdout once it serves. Ends when its stdin ends, and removes its data.
+# Prints one line of JSON, {"port":N}, on stdout once it serves. Ends when its stdin ends.
 
 import json
-import shutil
 import sys
 
 arguments = json.loads(sys.argv[1])
@@ -16,4 +15,3 @@ from secantus import SecantusDBServer
 with SecantusDBServer(storage_path=arguments["folder"]) as server:
     print(json.dumps({"port": server.address[1]}), flush=True)
     sys.stdin.read()
-shutil.rmtree(arguments["folder"], ignore_errors=True)

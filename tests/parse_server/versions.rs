@@ -217,6 +217,8 @@ pub(crate) struct Server {
     version: &'static Version,
     port: Port,
     database_uri: String,
+    /// Of the database, if it is in a folder.
+    data: Option<PathBuf>,
     process: Child,
     database: Child,
     agent: ureq::Agent,
@@ -225,6 +227,7 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn start(version: &'static Version) -> Self {
         install();
+        let data = (version.database == Database::Mongo).then(|| numbered_path("mongo"));
         let (database, database_uri) = match version.database {
             Database::Postgres => {
                 let (process, port) = spawn_node("database.mjs", None);
@@ -232,7 +235,7 @@ impl Server {
                 (process, uri)
             }
             Database::Mongo => {
-                let arguments = json!({"packages": install_stand_in(), "folder": numbered_path("mongo")});
+                let arguments = json!({"packages": install_stand_in(), "folder": &data});
                 let (process, port) =
                     spawn_program(Path::new("python3"), "mongodb.py", Some(arguments.to_string()));
                 (process, format!("mongodb://127.0.0.1:{port}/parse"))
@@ -249,6 +252,7 @@ impl Server {
             version,
             port,
             database_uri,
+            data,
             process,
             database,
             agent,
@@ -341,6 +345,10 @@ impl Drop for Server {
         for process in [&mut self.process, &mut self.database] {
             let _ = process.kill();
             let _ = process.wait();
+        }
+        if let Some(data) = &self.data {
+            // What is left is below the build's folder for temporary files.
+            let _ = fs::remove_dir_all(data);
         }
     }
 }
