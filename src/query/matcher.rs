@@ -473,6 +473,44 @@ mod tests {
     }
 
     #[test]
+    fn a_date_that_was_asked_for_by_a_dotted_key_is_a_date_in_the_whole() {
+        // What can be told was said by Parse Server 9.10's own matcher.
+        let date = json!({"__type": "Date", "iso": "2024-01-02T03:04:05.678Z"});
+        let object = json!({"tags": [date], "obj": {"x": date}});
+        for (text, expected) in [
+            (
+                r#"{"tags":{"$eq":[DATE]},"tags.0":{"$exists":true}}"#,
+                Verdict::MATCH,
+            ),
+            (
+                r#"{"tags.0":{"$exists":true},"tags":{"$eq":[DATE]}}"#,
+                Verdict::NO_MATCH,
+            ),
+            (
+                r#"{"tags.0":{"$exists":true},"tags":{"$eq":[null]}}"#,
+                Verdict::NO_MATCH,
+            ),
+            (
+                r#"{"tags.0":{"$exists":true},"tags":{"$all":[]}}"#,
+                Verdict::MATCH,
+            ),
+            (
+                r#"{"obj.x":{"$exists":true},"obj":{"$eq":{"x":DATE}}}"#,
+                Verdict::NO_MATCH,
+            ),
+            (r#"{"obj.x":{"$exists":true},"obj":{"$lt":"a"}}"#, Verdict::MATCH),
+            // The text of a date is in the server's time zone.
+            (
+                r#"{"tags.0":{"$exists":true},"tags":{"$gt":"T"}}"#,
+                Verdict::UNKNOWN,
+            ),
+        ] {
+            let text = text.replace("DATE", &date.to_string());
+            assert_eq!(verdict(&text, &object), expected, "{text}");
+        }
+    }
+
+    #[test]
     fn conditions_are_taken_in_the_order_of_the_text() {
         let object = json!({ "tags": [1] });
         assert_eq!(

@@ -537,7 +537,7 @@ fn comparable(object: &Object) -> Value {
             _ => {}
         }
     }
-    let mut json = object.to_json().clone();
+    let mut json = object.to_json();
     let members = json.as_object_mut().unwrap();
     for name in ["createdAt", "updatedAt"] {
         members.remove(name);
