@@ -473,44 +473,6 @@ mod tests {
     }
 
     #[test]
-    fn a_date_that_was_asked_for_by_a_dotted_key_is_a_date_in_the_whole() {
-        // What can be told was said by Parse Server 9.10's own matcher.
-        let date = json!({"__type": "Date", "iso": "2024-01-02T03:04:05.678Z"});
-        let object = json!({"tags": [date], "obj": {"x": date}});
-        for (text, expected) in [
-            (
-                r#"{"tags":{"$eq":[DATE]},"tags.0":{"$exists":true}}"#,
-                Verdict::MATCH,
-            ),
-            (
-                r#"{"tags.0":{"$exists":true},"tags":{"$eq":[DATE]}}"#,
-                Verdict::NO_MATCH,
-            ),
-            (
-                r#"{"tags.0":{"$exists":true},"tags":{"$eq":[null]}}"#,
-                Verdict::NO_MATCH,
-            ),
-            (
-                r#"{"tags.0":{"$exists":true},"tags":{"$all":[]}}"#,
-                Verdict::MATCH,
-            ),
-            (
-                r#"{"obj.x":{"$exists":true},"obj":{"$eq":{"x":DATE}}}"#,
-                Verdict::NO_MATCH,
-            ),
-            (r#"{"obj.x":{"$exists":true},"obj":{"$lt":"a"}}"#, Verdict::MATCH),
-            // The text of a date is in the server's time zone.
-            (
-                r#"{"tags.0":{"$exists":true},"tags":{"$gt":"T"}}"#,
-                Verdict::UNKNOWN,
-            ),
-        ] {
-            let text = text.replace("DATE", &date.to_string());
-            assert_eq!(verdict(&text, &object), expected, "{text}");
-        }
-    }
-
-    #[test]
     fn conditions_are_taken_in_the_order_of_the_text() {
         let object = json!({ "tags": [1] });
         assert_eq!(
@@ -603,11 +565,41 @@ mod tests {
 
     #[test]
     fn a_field_and_a_key_below_it_depend_on_each_other_if_they_hold_dates() {
-        let object = json!({ "o": { "d": { "__type": "Date", "iso": "2024-01-02T03:04:05.678Z" }, "n": 1 } });
-        let open = r#"{"o.d":{"$exists":true},"o":{"$eq":{"n":1}}}"#;
-        assert_eq!(verdict(open, &object), Verdict::ANYTHING);
-        let clear = r#"{"o.n":1,"o":{"$eq":{"n":1}}}"#;
-        assert_eq!(verdict(clear, &object), Verdict::NO_MATCH);
+        // What can be told was said by Parse Server 9.10's own matcher.
+        let date = json!({"__type": "Date", "iso": "2024-01-02T03:04:05.678Z"});
+        let object = json!({"tags": [date], "obj": {"x": date, "n": 1}});
+        for (text, expected) in [
+            (
+                r#"{"tags":{"$eq":[DATE]},"tags.0":{"$exists":true}}"#,
+                Verdict::MATCH,
+            ),
+            (
+                r#"{"tags.0":{"$exists":true},"tags":{"$eq":[DATE]}}"#,
+                Verdict::NO_MATCH,
+            ),
+            (
+                r#"{"tags.0":{"$exists":true},"tags":{"$eq":[null]}}"#,
+                Verdict::NO_MATCH,
+            ),
+            (
+                r#"{"tags.0":{"$exists":true},"tags":{"$all":[]}}"#,
+                Verdict::MATCH,
+            ),
+            (
+                r#"{"obj.x":{"$exists":true},"obj":{"$eq":{"x":DATE,"n":1}}}"#,
+                Verdict::NO_MATCH,
+            ),
+            (r#"{"obj.x":{"$exists":true},"obj":{"$lt":"a"}}"#, Verdict::MATCH),
+            (r#"{"obj.n":1,"obj":{"$eq":{"n":1}}}"#, Verdict::NO_MATCH),
+            // The text of a date is in the server's time zone.
+            (
+                r#"{"tags.0":{"$exists":true},"tags":{"$gt":"T"}}"#,
+                Verdict::UNKNOWN,
+            ),
+        ] {
+            let text = text.replace("DATE", &date.to_string());
+            assert_eq!(verdict(&text, &object), expected, "{text}");
+        }
     }
 
     #[test]
