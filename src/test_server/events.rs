@@ -29,37 +29,42 @@ impl State {
             _ => String::new(),
         };
         close_rings(&mut object);
-        let object = Arc::new(object);
+        let kept = Arc::new(self.kept(object.clone()));
         let class = self.classes.entry(class_name.to_owned()).or_default();
         class.next += 1;
-        class
-            .objects
-            .insert(id.clone(), (class.next, Arc::clone(&object)));
+        class.objects.insert(id.clone(), (class.next, kept));
         self.saved(class_name, None, &object);
         id
     }
 
     /// `false` if there is no such object.
     pub(super) fn update(&mut self, class_name: &str, id: &str, fields: Fields) -> bool {
-        let Some((_, stored)) = self
-            .classes
-            .get_mut(class_name)
-            .and_then(|class| class.objects.get_mut(id))
-        else {
+        let class = self.classes.get(class_name);
+        let Some(original) = class.and_then(|class| class.get(id)).map(Arc::clone) else {
             return false;
         };
-        let original = Arc::clone(stored);
-        let mut object = Fields::clone(stored);
+        let mut object = Fields::clone(&original);
         object.insert(String::from("updatedAt"), Value::from(now()));
         for (name, value) in fields {
             change(&mut object, name, value);
         }
-        let mut kept = object.clone();
+        let mut kept = self.kept(object.clone());
         close_rings(&mut kept);
-        *stored = Arc::new(kept);
+        let class = self.classes.get_mut(class_name);
+        if let Some((_, stored)) = class.and_then(|class| class.objects.get_mut(id)) {
+            *stored = Arc::new(kept);
+        }
         // The event has polygons as they were written.
         self.saved(class_name, Some(&original), &object);
         true
+    }
+
+    /// What the database keeps of an object.
+    fn kept(&self, mut object: Fields) -> Fields {
+        if self.drops_nulls {
+            object.retain(|_, value| !value.is_null());
+        }
+        object
     }
 
     /// `false` if there is no such object.

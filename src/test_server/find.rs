@@ -13,7 +13,7 @@ use super::socket::Socket;
 use super::state::{Class, Fields, State};
 use crate::error::{Error, ErrorKind, Result};
 use crate::object::Object;
-use crate::query::matcher::Matcher;
+use crate::query::matcher::{Matcher, Verdict};
 use crate::query::order::Order;
 use crate::query::{ALWAYS_SENT, Query};
 
@@ -63,13 +63,22 @@ impl State {
         let matcher = Matcher::parse(&conditions.where_json).map_err(|error| invalid(error.to_string()))?;
         let class = self.classes.get(query.class_name());
         let may_read = |object: &Fields| has_master_key || events::may_read(object, user);
-        let mut found: Vec<_> = class
-            .map(Class::objects)
-            .unwrap_or_default()
-            .into_iter()
-            .filter(|object| may_read(object) && events::matches(&matcher, object) == Some(true))
-            .map(|object| Value::Object(Fields::clone(&object)))
-            .collect();
+        let mut found = Vec::new();
+        for object in class.map(Class::objects).unwrap_or_default() {
+            if !may_read(&object) {
+                continue;
+            }
+            match matcher.matches_object(&object) {
+                Verdict::MATCH => found.push(Value::Object(Fields::clone(&object))),
+                Verdict::NO_MATCH => {}
+                _ => {
+                    let id = object.get("objectId").unwrap_or(&Value::Null);
+                    return Err(invalid(format!(
+                        "the test server cannot judge a condition for the object {id}"
+                    )));
+                }
+            }
+        }
         let window = query.window();
         if !window.order.is_empty() {
             let order = Order::new(window.order);

@@ -55,9 +55,9 @@ use crate::query::version::Age;
 ///   the other query); classes need not be enabled for LiveQuery.
 /// - There are no class-level permissions, protected fields and roles. Sessions are those of
 ///   [`session`](Self::session).
-/// - Regular expressions are evaluated as far as the SDKs write them for `contains`, `starts_with` and `ends_with`:
-///   literal text, quoted with `\Q..\E` or plain, with `^` before and `$` after. Any other expression matches every
-///   object, and its syntax is not checked.
+/// - It sends no event, and says so in the log, where it cannot tell what the real server would make of an object: a
+///   regular expression with characters beyond ASCII and without the flag `u`, or with the flags `y` and `v`, a date
+///   after the year 9999.
 ///
 /// # Examples
 ///

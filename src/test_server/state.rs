@@ -19,6 +19,8 @@ pub(super) struct State {
     pub(super) generation: u64,
     pub(super) refuse: bool,
     pub(super) delay: Duration,
+    /// Whether a field that is null is missing once it is stored.
+    pub(super) drops_nulls: bool,
     pub(super) classes: HashMap<String, Class>,
     /// The user of each session token.
     pub(super) sessions: HashMap<String, String>,

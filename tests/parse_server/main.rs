@@ -16,6 +16,7 @@ mod js_sdk;
 mod link;
 mod live_set;
 mod matcher;
+mod matrix;
 #[cfg(feature = "tls")]
 mod network;
 mod objects;
@@ -28,4 +29,5 @@ mod strain;
 mod support;
 mod transcript;
 mod untyped;
+mod untyped_live;
 mod versions;
