@@ -70,6 +70,12 @@ impl Commands {
         (Self { shared, sender }, receiver)
     }
 
+    /// The client gets another session token.
+    pub(crate) fn set_session_token(&self, token: Option<Secret>) {
+        let generation = self.shared.change_session_token(token.clone());
+        self.send(Command::SetSessionToken(token, generation));
+    }
+
     /// Whoever waits for the state that an order leads to waits until the order is dropped: looked at, or void since
     /// nobody does the I/O any more.
     pub(crate) fn send(&self, command: Command) {
