@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::error::{Error, ErrorKind};
+use crate::rest::stage::Stage;
 use crate::text::excerpt;
 
 /// A request that failed.
@@ -49,15 +50,16 @@ impl Failure {
         }
     }
 
-    /// No answer came. `is_sent`: the request, or a part of it, went out.
+    /// No answer came.
     pub(super) fn unanswered(
         server: &str,
         purpose: &str,
-        is_sent: bool,
+        stage: Stage,
         is_proxied: bool,
         error: ureq::Error,
     ) -> Self {
-        let kind = kind_of(&error, is_sent, is_proxied);
+        let kind = kind_of(&error, stage, is_proxied);
+        let is_sent = stage == Stage::Sent;
         let text = if is_sent {
             format!("{server} was asked to {purpose}, and its answer did not come")
         } else {
@@ -119,8 +121,8 @@ impl Failure {
     /// The answer is a success that cannot be read.
     pub(super) fn unreadable(server: &str, purpose: &str, answer: &str, error: serde_json::Error) -> Self {
         let text = format!(
-            "{server} did not answer as a Parse Server does that was asked to {purpose}: {}; is this the URL of the REST \
-             API? `ClientBuilder::rest_url` sets another one",
+            "{server} did not {purpose}: its answer is not one of Parse Server: {}; is this the URL of the REST API? \
+             `ClientBuilder::rest_url` sets another one",
             excerpt(answer)
         );
         Self {
@@ -139,7 +141,7 @@ fn text_of(value: serde_json::Value) -> String {
     }
 }
 
-fn kind_of(error: &ureq::Error, is_sent: bool, is_proxied: bool) -> ErrorKind {
+fn kind_of(error: &ureq::Error, stage: Stage, is_proxied: bool) -> ErrorKind {
     match error {
         ureq::Error::Timeout(_) => ErrorKind::Timeout,
         ureq::Error::HostNotFound => ErrorKind::Resolve,
@@ -149,9 +151,12 @@ fn kind_of(error: &ureq::Error, is_sent: bool, is_proxied: bool) -> ErrorKind {
         ureq::Error::Io(error) if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) => {
             ErrorKind::Tls
         }
-        ureq::Error::Io(_) | ureq::Error::ConnectionFailed if is_sent => ErrorKind::ConnectionLost,
-        ureq::Error::Io(_) | ureq::Error::ConnectionFailed if is_proxied => ErrorKind::Proxy,
-        ureq::Error::Io(_) | ureq::Error::ConnectionFailed => ErrorKind::Connect,
+        ureq::Error::Io(_) | ureq::Error::ConnectionFailed => match stage {
+            Stage::Sent => ErrorKind::ConnectionLost,
+            _ if is_proxied => ErrorKind::Proxy,
+            Stage::Resolving => ErrorKind::Resolve,
+            Stage::Connecting => ErrorKind::Connect,
+        },
         ureq::Error::Http(_) | ureq::Error::BadUri(_) => ErrorKind::InvalidValue,
         _ => ErrorKind::Protocol,
     }

@@ -252,7 +252,12 @@ impl Rest {
     /// The server takes this token no longer.
     pub(super) fn session_ended(&self, token: Option<&Secret>, error: &Error) {
         let shared = &self.desk.shared;
-        if self.own.is_some() || token.is_none() || shared.session_token().as_ref() != token {
+        let is_clients = match shared.session_token() {
+            Some(current) => Some(&current) == token,
+            // No connection has kept what the provider said.
+            None => self.desk.provider.is_some(),
+        };
+        if self.own.is_some() || token.is_none() || !is_clients {
             return;
         }
         let mut ended = self.desk.ended.lock();

@@ -5,7 +5,6 @@ use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{ConnectProxyConnector, Connector, SocksConnector, TcpConnector};
 use ureq::{Agent, Body};
 use url::Url;
@@ -14,7 +13,7 @@ use crate::driver::{Network, ProxyKind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::spec::Credentials;
 use crate::rest::failure::{Failure, Refusal};
-use crate::rest::sent::{self, SentConnector};
+use crate::rest::stage::{self, StageConnector, StageResolver};
 #[cfg(feature = "_tls")]
 use crate::rest::tls::TlsConnector;
 use crate::secret::Secret;
@@ -190,7 +189,7 @@ impl Http {
         if let Some(id) = request.id {
             builder = builder.header("X-Parse-Request-Id", id);
         }
-        let (answer, is_sent) = sent::watch(|| {
+        let (answer, stage) = stage::watch(|| {
             let response = match request.json {
                 Some(json) => {
                     let body = builder.header("Content-Type", "application/json").body(json);
@@ -209,7 +208,7 @@ impl Http {
         });
         let purpose = request.purpose;
         let (status, retry_after, text) = answer
-            .map_err(|error| Failure::unanswered(&server.name, purpose, is_sent, server.is_proxied, error))?;
+            .map_err(|error| Failure::unanswered(&server.name, purpose, stage, server.is_proxied, error))?;
         if !(200..300).contains(&status) {
             return Err(Failure::refused(&Refusal {
                 server: &server.name,
@@ -239,6 +238,8 @@ fn agent(
     network: &Network,
     (connect_timeout, fetch_timeout): (Duration, Duration),
 ) -> Result<Agent> {
+    let proxy = proxy_for(url, network)?;
+    let is_proxied = proxy.is_some();
     let config = Agent::config_builder()
         .timeout_connect(Some(connect_timeout))
         .timeout_resolve(Some(connect_timeout))
@@ -253,7 +254,7 @@ fn agent(
         // Node.js closes a connection that was idle for 5 s, perhaps just as it is used again.
         .max_idle_age(Duration::from_secs(3))
         .user_agent("")
-        .proxy(proxy_for(url, network)?)
+        .proxy(proxy)
         .build();
     let connector =
         ().chain(SocksConnector::default())
@@ -263,11 +264,11 @@ fn agent(
     if url.scheme() == "wss" {
         let connector = connector
             .chain(TlsConnector::new(network.tls.client_config()?))
-            .chain(SentConnector);
-        return Ok(Agent::with_parts(config, connector, DefaultResolver::default()));
+            .chain(StageConnector { is_proxied });
+        return Ok(Agent::with_parts(config, connector, StageResolver::default()));
     }
-    let connector = connector.chain(SentConnector);
-    Ok(Agent::with_parts(config, connector, DefaultResolver::default()))
+    let connector = connector.chain(StageConnector { is_proxied });
+    Ok(Agent::with_parts(config, connector, StageResolver::default()))
 }
 
 fn proxy_for(url: &Url, network: &Network) -> Result<Option<ureq::Proxy>> {

@@ -46,7 +46,7 @@
 //! not longer than 5 s). With [`ClientBuilder::idempotency`](crate::ClientBuilder::idempotency) writes are repeated too.
 
 // The rooms: `handle` knows whose session a call is made in and when it is repeated; `http` makes one request, with
-// `sent` to know whether it went out and `failure` to say what went wrong; `tls` is the client's TLS for it. The calls
+// `stage` to know how far it got and `failure` to say what went wrong; `tls` is the client's TLS for it. The calls
 // stand on `handle` and know nothing of each other: `users`, `objects`, `call`. `op` is a value. None of them knows live
 // sets, sockets of the link or listeners; all are below `client`, which makes the handle.
 
@@ -56,7 +56,7 @@ pub(crate) mod handle;
 mod http;
 mod objects;
 mod op;
-mod sent;
+mod stage;
 #[cfg(feature = "_tls")]
 mod tls;
 mod users;

@@ -57,7 +57,7 @@ impl Rest {
         let class_name = class_of(query)?;
         let json = request_for(query.find_form()?);
         let path = ["classes", class_name];
-        let task = reading(&path, json, format!("answer with the objects of {class_name}"));
+        let task = reading(&path, json, format!("return the objects of {class_name}"));
         self.ask(&task, With::Session, |text| found(text, class_name))
     }
 
@@ -126,7 +126,7 @@ impl Rest {
             path: &path,
             json: None,
             effect: Effect::Reads,
-            purpose: format!("answer with the object {id} of {class_name}"),
+            purpose: format!("return the object {id} of {class_name}"),
         };
         self.ask(&task, With::Session, |text| object(text, path[1]))
     }
@@ -247,7 +247,7 @@ impl Rest {
         let task = reading(
             &path,
             request_for(query.find_form()?),
-            format!("answer with the objects of {class_name}"),
+            format!("return the objects of {class_name}"),
         );
         let answer = self.once(&task, With::Session, token.as_ref(), None, |text| {
             found(text, class_name)

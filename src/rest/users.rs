@@ -259,7 +259,7 @@ impl Rest {
             path: &["users", "me"],
             json: None,
             effect: Effect::Reads,
-            purpose: "answer with the user of the session".to_owned(),
+            purpose: "return the user of the session".to_owned(),
         };
         let user = self.ask(&task, with, |text| {
             serde_json::from_str::<Map<String, Value>>(text)

@@ -72,7 +72,7 @@ impl State {
 
     /// The answer to a log-in with name and password.
     pub(super) fn log_in(&mut self, fields: &Fields) -> Result<Value, Refusal> {
-        let text = |name: &str| fields.get(name).and_then(Value::as_str);
+        let text = |name: &str| fields.get(name)?.as_str().filter(|text| !text.is_empty());
         let missing = || Refusal::of(200, "username/email is required.");
         let id = match (text("username"), text("email")) {
             (None, None) => return Err(missing()),

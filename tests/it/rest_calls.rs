@@ -212,6 +212,8 @@ fn a_provider_is_asked_without_a_connection_and_again_when_its_token_has_ended()
     let (ended, is_ended) = unbounded();
     client.on("session_ended", move |_| ended.send(()).unwrap());
     assert_eq!(client.rest().me().unwrap().id(), Some("ann"));
+    client.open();
+    client.wait_open(LONG).unwrap();
     server.end_session("r:old");
     server.session("r:new", "ann");
     *token.lock().unwrap() = "r:new";
@@ -221,6 +223,16 @@ fn a_provider_is_asked_without_a_connection_and_again_when_its_token_has_ended()
     assert_eq!(client.rest().me().unwrap_err().code(), Some(209));
     is_ended.recv_timeout(LONG).unwrap();
     assert!(asked.load(Ordering::SeqCst) < 10);
+    // Without a connection nobody has kept the token.
+    let token = Arc::clone(&token);
+    let client = builder(&server.url())
+        .session_token_provider(move || Some((*token.lock().unwrap()).to_owned()))
+        .build()
+        .unwrap();
+    let (ended, is_ended) = unbounded();
+    client.on("session_ended", move |_| ended.send(()).unwrap());
+    assert_eq!(client.rest().me().unwrap_err().code(), Some(209));
+    is_ended.recv_timeout(LONG).unwrap();
 }
 
 /// What a scripted server does with a request.
@@ -242,6 +254,17 @@ fn says(status: &str, body: &str) -> Does {
     ))
 }
 
+fn is_whole(request: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(request).to_ascii_lowercase();
+    let Some((head, body)) = text.split_once("\r\n\r\n") else {
+        return false;
+    };
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "));
+    length.is_none_or(|length| body.len() >= length.parse().unwrap())
+}
+
 /// A server that does these things, the last of them again and again, and the requests that came.
 fn scripted(does: &[Does]) -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -257,7 +280,7 @@ fn scripted(does: &[Does]) -> (String, Arc<Mutex<Vec<String>>>) {
             };
             let mut request = Vec::new();
             let mut buffer = [0; 4096];
-            while !request.ends_with(b"}") {
+            while !is_whole(&request) {
                 match socket.read(&mut buffer) {
                     Ok(read) if read > 0 => request.extend(&buffer[..read]),
                     _ => break,

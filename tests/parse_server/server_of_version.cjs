@@ -20,7 +20,19 @@ const load = createRequire(`${folder}/package.json`);
 const express = load('express');
 const { ParseServer } = load('parse-server');
 
+function cloud(Parse) {
+  // Before 3.0 a function answers by a second argument.
+  Parse.Cloud.define('answer', ({ params, user }, response) => {
+    const result = { sum: params.a + params.b, user: user ? user.id : null };
+    return response && response.success ? response.success(result) : result;
+  });
+  Parse.Cloud.define('throws', () => {
+    throw 'as it should';
+  });
+}
+
 const settings = {
+  cloud,
   appId: 'test-app',
   masterKey: 'test-master-key',
   serverURL: `http://127.0.0.1:${port}/parse`,

@@ -175,7 +175,7 @@ fn installed(name: &str, manifest: &Value) -> PathBuf {
 }
 
 /// A server of one version with a database of its own; both end with this value.
-struct Server {
+pub(crate) struct Server {
     port: u16,
     // In the order in which they end.
     processes: Vec<Child>,
@@ -184,7 +184,7 @@ struct Server {
 }
 
 impl Server {
-    fn start(version: &Version) -> Self {
+    pub(crate) fn start(version: &Version) -> Self {
         install();
         let (database, database_port) = spawn_node("database.mjs", None);
         let port = Port::reserve();
@@ -210,7 +210,7 @@ impl Server {
         }
     }
 
-    fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         Client::builder(format!("ws://127.0.0.1:{}/parse", self.port), APPLICATION_ID)
             .javascript_key(JAVASCRIPT_KEY)
             .build()
