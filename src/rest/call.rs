@@ -4,8 +4,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::rest::change::part;
 use crate::rest::handle::{Effect, Rest, Task, With};
-use crate::rest::http::Method;
+use crate::rest::http::{Body, Method};
 
 #[derive(serde::Deserialize)]
 struct Answer {
@@ -43,8 +44,8 @@ impl Rest {
         })?;
         let task = Task {
             method: Method::Post,
-            path: &["functions", super::objects::part("name of a function", function)?],
-            json: Some(json),
+            path: &["functions", part("name of a function", function)?],
+            body: Body::Json(json),
             effect: Effect::Writes,
             purpose,
         };

@@ -121,7 +121,7 @@ impl Failure {
     /// The answer is a success that cannot be read.
     pub(super) fn unreadable(server: &str, purpose: &str, answer: &str, error: serde_json::Error) -> Self {
         let text = format!(
-            "{server} did not {purpose}: its answer is not one of Parse Server: {}; is this the URL of the REST API? \
+            "{server} was asked to {purpose}, and its answer is not one of Parse Server: {}; is this the URL of the REST API? \
              `ClientBuilder::rest_url` sets another one",
             excerpt(answer)
         );

@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::ClientEvent;
 use crate::protocol::spec::Credentials;
 use crate::rest::failure::Failure;
-use crate::rest::http::{Http, Method, Request, Role};
+use crate::rest::http::{Body, Http, Method, Request, Role};
 use crate::secret::Secret;
 
 /// The REST API of a client's server: [`Client::rest`](crate::Client::rest).
@@ -62,7 +62,7 @@ struct Desk {
 pub(super) struct Task<'a> {
     pub(super) method: Method,
     pub(super) path: &'a [&'a str],
-    pub(super) json: Option<String>,
+    pub(super) body: Body<'a>,
     pub(super) effect: Effect,
     /// As in "the server did not ...".
     pub(super) purpose: String,
@@ -221,7 +221,7 @@ impl Rest {
         let request = Request {
             method: task.method,
             path: task.path,
-            json: task.json.as_deref(),
+            body: &task.body,
             role: match with {
                 With::Session => Role::Keys,
                 With::Token(_) | With::Nobody => Role::User,

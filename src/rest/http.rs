@@ -1,12 +1,13 @@
 //! One request of the REST API, with the keys, TLS and proxy settings of the client. It knows nothing of what is asked
 //! for, and tries nothing twice.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use ureq::Agent;
 use ureq::unversioned::transport::{ConnectProxyConnector, Connector, SocksConnector, TcpConnector};
-use ureq::{Agent, Body};
 use url::Url;
 
 use crate::driver::{Network, ProxyKind};
@@ -45,13 +46,21 @@ pub(super) struct Request<'a> {
     pub(super) method: Method,
     /// Below the URL of the REST API, part by part.
     pub(super) path: &'a [&'a str],
-    pub(super) json: Option<&'a str>,
+    pub(super) body: &'a Body<'a>,
     pub(super) role: Role,
     pub(super) session_token: Option<&'a str>,
     /// By which the server knows that a request is the same one again.
     pub(super) id: Option<&'a str>,
     /// What it is for, as in "the server did not ...".
     pub(super) purpose: &'a str,
+}
+
+/// JSON that goes with a request.
+pub(super) enum Body<'a> {
+    Nothing,
+    Json(String),
+    /// It depends on the path of the REST API.
+    Within(&'a dyn Fn(&str) -> String),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,10 +199,15 @@ impl Http {
             builder = builder.header("X-Parse-Request-Id", id);
         }
         let (answer, stage) = stage::watch(|| {
-            let response = match request.json {
+            let json = match request.body {
+                Body::Nothing => None,
+                Body::Json(json) => Some(Cow::Borrowed(&**json)),
+                Body::Within(json) => Some(Cow::Owned(json(server.url.path()))),
+            };
+            let response = match json {
                 Some(json) => {
-                    let body = builder.header("Content-Type", "application/json").body(json);
-                    server.agent.run(body?)
+                    let builder = builder.header("Content-Type", "application/json");
+                    server.agent.run(builder.body(&*json)?)
                 }
                 None => server.agent.run(builder.body(())?),
             };
@@ -221,7 +235,7 @@ impl Http {
         Ok(text)
     }
 
-    fn read(&self, body: &mut Body) -> Result<String, ureq::Error> {
+    fn read(&self, body: &mut ureq::Body) -> Result<String, ureq::Error> {
         body.with_config().limit(self.largest_answer).read_to_string()
     }
 }

@@ -47,10 +47,12 @@
 
 // The rooms: `handle` knows whose session a call is made in and when it is repeated; `http` makes one request, with
 // `stage` to know how far it got and `failure` to say what went wrong; `tls` is the client's TLS for it. The calls
-// stand on `handle` and know nothing of each other: `users`, `objects`, `call`. `op` is a value. None of them knows live
+// stand on `handle`: `users`, `objects`, `batch`, `call`. `change` and `op` are values. None of them knows live
 // sets, sockets of the link or listeners; all are below `client`, which makes the handle.
 
+mod batch;
 mod call;
+mod change;
 mod failure;
 pub(crate) mod handle;
 mod http;
@@ -61,6 +63,7 @@ mod stage;
 mod tls;
 mod users;
 
+pub use batch::Batch;
 pub use handle::Rest;
 pub use op::Op;
 pub use users::Session;

@@ -11,9 +11,9 @@ use crate::fetch_error::FetchError;
 use crate::object::Object;
 use crate::query::Query;
 use crate::query::ordered_json::Json;
+use crate::rest::change::{Change, class, object_id};
 use crate::rest::handle::{Effect, Rest, Task, With};
-use crate::rest::http::Method;
-use crate::rest::op::applied_to_nothing;
+use crate::rest::http::{Body, Method};
 use crate::scan::Members;
 use crate::secret::Secret;
 
@@ -120,11 +120,11 @@ impl Rest {
     /// # }
     /// ```
     pub fn get(&self, class_name: &str, id: &str) -> Result<Object> {
-        let path = ["classes", class(class_name)?, part("object id", id)?];
+        let path = ["classes", class(class_name)?, object_id(id)?];
         let task = Task {
             method: Method::Get,
             path: &path,
-            json: None,
+            body: Body::Nothing,
             effect: Effect::Reads,
             purpose: format!("return the object {id} of {class_name}"),
         };
@@ -159,23 +159,7 @@ impl Rest {
     /// # }
     /// ```
     pub fn create(&self, class_name: &str, object: &(impl Serialize + ?Sized)) -> Result<Object> {
-        let fields = fields("object to create", object)?;
-        let path = ["classes", class(class_name)?];
-        let answer = self.write(
-            Method::Post,
-            &path,
-            Some(&fields),
-            format!("create an object of {class_name}"),
-        )?;
-        let mut saved: Map<_, _> = fields
-            .into_iter()
-            .filter_map(|(name, value)| Some((name, applied_to_nothing(value)?)))
-            .collect();
-        saved.extend(answer);
-        if let Some(created) = saved.get("createdAt").cloned() {
-            saved.entry("updatedAt").or_insert(created);
-        }
-        self.saved(path[1], saved)
+        self.make(Change::create(class_name, object)?)
     }
 
     /// Changes fields of an object; the others stay. [`Op`](crate::rest::Op)s may stand for values.
@@ -202,21 +186,7 @@ impl Rest {
     /// # }
     /// ```
     pub fn update(&self, class_name: &str, id: &str, changes: &(impl Serialize + ?Sized)) -> Result<Object> {
-        let fields = fields("changes", changes)?;
-        let path = ["classes", class(class_name)?, part("object id", id)?];
-        let answer = self.write(
-            Method::Put,
-            &path,
-            Some(&fields),
-            format!("update the object {id} of {class_name}"),
-        )?;
-        let mut saved: Map<_, _> = fields
-            .into_iter()
-            .filter(|(_, value)| value.get("__op").is_none())
-            .collect();
-        saved.extend(answer);
-        saved.insert("objectId".to_owned(), id.into());
-        self.saved(path[1], saved)
+        self.make(Change::update(class_name, id, changes)?)
     }
 
     /// Deletes an object.
@@ -224,9 +194,7 @@ impl Rest {
     /// # Errors
     /// Code 101 if it is not there, or may not be deleted. Otherwise as in [errors](crate::rest#errors).
     pub fn delete(&self, class_name: &str, id: &str) -> Result<()> {
-        let path = ["classes", class(class_name)?, part("object id", id)?];
-        let purpose = format!("delete the object {id} of {class_name}");
-        self.write(Method::Delete, &path, None, purpose).map(drop)
+        self.make(Change::delete(class_name, id)?).map(drop)
     }
 
     /// What a live set fetches: tries once, since the set has its own times to try again.
@@ -269,33 +237,29 @@ impl Rest {
         })
     }
 
-    fn write(
-        &self,
-        method: Method,
-        path: &[&str],
-        fields: Option<&Map<String, Value>>,
-        purpose: String,
-    ) -> Result<Map<String, Value>> {
+    fn make(&self, change: Change) -> Result<Object> {
         let task = Task {
-            method,
-            path,
-            json: fields.map(|fields| Value::Object(fields.clone()).to_string()),
+            method: change.method(),
+            path: &change.path(),
+            body: change.body().map_or(Body::Nothing, Body::Json),
             effect: Effect::Writes,
-            purpose,
+            purpose: change.purpose(),
         };
-        self.ask(&task, With::Session, |text| serde_json::from_str(text))
+        let answer = self.ask(&task, With::Session, |text| serde_json::from_str(text))?;
+        self.made(change, answer)
     }
 
-    /// An object that was saved. A user whose password has changed has a new session.
-    fn saved(&self, class_name: &str, mut fields: Map<String, Value>) -> Result<Object> {
-        if class_name == "_User" {
-            fields.remove("password");
-            if let Some(Value::String(token)) = fields.remove("sessionToken") {
+    /// The object of a change that was made. A user whose password has changed has a new session.
+    pub(super) fn made(&self, change: Change, answer: Map<String, Value>) -> Result<Object> {
+        let is_user = change.class_name() == "_User";
+        let mut known = change.made(answer);
+        if is_user {
+            known.remove("password");
+            if let Some(Value::String(token)) = known.remove("sessionToken") {
                 self.adopt(Some(Secret::from(token)));
             }
         }
-        fields.insert("className".to_owned(), class_name.into());
-        Object::from_json(Value::Object(fields))
+        Object::from_json(Value::Object(known))
     }
 }
 
@@ -304,7 +268,7 @@ fn reading<'a>(path: &'a [&'a str], json: String, purpose: String) -> Task<'a> {
     Task {
         method: Method::Post,
         path,
-        json: Some(json),
+        body: Body::Json(json),
         effect: Effect::Reads,
         purpose,
     }
@@ -345,36 +309,8 @@ pub(super) fn object(json: &str, class_name: &str) -> serde_json::Result<Object>
     Ok(Object::from_frame(text.into(), 0..length, None))
 }
 
-/// The members of a value that is to be saved.
-pub(super) fn fields(what: &str, value: &(impl Serialize + ?Sized)) -> Result<Map<String, Value>> {
-    match serde_json::to_value(value) {
-        Ok(Value::Object(fields)) => Ok(fields),
-        Ok(_) => {
-            let text = format!("the {what} is not a JSON object: a struct or a map is needed");
-            Err(Error::new(ErrorKind::InvalidValue, text))
-        }
-        Err(error) => {
-            let text = format!("the {what} cannot be written as JSON");
-            Err(Error::with_source(ErrorKind::InvalidValue, text, error))
-        }
-    }
-}
-
 fn class_of(query: &Query) -> Result<&str> {
     class(query.class_name())
-}
-
-fn class(name: &str) -> Result<&str> {
-    part("name of a class", name)
-}
-
-/// A part of a path, which must not lead elsewhere.
-pub(super) fn part<'a>(what: &str, name: &'a str) -> Result<&'a str> {
-    if name.is_empty() || name == "." || name == ".." {
-        let text = format!("{name:?} is not the {what}");
-        return Err(Error::new(ErrorKind::InvalidValue, text));
-    }
-    Ok(name)
 }
 
 /// What would be refused again is tried again all the same: somebody may put it right.

@@ -7,9 +7,10 @@ use serde_json::{Map, Value, json};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::object::Object;
+use crate::rest::change::fields;
 use crate::rest::handle::{Effect, Rest, Task, With, uuid};
-use crate::rest::http::Method;
-use crate::rest::objects::{fields, object};
+use crate::rest::http::{Body, Method};
+use crate::rest::objects::object;
 use crate::secret::Secret;
 
 /// A user who is logged in. `Debug` does not show the token.
@@ -204,7 +205,7 @@ impl Rest {
         let task = Task {
             method: Method::Post,
             path: &["logout"],
-            json: Some("{}".to_owned()),
+            body: Body::Json("{}".to_owned()),
             // A session ends once.
             effect: Effect::Reads,
             purpose: "log out".to_owned(),
@@ -257,7 +258,7 @@ impl Rest {
         let task = Task {
             method: Method::Get,
             path: &["users", "me"],
-            json: None,
+            body: Body::Nothing,
             effect: Effect::Reads,
             purpose: "return the user of the session".to_owned(),
         };
@@ -278,7 +279,7 @@ impl Rest {
         let task = Task {
             method,
             path,
-            json: body.map(|body| Value::Object(body.clone()).to_string()),
+            body: body.map_or(Body::Nothing, |body| Body::Json(json!(body).to_string())),
             effect,
             purpose,
         };

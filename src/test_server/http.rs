@@ -55,18 +55,8 @@ impl Hub {
 
     fn answer(&self, request: &HttpRequest, is_find: &mut bool) -> Result<(u16, Value), Refusal> {
         let (path, query) = request.target.split_once('?').unwrap_or((&request.target, ""));
-        let parts: Vec<_> = path
-            .split('/')
-            .filter(|part| !part.is_empty())
-            .map(|part| percent_decode_str(part).decode_utf8_lossy().into_owned())
-            .collect();
-        // What comes before is the mount path.
-        let start = parts.iter().position(|part| ROUTES.contains(&&**part));
-        let route: Vec<_> = parts
-            .iter()
-            .skip(start.unwrap_or(parts.len()))
-            .map(|part| &**part)
-            .collect();
+        let parts = parts_of(path);
+        let route: Vec<_> = parts.iter().map(|part| &**part).collect();
         let mut members = request.parameters(query)?;
         let method = match members.remove("_method") {
             Some(Value::String(method)) => method,
@@ -83,13 +73,40 @@ impl Hub {
         let caller = match call {
             // Who logs in may have a session that has ended.
             (_, ["login"]) => caller,
-            _ => self.with_user(caller)?,
+            _ => self.state.lock().with_user(caller)?,
         };
+        if let ("POST", ["batch"]) = call {
+            return self.answer_batch(&members, &caller).map(|answer| (200, answer));
+        }
+        self.act(call, members, &caller)
+    }
+
+    /// Each of several changes by itself.
+    fn answer_batch(&self, members: &Fields, caller: &Caller) -> Result<Value, Refusal> {
+        let Some(Value::Array(requests)) = members.get("requests") else {
+            return Err(Refusal::of(107, "requests must be an array"));
+        };
+        let answer = |request: &Value| {
+            let text = |name: &str| request.get(name).and_then(Value::as_str);
+            let path = text("path").ok_or_else(|| Refusal::of(107, "batch request path must be a string"))?;
+            let parts = parts_of(path);
+            let route: Vec<_> = parts.iter().map(|part| &**part).collect();
+            let members = request.get("body").and_then(Value::as_object).cloned();
+            let call = (text("method").unwrap_or("GET"), &*route);
+            self.act(call, members.unwrap_or_default(), caller)
+        };
+        let answers = requests.iter().map(|request| match answer(request) {
+            Ok((_, answer)) => json!({"success": answer}),
+            Err(Refusal { code, text, .. }) => json!({"error": {"code": code, "error": text}}),
+        });
+        Ok(answers.collect())
+    }
+
+    /// Does what is neither a find nor a batch.
+    fn act(&self, call: (&str, &[&str]), members: Fields, caller: &Caller) -> Result<(u16, Value), Refusal> {
         let ok = |answer: Value| (200, answer);
         match call {
-            ("POST", ["users"] | ["classes", "_User"]) => {
-                self.change(|state| state.sign_up(members, &caller))
-            }
+            ("POST", ["users"] | ["classes", "_User"]) => self.change(|state| state.sign_up(members, caller)),
             ("GET" | "POST", ["login"]) => self.change(|state| state.log_in(&members)).map(ok),
             ("POST", ["logout"]) => {
                 if let Some(token) = &caller.session_token {
@@ -101,28 +118,28 @@ impl Hub {
                 Some(Value::String(_)) => Ok((200, json!({}))),
                 _ => Err(Refusal::of(204, "you must provide an email")),
             },
-            ("GET", ["users", "me"]) => self.state.lock().me(&caller).map(without_class).map(ok),
-            ("POST", ["functions", name]) => self.functions.call(name, members.into(), &caller).map(ok),
+            ("GET", ["users", "me"]) => self.state.lock().me(caller).map(without_class).map(ok),
+            ("POST", ["functions", name]) => self.functions.call(name, members.into(), caller).map(ok),
             ("POST", ["classes", class_name]) => self
                 .change(|state| state.save_new(class_name, members))
                 .map(|answer| (201, answer)),
             ("GET", ["classes", class_name, id]) => self
                 .state
                 .lock()
-                .get_object(class_name, id, &caller)
+                .get_object(class_name, id, caller)
                 .map(without_class)
                 .map(ok),
             ("PUT", ["users", id] | ["classes", "_User", id]) => self
-                .change(|state| state.change_user(id, members, &caller))
+                .change(|state| state.change_user(id, members, caller))
                 .map(ok),
             ("PUT", ["classes", class_name, id]) => self
-                .change(|state| state.save_changes(class_name, id, members, &caller))
+                .change(|state| state.save_changes(class_name, id, members, caller))
                 .map(ok),
             ("DELETE", ["classes", class_name, id]) => self
-                .change(|state| state.remove_object(class_name, id, &caller))
+                .change(|state| state.remove_object(class_name, id, caller))
                 .map(ok),
-            _ => {
-                let text = format!("the test server does not know {method} {path}");
+            (method, route) => {
+                let text = format!("the test server does not know {method} /{}", route.join("/"));
                 Err(Refusal::new(404, None, text))
             }
         }
@@ -137,9 +154,10 @@ impl Hub {
             .get("count")
             .is_some_and(|count| *count != 0 && *count != false);
         let query = Query::from_json(class_name, members).map_err(|error| invalid(error.to_string()))?;
-        self.change(|state| state.begin_find())?;
-        let caller = self.with_user(caller)?;
-        let (found, number) = self.state.lock().find(&query, &caller)?;
+        let (found, number) = self.change(|state| {
+            state.begin_find()?;
+            state.find(&query, &state.with_user(caller)?)
+        })?;
         let results: Value = found.into_iter().map(without_class).collect();
         Ok(if counts {
             json!({"results": results, "count": number})
@@ -198,16 +216,15 @@ impl Hub {
             has_master_key: self.keys.iter().any(|key| key.0 == "masterKey" && holds(key)),
         })
     }
+}
 
-    /// With the user of the session, which has to be there if there is a token.
-    fn with_user(&self, mut caller: Caller) -> Result<Caller, Refusal> {
-        if let Some(token) = &caller.session_token {
-            let user = self.state.lock().sessions.get(token).cloned();
-            let user = user.ok_or_else(|| Refusal::of(209, "Invalid session token"))?;
-            caller.user = Some(user);
-        }
-        Ok(caller)
-    }
+/// The parts of a path below that of the REST API, wherever that is.
+fn parts_of(path: &str) -> Vec<String> {
+    path.split('/')
+        .filter(|part| !part.is_empty())
+        .map(|part| percent_decode_str(part).decode_utf8_lossy().into_owned())
+        .skip_while(|part| !ROUTES.contains(&&**part))
+        .collect()
 }
 
 /// An object as the REST API shows it.
@@ -325,7 +342,8 @@ impl HttpRequest {
 }
 
 /// What the REST API has, below its mount path.
-const ROUTES: [&str; 6] = [
+const ROUTES: [&str; 7] = [
+    "batch",
     "classes",
     "functions",
     "login",

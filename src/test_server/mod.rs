@@ -52,7 +52,7 @@ use crate::query::version::Age;
 ///
 /// The program that is tested saves and finds by the REST API, which is at the same address and answers what
 /// [`Client::rest`](crate::Client) asks and, as far as it goes, other SDKs: sign-up, log-in with names, passwords and
-/// other services, log-out, objects with all operations, find and count, ACLs, [functions](Self::function). The test has
+/// other services, log-out, objects with all operations, batches, find and count, ACLs, [functions](Self::function). The test has
 /// methods for its part, which need no rights: [`create`](Self::create), [`update`](Self::update),
 /// [`delete`](Self::delete), [`find`](Self::find).
 ///
@@ -65,7 +65,7 @@ use crate::query::version::Age;
 ///   the other query); classes need not be enabled for LiveQuery.
 /// - There are no class-level permissions, protected fields and roles. Who logs in with another service is believed.
 ///   Who is in a relation is not kept. Fields have no types: only operations that do not fit a value are refused.
-/// - Over HTTP there are no files, batches, schemas, jobs and mails: a password reset is accepted, and nothing sent.
+/// - Over HTTP there are no files, schemas, jobs and mails: a password reset is accepted, and nothing sent.
 /// - Regular expressions are evaluated as far as the SDKs write them for `contains`, `starts_with` and `ends_with`:
 ///   literal text, quoted with `\Q..\E` or plain, with `^` before and `$` after. Any other expression matches every
 ///   object, and its syntax is not checked.

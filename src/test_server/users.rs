@@ -131,6 +131,16 @@ impl State {
         Ok(answer)
     }
 
+    /// The caller with the user of the session, which has to be there if there is a token.
+    pub(super) fn with_user(&self, mut caller: Caller) -> Result<Caller, Refusal> {
+        if let Some(token) = &caller.session_token {
+            let user = self.sessions.get(token);
+            let user = user.ok_or_else(|| Refusal::of(209, "Invalid session token"))?;
+            caller.user = Some(user.clone());
+        }
+        Ok(caller)
+    }
+
     /// Logs a user in. Returns the answer.
     fn enter(&mut self, id: &str) -> Value {
         let token = self.begin_session(id);

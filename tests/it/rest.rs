@@ -221,7 +221,7 @@ fn what_goes_wrong_is_said_with_the_way_out() {
         (answer("503 Service Unavailable", "busy"), "HTTP 503: busy"),
         (
             answer("200 OK", "<html>welcome</html>"),
-            "did not return the objects of Game: its answer is not one of Parse Server: <html>welcome</html>",
+            "was asked to return the objects of Game, and its answer is not one of Parse Server: <html>welcome</html>",
         ),
         (
             "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"results\": [".to_owned(),

@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use crossbeam_channel::unbounded;
 use parse_livequery::rest::{Op, Rest};
@@ -305,9 +306,13 @@ fn scripted(does: &[Does]) -> (String, Arc<Mutex<Vec<String>>>) {
 }
 
 fn rest_at(url: &str) -> Rest {
+    rest_with_patience(url, LONG)
+}
+
+fn rest_with_patience(url: &str, patience: Duration) -> Rest {
     builder("ws://127.0.0.1:9/parse")
         .rest_url(url)
-        .fetch_timeout(ms(500))
+        .fetch_timeout(patience)
         .build()
         .unwrap()
         .rest()
@@ -329,8 +334,15 @@ fn a_create_whose_answer_is_lost_may_have_happened_and_is_not_repeated() {
         ),
         (says("201 Created", "<html>"), ErrorKind::Protocol),
     ] {
+        let patience = if matches!(does, Does::Hangs) {
+            ms(300)
+        } else {
+            LONG
+        };
         let (url, requests) = scripted(&[does, says("201 Created", made)]);
-        let error = rest_at(&url).create("Game", &json!({"score": 1})).unwrap_err();
+        let error = rest_with_patience(&url, patience)
+            .create("Game", &json!({"score": 1}))
+            .unwrap_err();
         assert!(error.may_have_happened(), "{error}");
         assert!(format!("{error:?}").contains("may_have_happened"), "{error:?}");
         assert_eq!(error.kind(), kind, "{error}");

@@ -155,9 +155,9 @@ fn objects(rest: &Rest, name: &str) {
     let class = class.as_str();
     let user = Pointer::new("_User", ann.user().id().unwrap());
     let game = json!({
-        "name": "chess", "score": 1, "tags": ["a"], "owner": user, "nothing": null, "ratio": 0.5,
+        "name": "chess", "score": 1, "tags": ["a"], "owner": user.clone(), "nothing": null, "ratio": 0.5,
         "moves": Op::increment(2), "list": Op::add(["x"]), "gone": Op::delete(),
-        "players": Op::add_relation([user.clone()]),
+        "players": Op::add_relation([user]),
     });
     let made = check("create", rest.create(class, &game), Outcome::Done).unwrap();
     let id = made.id().unwrap();
@@ -212,13 +212,11 @@ fn objects(rest: &Rest, name: &str) {
     ];
     assert_eq!(values, expected);
 
-    for score in 0..3 {
-        check(
-            "create",
-            rest.create(class, &json!({"score": score, "name": "go"})),
-            Outcome::Done,
-        );
-    }
+    let of_go = [0, 1, 2].map(|score| {
+        let go = json!({"score": score, "name": "go"});
+        check("create", rest.create(class, &go), Outcome::Done).unwrap()
+    });
+    let first_of_go = of_go[0].id().unwrap();
     let query = Query::new(class).descending(["score"]).watch(["score"]);
     let scores = |query: &Query| -> Vec<_> {
         let found = check("find", rest.find(query), Outcome::Done).unwrap();
@@ -241,7 +239,7 @@ fn objects(rest: &Rest, name: &str) {
     );
     assert!(none.unwrap().is_none());
     assert_eq!(check("count", rest.count(&query), Outcome::Done), Some(4));
-    let some = query.clone().greater_than("score", 1).limit(1);
+    let some = query.greater_than("score", 1).limit(1);
     assert_eq!(check("count", rest.count(&some), Outcome::Done), Some(2));
 
     check("no such object", rest.get(class, "nonsense"), Outcome::Code(101));
@@ -265,6 +263,32 @@ fn objects(rest: &Rest, name: &str) {
         rest.create(class, &json!({"objectId": "mine"})),
         Outcome::Code(105),
     );
+    let changes = rest
+        .batch()
+        .create(class, &json!({"name": "batch", "score": Op::increment(3)}))
+        .update(class, id, &json!({"score": Op::increment(1)}))
+        .update(class, "nonsense", &json!({"score": 1}))
+        .delete(class, first_of_go);
+    let made = check("batch", changes.send(), Outcome::Done).unwrap();
+    let mut made = made.into_iter();
+    let mut next = || made.next().unwrap();
+    let created = check("created in a batch", next(), Outcome::Done).unwrap();
+    assert_eq!(
+        (created.get_i64("score"), created.get_str("name")),
+        (Some(3), Some("batch"))
+    );
+    let updated = check("updated in a batch", next(), Outcome::Done).unwrap();
+    assert_eq!((updated.id(), updated.get_i64("score")), (Some(id), Some(12)));
+    check("no such object", next(), Outcome::Code(101));
+    check("deleted in a batch", next(), Outcome::Done);
+    check("it is gone", rest.get(class, first_of_go), Outcome::Code(101));
+    assert_eq!(
+        check("an empty batch", rest.batch().send(), Outcome::Done)
+            .unwrap()
+            .len(),
+        0
+    );
+
     check("delete", rest.delete(class, id), Outcome::Done);
     check("it is gone", rest.get(class, id), Outcome::Code(101));
     check("it is gone", rest.delete(class, id), Outcome::Code(101));

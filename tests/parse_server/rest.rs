@@ -46,13 +46,17 @@ fn a_log_in_brings_the_events_that_the_user_may_see() {
     let mine = rest.create("RestLogIn", &mine).unwrap();
     let mine = mine.id().unwrap();
     recorder.expect_of(EventKind::Create, mine);
-    let changed = rest.update("RestLogIn", mine, &json!({"n": Op::increment(1)})).unwrap();
+    let changed = rest
+        .update("RestLogIn", mine, &json!({"n": Op::increment(1)}))
+        .unwrap();
     assert_eq!(changed.get_i64("n"), Some(2));
     recorder.expect_of(EventKind::Update, mine);
 
     // Whoever ends the session elsewhere, the client hears of it with the next call.
     let (ended, is_ended) = mpsc::channel();
-    client.on("session_ended", move |event| ended.send(event.error().cloned()).unwrap());
+    client.on("session_ended", move |event| {
+        ended.send(event.error().cloned()).unwrap()
+    });
     let elsewhere = client.rest().own_session();
     elsewhere.become_user(session.token()).unwrap();
     elsewhere.log_out().unwrap();
