@@ -155,7 +155,7 @@ fn objects(rest: &Rest, name: &str) {
     let class = class.as_str();
     let user = Pointer::new("_User", ann.user().id().unwrap());
     let game = json!({
-        "name": "chess", "score": 1, "tags": ["a"], "owner": user.clone(), "nothing": null, "ratio": 0.5,
+        "name": "chess", "score": 1, "tags": ["a"], "owner": user, "nothing": null, "ratio": 0.5,
         "moves": Op::increment(2), "list": Op::add(["x"]), "gone": Op::delete(),
         "players": Op::add_relation([user]),
     });
