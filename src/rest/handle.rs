@@ -237,8 +237,13 @@ impl Rest {
     pub(super) fn session_token(&self) -> Option<Secret> {
         match &self.own {
             Some(own) => own.lock().clone(),
-            None => self.desk.shared.session_token().or_else(|| self.provided()),
+            None => self.kept_session_token().or_else(|| self.provided()),
         }
+    }
+
+    /// That of the client, as far as it is known without asking the program.
+    pub(super) fn kept_session_token(&self) -> Option<Secret> {
+        self.desk.shared.session_token()
     }
 
     /// Uses another session token from now on.

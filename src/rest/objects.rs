@@ -210,7 +210,7 @@ impl Rest {
         let class_name = class_of(query)?;
         let of_the_set = session_token.map(Secret::from);
         let is_of_the_set = of_the_set.is_some();
-        let token = of_the_set.or_else(|| self.session_token());
+        let token = of_the_set.or_else(|| self.kept_session_token());
         let path = ["classes", class_name];
         let task = reading(
             &path,

@@ -106,7 +106,7 @@ impl Hub {
     fn act(&self, call: (&str, &[&str]), members: Fields, caller: &Caller) -> Result<(u16, Value), Refusal> {
         let ok = |answer: Value| (200, answer);
         match call {
-            ("POST", ["users"] | ["classes", "_User"]) => self.change(|state| state.sign_up(members, caller)),
+            ("POST", ["classes", "_User"]) => self.change(|state| state.sign_up(members, caller)),
             ("GET" | "POST", ["login"]) => self.change(|state| state.log_in(&members)).map(ok),
             ("POST", ["logout"]) => {
                 if let Some(token) = &caller.session_token {
@@ -129,7 +129,7 @@ impl Hub {
                 .get_object(class_name, id, caller)
                 .map(without_class)
                 .map(ok),
-            ("PUT", ["users", id] | ["classes", "_User", id]) => self
+            ("PUT", ["classes", "_User", id]) => self
                 .change(|state| state.change_user(id, members, caller))
                 .map(ok),
             ("PUT", ["classes", class_name, id]) => self
@@ -218,13 +218,18 @@ impl Hub {
     }
 }
 
-/// The parts of a path below that of the REST API, wherever that is.
+/// The parts of a path below that of the REST API, wherever that is. Users are objects of a class, with paths of their own.
 fn parts_of(path: &str) -> Vec<String> {
-    path.split('/')
+    let mut parts: Vec<_> = path
+        .split('/')
         .filter(|part| !part.is_empty())
         .map(|part| percent_decode_str(part).decode_utf8_lossy().into_owned())
         .skip_while(|part| !ROUTES.contains(&&**part))
-        .collect()
+        .collect();
+    if parts.first().is_some_and(|part| part == "users") && parts.get(1).is_none_or(|part| part != "me") {
+        parts.splice(..1, ["classes".to_owned(), "_User".to_owned()]);
+    }
+    parts
 }
 
 /// An object as the REST API shows it.

@@ -469,6 +469,34 @@ fn what_is_safe_to_repeat_is_tried_three_times() {
     );
 }
 
+/// A connection that was kept for the next call, and that the server has closed meanwhile, is no reason to fail.
+#[test]
+fn a_kept_connection_that_was_closed_is_not_used() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/parse", listener.local_addr().unwrap());
+    let (closed, is_closed) = unbounded();
+    thread::spawn(move || {
+        for mut socket in listener.incoming().flatten() {
+            let mut request = Vec::new();
+            let mut buffer = [0; 4096];
+            while !is_whole(&request) {
+                let read = socket.read(&mut buffer).unwrap();
+                request.extend(&buffer[..read]);
+            }
+            let body = r#"{"objectId":"a"}"#;
+            let head = format!("HTTP/1.1 201 Created\r\nContent-Length: {}\r\n\r\n", body.len());
+            socket.write_all(format!("{head}{body}").as_bytes()).unwrap();
+            drop(socket);
+            closed.send(()).unwrap();
+        }
+    });
+    let rest = rest_at(&url);
+    for _ in 0..3 {
+        rest.create("Game", &json!({})).unwrap();
+        is_closed.recv_timeout(LONG).unwrap();
+    }
+}
+
 #[test]
 fn with_idempotency_writes_are_repeated_under_one_id() {
     let id_of = |request: &String| {
@@ -595,6 +623,36 @@ fn a_connection_of_the_programs_own_has_no_way_to_the_rest_api() {
     let error = client.rest().find(&Query::new("Game")).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidSetting);
     assert!(error.to_string().contains("`connect_with`"), "{error}");
+}
+
+#[test]
+fn users_have_paths_of_their_own_in_the_test_server() {
+    let server = server();
+    let rest = client(&server.url()).rest();
+    let ann = rest.sign_up("ann", "s3cret", &json!({})).unwrap();
+    let id = ann.user().id().unwrap();
+    let ask = |method: &str, path: &str| {
+        let mut socket = std::net::TcpStream::connect(server.address()).unwrap();
+        let token = ann.token();
+        let head = format!("{method} {path} HTTP/1.1\r\nX-Parse-Session-Token: {token}\r\n\r\n");
+        socket.write_all(head.as_bytes()).unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status: u16 = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, serde_json::from_str::<Value>(body).unwrap())
+    };
+    for path in [format!("/parse/users/{id}"), format!("/1/classes/_User/{id}")] {
+        let (status, user) = ask("GET", &path);
+        assert_eq!((status, &user["username"]), (200, &json!("ann")), "{user}");
+    }
+    let (status, users) = ask("GET", "/parse/users");
+    assert_eq!(
+        (status, users["results"].as_array().map(Vec::len)),
+        (200, Some(1))
+    );
+    assert_eq!(ask("DELETE", &format!("/parse/users/{id}")).0, 200);
+    assert_eq!(server.objects("_User").len(), 0);
 }
 
 #[test]
