@@ -411,8 +411,9 @@ pub enum ClientEventKind {
     Error,
     /// A connection could not be made or was lost: there will be another try.
     Reconnecting,
-    /// The client's session has ended: the REST API, asked by [`Client::rest`](crate::Client) or by a live set, took its
-    /// token no longer. Told once for each token. LiveQuery itself does not tell, and sends what the public may read.
+    /// The client's session has ended: the REST API no longer accepts its token, as a call of `Client::rest` or a live
+    /// set has found out (feature `rest`). Told once for each token. LiveQuery itself does not tell, and goes on with
+    /// what the public may read.
     SessionEnded,
 }
 
