@@ -9,7 +9,8 @@ use rand::distr::SampleString;
 use serde_json::{Map, Value};
 use tungstenite::Message;
 
-use super::state::{Fields, State, Subscription, frame_start, number_value};
+use super::ops;
+use super::state::{Fields, State, Subscription, frame_start};
 use crate::query::matcher::{Matcher, Verdict};
 
 impl State {
@@ -18,7 +19,7 @@ impl State {
         let mut object = Fields::new();
         object.insert(String::from("objectId"), Value::from(object_id()));
         for (name, value) in fields {
-            change(&mut object, name, value);
+            change(&mut object, &name, value);
         }
         object.insert(String::from("className"), Value::from(class_name));
         for time in ["createdAt", "updatedAt"] {
@@ -46,7 +47,7 @@ impl State {
         let mut object = Fields::clone(&original);
         object.insert(String::from("updatedAt"), Value::from(now()));
         for (name, value) in fields {
-            change(&mut object, name, value);
+            change(&mut object, &name, value);
         }
         let mut kept = self.kept(object.clone());
         close_rings(&mut kept);
@@ -146,20 +147,20 @@ impl State {
             .into_iter()
             .flatten();
         subscription.client.has_master_key
-            || may_read(object, None)
+            || may(object, None, "read")
             || tokens.any(|token| {
                 let user = self.sessions.get(token);
-                user.is_some_and(|user| may_read(object, Some(user)))
+                user.is_some_and(|user| may(object, Some(user), "read"))
             })
     }
 }
 
 /// `_matchesACL`: without an ACL everyone may.
-pub(super) fn may_read(object: &Fields, user: Option<&str>) -> bool {
+pub(super) fn may(object: &Fields, user: Option<&str>, right: &str) -> bool {
     let Some(Value::Object(acl)) = object.get("ACL") else {
         return true;
     };
-    let may = |who: &str| acl.get(who).and_then(|rights| rights.get("read")) == Some(&Value::Bool(true));
+    let may = |who: &str| acl.get(who).and_then(|rights| rights.get(right)) == Some(&Value::Bool(true));
     may("*") || user.is_some_and(may)
 }
 
@@ -270,41 +271,10 @@ fn json(object: &Fields) -> String {
     serde_json::to_string(object).unwrap_or_default()
 }
 
-/// Sets a field, or does the operation that stands in its place.
-fn change(object: &mut Fields, name: String, value: Value) {
-    match value.get("__op").and_then(Value::as_str) {
-        None => {
-            object.insert(name, with_numbers_of_javascript(value));
-        }
-        Some("Delete") => {
-            object.remove(&name);
-        }
-        Some("Increment") => {
-            let number = |value: Option<&Value>| value.and_then(Value::as_f64);
-            let held = number(object.get(&name)).unwrap_or_default();
-            let amount = number(value.get("amount")).unwrap_or(1.0);
-            object.insert(name, number_value(held + amount));
-        }
-        Some(other) => {
-            crate::logging::warn!("test server: the field operation {other:?} is not supported, {name} stays")
-        }
-    }
-}
-
-/// The real server knows no other numbers: 1.0 is sent as 1, and what lies beyond 2^53 is rounded.
-fn with_numbers_of_javascript(value: Value) -> Value {
-    match value {
-        Value::Number(number) => number.as_f64().map_or(Value::Null, number_value),
-        Value::Array(items) => items.into_iter().map(with_numbers_of_javascript).collect(),
-        Value::Object(members) => {
-            let members = members.into_iter();
-            Value::Object(
-                members
-                    .map(|(name, value)| (name, with_numbers_of_javascript(value)))
-                    .collect(),
-            )
-        }
-        other => other,
+/// Sets a field as the program says, who is told of a mistake in the log.
+fn change(object: &mut Fields, name: &str, value: Value) {
+    if let Err(problem) = ops::apply(object, name, value) {
+        crate::logging::warn!("test server: {name} stays as it is: {problem}");
     }
 }
 
@@ -313,7 +283,7 @@ fn object_id() -> String {
     rand::distr::Alphanumeric.sample_string(&mut rand::rng(), 10)
 }
 
-fn now() -> String {
+pub(super) fn now() -> String {
     jiff::Timestamp::now()
         .strftime("%Y-%m-%dT%H:%M:%S%.3fZ")
         .to_string()

@@ -10,6 +10,7 @@ use crossbeam_channel::Sender;
 use parking_lot::{Condvar, Mutex};
 use tungstenite::Message;
 
+use super::functions::Functions;
 use super::schema::{Connect, Refusal, Request, Subscribe};
 use super::socket::Socket;
 use super::state::{ClientInfo, Connection, Failure, Link, State, Subscription, frame_start, number_value};
@@ -25,6 +26,7 @@ pub(super) struct Hub {
     /// Nothing goes out and nothing that comes in is looked at. Outside the lock, since writers ask for every frame.
     silent: AtomicBool,
     pub(super) keys: Vec<(&'static str, String)>,
+    pub(super) functions: Functions,
 }
 
 impl Hub {
@@ -34,6 +36,7 @@ impl Hub {
             changed: Condvar::new(),
             silent: AtomicBool::new(false),
             keys,
+            functions: Functions::default(),
         }
     }
 

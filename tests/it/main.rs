@@ -38,6 +38,8 @@ mod live_set;
 mod load;
 mod proxies;
 mod rest;
+mod rest_calls;
+mod rest_table;
 mod servers;
 mod sessions;
 mod shutdown;

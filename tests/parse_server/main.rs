@@ -23,6 +23,9 @@ mod objects;
 mod queries;
 mod recorder;
 mod rest;
+#[path = "../it/rest_table.rs"]
+#[expect(unreachable_pub, reason = "`pub` is for the tests that it comes from")]
+mod rest_table;
 mod scaled_out;
 mod sessions;
 mod strain;

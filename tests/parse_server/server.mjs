@@ -58,6 +58,10 @@ function cloud(Parse) {
       throw new Parse.Error(Parse.Error.OPERATION_FORBIDDEN, 'this connection is refused');
     }
   });
+  Parse.Cloud.define('answer', ({ params, user }) => ({ sum: params.a + params.b, user: user ? user.id : null }));
+  Parse.Cloud.define('throws', () => {
+    throw 'as it should';
+  });
   Parse.Cloud.beforeSubscribe('Refused', () => {
     throw new Parse.Error(Parse.Error.OPERATION_FORBIDDEN, 'subscriptions to Refused are refused');
   });

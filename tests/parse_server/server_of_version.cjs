@@ -20,16 +20,25 @@ const load = createRequire(`${folder}/package.json`);
 const express = load('express');
 const { ParseServer } = load('parse-server');
 
-// From 4.3 on.
 function cloud(Parse) {
+  // From 4.3 on.
   if (Parse.Cloud.beforeSubscribe) {
     Parse.Cloud.beforeSubscribe('Refused', () => {
       throw new Parse.Error(Parse.Error.OPERATION_FORBIDDEN, 'subscriptions to Refused are refused');
     });
   }
+  // Before 3.0 a function answers by a second argument.
+  Parse.Cloud.define('answer', ({ params, user }, response) => {
+    const result = { sum: params.a + params.b, user: user ? user.id : null };
+    return response && response.success ? response.success(result) : result;
+  });
+  Parse.Cloud.define('throws', () => {
+    throw 'as it should';
+  });
 }
 
 const settings = {
+  cloud,
   appId: 'test-app',
   masterKey: 'test-master-key',
   serverURL: `http://127.0.0.1:${port}/parse`,
