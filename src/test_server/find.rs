@@ -4,7 +4,6 @@
 use serde_json::Value;
 
 use super::caller::{Caller, Refusal};
-use super::events;
 use super::hub::Hub;
 use super::state::{Class, Fields, State};
 use crate::error::{Error, ErrorKind, Result};

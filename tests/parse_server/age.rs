@@ -148,7 +148,7 @@ fn a_server_that_is_older_after_an_outage_gets_what_it_can_answer() {
         return;
     };
     let (new, old) = (Server::start(new), Server::start(old));
-    let port = Arc::new(AtomicU16::new(new.port));
+    let port = Arc::new(AtomicU16::new(new.port()));
     let leads_to = Arc::clone(&port);
     let client = Client::builder("ws://parse.test/parse", APPLICATION_ID)
         .javascript_key(JAVASCRIPT_KEY)
@@ -171,7 +171,7 @@ fn a_server_that_is_older_after_an_outage_gets_what_it_can_answer() {
     pointer.wait_open(PATIENCE).unwrap();
     negation.wait_open(PATIENCE).unwrap();
     // The way back to the new server is cut off with its end.
-    port.store(old.port, Ordering::SeqCst);
+    port.store(old.port(), Ordering::SeqCst);
     drop(new);
     loop {
         match told.recv_timeout(PATIENCE).unwrap() {

@@ -266,6 +266,10 @@ impl Server {
         self.process = spawn(self.version, &self.port, &self.database_uri);
     }
 
+    pub(crate) fn port(&self) -> u16 {
+        self.port.addr().port()
+    }
+
     pub(crate) fn builder(&self) -> ClientBuilder {
         Client::builder(format!("ws://{}/parse", self.port.addr()), APPLICATION_ID)
             .javascript_key(JAVASCRIPT_KEY)
