@@ -33,6 +33,7 @@ mod leaks;
 mod link;
 mod live_set;
 mod load;
+mod manual;
 mod proxies;
 mod rest;
 mod servers;
