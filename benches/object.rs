@@ -96,5 +96,22 @@ fn changes(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, read, changes);
+/// What a hostile server may send: a member of which nothing is decoded.
+fn deep(c: &mut Criterion) {
+    const LEVELS: usize = 200_000;
+    let text = format!(
+        r#"{{"className":"Game","deep":{}1{}}}"#,
+        "[".repeat(LEVELS),
+        "]".repeat(LEVELS)
+    );
+    let mut group = c.benchmark_group("nested_200000");
+    group.bench_function("text_and_one_field", |b| {
+        b.iter(|| {
+            let object = text.parse::<Object>();
+            black_box(object.map(|object| object.get("deep").is_some()))
+        });
+    });
+}
+
+criterion_group!(benches, read, changes, deep);
 criterion_main!(benches);

@@ -256,6 +256,9 @@ pub enum ErrorKind {
     GaveUp,
     /// The objects of a [`LiveSet`](crate::LiveSet) could not be fetched.
     Fetch,
+    /// The client was built in another process, of which this one is a fork: its threads do not exist here. Build the
+    /// client after the fork, such as after daemonizing.
+    Forked,
     /// The server did not answer the WebSocket upgrade with one.
     Handshake,
     /// A query that cannot mean in LiveQuery what it means in `find()`, or is no query at all.
@@ -297,6 +300,7 @@ impl fmt::Display for ErrorKind {
             Self::Connect => "no connection",
             Self::ConnectionLost => "connection lost",
             Self::Decode => "decoding failed",
+            Self::Forked => "used in a fork",
             Self::GaveUp => "gave up",
             Self::Fetch => "fetching failed",
             Self::Handshake => "handshake failed",

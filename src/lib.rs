@@ -13,6 +13,7 @@ mod fenced;
 mod fetch_error;
 #[cfg(any(doc, doctest))]
 pub mod guide;
+mod home;
 #[cfg(any(feature = "_bench", feature = "_fuzz"))]
 #[doc(hidden)]
 pub mod internal;

@@ -34,7 +34,8 @@ pub enum ClientState {
     /// The connection was lost or could not be made; the client tries again by itself, for as long as it takes.
     Reconnecting,
     /// The server refused the connection for good (a wrong key, a `beforeConnect` hook): trying again would not
-    /// help. [`open`](crate::Client::open) does try again, with all subscriptions.
+    /// help. [`open`](crate::Client::open) does try again, with all subscriptions. Also the state of a client in a fork of
+    /// its process, where nothing helps.
     Disconnected,
     /// Closed by [`close`](crate::Client::close). [`open`](crate::Client::open) and new subscriptions open it again.
     Closed,
@@ -68,7 +69,8 @@ pub enum SubscriptionState {
     Open,
     /// Refused by the server: no events come. [`update`](crate::Subscription::update) tries again with another query.
     Failed,
-    /// Ended by [`unsubscribe`](crate::Subscription::unsubscribe) or [`Client::close`](crate::Client::close).
+    /// Ended by [`unsubscribe`](crate::Subscription::unsubscribe) or [`Client::close`](crate::Client::close), or in a fork of
+    /// the process.
     Closed,
 }
 

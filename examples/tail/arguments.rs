@@ -1,7 +1,5 @@
 //! The command line: what it takes, and what it makes of it. Knows nothing of events.
 
-use std::num::NonZeroU32;
-
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser};
 use parse_livequery::{Client, Query, Result};
@@ -52,8 +50,8 @@ pub(crate) struct Arguments {
     pub(crate) json: bool,
 
     /// Give up when so many attempts to connect have failed in a row [default: never]
-    #[arg(long, value_name = "N")]
-    max_attempts: Option<NonZeroU32>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    max_attempts: Option<u32>,
 
     #[command(flatten)]
     secrets: Secrets,

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::io;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -213,23 +212,23 @@ impl ClientBuilder {
     }
 
     /// Gives up after this many attempts to connect have failed in a row: with an `error` that is fatal, in the state
-    /// [`Disconnected`](crate::ClientState::Disconnected), from which [`Client::open`] starts anew. Default: never.
+    /// [`Disconnected`](crate::ClientState::Disconnected), from which [`Client::open`] starts anew. At least 1. Default:
+    /// never.
     ///
     /// # Examples
     /// ```
-    /// use std::num::NonZeroU32;
     /// use std::time::Duration;
     /// use parse_livequery::{Client, ErrorKind};
     ///
     /// # fn main() -> parse_livequery::Result<()> {
     /// // nobody listens on this port
-    /// let client = Client::builder("ws://127.0.0.1:1", "APP_ID").max_attempts(NonZeroU32::MIN).build()?;
+    /// let client = Client::builder("ws://127.0.0.1:1", "APP_ID").max_attempts(1).build()?;
     /// client.open();
     /// assert_eq!(client.wait_open(Duration::from_secs(10)).unwrap_err().kind(), ErrorKind::GaveUp);
     /// # Ok(())
     /// # }
     /// ```
-    pub fn max_attempts(mut self, attempts: NonZeroU32) -> Self {
+    pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.settings.max_attempts = Some(attempts);
         self
     }
@@ -260,7 +259,7 @@ impl ClientBuilder {
         self
     }
 
-    /// Which thread runs the listeners. Default: [`Dispatch::Thread`].
+    /// Which thread runs the listeners. Default: [`Dispatch::thread`].
     pub fn dispatch(mut self, dispatch: Dispatch) -> Self {
         self.dispatch = dispatch;
         self
@@ -460,9 +459,11 @@ impl ClientBuilder {
         self
     }
 
-    /// The version of Parse Server, such as `"4.10"`, if it is known. Queries that this version cannot answer are refused
-    /// then, with the version that would be needed, and all others are sent in a form that it gets right. Otherwise they
-    /// are sent as a current server wants them: some of them never match on a server before 5.0, without a word.
+    /// The version of Parse Server, such as `"4.10"`, if it is known. `subscribe` then refuses queries that this version
+    /// cannot answer, with the version that would be needed, and all others are sent in a form that it gets right.
+    ///
+    /// Default: the client asks the server where a query depends on it, once for each connection and with a message that
+    /// has no effect; see [`Query`](crate::Query#versions-of-parse-server).
     ///
     /// # Examples
     /// ```
@@ -503,7 +504,7 @@ impl ClientBuilder {
     pub fn build(mut self) -> Result<Client> {
         let parse = |url: &String| server_url::parse(url);
         let servers = self.server_urls.iter().map(parse).collect::<Result<Vec<_>>>()?;
-        let version = |text: &String| text.parse().map(Age::Version);
+        let version = |text: &String| text.parse().map(Age::exactly);
         let age = self.parse_server.as_ref().map(version).transpose();
         let age = age.map_err(|error| invalid(format!("`parse_server`: {error}")))?;
         self.check_settings()?;
@@ -571,6 +572,11 @@ impl ClientBuilder {
                     "`{name}` is {value:?}; it must not be longer than a year"
                 )));
             }
+        }
+        if settings.max_attempts == Some(0) {
+            return Err(invalid(
+                "`max_attempts` is 0; it must be at least 1, and without it the client never gives up",
+            ));
         }
         let (shortest, longest) = settings.reconnect_delay;
         if shortest > longest {

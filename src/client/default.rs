@@ -1,6 +1,6 @@
 //! The default client, for programs that talk to one server.
 
-use parking_lot::Mutex;
+use parking_lot::RwLock;
 
 use crate::client::Client;
 use crate::client::builder::ClientBuilder;
@@ -8,13 +8,15 @@ use crate::client::subscription::Subscription;
 use crate::error::{Error, ErrorKind, Result};
 use crate::query::Query;
 
-static DEFAULT: Mutex<Option<Client>> = Mutex::new(None);
+/// Read by many and hardly ever written: whoever reads while the process forks does not lock it for those who read in the
+/// child.
+static DEFAULT: RwLock<Option<Client>> = RwLock::new(None);
 
 /// Builds the default client, which [`Query::subscribe`] uses. To be called once, at the start of the program.
 ///
 /// # Errors
 /// [`ErrorKind::AlreadyInitialized`] the second time, from whatever thread it comes, and those of
-/// [`ClientBuilder::build`].
+/// [`ClientBuilder::build`]. In a fork of the process the default client of the parent does not count.
 ///
 /// # Examples
 /// ```no_run
@@ -28,14 +30,16 @@ static DEFAULT: Mutex<Option<Client>> = Mutex::new(None);
 /// # }
 /// ```
 pub fn initialize(builder: ClientBuilder) -> Result<()> {
-    let mut default = DEFAULT.lock();
-    if default.is_some() {
+    let mut default = DEFAULT.write();
+    if default.as_ref().is_some_and(|client| client.shared().is_home()) {
         return Err(Error::new(
             ErrorKind::AlreadyInitialized,
             "the default client is there already; other clients are made with `Client::builder`",
         ));
     }
-    *default = Some(builder.build()?);
+    let former = default.replace(builder.build()?);
+    drop(default);
+    drop(former);
     Ok(())
 }
 
@@ -56,7 +60,7 @@ pub fn initialize(builder: ClientBuilder) -> Result<()> {
 /// # }
 /// ```
 pub fn default_client() -> Result<Client> {
-    DEFAULT.lock().clone().ok_or_else(|| {
+    DEFAULT.read().clone().ok_or_else(|| {
         Error::new(
             ErrorKind::NotInitialized,
             "there is no default client; call `parse_livequery::initialize` first, or subscribe with a client",

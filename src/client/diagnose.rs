@@ -4,10 +4,11 @@ use std::fmt::Write;
 use std::time::SystemTime;
 
 use crate::delivery::shared::Shared;
+use crate::query::version::Age;
 use crate::state::ClientState;
 
 /// What this client knows of itself, and then what only the server's operator can look at.
-pub(crate) fn diagnose(address: &str, shared: &Shared) -> String {
+pub(crate) fn diagnose(address: &str, named: Option<Age>, shared: &Shared) -> String {
     let stats = shared.stats();
     let mut text = String::new();
     let mut line = |args: std::fmt::Arguments<'_>| {
@@ -17,6 +18,7 @@ pub(crate) fn diagnose(address: &str, shared: &Shared) -> String {
     };
     line(format_args!("LiveQuery client of {address}"));
     let state = match stats.state {
+        _ if !shared.is_home() => "of another process: build the client after daemonizing",
         ClientState::Initialized => "never opened: call `open`, or subscribe to something",
         ClientState::Connecting => "connecting for the first time",
         ClientState::Connected => "connected",
@@ -51,8 +53,31 @@ pub(crate) fn diagnose(address: &str, shared: &Shared) -> String {
         "  waiting          {} objects ({} bytes) of {} events for their listeners, {} dropped",
         stats.queued, stats.queued_bytes, stats.waiting, stats.dropped
     ));
+    line(format_args!(
+        "  server's age     {}",
+        server_age(named, *shared.server_age.lock())
+    ));
     text.push_str(CHECKLIST);
     text
+}
+
+fn server_age(named: Option<Age>, told: Option<Age>) -> String {
+    match (named, told) {
+        (Some(named), _) => format!(
+            "Parse Server {named}, as `parse_server` says: queries that it cannot answer are refused, and all others \
+             are sent in a form that it gets right"
+        ),
+        (None, Some(Age::ANY)) => {
+            "unknown: the server was asked and did not tell, so queries that depend on it are \
+                                   refused; name it with `parse_server`"
+                .to_owned()
+        }
+        (None, Some(told)) => format!(
+            "Parse Server {told}, as it told when it was asked last: queries that need more are refused; `parse_server` \
+             names the exact version"
+        ),
+        (None, None) => "not asked for yet: no query that was sent depends on it".to_owned(),
+    }
 }
 
 const CHECKLIST: &str = "\
@@ -67,4 +92,11 @@ If subscriptions are open and nothing comes, Parse Server does not say why. Look
   5. Several server processes share a Redis (`liveQuery.redisURL`): without it, a client hears only of the changes
      that went through its own server.
   6. The application id is that of this server: LiveQuery accepts any, so that a wrong one is not noticed.
+  7. The server recognises session tokens. Parse Server 8.6, 9.0 and 9.10, installed today, get `router` 2.3.0 from
+     npm, with which LiveQuery recognises none: add \"overrides\": {\"router\": \"2.2.0\"} to the server's package.json.
+  8. No `afterLiveQueryEvent` hook drops the events or renames them.
+  9. The query has no regular expression, or the server is not busy: Parse Server 8.6 and 9.10 take a match for none
+     that takes longer than `liveQuery.regexTimeout` (100 ms). `starts_with` is not affected.
+ 10. The LiveQuery server runs in the process of the Parse Server: in one of its own, that of Parse Server 8.6 and 9.10
+     answers each subscription with error 141.
 ";

@@ -21,6 +21,7 @@ use crate::delivery::shared::Shared;
 use crate::driver::command::{Command, Commands};
 use crate::error::{Error, Result};
 use crate::event::{ClientEvent, ClientEventKind, EventName, known};
+use crate::fenced::drop_quietly;
 use crate::logging::warn;
 use crate::query::version::Age;
 #[cfg(feature = "rest")]
@@ -37,6 +38,11 @@ use crate::text::deadline;
 /// call [`close`](Self::close).
 ///
 /// A listener that owns a handle to its own client keeps it alive: such a client ends with `close`.
+///
+/// In a fork of the process that it was built in a client has no threads. There its calls fail with
+/// [`ErrorKind::Forked`](crate::ErrorKind::Forked), those that return nothing do nothing, and to drop the handles, or to call
+/// [`close`](Self::close), closes the inherited connection without a word to the server. Build the client after
+/// daemonizing; see [the recipe](crate::guide::recipes#run-as-a-daemon).
 ///
 /// # Examples
 /// ```no_run
@@ -70,7 +76,7 @@ impl Client {
     ///
     /// After [`close`](Self::close) and after a refusal it starts anew.
     pub fn open(&self) {
-        self.0.commands.send(Command::Open);
+        self.send(Command::Open);
     }
 
     /// Ends all subscriptions, each with `close` as its last event, and the connection.
@@ -95,6 +101,10 @@ impl Client {
     /// # }
     /// ```
     pub fn close(&self) {
+        if !self.0.shared.is_home() {
+            self.0.commands.abandon();
+            return;
+        }
         let deadline = Instant::now() + self.0.close_timeout;
         let shared = &self.0.shared;
         let receipt = shared.status.close();
@@ -194,7 +204,7 @@ impl Client {
     /// # }
     /// ```
     pub fn off(&self, listener: ListenerId) -> bool {
-        self.0.shared.subscriber.emitter.off(listener)
+        self.0.shared.is_home() && self.0.shared.subscriber.emitter.off(listener)
     }
 
     /// Removes all listeners of this client for events of a kind.
@@ -203,7 +213,12 @@ impl Client {
     /// If there is no event of this name.
     #[track_caller]
     pub fn remove_all_listeners(&self, kind: impl EventName<ClientEventKind>) {
-        self.0.shared.subscriber.emitter.remove_all(Some(known(kind)));
+        self.remove_listeners(Some(known(kind)));
+    }
+
+    /// Removes all listeners of this client: those of all kinds and of [`on_any`](Self::on_any).
+    pub fn off_all(&self) {
+        self.remove_listeners(None);
     }
 
     /// How many listeners this client has for events of a kind.
@@ -213,7 +228,11 @@ impl Client {
     #[must_use]
     #[track_caller]
     pub fn listener_count(&self, kind: impl EventName<ClientEventKind>) -> usize {
-        self.0.shared.subscriber.emitter.count(known(kind))
+        let kind = known(kind);
+        if !self.0.shared.is_home() {
+            return 0;
+        }
+        self.0.shared.subscriber.emitter.count(kind)
     }
 
     /// Uses another session token from now on, for the connection and for all subscriptions without one of their own:
@@ -238,6 +257,9 @@ impl Client {
     /// # }
     /// ```
     pub fn set_session_token(&self, token: Option<&str>) {
+        if !self.0.shared.is_home() {
+            return;
+        }
         let token = token.map(Secret::from);
         let generation = self.0.shared.change_session_token(token.clone());
         self.0.commands.send(Command::SetSessionToken(token, generation));
@@ -254,15 +276,15 @@ impl Client {
     /// # }
     /// ```
     pub fn reconnect_now(&self) {
-        self.0.commands.send(Command::ReconnectNow);
+        self.send(Command::ReconnectNow);
     }
 
-    /// Calls the listeners for all that has come up to now, on this thread. For clients with [`Dispatch::Manual`]
+    /// Calls the listeners for all that has come up to now, on this thread. For clients with [`Dispatch::manual`]
     /// (on others it does nothing). Returns how many events there were.
     ///
     /// One thread at a time calls listeners: called while another does, or in a listener, it returns 0.
     ///
-    /// [`Dispatch::Manual`]: crate::Dispatch::Manual
+    /// [`Dispatch::manual`]: crate::Dispatch::manual
     ///
     /// # Examples
     /// ```
@@ -304,7 +326,7 @@ impl Client {
     }
 
     /// Waits until there is something to dispatch, and calls the listeners for it, on this thread. For clients with
-    /// [`Dispatch::Manual`](crate::Dispatch::Manual) whose program has a loop of its own; on others, and in a listener
+    /// [`Dispatch::manual`](crate::Dispatch::manual) whose program has a loop of its own; on others, and in a listener
     /// of this client, it returns 0 at once. Returns how many events there were: 0 if none came in time.
     ///
     /// # Examples
@@ -361,7 +383,7 @@ impl Client {
     /// ```
     #[must_use]
     pub fn diagnose(&self) -> String {
-        self::diagnose::diagnose(&self.address(), &self.0.shared)
+        self::diagnose::diagnose(&self.address(), self.0.age, &self.0.shared)
     }
 
     /// Where the client stands.
@@ -371,7 +393,7 @@ impl Client {
     }
 
     /// Waits until the client is connected and its listeners for `open` have returned (but with
-    /// [`Dispatch::Manual`](crate::Dispatch::Manual), where the program calls them). It does not connect: [`open`](Self::open) and
+    /// [`Dispatch::manual`](crate::Dispatch::manual), where the program calls them). It does not connect: [`open`](Self::open) and
     /// [`subscribe`](Self::subscribe) do.
     ///
     /// # Errors
@@ -394,6 +416,7 @@ impl Client {
     /// # }
     /// ```
     pub fn wait_open(&self, timeout: Duration) -> Result<()> {
+        self.0.shared.check_home()?;
         refuse_in_listener(&self.0.shared, "wait_open")?;
         self.0.shared.wait_connected(deadline(timeout))
     }
@@ -421,6 +444,7 @@ impl Client {
     /// # }
     /// ```
     pub fn wait_closed(&self) -> Result<()> {
+        self.0.shared.check_home()?;
         refuse_in_listener(&self.0.shared, "wait_closed")?;
         self.0.shared.wait_closed()
     }
@@ -458,8 +482,11 @@ impl Client {
         &self.0.shared
     }
 
+    /// Does nothing in another process than that which the client was built in.
     pub(crate) fn send(&self, command: Command) {
-        self.0.commands.send(command);
+        if self.0.shared.is_home() {
+            self.0.commands.send(command);
+        }
     }
 
     /// The URLs for people to read: a query may hold a secret.
@@ -477,6 +504,12 @@ impl Client {
             .join(" or ")
     }
 
+    fn remove_listeners(&self, kind: Option<ClientEventKind>) {
+        if self.0.shared.is_home() {
+            self.0.shared.subscriber.emitter.remove_all(kind);
+        }
+    }
+
     fn listen(
         &self,
         kind: Option<ClientEventKind>,
@@ -484,6 +517,10 @@ impl Client {
         mut listener: impl FnMut(&ClientEvent) + Send + 'static,
     ) -> ListenerId {
         let shared = &self.0.shared;
+        if !shared.is_home() {
+            drop_quietly(listener);
+            return ListenerId::unused();
+        }
         let listener = move |event: &ClientEvent| {
             listener(event);
             Ok(())
@@ -507,6 +544,10 @@ impl fmt::Debug for Client {
 
 impl Drop for Handle {
     fn drop(&mut self) {
+        if !self.shared.is_home() {
+            self.commands.abandon();
+            return;
+        }
         self.commands.send(Command::Shutdown);
         // Where the threads have panicked, nobody else does it.
         if self.shared.status.is_dead() {

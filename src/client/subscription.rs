@@ -15,6 +15,7 @@ use crate::delivery::subscription::SubscriptionCore;
 use crate::driver::command::Command;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventKind, EventName, known};
+use crate::fenced::drop_quietly;
 use crate::protocol::spec::Spec;
 use crate::query::{EncodedQuery, Query};
 use crate::secret::Secret;
@@ -28,8 +29,12 @@ impl Client {
     /// Returns at once. Listeners are registered on the subscription; an `open` that came before its listener is
     /// not missed. To have them in place before the first frame is sent, use [`subscription`](Self::subscription).
     ///
+    /// What the server turns out to be too old for is an `error` event of the subscription (see
+    /// [`Query`](crate::Query#versions-of-parse-server)).
+    ///
     /// # Errors
-    /// [`ErrorKind::InvalidQuery`](crate::ErrorKind::InvalidQuery) for a query that LiveQuery cannot serve.
+    /// [`ErrorKind::InvalidQuery`](crate::ErrorKind::InvalidQuery) for a query that LiveQuery cannot serve, and
+    /// [`ErrorKind::Forked`](crate::ErrorKind::Forked) in a fork of the process that the client was built in.
     pub fn subscribe(&self, query: &Query) -> Result<Subscription> {
         self.subscription(query).subscribe()
     }
@@ -100,6 +105,12 @@ struct Handle {
 }
 
 impl Subscription {
+    /// The class that is watched.
+    #[must_use]
+    pub fn class_name(&self) -> &str {
+        &self.0.core.class_name
+    }
+
     /// The events of this subscription as a channel, for `select!`, for time-outs, for threads of your own; beside
     /// listeners or in place of them. An `open` that still holds comes first.
     ///
@@ -155,7 +166,7 @@ impl Subscription {
     /// # }
     /// ```
     pub fn off(&self, listener: ListenerId) -> bool {
-        self.0.core.subscriber.emitter.off(listener)
+        self.0.client.shared().is_home() && self.0.core.subscriber.emitter.off(listener)
     }
 
     /// Removes all listeners for events of a kind; those of [`on_any`](Self::on_any) stay.
@@ -164,7 +175,12 @@ impl Subscription {
     /// If there is no event of this name.
     #[track_caller]
     pub fn remove_all_listeners(&self, kind: impl EventName<EventKind>) {
-        self.0.core.subscriber.emitter.remove_all(Some(known(kind)));
+        self.remove_listeners(Some(known(kind)));
+    }
+
+    /// Removes all listeners of this subscription: those of all kinds and of [`on_any`](Self::on_any).
+    pub fn off_all(&self) {
+        self.remove_listeners(None);
     }
 
     /// How many listeners an event of a kind has, those of [`on_any`](Self::on_any) among them.
@@ -174,7 +190,11 @@ impl Subscription {
     #[must_use]
     #[track_caller]
     pub fn listener_count(&self, kind: impl EventName<EventKind>) -> usize {
-        self.0.core.subscriber.emitter.count(known(kind))
+        let kind = known(kind);
+        if !self.0.client.shared().is_home() {
+            return 0;
+        }
+        self.0.core.subscriber.emitter.count(kind)
     }
 
     /// Ends the subscription, now and for good; a second call does nothing.
@@ -204,7 +224,8 @@ impl Subscription {
     ///
     /// The server ends the old query when it takes the new one, and events in between are lost: when the new one is in
     /// force there is a `close` and an `open` with that gap. If the server refuses the new query there is an `error`,
-    /// and the old query is restored, with a `close` and an `open` as well.
+    /// and the old query is restored, with a `close` and an `open` as well. If the server is too old for the new query
+    /// there is an `error`, and the old query was never interrupted.
     ///
     /// A subscription that failed is tried again with the new query.
     ///
@@ -230,6 +251,7 @@ impl Subscription {
     /// # }
     /// ```
     pub fn update(&self, query: &Query) -> Result<()> {
+        self.0.client.shared().check_home()?;
         let query = query.encode_for(self.0.client.age())?;
         self.ask(|asked| {
             Spec::new(
@@ -278,6 +300,7 @@ impl Subscription {
     fn ask(&self, change: impl FnOnce(&Spec) -> Spec) -> Result<()> {
         let core = &self.0.core;
         let shared = self.0.client.shared();
+        shared.check_home()?;
         if shared.is_ended(core) {
             return Err(Error::new(
                 ErrorKind::Closed,
@@ -295,7 +318,7 @@ impl Subscription {
     /// Ends the subscription as [`unsubscribe`](Self::unsubscribe) does, and waits until a listener that is running
     /// has returned and the last `close` was told. Then no listener of it runs any more, and none starts.
     ///
-    /// With [`Dispatch::Manual`](crate::Dispatch::Manual) it waits for a listener that is running alone; a `close`
+    /// With [`Dispatch::manual`](crate::Dispatch::manual) it waits for a listener that is running alone; a `close`
     /// that nobody has dispatched by then is not told.
     ///
     /// # Errors
@@ -317,6 +340,7 @@ impl Subscription {
     /// # }
     /// ```
     pub fn unsubscribe_and_wait(&self, timeout: Duration) -> Result<()> {
+        self.0.client.shared().check_home()?;
         self.unsubscribe();
         refuse_in_listener(self.0.client.shared(), "unsubscribe_and_wait")?;
         self.0.client.shared().wait_ended(&self.0.core, deadline(timeout))
@@ -331,7 +355,7 @@ impl Subscription {
     /// Waits until the server has acknowledged the subscription and its listeners for `open` have returned. Returns at once
     /// if that is so already. If the server refuses it, the listeners for `error` have returned first.
     ///
-    /// With [`Dispatch::Manual`](crate::Dispatch::Manual) it does not wait for listeners: the thread that waits may be the
+    /// With [`Dispatch::manual`](crate::Dispatch::manual) it does not wait for listeners: the thread that waits may be the
     /// one that has to call them.
     ///
     /// # Errors
@@ -354,6 +378,7 @@ impl Subscription {
     /// ```
     pub fn wait_open(&self, timeout: Duration) -> Result<()> {
         let shared = self.0.client.shared();
+        shared.check_home()?;
         refuse_in_listener(shared, "wait_open")?;
         shared.wait_open(&self.0.core, deadline(timeout))
     }
@@ -398,6 +423,12 @@ impl Subscription {
         &self.0.core
     }
 
+    fn remove_listeners(&self, kind: Option<EventKind>) {
+        if self.0.client.shared().is_home() {
+            self.0.core.subscriber.emitter.remove_all(kind);
+        }
+    }
+
     pub(super) fn listen(
         &self,
         kind: Option<EventKind>,
@@ -405,6 +436,10 @@ impl Subscription {
         listener: impl FnMut(&Event) -> Result<()> + Send + 'static,
     ) -> ListenerId {
         let core = &self.0.core;
+        if !self.0.client.shared().is_home() {
+            drop_quietly(listener);
+            return ListenerId::unused();
+        }
         let (id, missed) = core.subscriber.emitter.on(kind, times, listener);
         if missed == Missed::Yes {
             self.0.client.shared().late(core, id);
@@ -426,7 +461,7 @@ impl fmt::Debug for Subscription {
 impl Handle {
     fn unsubscribe(&self) {
         let shared = self.client.shared();
-        if !shared.is_ended(&self.core) {
+        if !shared.is_ended(&self.core) && shared.is_home() {
             shared.end(&self.core, None);
             shared.wake_delivery();
             self.client.send(Command::Unsubscribe(self.core.id));
@@ -472,8 +507,10 @@ impl SubscriptionBuilder {
     /// Subscribes, and connects if the client has not yet. Returns at once.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidQuery`] for a query that LiveQuery cannot serve.
+    /// [`ErrorKind::InvalidQuery`] for a query that LiveQuery cannot serve, and [`ErrorKind::Forked`] in a fork of the
+    /// process that the client was built in.
     pub fn subscribe(self) -> Result<Subscription> {
+        self.client.shared().check_home()?;
         let query = self.query.encode_for(self.client.age())?;
         Ok(self.start(query, |_| ()))
     }

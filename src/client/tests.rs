@@ -23,7 +23,7 @@ fn client(dispatch: Dispatch) -> Client {
 
 #[test]
 fn every_wait_ends_with_the_threads_and_says_why() {
-    let client = client(Dispatch::Thread);
+    let client = client(Dispatch::thread());
     let (told, errors) = mpsc::channel();
     client.on("error", move |event| told.send(event.error().cloned()).unwrap());
     let subscription = client.subscribe(&Query::new("Game")).unwrap();

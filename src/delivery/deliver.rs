@@ -67,13 +67,13 @@ pub(crate) fn deliver_all(shared: &Arc<Shared>, budget: &mut Budget) {
     }
 }
 
-/// Delivers what waits with [`Dispatch::Manual`](crate::Dispatch::Manual), until the deadline. Returns how much that
+/// Delivers what waits with [`Dispatch::manual`](crate::Dispatch::manual), until the deadline. Returns how much that
 /// was.
 ///
 /// What comes meanwhile is left for the next call, and so is everything if another thread is delivering, or if this is
 /// called in a listener: whoever delivers then has the program woken for it.
 pub(crate) fn dispatch_pending(shared: &Arc<Shared>, deadline: Option<Instant>) -> usize {
-    if !shared.queue.is_manual() || in_listener_of(shared) {
+    if !shared.queue.is_manual() || in_listener_of(shared) || !shared.is_home() {
         return 0;
     }
     let Some(dispatching) = shared.queue.dispatching.try_lock() else {
@@ -88,7 +88,7 @@ pub(crate) fn dispatch_pending(shared: &Arc<Shared>, deadline: Option<Instant>) 
 
 /// Waits for something to deliver, and delivers it. Returns how much that was.
 pub(crate) fn dispatch_pending_timeout(shared: &Arc<Shared>, deadline: Instant) -> usize {
-    if !shared.queue.is_manual() || in_listener_of(shared) {
+    if !shared.queue.is_manual() || in_listener_of(shared) || !shared.is_home() {
         return 0;
     }
     while shared.queue.wait(deadline) {

@@ -29,6 +29,13 @@ use crate::fenced::Fenced;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ListenerId(u64);
 
+impl ListenerId {
+    /// The id of a listener that is not registered.
+    pub(crate) fn unused() -> Self {
+        Self(next_id())
+    }
+}
+
 /// What subscribers are told: the events of a subscription, of a client, of a live set.
 pub(crate) trait Emit: Clone + Send + Sync + 'static {
     type Kind: Copy + PartialEq + fmt::Debug + fmt::Display + Send + Sync;
@@ -204,7 +211,7 @@ impl<E: Emit> Emitter<E> {
         times: Times,
         callback: impl FnMut(&E) -> Result<()> + Send + 'static,
     ) -> (ListenerId, Missed) {
-        let id = ListenerId(next_id());
+        let id = ListenerId::unused();
         let mut inner = self.inner.lock();
         let late = E::missed(kind, &inner.held).is_some();
         let listener: Arc<Listener<E>> = Arc::new(Listener {
@@ -245,7 +252,8 @@ impl<E: Emit> Emitter<E> {
     /// Calls the listeners of an event, one after another, each if `may` says of its kind at that moment that it may be called. Returns what went
     /// wrong in them; the others were called all the same, and all stay registered.
     ///
-    /// A listener that came late hears first what it missed.
+    /// A listener that came late hears first what it missed. One for all events that may not hear that something opens
+    /// does not hear that it closes.
     pub(crate) fn emit(&self, event: E, may: &dyn Fn(E::Kind) -> bool) -> Vec<Fault> {
         let (listeners, event, missed) = {
             let mut inner = self.inner.lock();
@@ -255,14 +263,23 @@ impl<E: Emit> Emitter<E> {
             };
             (inner.listeners.clone(), event, missed)
         };
-        let kind = event.kind();
+        let (kind, role) = (event.kind(), event.role());
         let mut faults = Vec::new();
         for listener in listeners.as_slice() {
             if let Some(held) = &missed {
                 self.catch_up(listener, held, may, &mut faults);
             }
-            if listener.hears(kind) && may(kind) {
+            if !listener.hears(kind) {
+                continue;
+            }
+            if role == Role::Closes && listener.late.swap(false, Ordering::AcqRel) {
+                // The end came before it heard of the beginning.
+                continue;
+            }
+            if may(kind) {
                 self.call(listener, &event, &mut faults);
+            } else if role == Role::Opens && listener.kind.is_none() {
+                listener.late.store(true, Ordering::Release);
             }
         }
         faults
@@ -291,10 +308,17 @@ impl<E: Emit> Emitter<E> {
         may: &dyn Fn(E::Kind) -> bool,
         faults: &mut Vec<Fault>,
     ) {
-        if listener.late.swap(false, Ordering::AcqRel) {
-            if let Some(missed) = E::missed(listener.kind, held).filter(|missed| may(missed.kind())) {
-                self.call(listener, &missed, faults);
-            }
+        if !listener.late.load(Ordering::Acquire) {
+            return;
+        }
+        let missed = E::missed(listener.kind, held);
+        let may = missed.as_ref().is_none_or(|missed| may(missed.kind()));
+        // One that hears of the end as well goes on not to know of the beginning.
+        listener
+            .late
+            .store(!may && listener.kind.is_none(), Ordering::Release);
+        if let Some(missed) = missed.filter(|_| may) {
+            self.call(listener, &missed, faults);
         }
     }
 

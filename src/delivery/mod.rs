@@ -28,6 +28,10 @@
 //!
 //! While code of the program runs, 1, 2 and the lock of the one closure are held and nothing else. A closure, and what
 //! it owns, is never dropped under any lock but 1 and 2.
+//!
+//! In a fork of the process each of these locks may be held by a thread that does not exist there. So every call of a
+//! handle asks [`Shared::is_home`](shared::Shared::is_home) or [`check_home`](shared::Shared::check_home) first, and takes
+//! none of them in another process.
 
 pub(crate) mod deliver;
 pub(crate) mod emitter;

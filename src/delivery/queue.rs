@@ -15,29 +15,28 @@ use crate::fenced::{self, Fenced};
 
 /// Which thread runs the listeners of a client.
 #[derive(Clone, Default)]
-#[non_exhaustive]
-pub enum Dispatch {
-    /// A thread of the client's own, with the name `livequery-dispatch`.
-    #[default]
-    Thread,
-    /// The one that calls [`Client::dispatch_pending`](crate::Client::dispatch_pending): the thread of a GUI, say.
+pub struct Dispatch(
+    /// Called when there is something to dispatch, if the program does that.
+    Option<Arc<dyn Fn() + Send + Sync>>,
+);
+
+impl Dispatch {
+    /// Listeners run on a thread of the client's own, with the name `livequery-dispatch`. This is the default.
+    #[must_use]
+    pub fn thread() -> Self {
+        Self(None)
+    }
+
+    /// Listeners run in [`Client::dispatch_pending`](crate::Client::dispatch_pending), which the program calls: on the
+    /// thread of a GUI, say.
+    ///
+    /// `wake` is called when there is something to dispatch, on a thread of the client or on one that uses it. It should
+    /// do no more than make the other thread come: wake an event loop, ask for a repaint. It is called when something
+    /// comes while nothing was waiting, and at the end of each `dispatch_pending` that leaves something behind. So a
+    /// program that dispatches once for each call misses nothing.
     ///
     /// Waits such as [`Client::wait_open`](crate::Client::wait_open) do not wait for listeners then, since the thread
     /// that waits may be the one that has to call them.
-    Manual {
-        /// Called when there is something to dispatch, on a thread of the client or on one that uses it. It should do
-        /// no more than make the other thread come: wake an event loop, ask for a repaint.
-        ///
-        /// It is called when something comes while nothing was waiting, and at the end of each
-        /// [`Client::dispatch_pending`](crate::Client::dispatch_pending) that leaves something behind. So a program
-        /// that dispatches once for each call misses nothing.
-        wake: Arc<dyn Fn() + Send + Sync>,
-    },
-}
-
-impl Dispatch {
-    /// Listeners run in [`Client::dispatch_pending`](crate::Client::dispatch_pending), and `wake` is called when there
-    /// is something for it to do.
     ///
     /// # Examples
     /// ```
@@ -58,13 +57,11 @@ impl Dispatch {
     /// ```
     pub fn manual(wake: impl Fn() + Send + Sync + 'static) -> Self {
         let wake = Fenced::new(wake);
-        Self::Manual {
-            wake: Arc::new(move || {
-                if let Some(wake) = wake.get() {
-                    wake();
-                }
-            }),
-        }
+        Self(Some(Arc::new(move || {
+            if let Some(wake) = wake.get() {
+                wake();
+            }
+        })))
     }
 
     /// Listeners run in [`Client::dispatch_pending_timeout`](crate::Client::dispatch_pending_timeout) or
@@ -89,18 +86,14 @@ impl Dispatch {
     /// ```
     #[must_use]
     pub fn polled() -> Self {
-        Self::Manual {
-            wake: Arc::new(|| ()),
-        }
+        Self(Some(Arc::new(|| ())))
     }
 }
 
 impl fmt::Debug for Dispatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Thread => f.write_str("Thread"),
-            Self::Manual { .. } => f.write_str("Manual"),
-        }
+        let name = if self.0.is_some() { "Manual" } else { "Thread" };
+        write!(f, "Dispatch({name})")
     }
 }
 
@@ -128,7 +121,7 @@ pub(crate) struct Queue<T: ?Sized> {
     dispatch: Dispatch,
     /// The wake function was called, and nobody has looked since.
     is_signalled: AtomicBool,
-    /// Locked by who delivers with [`Dispatch::Manual`].
+    /// Locked by who delivers with [`Dispatch::manual`].
     pub(crate) dispatching: Mutex<()>,
 }
 
@@ -149,7 +142,7 @@ impl<T: ?Sized> Queue<T> {
     }
 
     pub(crate) fn is_manual(&self) -> bool {
-        matches!(self.dispatch, Dispatch::Manual { .. })
+        self.dispatch.0.is_some()
     }
 
     /// How many letters wait or are being delivered.
@@ -223,7 +216,7 @@ impl<T: ?Sized> Queue<T> {
     }
 
     fn wake(&self) {
-        if let Dispatch::Manual { wake } = &self.dispatch {
+        if let Some(wake) = &self.dispatch.0 {
             if let Err(text) = fence::run(|| wake()) {
                 crate::logging::error!("the wake function of the client panicked: {text}");
             }

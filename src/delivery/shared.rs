@@ -17,6 +17,7 @@ use crate::delivery::sync::{AtomicU64, Mutex};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{ClientEvent, ClientEventKind};
 use crate::logging::warn;
+use crate::query::version::Age;
 use crate::secret::Secret;
 use crate::state::ClientState;
 use crate::stats::{ClientStats, Counters};
@@ -29,6 +30,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     /// The session token that the client has now.
     session_token: Mutex<Option<Secret>>,
+    /// How old the server is, as it has told last.
+    pub(crate) server_age: Mutex<Option<Age>>,
     /// The next request id. Never set back, so that an old handle can never mean a new subscription.
     next_id: AtomicU64,
     /// Subscriptions with a smaller id were ended by `close`.
@@ -49,6 +52,7 @@ impl Shared {
             status: Status::new(),
             counters: Counters::default(),
             session_token: Mutex::new(session_token),
+            server_age: Mutex::new(None),
             next_id: AtomicU64::new(1),
             closed_below: AtomicU64::new(0),
             wake: Box::new(wake),
@@ -57,6 +61,17 @@ impl Shared {
 
     pub(crate) fn wake(&self) {
         (self.wake)();
+    }
+
+    /// Whether this is the process that the client was built in. To be asked before any lock is taken.
+    pub(crate) fn is_home(&self) -> bool {
+        self.status.home.is_here()
+    }
+
+    /// # Errors
+    /// [`ErrorKind::Forked`] in another process than that which the client was built in.
+    pub(crate) fn check_home(&self) -> Result<()> {
+        self.status.home.check()
     }
 
     pub(crate) fn next_id(&self) -> u64 {
@@ -167,6 +182,7 @@ impl Shared {
         let counters = &self.counters;
         let get = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         let totals = &self.queue.totals;
+        let is_home = self.is_home();
         ClientStats {
             state: self.status.state(),
             connections: get(&counters.connections),
@@ -177,8 +193,8 @@ impl Shared {
             messages_out: get(&counters.messages_out),
             bytes_out: get(&counters.bytes_out),
             malformed: get(&counters.malformed),
-            last_received: *counters.last_received.lock(),
-            round_trip: *counters.round_trip.lock(),
+            last_received: is_home.then(|| *counters.last_received.lock()).flatten(),
+            round_trip: is_home.then(|| *counters.round_trip.lock()).flatten(),
             queued: totals.objects.load(Ordering::Relaxed),
             queued_bytes: totals.bytes.load(Ordering::Relaxed),
             waiting: totals.letters.load(Ordering::Relaxed),

@@ -9,10 +9,12 @@ use std::time::Instant;
 
 use crate::delivery::sync::{AtomicUsize, Condvar, Mutex, wait_until};
 use crate::error::{Error, ErrorKind, Result};
+use crate::home::Home;
 use crate::state::ClientState;
 
 /// Where a client stands, for those who wait.
 pub(crate) struct Status {
+    pub(crate) home: Home,
     inner: Mutex<Inner>,
     changed: Condvar,
     /// What led to the present state and is not told yet.
@@ -74,6 +76,7 @@ pub(crate) enum Unanswered {
 impl Status {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
+            home: Home::here(),
             inner: Mutex::new(Inner {
                 state: ClientState::Initialized,
                 error: None,
@@ -87,10 +90,16 @@ impl Status {
     }
 
     pub(crate) fn state(&self) -> ClientState {
+        if !self.home.is_here() {
+            return ClientState::Disconnected;
+        }
         self.inner.lock().state
     }
 
     pub(crate) fn last_error(&self) -> Option<Error> {
+        if let Err(forked) = self.home.check() {
+            return Some(forked);
+        }
         self.inner.lock().error.clone()
     }
 
@@ -250,7 +259,10 @@ pub(crate) struct Receipt {
 impl Drop for Receipt {
     fn drop(&mut self) {
         self.of.telling().fetch_sub(1, Ordering::AcqRel);
-        self.status.changed();
+        // In a fork nobody waits, and the lock may never become free.
+        if self.status.home.is_here() {
+            self.status.changed();
+        }
     }
 }
 

@@ -291,7 +291,7 @@ impl Shared {
     }
 
     pub(crate) fn subscription_state(&self, subscription: &SubscriptionCore) -> SubscriptionState {
-        if self.is_ended(subscription) {
+        if self.is_ended(subscription) || !self.is_home() {
             return SubscriptionState::Closed;
         }
         subscription.state()
@@ -299,12 +299,17 @@ impl Shared {
 
     pub(crate) fn subscription_stats(&self, subscription: &SubscriptionCore) -> SubscriptionStats {
         let figures = &subscription.figures;
-        let mailbox = subscription.subscriber.mailbox.lock();
-        let (queued, queued_bytes) = (mailbox.objects(), mailbox.bytes());
-        drop(mailbox);
+        let (queued, queued_bytes, acknowledged) = if self.is_home() {
+            let mailbox = subscription.subscriber.mailbox.lock();
+            let queued = (mailbox.objects(), mailbox.bytes());
+            drop(mailbox);
+            (queued.0, queued.1, subscription.acknowledged())
+        } else {
+            (0, 0, 0)
+        };
         SubscriptionStats {
             state: self.subscription_state(subscription),
-            acknowledged: subscription.acknowledged(),
+            acknowledged,
             events: figures.events(),
             last_event: figures.last_event(),
             queued,

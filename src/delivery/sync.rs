@@ -11,11 +11,83 @@ pub(crate) use self::shuttle_model::*;
 
 #[cfg(not(all(test, shuttle)))]
 mod real {
+    use std::sync::PoisonError;
+    use std::sync::atomic::Ordering;
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
 
-    pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
+    pub(crate) use parking_lot::{Mutex, MutexGuard};
 
     use super::{Duration, Instant};
+
+    /// A condition variable for the locks of `parking_lot`, whose own keeps all that wait in one table of the process. A
+    /// fork inherits that table with threads that do not exist there, and new threads get their memory: clients that are
+    /// built in the child would miss wake-ups.
+    #[derive(Default)]
+    pub(crate) struct Condvar {
+        /// Changed under the lock that is waited with.
+        waiting: AtomicUsize,
+        wakes: std::sync::Mutex<u64>,
+        woken: std::sync::Condvar,
+    }
+
+    impl Condvar {
+        pub(crate) fn new() -> Self {
+            Self::default()
+        }
+
+        pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
+            self.sleep(guard, None);
+        }
+
+        pub(crate) fn notify_all(&self) {
+            if self.count() {
+                self.woken.notify_all();
+            }
+        }
+
+        pub(crate) fn notify_one(&self) {
+            if self.count() {
+                self.woken.notify_one();
+            }
+        }
+
+        /// Counts a wake-up, if anybody waits for one. Whoever begins to wait has locked before or after the change that is
+        /// told of: it is seen here, or sees that.
+        fn count(&self) -> bool {
+            if self.waiting.load(Ordering::Acquire) == 0 {
+                return false;
+            }
+            *self.wakes.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+            true
+        }
+
+        /// `false` at the deadline.
+        fn sleep<T>(&self, guard: &mut MutexGuard<'_, T>, deadline: Option<Instant>) -> bool {
+            self.waiting.fetch_add(1, Ordering::AcqRel);
+            let mut wakes = self.wakes.lock().unwrap_or_else(PoisonError::into_inner);
+            let before = *wakes;
+            let is_woken = MutexGuard::unlocked(guard, || {
+                while *wakes == before {
+                    let Some(deadline) = deadline else {
+                        wakes = self.woken.wait(wakes).unwrap_or_else(PoisonError::into_inner);
+                        continue;
+                    };
+                    let left = deadline.saturating_duration_since(now());
+                    if left.is_zero() {
+                        break;
+                    }
+                    let waited = self.woken.wait_timeout(wakes, left);
+                    wakes = waited.unwrap_or_else(PoisonError::into_inner).0;
+                }
+                let is_woken = *wakes != before;
+                // Before the other lock is taken again: who tells of a change takes them in that order.
+                drop(wakes);
+                is_woken
+            });
+            self.waiting.fetch_sub(1, Ordering::AcqRel);
+            is_woken
+        }
+    }
 
     pub(crate) fn now() -> Instant {
         Instant::now()
@@ -28,12 +100,12 @@ mod real {
 
     /// Sleeps until it is woken, or until the deadline. `false` at the deadline.
     pub(crate) fn wait_until<T>(condvar: &Condvar, guard: &mut MutexGuard<'_, T>, deadline: Instant) -> bool {
-        !condvar.wait_until(guard, deadline).timed_out()
+        condvar.sleep(guard, Some(deadline))
     }
 
     /// Sleeps for a while, unless it is woken.
     pub(crate) fn wait_for<T>(condvar: &Condvar, guard: &mut MutexGuard<'_, T>, time: Duration) {
-        condvar.wait_for(guard, time);
+        condvar.sleep(guard, now().checked_add(time));
     }
 }
 

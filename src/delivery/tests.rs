@@ -1,7 +1,12 @@
 //! What a mailbox keeps, loses and says of it.
 
+use std::cell::Cell;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 use proptest::prelude::*;
 
+use super::emitter::{Emitter, Times};
 use super::mailbox::{Letter, Limits, Mailbox, Overflow, Parcel, Totals};
 use crate::error::{Error, ErrorKind};
 use crate::event::{ClientEvent, Event, EventKind};
@@ -82,6 +87,36 @@ fn a_fatal_error_is_told_however_many_wait() {
         last = event.error().cloned();
     }
     assert!(last.unwrap().is_fatal());
+}
+
+#[test]
+fn who_may_not_hear_open_does_not_hear_close() {
+    // Ended before all listeners have heard `open`, or before a late one has: after so many questions.
+    for ended_after in 0..3 {
+        let emitter = Emitter::<Event>::new();
+        let told: Vec<Arc<Mutex<Vec<_>>>> = (0..3).map(|_| Arc::default()).collect();
+        let listen = |at: usize| {
+            let told = Arc::clone(&told[at]);
+            let hear = move |event: &Event| {
+                told.lock().push(event.kind());
+                Ok(())
+            };
+            emitter.on(None, Times::Always, hear)
+        };
+        listen(0);
+        listen(1);
+        let asked = Cell::new(0);
+        let may = |kind| kind == EventKind::Close || asked.replace(asked.get() + 1) < ended_after;
+        emitter.emit(Event::opened(None), &may);
+        let (late, _) = listen(2);
+        emitter.emit_missed(late, &may);
+        emitter.emit(Event::closed(None), &may);
+        for (at, told) in told.iter().enumerate() {
+            let whole: &[_] = &[EventKind::Open, EventKind::Close];
+            let wanted = if at < ended_after { whole } else { &[] };
+            assert_eq!(*told.lock(), wanted, "listener {at}, ended after {ended_after}");
+        }
+    }
 }
 
 #[test]

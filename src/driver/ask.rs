@@ -1,5 +1,5 @@
-//! Questions that block, as those for the addresses of a name: one thread answers them, whatever hangs. It knows nothing
-//! of what is asked.
+//! Questions that block, as those for the addresses of a name: each is asked on a thread of its own, whatever hangs. It
+//! knows nothing of what is asked.
 
 use std::io;
 use std::sync::Arc;
@@ -7,12 +7,13 @@ use std::thread;
 
 use parking_lot::Mutex;
 
-/// Asks one question at a time, on a thread that is there while one is open.
+/// Asks questions, the same one never twice at a time, on threads that are there while one is open.
 ///
 /// A call that hangs cannot be ended. Who asks the same again waits for its answer then; who asks something else waits
-/// until that thread is free.
+/// only if as many threads hang as there may be.
 #[derive(Debug)]
 pub(super) struct Asker<Q> {
+    most_threads: usize,
     state: Arc<Mutex<State<Q>>>,
 }
 
@@ -20,22 +21,22 @@ pub(super) struct Asker<Q> {
 struct State<Q> {
     /// The last question, with the number of the attempt that it is asked for.
     open: Option<(Q, u64)>,
-    has_thread: bool,
-}
-
-impl<Q> Default for Asker<Q> {
-    fn default() -> Self {
-        let state = State {
-            open: None,
-            has_thread: false,
-        };
-        Self {
-            state: Arc::new(Mutex::new(state)),
-        }
-    }
+    /// What the threads are at.
+    asked: Vec<Q>,
 }
 
 impl<Q: Clone + PartialEq + Send + 'static> Asker<Q> {
+    pub(super) fn new(most_threads: usize) -> Self {
+        let state = State {
+            open: None,
+            asked: Vec::new(),
+        };
+        Self {
+            most_threads,
+            state: Arc::new(Mutex::new(state)),
+        }
+    }
+
     /// Asks this in place of any former question. `give` is called with the answer and with the number of the attempt
     /// that asked last.
     ///
@@ -50,54 +51,61 @@ impl<Q: Clone + PartialEq + Send + 'static> Asker<Q> {
         give: impl Fn(u64, A) + Send + 'static,
     ) -> io::Result<()> {
         let mut state = self.state.lock();
-        state.open = Some((question, attempt));
-        if state.has_thread {
+        state.open = Some((question.clone(), attempt));
+        if state.asked.contains(&question) || state.asked.len() >= self.most_threads {
             return Ok(());
         }
         let shared = Arc::clone(&self.state);
+        let first = question.clone();
         thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || {
-                let _gone = Gone(&shared);
-                while let Some(question) = next(&shared) {
+                let mut asked = Some(first);
+                while let Some(question) = asked {
+                    let gone = Gone(&shared, &question);
                     let answer = answer(&question);
-                    let attempt = {
-                        let mut state = shared.lock();
-                        match &state.open {
-                            Some((open, attempt)) if *open == question => {
-                                let attempt = *attempt;
-                                state.open = None;
-                                attempt
-                            }
-                            _ => continue,
-                        }
-                    };
-                    give(attempt, answer);
+                    let attempt = shared.lock().close(&question);
+                    if let Some(attempt) = attempt {
+                        give(attempt, answer);
+                    }
+                    drop(gone);
+                    asked = shared.lock().next();
                 }
             })
             .inspect_err(|_| state.open = None)?;
-        state.has_thread = true;
+        state.asked.push(question);
         Ok(())
     }
 }
 
-/// The question that is open. With none there is no thread any more.
-fn next<Q: Clone>(shared: &Mutex<State<Q>>) -> Option<Q> {
-    let mut state = shared.lock();
-    let question = state.open.as_ref().map(|(question, _)| question.clone());
-    state.has_thread = question.is_some();
-    question
+impl<Q: Clone + PartialEq> State<Q> {
+    /// There is an answer to this question. Returns who waits for it.
+    fn close(&mut self, question: &Q) -> Option<u64> {
+        let (_, attempt) = self.open.take_if(|(open, _)| open == question)?;
+        Some(attempt)
+    }
+
+    /// The question that is open and that no thread is at.
+    fn next(&mut self) -> Option<Q> {
+        let (open, _) = self.open.as_ref()?;
+        if self.asked.contains(open) {
+            return None;
+        }
+        let question = open.clone();
+        self.asked.push(question.clone());
+        Some(question)
+    }
 }
 
-/// Says so if the thread ends by a panic, of which nothing else is known.
-struct Gone<'a, Q>(&'a Mutex<State<Q>>);
+/// A thread is at this question no more. If that is because of a panic, nothing else is known of it.
+struct Gone<'a, Q: PartialEq>(&'a Mutex<State<Q>>, &'a Q);
 
-impl<Q> Drop for Gone<'_, Q> {
+impl<Q: PartialEq> Drop for Gone<'_, Q> {
     fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.asked.retain(|asked| asked != self.1);
         if thread::panicking() {
-            let mut state = self.0.lock();
-            state.has_thread = false;
-            state.open = None;
+            state.open.take_if(|(open, _)| open == self.1);
         }
     }
 }
@@ -117,23 +125,26 @@ mod tests {
         asker: Asker<&'static str>,
         /// What a thread has been asked, and what it is to answer.
         asked: (Sender<&'static str>, Receiver<&'static str>),
-        answers: (Sender<u32>, Receiver<u32>),
+        answers: Mutex<(Sender<u32>, Receiver<u32>)>,
         given: (Sender<Given>, Receiver<Given>),
     }
 
     impl Desk {
-        fn new() -> Self {
+        fn new(most_threads: usize) -> Self {
             Self {
-                asker: Asker::default(),
+                asker: Asker::new(most_threads),
                 asked: unbounded(),
-                answers: unbounded(),
+                answers: Mutex::new(unbounded()),
                 given: unbounded(),
             }
         }
 
         fn ask(&self, question: &'static str, attempt: u64) {
-            let (asked, answers, given) =
-                (self.asked.0.clone(), self.answers.1.clone(), self.given.0.clone());
+            let (asked, answers, given) = (
+                self.asked.0.clone(),
+                self.answers.lock().1.clone(),
+                self.given.0.clone(),
+            );
             let answer = move |question: &&'static str| {
                 asked.send(*question).unwrap();
                 answers.recv_timeout(LONG).unwrap()
@@ -149,7 +160,7 @@ mod tests {
         }
 
         fn answer(&self, answer: u32) {
-            self.answers.0.send(answer).unwrap();
+            self.answers.lock().0.send(answer).unwrap();
         }
 
         fn given(&self) -> (u64, u32) {
@@ -159,7 +170,7 @@ mod tests {
 
     #[test]
     fn the_last_attempt_gets_the_answer_to_the_question_of_the_first() {
-        let desk = Desk::new();
+        let desk = Desk::new(2);
         (1..=5).for_each(|attempt| desk.ask("a", attempt));
         assert_eq!(desk.asked(), "a");
         desk.answer(7);
@@ -173,8 +184,25 @@ mod tests {
     }
 
     #[test]
-    fn another_question_waits_for_the_thread() {
-        let desk = Desk::new();
+    fn a_question_that_hangs_holds_up_no_other() {
+        let desk = Desk::new(usize::MAX);
+        desk.ask("a", 1);
+        assert_eq!(desk.asked(), "a");
+        let first = std::mem::replace(&mut *desk.answers.lock(), unbounded());
+        desk.ask("b", 2);
+        assert_eq!(desk.asked(), "b");
+        desk.answer(2);
+        assert_eq!(desk.given(), (2, 2));
+        // It has answered after all, and is asked once more.
+        desk.ask("a", 3);
+        first.0.send(1).unwrap();
+        assert_eq!(desk.given(), (3, 1));
+        assert!(desk.asked.1.is_empty() && desk.given.1.is_empty());
+    }
+
+    #[test]
+    fn another_question_waits_for_the_last_thread_that_there_may_be() {
+        let desk = Desk::new(1);
         desk.ask("a", 1);
         assert_eq!(desk.asked(), "a");
         desk.ask("b", 2);
@@ -188,11 +216,11 @@ mod tests {
 
     #[test]
     fn a_panic_is_not_the_end_of_it() {
-        let asker = Asker::default();
+        let asker = Asker::new(1);
         let (sender, receiver) = unbounded();
         let panics = |_: &u32| -> u32 { panic!("on purpose") };
         asker.ask("livequery-test", 1, 1, panics, |_, _| ()).unwrap();
-        while asker.state.lock().has_thread {
+        while !asker.state.lock().asked.is_empty() {
             thread::yield_now();
         }
         let give = move |attempt, answer: u32| sender.send((attempt, answer)).unwrap();

@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, Sender};
 use crate::delivery::shared::Shared;
 use crate::delivery::status::{Order, Receipt};
 use crate::delivery::subscription::SubscriptionCore;
-use crate::driver::stream::ConnectedStream;
+use crate::driver::stream::{ConnectedStream, Streams};
 use crate::error::Result;
 use crate::protocol::spec::Spec;
 use crate::secret::Secret;
@@ -62,12 +62,21 @@ impl Command {
 pub(crate) struct Commands {
     shared: Arc<Shared>,
     sender: Sender<(Command, Option<Order>)>,
+    streams: Arc<Streams>,
 }
 
 impl Commands {
     pub(crate) fn new(shared: Arc<Shared>) -> (Self, Receiver<(Command, Option<Order>)>) {
         let (sender, receiver) = crossbeam_channel::unbounded();
-        (Self { shared, sender }, receiver)
+        let streams = Arc::default();
+        (
+            Self {
+                shared,
+                sender,
+                streams,
+            },
+            receiver,
+        )
     }
 
     /// Whoever waits for the state that an order leads to waits until the order is dropped: looked at, or void since
@@ -77,5 +86,15 @@ impl Commands {
         if self.sender.send((command, order)).is_ok() {
             self.shared.wake();
         }
+    }
+
+    /// The connections that the I/O has open.
+    pub(crate) fn streams(&self) -> &Streams {
+        &self.streams
+    }
+
+    /// In a fork of the process, where nobody does the I/O: closes the connections that were inherited.
+    pub(crate) fn abandon(&self) {
+        self.streams.abandon();
     }
 }

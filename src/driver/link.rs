@@ -222,7 +222,8 @@ fn lost(error: tungstenite::Error) -> Error {
 
 /// Enough for many events in one read, and little for a client that is idle.
 const READ_BUFFER: usize = 16 * 1024;
-/// More than any number of subscriptions that makes sense comes to.
+/// More than any number of subscriptions that makes sense comes to. No single message is as long, since a query of more
+/// than 100 MiB is refused.
 const MOST_UNSENT: usize = 256 << 20;
 
 #[cfg(unix)]
@@ -234,13 +235,14 @@ mod tests {
     use mio::Poll;
 
     use super::*;
-    use crate::driver::stream::{ConnectedStream, Stream};
+    use crate::driver::stream::{ConnectedStream, Stream, Streams};
 
     /// A link, its peer, and what it was registered with.
     fn pair() -> (Link, UnixStream, Poll) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let poll = Poll::new().unwrap();
-        let stream = Stream::adopt(ConnectedStream::from(ours), poll.registry()).unwrap();
+        let stream =
+            Stream::adopt(ConnectedStream::from(ours), poll.registry(), &Streams::default()).unwrap();
         let link = Link::new(Socket::new(stream), Vec::new(), 1 << 20, Duration::from_secs(10));
         (link, theirs, poll)
     }
@@ -263,6 +265,24 @@ mod tests {
         assert!(error.to_string().contains("does not read"), "{error}");
         let unsent = link.web_socket.get_ref().unsent();
         assert!(unsent < (1 << 20) + 2 * text.len(), "{unsent}");
+    }
+
+    /// What waits may be as much as the limit, and not a byte more.
+    #[test]
+    fn the_limit_is_what_it_is_said_to_be() {
+        const PING: usize = 7;
+        for (over, fits) in [(-1, true), (0, true), (1, false)] {
+            let (mut link, _peer, _poll) = pair();
+            assert_eq!(link.most_unsent, MOST_UNSENT);
+            let before = MOST_UNSENT.checked_add_signed(over).unwrap() - PING;
+            link.web_socket.get_mut().queue(&vec![0; before]);
+            let queued = link.queue_ping(b"1");
+            assert_eq!(link.web_socket.get_ref().unsent(), before + PING);
+            assert_eq!(queued.is_ok(), fits, "{over}: {queued:?}");
+            if let Err(error) = queued {
+                assert!(error.to_string().starts_with("256 MiB wait"), "{error}");
+            }
+        }
     }
 
     #[test]

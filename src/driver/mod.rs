@@ -53,6 +53,7 @@ use crate::object::Object;
 use crate::protocol::Now;
 use crate::protocol::incoming::EventFrame;
 use crate::protocol::session::{Output, Received, Session, Settings};
+use crate::query::version::Age;
 use crate::scan::start_of;
 use crate::secret::Secret;
 use crate::server_url::authority;
@@ -106,6 +107,7 @@ pub(crate) fn spawn(
         state: ClientState::Initialized,
         last_error: None,
         error_changed: false,
+        server_age: None,
         shared,
     };
     threads::spawn(driver).map_err(not_started)?;
@@ -146,6 +148,8 @@ struct Driver {
     state: ClientState,
     last_error: Option<Error>,
     error_changed: bool,
+    /// How old the server is, as was made known last.
+    server_age: Option<Age>,
     shared: Arc<Shared>,
 }
 
@@ -294,6 +298,11 @@ impl Driver {
             .counters
             .subscriptions
             .store(self.session.len(), Ordering::Relaxed);
+        let age = self.session.server_age();
+        if age.is_some() && age != self.server_age {
+            self.server_age = age;
+            *self.shared.server_age.lock() = age;
+        }
         let state = self.session.state();
         if state != self.state || self.error_changed {
             debug!("{:?} -> {state:?}", self.state);
@@ -452,7 +461,7 @@ impl Driver {
         if !self.readable || self.farewell.is_some() {
             return;
         }
-        let now = now();
+        let mut now = now();
         if let Transport::Up(link) = &mut self.transport {
             link.begin_turn();
         }
@@ -464,6 +473,8 @@ impl Driver {
             let message = link.read();
             let has_more = link.has_more();
             if link.take_received() {
+                // Not before it came: a gap that ends with it must not end before the server wrote it.
+                now = self::now();
                 self.session.alive(now);
                 *self.shared.counters.last_received.lock() = Some(now.wall);
             }
@@ -615,9 +626,11 @@ fn is_refusal(error: &Error) -> bool {
 }
 
 fn now() -> Now {
+    // A thread that has to wait between the two looks gets a gap that starts too early by that, and not too late.
+    let wall = SystemTime::now();
     Now {
         mono: Instant::now(),
-        wall: SystemTime::now(),
+        wall,
     }
 }
 

@@ -48,7 +48,7 @@ fn shared(limits: Limits, dispatch: Dispatch, wake: impl Fn() + Send + Sync + 's
 }
 
 fn client() -> Arc<Shared> {
-    shared(limits(100, Overflow::DropNewest), Dispatch::Thread, || ())
+    shared(limits(100, Overflow::DropNewest), Dispatch::thread(), || ())
 }
 
 fn object() -> Object {
@@ -266,7 +266,7 @@ fn every_wait_ends_when_the_threads_die() {
 fn each_object_is_delivered_or_reported_as_lost() {
     for overflow in [Overflow::DropNewest, Overflow::DropOldest] {
         check(move || {
-            let shared = shared(limits(2, overflow), Dispatch::Thread, || ());
+            let shared = shared(limits(2, overflow), Dispatch::thread(), || ());
             let core = subscription(&shared);
             let (told, lost) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
             let objects = Arc::clone(&told);
@@ -452,7 +452,7 @@ fn the_driver_is_handed_on_and_never_lost() {
         const OBJECTS: usize = 3;
         let wakes = Arc::new(Wakes::default());
         let wake = Arc::clone(&wakes);
-        let shared = shared(limits(100, Overflow::DropNewest), Dispatch::Thread, move || {
+        let shared = shared(limits(100, Overflow::DropNewest), Dispatch::thread(), move || {
             wake.add()
         });
         let core = subscription(&shared);

@@ -111,6 +111,10 @@ impl<W: Work> Relay<W> {
             if !survives(&self.shared, deliver) {
                 self.end();
             }
+            // A listener has forked, and this is the only thread of the child: the I/O is the parent's.
+            if !self.shared.is_home() {
+                return;
+            }
         }
         survives(&self.shared, deliver);
         self.shared.queue.close();

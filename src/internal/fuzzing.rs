@@ -155,7 +155,7 @@ impl Input<'_> {
     }
 
     fn step(&mut self) -> Option<Step> {
-        Some(match self.byte()? % 15 {
+        Some(match self.byte()? % 16 {
             0 => Step::Open,
             1 => Step::Close,
             2 => Step::Subscribe(self.byte()?),
@@ -177,6 +177,7 @@ impl Input<'_> {
             }
             12 => Step::Event(self.byte()?.into()),
             13 => Step::End(self.byte()?.into()),
+            14 => Step::Age(self.byte()?),
             _ => {
                 let length = usize::from(self.byte()?).min(self.0.len());
                 let (text, rest) = self.0.split_at(length);

@@ -155,6 +155,7 @@ impl LiveSetBuilder {
             session_token,
             emitter,
         } = self;
+        client.shared().check_home()?;
         let encoded = query.encode_for_set(client.age())?;
         let fetch = match fetch {
             Some(fetch) => fetch,

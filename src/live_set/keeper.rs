@@ -5,7 +5,7 @@
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Instant, SystemTime};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use crate::delivery::emitter::{Emitter, ListenerId, Missed, Times};
 use crate::delivery::mailbox::{Letter, Parcel};
@@ -14,9 +14,11 @@ use crate::delivery::shared::Shared;
 use crate::delivery::status::{Count, Receipt};
 use crate::delivery::subscriber::Subscriber;
 use crate::delivery::subscription::{Follower, SubscriptionCore};
+use crate::delivery::sync;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{ClientEventKind, Event, EventKind};
 use crate::fence;
+use crate::fenced::drop_quietly;
 use crate::fetch_error::FetchError;
 use crate::live_set::change::{Change, Entry, Snapshot};
 use crate::live_set::core::{Core, Output, Request, Task};
@@ -35,8 +37,8 @@ pub(crate) struct Keeper {
     pub(super) core: Mutex<Core>,
     pub(super) session_token: Mutex<Option<Secret>>,
     fetch: Box<FetchFn>,
-    worker: Mutex<Worker>,
-    wake_worker: Condvar,
+    worker: sync::Mutex<Worker>,
+    wake_worker: sync::Condvar,
     pub(super) shared: Arc<Shared>,
     /// There as soon as the subscription is.
     subscription: OnceLock<Arc<SubscriptionCore>>,
@@ -67,8 +69,8 @@ impl Keeper {
             core: Mutex::new(core),
             session_token: Mutex::new(session_token),
             fetch,
-            worker: Mutex::default(),
-            wake_worker: Condvar::new(),
+            worker: sync::Mutex::new(Worker::default()),
+            wake_worker: sync::Condvar::new(),
             shared,
             subscription: OnceLock::new(),
             telling: Arc::default(),
@@ -87,6 +89,10 @@ impl Keeper {
         kind: SetEventKind,
         listener: impl FnMut(&SetEvent) -> Result<()> + Send + 'static,
     ) -> ListenerId {
+        if !self.shared.is_home() {
+            drop_quietly(listener);
+            return ListenerId::unused();
+        }
         let (id, missed) = self.subscriber.emitter.on(Some(kind), Times::Always, listener);
         if missed == Missed::Yes {
             self.shared.late(self, id);
@@ -96,12 +102,18 @@ impl Keeper {
 
     /// Fetches everything again.
     pub(super) fn refresh(self: &Arc<Self>) {
+        if !self.shared.is_home() {
+            return;
+        }
         self.core.lock().refresh();
         self.attend();
     }
 
     /// No handle is left.
     pub(super) fn end(&self) {
+        if !self.shared.is_home() {
+            return;
+        }
         self.worker.lock().has_ended = true;
         self.wake_worker.notify_all();
     }
@@ -202,7 +214,7 @@ impl Keeper {
                         return;
                     }
                     if let Some(until) = until.filter(|_| !worker.is_called) {
-                        self.wake_worker.wait_until(&mut worker, until);
+                        sync::wait_until(&self.wake_worker, &mut worker, until);
                     }
                     worker.is_called = false;
                 }

@@ -144,7 +144,7 @@ impl LiveSet {
 
     /// Removes a listener. `false` if it was not there any more.
     pub fn off(&self, listener: ListenerId) -> bool {
-        self.0.keeper.subscriber.emitter.off(listener)
+        self.0.keeper.shared.is_home() && self.0.keeper.subscriber.emitter.off(listener)
     }
 
     /// The contents, as listeners were told them last. Takes constant time.
@@ -199,6 +199,7 @@ impl LiveSet {
     /// [`ErrorKind::CalledFromListener`] in a listener of the client.
     pub fn wait_ready(&self, timeout: Duration) -> Result<()> {
         let shared = &self.0.keeper.shared;
+        shared.check_home()?;
         refuse_in_listener(shared, "wait_ready")?;
         let subscription = self.0.subscription.core();
         shared
@@ -239,6 +240,7 @@ impl LiveSet {
     ///
     /// [`ErrorKind::Closed`] if the set has ended.
     pub fn set_session_token(&self, token: Option<&str>) -> Result<()> {
+        self.0.keeper.shared.check_home()?;
         *self.0.keeper.session_token.lock() = token.map(Secret::from);
         self.0.subscription.set_session_token(token)
     }
@@ -256,6 +258,7 @@ impl LiveSet {
     /// [`ErrorKind::Timeout`] if it takes longer, [`ErrorKind::CalledFromListener`] in a listener of the client. The set
     /// is ended in any case.
     pub fn close_and_wait(&self, timeout: Duration) -> Result<()> {
+        self.0.keeper.shared.check_home()?;
         self.close();
         refuse_in_listener(&self.0.keeper.shared, "close_and_wait")?;
         self.0.subscription.unsubscribe_and_wait(timeout)
@@ -267,10 +270,16 @@ impl LiveSet {
     }
 
     fn shown<R>(&self, look: impl FnOnce(&Shown) -> R) -> R {
+        if !self.0.keeper.shared.is_home() {
+            return look(&Shown::default());
+        }
         self.0.keeper.subscriber.emitter.held(|shown| look(shown))
     }
 
     fn locate(&self, id: &str) -> Option<(Snapshot, usize)> {
+        if !self.0.keeper.shared.is_home() {
+            return None;
+        }
         let key = self.0.keeper.core.lock().key_of(id).cloned()?;
         let snapshot = self.snapshot();
         let index = snapshot.find(&key)?;

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -46,6 +46,8 @@ pub(crate) struct ServerError {
     pub(crate) text: String,
     pub(crate) reconnect: bool,
     pub(crate) request_id: Option<u64>,
+    /// Whether there is a `requestId` at all, be it null.
+    pub(crate) has_request_id: bool,
 }
 
 #[derive(Deserialize)]
@@ -53,7 +55,7 @@ pub(crate) struct ServerError {
 struct Incoming<'a> {
     #[serde(borrow)]
     op: Cow<'a, str>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "even_null")]
     request_id: Option<&'a RawValue>,
     #[serde(borrow)]
     object: Option<&'a RawValue>,
@@ -203,6 +205,12 @@ fn event_kind(op: &str) -> Option<EventKind> {
     }
 }
 
+fn even_null<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
 fn read_closely(text: &str) -> Result<Message<'_>> {
     let incoming: Incoming<'_> = serde_json::from_str(text).map_err(|error| {
         Error::with_source(
@@ -221,6 +229,7 @@ fn read_closely(text: &str) -> Result<Message<'_>> {
                 // The JS SDK too takes an absent `reconnect` for `true`.
                 reconnect: incoming.reconnect.is_none_or(|raw| raw.get() != "false"),
                 request_id,
+                has_request_id: incoming.request_id.is_some(),
             }));
         }
         "subscribed" => {
@@ -277,6 +286,29 @@ mod tests {
 
     fn read(text: &str) -> Result<Message<'_>> {
         Reader::default().read(text)
+    }
+
+    #[test]
+    fn an_error_of_an_old_server_has_no_request_id() {
+        for (text, id, has_id) in [
+            (
+                r#"{"op":"error","code":1,"error":"no","requestId":null}"#,
+                None,
+                true,
+            ),
+            (
+                r#"{"op":"error","code":1,"error":"no","requestId":7}"#,
+                Some(7),
+                true,
+            ),
+            (r#"{"op":"error","code":1,"error":"no"}"#, None, false),
+        ] {
+            let Ok(Message::Error(error)) = read(text) else {
+                panic!("{text}")
+            };
+            assert_eq!((error.request_id, error.has_request_id), (id, has_id), "{text}");
+        }
+        assert!(read(r#"{"op":"subscribed","requestId":null}"#).is_err());
     }
 
     #[test]

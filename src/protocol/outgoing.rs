@@ -5,6 +5,7 @@ use serde_json::value::RawValue;
 
 use super::spec::{Credentials, Spec};
 use crate::error::{Error, ErrorKind, Result};
+use crate::query::version::Probe;
 use crate::secret::Secret;
 
 /// How the server wants selected fields to be named.
@@ -104,10 +105,12 @@ pub(crate) fn connect(credentials: &Credentials, installation_id: InstallationId
     })
 }
 
+/// A subscription, with another `where` than that of the specification if this server needs one.
 pub(crate) fn subscribe(
     operation: Operation,
     request_id: u64,
     spec: &Spec,
+    other_where: Option<&str>,
     credentials: &Credentials,
     dialect: Dialect,
 ) -> Result<String> {
@@ -123,13 +126,22 @@ pub(crate) fn subscribe(
         request_id,
         query: Query {
             class_name: &query.class_name,
-            r#where: raw(&query.where_json)?,
+            r#where: raw(other_where.unwrap_or(&query.where_json))?,
             keys,
             fields,
             watch,
         },
         session_token: reveal(session_token),
     })
+}
+
+/// The question for the server's age. `requestId` and class are none that a subscription has, for a server that takes it
+/// for a subscription all the same.
+pub(crate) fn probe(request_id: u64, probe: Probe) -> String {
+    let member = probe.member();
+    format!(
+        r#"{{"op":"subscribe","requestId":{request_id},"query":{{"className":"_","where":{{}},"{member}":[]}}}}"#
+    )
 }
 
 pub(crate) fn unsubscribe(request_id: u64) -> String {

@@ -3,6 +3,7 @@
 mod constraints;
 mod encode;
 mod filter;
+mod finite;
 pub(crate) mod keys;
 pub(crate) mod matcher;
 mod names;
@@ -17,6 +18,7 @@ mod tests;
 pub(crate) mod version;
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -76,6 +78,11 @@ use crate::object::Object;
 /// Equality, `or`, comparisons, `exists`, texts, pointers and points work on every server from 2.8 on, and dates from
 /// 3.4. Negations, null, two conditions of one kind on a field (by [`Query::and`]), polygons and `contained_by` need
 /// 5.0, comparisons with whole arrays and objects 6.3, and [`watch`](Self::watch) 6.1.
+///
+/// The client asks the server how old it is if a query depends on that. The answer tells 4.3, 6.1 and 7.0 from what is
+/// before, so that on Parse Server 5.0 to 6.0 negations and their like, on 6.3 to 6.5 whole arrays and objects, and
+/// before 4.3 dates are refused as well, with an `error` of that subscription. Where
+/// [`ClientBuilder::parse_server`](crate::ClientBuilder::parse_server) names the version, they work.
 ///
 /// # Several conditions
 ///
@@ -495,27 +502,38 @@ impl Query {
         let verbatim = self.allow_unsupported || matches!(self.filter, Filter::Raw(_));
         let target = Target {
             permissive: self.allow_unsupported,
-            version: age.and_then(Age::at_least),
+            version: age.map(Age::at_least),
         };
         let where_json = encode::encode(&self.filter, target)?;
-        // What is sent as it was written is the user's business.
-        let mut needs = version::needed(&where_json).filter(|_| !verbatim);
-        if !self.watch.is_empty() && needs.is_none_or(|(since, _)| since < WATCH) {
-            needs = Some((WATCH, "watch"));
+        if let Some(age) = age.filter(|_| !verbatim) {
+            version::check_depth(&where_json, age)?;
         }
-        if let Some((since, what)) = needs {
-            if age.is_some_and(|age| !age.reaches(since)) {
-                return Err(version::too_old(what, since, age.and_then(Age::version)));
+        // What is sent as it was written is the user's business.
+        let needs = version::needed(&where_json).filter(|_| !verbatim);
+        if let Some(age) = age {
+            let watch = (!self.watch.is_empty()).then_some((WATCH, "watch"));
+            for (since, what) in needs.into_iter().chain(watch) {
+                if !age.reaches(since) {
+                    return Err(version::too_old(what, since, age));
+                }
             }
         }
-        Ok(EncodedQuery {
+        let encoded = EncodedQuery {
             verbatim,
             class_name: self.class_name.as_str().into(),
             where_json: where_json.to_string().into(),
             keys: names("select", self.select.as_deref())?,
             watch: names("watch", (!self.watch.is_empty()).then_some(&self.watch))?,
-            needs: needs.map(|(since, _)| since),
-        })
+            by_age: match (age, needs) {
+                (None, Some((since, _))) => Some(Arc::new(ByAge {
+                    since,
+                    filter: self.filter.clone(),
+                })),
+                _ => None,
+            },
+        };
+        check_length(encoded.length())?;
+        Ok(encoded)
     }
 
     /// What a live set subscribes to.
@@ -728,7 +746,7 @@ impl Query {
 }
 
 /// What the server is sent for a query.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct EncodedQuery {
     /// It is sent as the user wrote it, so the server may take it for another query.
     pub(crate) verbatim: bool,
@@ -739,9 +757,62 @@ pub(crate) struct EncodedQuery {
     pub(crate) keys: Option<Box<str>>,
     /// The JSON text of an array of distinct names.
     pub(crate) watch: Option<Box<str>>,
-    /// The oldest server on which this means what it should; `None` if there is no such limit.
-    pub(crate) needs: Option<ServerVersion>,
+    /// What is to be known of the server before this is sent; `None` for most queries, and if the program has named
+    /// the server's version.
+    pub(crate) by_age: Option<Arc<ByAge>>,
 }
+
+/// A query whose meaning depends on the server's age, which nobody knew when it was encoded.
+#[derive(Debug)]
+pub(crate) struct ByAge {
+    /// The oldest server on which its form means what it should.
+    pub(crate) since: ServerVersion,
+    filter: Filter,
+}
+
+impl ByAge {
+    /// The `where` for a server of this age, if it is another than for a current one.
+    ///
+    /// # Errors
+    ///
+    /// If the server is too old, or may be, with the version that would be needed.
+    pub(crate) fn where_for(&self, age: Age) -> Result<Option<String>> {
+        if age.reaches(self.since) {
+            return Ok(None);
+        }
+        let target = Target {
+            permissive: false,
+            version: Some(age.at_least()),
+        };
+        let json = encode::encode(&self.filter, target)?;
+        match version::needed(&json) {
+            Some((since, what)) if !age.reaches(since) => Err(version::too_old(what, since, age)),
+            _ => Ok(Some(json.to_string())),
+        }
+    }
+}
+
+impl EncodedQuery {
+    /// How many bytes of a message it takes.
+    fn length(&self) -> usize {
+        let names = |names: &Option<Box<str>>| names.as_ref().map_or(0, |names| names.len());
+        self.class_name.len() + self.where_json.len() + names(&self.keys) + names(&self.watch)
+    }
+}
+
+fn check_length(bytes: usize) -> Result<()> {
+    if bytes <= LONGEST {
+        return Ok(());
+    }
+    Err(invalid(format!(
+        "the query is {bytes} bytes long, and a LiveQuery server takes messages of up to 100 MiB: it closes the \
+         connection on a longer one; ask for fewer values, or in several subscriptions"
+    )))
+}
+
+/// What the WebSocket server of Parse Server takes (the `ws` library, `maxPayload`), less some room for the rest of the
+/// message.
+const LONGEST: usize = 100 * 1024 * 1024 - 64 * 1024;
 
 /// Which of the objects that meet the conditions `find()` returns.
 pub(crate) struct Window<'a> {

@@ -5,22 +5,21 @@ use std::any::type_name;
 
 use serde::Serialize;
 
-use super::not_serialized;
 use super::ordered_json::Json;
 use super::refuse::invalid;
+use super::{finite, not_serialized};
 use crate::error::{Error, Result};
 use crate::types::Date;
 
 /// The value, or each of the values of a list.
 pub(super) fn operand<T: Serialize>(method: &str, key: &str, value: T) -> Result<Json> {
+    finite::check(&value).map_err(|not_finite| {
+        invalid(format!(
+            "{method} on {key:?} got {not_finite}; None or null asks for a field without a value"
+        ))
+    })?;
     let json = Json::of(value).map_err(|error| not_serialized(key, &error))?;
     let kind = type_name::<T>();
-    if is_float(kind) && holds_null(&json) {
-        return Err(invalid(format!(
-            "{method} on {key:?} got a float that is not finite, for which JSON has no number; None or null asks for a \
-             field without a value"
-        )));
-    }
     let is_foreign_date = FOREIGN_DATES.iter().any(|path| contains_path(kind, path));
     dates(json, is_foreign_date).map_err(|text| not_a_date(method, key, &text))
 }
@@ -87,18 +86,6 @@ fn not_a_date(method: &str, key: &str, text: &str) -> Error {
     ))
 }
 
-fn is_float(kind: &str) -> bool {
-    !kind.contains("Option") && (contains_path(kind, "f64") || contains_path(kind, "f32"))
-}
-
-fn holds_null(json: &Json) -> bool {
-    match json {
-        Json::Null => true,
-        Json::Array(items) => items.iter().any(holds_null),
-        _ => false,
-    }
-}
-
 /// Whether a type's name has this at the beginning of a path.
 fn contains_path(kind: &str, path: &str) -> bool {
     kind.match_indices(path).any(|(at, _)| {
@@ -135,6 +122,8 @@ mod tests {
         assert!(operand("m", "k", f64::NAN).is_err());
         assert!(operand("m", "k", vec![1.0, f64::INFINITY]).is_err());
         assert!(operand("m", "k", f32::NAN).is_err());
+        assert!(operand("m", "k", Some(f64::NAN)).is_err());
+        assert!(operand("m", "k", std::collections::BTreeMap::from([("a", f64::NAN)])).is_err());
         assert_eq!(operand("m", "k", None::<f64>).unwrap(), Json::Null);
         assert_eq!(operand("m", "k", 1.5).unwrap().to_string(), "1.5");
     }

@@ -7,6 +7,8 @@ use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
+use super::finite;
+
 /// A JSON value whose objects keep their order.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Json {
@@ -19,8 +21,9 @@ pub(crate) enum Json {
 }
 
 impl Json {
-    /// Whatever serializes, as JSON.
+    /// Whatever serializes, as JSON. A float that is not finite is an error.
     pub(crate) fn of(value: impl Serialize) -> serde_json::Result<Self> {
+        finite::check(&value).map_err(serde::ser::Error::custom)?;
         // By way of text, so that the order of a struct's fields and of a `RawValue`'s members is kept.
         serde_json::from_str(&serde_json::to_string(&value)?)
     }

@@ -428,8 +428,16 @@ fn a_wrong_query_is_reported_when_it_is_used() {
         ),
         (
             query().within_radians("k", point(0.0, 0.0), f64::NAN, false),
-            "0 or more",
+            "not finite",
         ),
+        (query().equal_to("k", Some(f64::NAN)), "not finite"),
+        (query().contained_in("k", [None, Some(f64::NAN)]), "not finite"),
+        (query().equal_to("k", Reading { value: f64::NAN }), "not finite"),
+        (
+            query().equal_to_all(std::collections::BTreeMap::from([("k", f64::NAN)])),
+            "not finite",
+        ),
+        (query().raw_where(Reading { value: f64::NAN }), "not finite"),
         (query().full_text("k", ""), "no words"),
         (
             query().full_text_with("k", "a", json!({"lang": "en"})),
@@ -613,9 +621,91 @@ fn queries_are_shared_between_threads() {
     check::<Query>();
 }
 
+#[derive(serde::Serialize)]
+struct Reading {
+    value: f64,
+}
+
+/// How deep the server finds the conditions of a query to be nested.
+fn depth_of(query: &Query) -> usize {
+    let text = query.encode().unwrap().where_json;
+    super::version::depth(&serde_json::from_str(&text).unwrap())
+}
+
+#[test]
+fn ordinary_queries_stay_far_below_the_depth_that_server_10_takes() {
+    let here = point(1.0, 2.0);
+    let corners = [point(0.0, 0.0), point(0.0, 1.0), point(1.0, 1.0)];
+    let polygon = Polygon::new([point(0.0, 0.0), point(0.0, 1.0), point(1.0, 1.0)]).unwrap();
+    let pointer = Pointer::new("Team", "t1");
+    let simple = [
+        query().equal_to("k", 1),
+        query().equal_to("k", None::<i32>),
+        query().equal_to("k", date()),
+        query().equal_to("k", pointer.clone()),
+        query().equal_to("k", here),
+        query().equal_to("k", polygon),
+        query().equal_to("k", json!({"a": [null, {"b": null}]})),
+        query().equal_to("tags.0", "a"),
+        query().not_equal_to("k", None::<i32>),
+        query().not_equal_to("k", date()),
+        query().not_equal_to("o.0.1", "a"),
+        query().greater_than("k", 1).less_than("k", 5),
+        query().greater_than("k", "a").less_than_or_equal_to("k", "b"),
+        query().greater_than("k", date()),
+        query().less_than("k", true),
+        query().contained_in("k", [json!(1), json!(null), json!("a"), json!(pointer)]),
+        query().not_contained_in("k", [json!(1), json!(null), json!("a"), json!(pointer)]),
+        query().contained_by("k", ["a", "b"]),
+        query().contains_all("k", ["a", "b"]),
+        query().contains_all("k", [pointer, Pointer::new("Team", "t2")]),
+        query().exists("k"),
+        query().does_not_exist("o.0"),
+        query().matches("k", "^a+", "i"),
+        query().starts_with("k", "a"),
+        query().near("k", here),
+        query().within_kilometers("k", here, 5.0, false),
+        query().within_geo_box("k", point(0.0, 0.0), point(5.0, 5.0)),
+        query().within_polygon("k", corners),
+        query().polygon_contains("k", here),
+    ];
+    for one in &simple {
+        assert!(depth_of(one) <= 4, "{} of {one:?}", depth_of(one));
+        // Inside another, and that inside a third.
+        let either = Query::or([one.clone(), query().equal_to("a", 1)]);
+        let none = Query::nor([either.clone(), query().equal_to("b", 1)]);
+        let all = Query::and([none.clone(), either, one.clone()]).not_equal_to("c", 1);
+        assert!(depth_of(&all) <= 7, "{} of {all:?}", depth_of(&all));
+        let age = Some(Age::exactly("10".parse().unwrap()));
+        assert!(all.encode_for(age).is_ok());
+    }
+}
+
+#[test]
+fn what_server_10_would_refuse_for_its_depth_is_refused_if_it_was_named() {
+    let nested = |times| {
+        (0..times).fold(query().equal_to("k", 1), |inner, level| {
+            Query::nor([inner, query().equal_to(&format!("k{level}"), 1)])
+        })
+    };
+    let age = |text: &str| Some(Age::exactly(text.parse().unwrap()));
+    assert_eq!(depth_of(&nested(10)), 10);
+    assert!(nested(10).encode_for(age("10")).is_ok());
+    let deep = nested(11);
+    assert_eq!(depth_of(&deep), 11);
+    let error = deep.encode_for(age("10.1")).unwrap_err().to_string();
+    assert!(
+        error.contains("11 deep") && error.contains("queryDepth"),
+        "{error}"
+    );
+    assert!(deep.encode_for(age("9.10")).is_ok());
+    assert!(deep.encode_for(None).is_ok());
+    assert!(deep.allow_unsupported().encode_for(age("10")).is_ok());
+}
+
 #[test]
 fn a_server_gets_only_what_it_understands() {
-    let age = |text: &str| Some(Age::Version(text.parse().unwrap()));
+    let age = |text: &str| Some(Age::exactly(text.parse().unwrap()));
     let two = query().equal_to("from", "a").equal_to("to", "b");
     for (query, since) in [
         (two, None),
@@ -629,10 +719,13 @@ fn a_server_gets_only_what_it_understands() {
         (query().watch(["k"]), Some("6.1")),
         (query().contained_by("k", [1]), Some("5.0")),
     ] {
-        let needs = query.encode().unwrap().needs.map(|version| version.to_string());
-        assert_eq!(needs.as_deref(), since, "{query:?}");
-        assert!(query.encode_for(age("9.10")).is_ok());
-        assert!(query.encode_for(Some(Age::New)).is_ok());
+        // A server that does not know `watch` says so itself.
+        if since != Some("6.1") {
+            let by_age = query.encode().unwrap().by_age;
+            let needs = by_age.map(|by_age| by_age.since.to_string());
+            assert_eq!(needs.as_deref(), since, "{query:?}");
+        }
+        assert!(query.encode_for(age("9.10")).unwrap().by_age.is_none());
         let old = query.encode_for(age("2.8")).map_err(|error| error.to_string());
         match since {
             None => assert!(old.is_ok(), "{old:?}"),
@@ -645,4 +738,16 @@ fn a_server_gets_only_what_it_understands() {
     let pointer = query().equal_to("k", Pointer::new("Team", "t1"));
     let old = pointer.encode_for(age("4.10")).unwrap();
     assert!(!old.where_json.contains("$in\""), "{old:?}");
+}
+
+#[test]
+fn a_query_that_no_server_takes_is_refused() {
+    use super::{LONGEST, check_length};
+
+    for (bytes, fits) in [(LONGEST - 1, true), (LONGEST, true), (LONGEST + 1, false)] {
+        assert_eq!(check_length(bytes).is_ok(), fits, "{bytes}");
+    }
+    let error = query().equal_to("k", "x".repeat(LONGEST)).encode().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidQuery);
+    assert!(error.to_string().contains("100 MiB"), "{error}");
 }

@@ -18,6 +18,10 @@ impl ServerVersion {
     pub(crate) const fn new(major: u16, minor: u16) -> Self {
         Self { major, minor }
     }
+
+    const fn next(self) -> Self {
+        Self::new(self.major, self.minor.saturating_add(1))
+    }
 }
 
 impl fmt::Display for ServerVersion {
@@ -45,54 +49,121 @@ impl FromStr for ServerVersion {
     }
 }
 
-/// What a client knows of the server's age.
+/// What a client knows of the server's age: it is at least one version, and below another.
 ///
-/// With no version given, a subscribe with `"keys":[]` tells it without side effects: Parse Server refuses it as
-/// "Array is too short" from 6.1 on and as "Additional properties not allowed" before (RequestSchema.js).
+/// The program names one version, or the server tells it in parts: see [`Probe`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(
-    dead_code,
-    reason = "for the session, which is told the version or asks the server"
-)]
-pub(crate) enum Age {
-    /// Exactly this.
-    Version(ServerVersion),
-    /// 6.1 or later.
-    New,
-    /// Before 6.1.
-    Old,
+pub(crate) struct Age {
+    at_least: ServerVersion,
+    below: Option<ServerVersion>,
 }
 
 impl Age {
-    /// The version, if it is known.
-    pub(super) fn version(self) -> Option<ServerVersion> {
-        match self {
-            Self::Version(version) => Some(version),
-            Self::New | Self::Old => None,
+    /// Nothing is known.
+    pub(crate) const ANY: Self = Self {
+        at_least: ServerVersion::new(0, 0),
+        below: None,
+    };
+
+    pub(crate) const fn exactly(version: ServerVersion) -> Self {
+        Self {
+            at_least: version,
+            below: Some(version.next()),
         }
     }
 
-    /// A version that the server has at the least.
-    pub(super) fn at_least(self) -> Option<ServerVersion> {
-        match self {
-            Self::Version(version) => Some(version),
-            Self::New => Some(KEYS),
-            Self::Old => Some(ServerVersion::new(0, 0)),
-        }
+    pub(crate) fn at_least(self) -> ServerVersion {
+        self.at_least
     }
 
-    /// Whether what came with this version works, as far as it is known: from 6.1 to 6.3 nobody can tell.
-    pub(super) fn reaches(self, since: ServerVersion) -> bool {
-        match self {
-            Self::Version(version) => version >= since,
-            Self::New => true,
-            Self::Old => since <= ServerVersion::new(3, 4),
+    /// Whether what came with this version works, for all that is known.
+    pub(crate) fn reaches(self, since: ServerVersion) -> bool {
+        self.at_least >= since
+    }
+
+    /// Whether it is certain that what came with this version does not work.
+    pub(crate) fn is_before(self, since: ServerVersion) -> bool {
+        self.below.is_some_and(|below| below <= since)
+    }
+
+    /// What is known besides, unless both cannot be true.
+    pub(crate) fn and(self, other: Self) -> Option<Self> {
+        let at_least = self.at_least.max(other.at_least);
+        let below = self.below.into_iter().chain(other.below).min();
+        below
+            .is_none_or(|below| at_least < below)
+            .then_some(Self { at_least, below })
+    }
+}
+
+impl fmt::Display for Age {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at_least = self.at_least;
+        match self.below {
+            Some(below) if below == at_least.next() => write!(f, "{at_least}"),
+            Some(below) if at_least == Self::ANY.at_least => write!(f, "older than {below}"),
+            Some(below) => write!(f, "at least {at_least} and older than {below}"),
+            None if *self == Self::ANY => f.write_str("of an unknown version"),
+            None => write!(f, "{at_least} or later"),
         }
     }
 }
 
-/// The oldest server that tells its age by `keys`.
-pub(crate) const KEYS: ServerVersion = ServerVersion::new(6, 1);
+/// A question for the server's age: a subscribe with an empty list of fields, which every Parse Server refuses, so that
+/// it has no effect. How it refuses it tells the age (RequestSchema.js, Client.js):
+///
+/// - `keys` is unknown before 6.1, and so is `fields` from 7.0 on;
+/// - an error has no member `requestId` before 4.3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Probe {
+    Keys,
+    Fields,
+}
+
+impl Probe {
+    /// The question whose answer tells most of whether a server reaches a version.
+    pub(crate) fn for_version(since: ServerVersion) -> Self {
+        if since <= KEYS { Self::Keys } else { Self::Fields }
+    }
+
+    /// The member of the query that is empty.
+    pub(crate) fn member(self) -> &'static str {
+        match self {
+            Self::Keys => "keys",
+            Self::Fields => "fields",
+        }
+    }
+
+    /// What the answer tells: whether the server knows the member, and whether its error has a `requestId`.
+    pub(crate) fn answer(self, is_known: bool, has_request_id: bool) -> Option<Age> {
+        let from = |at_least| Age {
+            at_least,
+            below: None,
+        };
+        let below = |version| Age {
+            below: Some(version),
+            ..Age::ANY
+        };
+        let by_member = match (self, is_known) {
+            (Self::Keys, true) => from(KEYS),
+            (Self::Keys, false) => below(KEYS),
+            (Self::Fields, true) => below(NO_FIELDS),
+            (Self::Fields, false) => from(NO_FIELDS),
+        };
+        by_member.and(if has_request_id {
+            from(REQUEST_IDS)
+        } else {
+            below(REQUEST_IDS)
+        })
+    }
+}
+
+/// The oldest server that knows `keys`.
+const KEYS: ServerVersion = ServerVersion::new(6, 1);
+/// The oldest server that does not know `fields` any more.
+const NO_FIELDS: ServerVersion = ServerVersion::new(7, 0);
+/// The oldest server that names the request in its errors.
+const REQUEST_IDS: ServerVersion = ServerVersion::new(4, 3);
 
 /// The oldest server on which a part of a query works, and the operators by which it is recognised.
 struct Need {
@@ -159,28 +230,110 @@ pub(super) fn needed(json: &Json) -> Option<(ServerVersion, &'static str)> {
         Json::Object(members) => members
             .iter()
             .map(|(name, value)| {
-                let own = NEEDS.iter().find(|need| need.operators.contains(&name.as_str()));
+                let own = match NEEDS.iter().find(|need| need.operators.contains(&name.as_str())) {
+                    Some(need) => Some((need.since, need.what)),
+                    None if name == "$in" && holds_pointers(value) => Some((LISTS_SEE_ARRAYS, "a pointer")),
+                    None => None,
+                };
                 // The operand of $eq is data.
                 let inner = if name == "$eq" { None } else { needed(value) };
-                later(own.map(|need| (need.since, need.what)), inner)
+                later(own, inner)
             })
             .fold(None, later),
         Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => None,
     }
 }
 
-/// The error for a query that a server is too old for.
-pub(super) fn too_old(what: &str, needed: ServerVersion, server: Option<ServerVersion>) -> Error {
-    let server = server.map_or_else(|| "before 6.1".to_owned(), |version| version.to_string());
+/// Refuses a `where` that nests more than Parse Server 10 takes by default.
+pub(super) fn check_depth(json: &Json, server: Age) -> Result<()> {
+    let depth = depth(json);
+    if !server.reaches(DEPTH_LIMITED) || depth <= MOST_DEPTH {
+        return Ok(());
+    }
+    Err(invalid(format!(
+        "the query nests conditions {depth} deep, and Parse Server 10 takes no more than {MOST_DEPTH} unless its \
+         `requestComplexity.queryDepth` says otherwise: nest fewer Query::or, Query::and and Query::nor in one another \
+         (allow_unsupported sends it all the same)"
+    )))
+}
+
+/// How deep the logical operators are nested, as the server counts it (Parse Server 9.10, ParseLiveQueryServer.js,
+/// checkDepth).
+pub(super) fn depth(json: &Json) -> usize {
+    match json {
+        Json::Array(items) => items.iter().map(depth).max().unwrap_or_default(),
+        Json::Object(members) => {
+            let of = |(name, value): &(String, Json)| {
+                usize::from(matches!(name.as_str(), "$or" | "$and" | "$nor")) + depth(value)
+            };
+            members.iter().map(of).max().unwrap_or_default()
+        }
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => 0,
+    }
+}
+
+/// From here on `requestComplexity.queryDepth` has a limit by default (Parse Server 9.10, Deprecations.js).
+const DEPTH_LIMITED: ServerVersion = ServerVersion::new(10, 0);
+const MOST_DEPTH: usize = 10;
+
+fn holds_pointers(list: &Json) -> bool {
+    let mut items = list.as_array().into_iter().flatten();
+    items.any(|item| item.parse_type() == Some("Pointer"))
+}
+
+/// The error for a query that a server is too old for, or may be.
+pub(super) fn too_old(what: &str, needed: ServerVersion, server: Age) -> Error {
+    let is_named = server.below == Some(server.at_least.next());
+    let way_out = match (is_named, server.is_before(needed)) {
+        (true, _) => "update the server, or test it in the listener",
+        (false, true) => {
+            "update the server, or test it in the listener; a version named with ClientBuilder::parse_server is taken \
+             at its word"
+        }
+        (false, false) => "name its version with ClientBuilder::parse_server, so that the client knows",
+    };
+    let (is, fate) = if server.is_before(needed) || is_named {
+        ("is", "there it would never match, without a word")
+    } else {
+        (
+            "may be older: it is",
+            "there it might never match, without a word",
+        )
+    };
     invalid(format!(
-        "{what} needs Parse Server {needed} or later, and this server is {server}: there it would never match, without \
-         a word; update the server, or test it in the listener"
+        "{what} needs Parse Server {needed} or later, and this server {is} {server}: {fate}; {way_out}"
     ))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_server_tells_its_age_in_parts() {
+        let told = |probe: Probe, is_known, has_request_id| probe.answer(is_known, has_request_id).unwrap();
+        let (keys, fields) = (Probe::Keys, Probe::Fields);
+        assert_eq!(told(keys, true, true).to_string(), "6.1 or later");
+        assert_eq!(
+            told(keys, false, true).to_string(),
+            "at least 4.3 and older than 6.1"
+        );
+        assert_eq!(told(keys, false, false).to_string(), "older than 4.3");
+        // No server knows `keys` and does not name requests.
+        assert_eq!(keys.answer(true, false), None);
+        assert_eq!(told(fields, false, true).to_string(), "7.0 or later");
+        assert_eq!(
+            told(fields, true, true).to_string(),
+            "at least 4.3 and older than 7.0"
+        );
+        let six = told(keys, true, true).and(told(fields, true, true)).unwrap();
+        assert_eq!(six.to_string(), "at least 6.1 and older than 7.0");
+        let version = |major, minor| ServerVersion::new(major, minor);
+        assert!(six.reaches(version(6, 1)) && !six.reaches(version(6, 3)));
+        assert!(six.is_before(version(7, 0)) && !six.is_before(version(6, 3)));
+        assert_eq!(Age::exactly(version(4, 10)).to_string(), "4.10");
+        assert_eq!(Age::exactly(version(4, 10)).and(six), None);
+    }
 
     #[test]
     fn versions_are_read_and_ordered() {

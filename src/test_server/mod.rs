@@ -694,7 +694,7 @@ pub fn verdict(where_json: &str, object: &str) -> serde_json::Result<Vec<&'stati
 /// What `subscribe` refuses, and what this server is too old for.
 #[doc(hidden)]
 pub fn where_for(query: &Query, version: &str) -> Result<String> {
-    let age = Age::Version(version.parse()?);
+    let age = Age::exactly(version.parse()?);
     query
         .encode_for(Some(age))
         .map(|encoded| encoded.where_json.into())

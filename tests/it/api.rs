@@ -22,7 +22,6 @@ fn one_name_or_several() {
     assert_eq!(order(query().descending(&names[0])), "-score");
     for query in [
         query().ascending(["score", "name"]),
-        query().ascending(&["score", "name"]),
         query().ascending(&names),
         query().ascending(names.as_slice()),
         query().ascending(names.clone()),
@@ -194,4 +193,29 @@ fn events_are_named_by_text_or_by_kind() {
     subscription.on("update", |_| ());
     subscription.on(EventKind::Update, |_| ());
     assert_eq!(subscription.listener_count(EventKind::Update), before + 4);
+}
+
+#[test]
+fn all_listeners_go_at_once() {
+    let server = Server::auto();
+    let client = client(&server.url());
+    let _client_events = record_client(&client);
+    let (subscription, _events) = subscribe(&client, "Game");
+    assert_eq!(subscription.class_name(), "Game");
+    subscription.on_create(|_| ());
+    subscription.off_all();
+    client.off_all();
+    for kind in EventKind::ALL {
+        assert_eq!(subscription.listener_count(kind), 0, "{kind}");
+    }
+    for kind in ClientEventKind::ALL {
+        assert_eq!(client.listener_count(kind), 0, "{kind}");
+    }
+}
+
+#[test]
+fn no_attempts_at_all_are_refused() {
+    let error = builder("ws://localhost:1").max_attempts(0).build().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidSetting);
+    assert!(error.to_string().contains("at least 1"), "{error}");
 }

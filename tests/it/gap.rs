@@ -1,6 +1,10 @@
 //! Loss and order: what was missed is reported, and what came keeps its order.
+//!
+//! `GAP_DELAY_MS` (1,000 by default) is how long the links of the test of lost events are, `GAP_CUTS` (2) how often each of
+//! them is cut.
 
 use std::collections::HashSet;
+use std::env;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -350,14 +354,18 @@ fn gap_of_a_long_outage_starts_at_its_beginning() {
     assert!(gap.start() <= gap.end());
 }
 
-/// Each of these links is a second long in both directions: when one is cut, much is on its way.
+/// Each of these links is long in both directions: when one is cut, much is on its way.
 #[test]
 fn no_event_is_lost_outside_of_a_gap() {
+    let number = |name: &str, default: usize| {
+        env::var(name).map_or(default, |number| number.parse().expect("a number"))
+    };
+    let (delay, cuts) = (number("GAP_DELAY_MS", 1000), number("GAP_CUTS", 2));
     let server = Server::auto();
     let links: Vec<_> = (0..4)
         .map(|_| {
             let proxy = Proxy::to(server.addr());
-            proxy.delay(ms(1000));
+            proxy.delay(ms(delay as u64));
             let client = builder(&proxy.url()).idle_ping(ms(500)).build().unwrap();
             let (subscription, events) = subscribe(&client, "Game");
             (proxy, client, subscription, events)
@@ -375,10 +383,10 @@ fn no_event_is_lost_outside_of_a_gap() {
                 thread::park_timeout(ms(20));
             }
         });
-        let cut_twice = |at: usize, proxy: &Proxy, events: &Events| {
-            for round in 0..2 {
+        let cut = |at: usize, proxy: &Proxy, events: &Events| {
+            for round in 0..cuts {
                 // Not in step with the pings.
-                for _ in 0..40 + 13 * at + 29 * round {
+                for _ in 0..40 + 13 * at + 29 * (round % 5) {
                     events.expect("create");
                 }
                 proxy.cut();
@@ -388,7 +396,7 @@ fn no_event_is_lost_outside_of_a_gap() {
         let cutters: Vec<_> = links
             .iter()
             .enumerate()
-            .map(|(at, (proxy, _, _, events))| scope.spawn(move || cut_twice(at, proxy, events)))
+            .map(|(at, (proxy, _, _, events))| scope.spawn(move || cut(at, proxy, events)))
             .collect();
         let cut: Vec<_> = cutters.into_iter().map(thread::ScopedJoinHandle::join).collect();
         more.store(false, Ordering::Relaxed);
@@ -396,18 +404,20 @@ fn no_event_is_lost_outside_of_a_gap() {
     });
     server.emit("create", &object("Game", "last", json!({})));
     let written = written.into_inner();
+    let mut total = 0;
     for (_, _, _, events) in &links {
         events.wait_where("last event", |seen| seen.value.id() == Some("last"));
         let all = events.all();
         let came: HashSet<_> = all.iter().filter_map(|seen| seen.value.id()).collect();
         let gaps: Vec<_> = all.iter().filter_map(|seen| seen.value.gap()).collect();
-        assert_eq!(gaps.len(), 2);
+        assert_eq!(gaps.len(), cuts);
         let lost = written
             .iter()
             .enumerate()
             .filter(|(id, _)| !came.contains(id.to_string().as_str()))
             .map(|(_, times)| times);
         assert!(lost.clone().count() > 0, "the test is too kind");
+        total += lost.clone().count();
         for times in lost {
             let inside = |gap: &Gap| gap.start() <= *times.end() && gap.end() >= *times.start();
             assert!(
@@ -416,4 +426,8 @@ fn no_event_is_lost_outside_of_a_gap() {
             );
         }
     }
+    let (links, written) = (links.len(), written.len());
+    println!(
+        "{links} links, each cut {cuts} times: {total} of {written} events each were lost, all of them in gaps"
+    );
 }

@@ -286,10 +286,7 @@ fn reconnect_now_skips_the_wait_and_never_makes_a_second_socket() {
 fn max_attempts_end_in_a_state_and_an_event() {
     let server = Server::auto();
     server.refuse();
-    let client = builder(&server.url())
-        .max_attempts(std::num::NonZeroU32::new(3).unwrap())
-        .build()
-        .unwrap();
+    let client = builder(&server.url()).max_attempts(3).build().unwrap();
     let client_events = record_client(&client);
     let events = Events::new();
     let subscription = subscribe_into(&client, "Game", &events);

@@ -458,6 +458,13 @@ fn proxy_delays_chops_and_stalls() {
     assert_eq!(hear(&mut client)["op"], "subscribed");
     assert!(start.elapsed() >= 2 * delay);
 
+    proxy.lag(delay);
+    let start = Instant::now();
+    say(&mut client, &json!({ "op": "unsubscribe", "requestId": 1 }));
+    server.wait_op(1, "unsubscribe", 1);
+    assert_eq!(hear(&mut client)["op"], "unsubscribed");
+    assert!(start.elapsed() >= delay);
+
     proxy.chunks_of(1, Duration::ZERO);
     say(&mut client, &subscribe(2, "Game"));
     assert_eq!(hear(&mut client)["op"], "subscribed");

@@ -15,6 +15,7 @@
     reason = "a test holds a handle of its own, so that what it looks at does not end early"
 )]
 
+mod age;
 mod api;
 mod callbacks;
 mod chaos;
@@ -23,6 +24,8 @@ mod decoding;
 mod delivery;
 mod dispatch;
 mod errors;
+#[cfg(unix)]
+mod fork;
 mod gap;
 mod grammar;
 mod harness;

@@ -257,6 +257,89 @@ fn a_configuration_of_the_programs_own_is_used_as_it_is() {
     );
 }
 
+/// What the program gives to rustls is called where the I/O is done.
+#[cfg(feature = "unstable-tls")]
+#[test]
+fn a_verifier_that_panics_costs_one_connection() {
+    use parse_livequery::unstable_tls::{rustls, with_client_config};
+    use rustls::DigitallySignedStruct;
+    use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+    use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    /// Panics some times, and then trusts everybody.
+    #[derive(Debug)]
+    struct Panics(AtomicU32);
+
+    impl ServerCertVerifier for Panics {
+        fn verify_server_cert(
+            &self,
+            _: &CertificateDer<'_>,
+            _: &[CertificateDer<'_>],
+            _: &ServerName<'_>,
+            _: &[u8],
+            _: UnixTime,
+        ) -> Result<ServerCertVerified, rustls::Error> {
+            let left = self
+                .0
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+            assert!(left.is_err(), "the verifier of the program");
+            Ok(ServerCertVerified::assertion())
+        }
+
+        fn verify_tls12_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
+            Ok(HandshakeSignatureValid::assertion())
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
+            Ok(HandshakeSignatureValid::assertion())
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+            rustls::crypto::ring::default_provider()
+                .signature_verification_algorithms
+                .supported_schemes()
+        }
+    }
+
+    let server = Server::auto();
+    let tls = TlsServer::new(&Authority::new().issue("127.0.0.1"), server.addr());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Panics(AtomicU32::new(3))))
+        .with_no_client_auth();
+    let client = with_client_config(builder(tls.url()), Arc::new(config))
+        .build()
+        .unwrap();
+    let errors = Recorder::new();
+    let seen = errors.clone();
+    client.on("reconnecting", move |event| {
+        seen.push("client", "reconnecting", event.error().cloned());
+    });
+    let games = client.subscribe(&Query::new("Game")).unwrap();
+    games.wait_open(LONG).unwrap();
+    assert_eq!(errors.count("reconnecting"), 3);
+    for error in errors.all() {
+        let text = error.value.expect("a reason").to_string();
+        assert!(text.contains("panicked: the verifier of the program"), "{text}");
+    }
+    client.close();
+}
+
 /// A link over a network that gives one byte at a time.
 fn trickle(pause: Duration) {
     let server = Server::auto();

@@ -8,6 +8,7 @@
 )]
 
 mod access;
+mod age;
 mod differential;
 mod generate;
 mod harness;

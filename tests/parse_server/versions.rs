@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use parse_livequery::test_server::where_for;
-use parse_livequery::{Client, Date, EventKind, GeoPoint, Pointer, Query};
+use parse_livequery::{Client, ClientBuilder, Date, EventKind, GeoPoint, Pointer, Query};
 use serde_json::{Map, Value, json};
 
 use crate::js_sdk;
@@ -175,8 +175,8 @@ fn installed(name: &str, manifest: &Value) -> PathBuf {
 }
 
 /// A server of one version with a database of its own; both end with this value.
-struct Server {
-    port: u16,
+pub(crate) struct Server {
+    pub(crate) port: u16,
     // In the order in which they end.
     processes: Vec<Child>,
     agent: ureq::Agent,
@@ -184,7 +184,7 @@ struct Server {
 }
 
 impl Server {
-    fn start(version: &Version) -> Self {
+    pub(crate) fn start(version: &Version) -> Self {
         install();
         let (database, database_port) = spawn_node("database.mjs", None);
         let port = Port::reserve();
@@ -210,11 +210,13 @@ impl Server {
         }
     }
 
-    fn client(&self) -> Client {
+    pub(crate) fn builder(&self) -> ClientBuilder {
         Client::builder(format!("ws://127.0.0.1:{}/parse", self.port), APPLICATION_ID)
             .javascript_key(JAVASCRIPT_KEY)
-            .build()
-            .unwrap()
+    }
+
+    fn client(&self) -> Client {
+        self.builder().build().unwrap()
     }
 
     fn rest(&self, method: &str, path: &str, body: &Value) -> Result<Value, String> {
@@ -244,7 +246,7 @@ impl Server {
         }
     }
 
-    fn create(&self, class: &str, object: &Value) -> String {
+    pub(crate) fn create(&self, class: &str, object: &Value) -> String {
         let created = self.rest("POST", &format!("/classes/{class}"), object).unwrap();
         created["objectId"].as_str().unwrap().to_owned()
     }

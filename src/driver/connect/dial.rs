@@ -8,9 +8,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use mio::net::TcpStream;
-use mio::{Interest, Registry, Token};
+use mio::Registry;
 
+use crate::driver::stream::{Stream, Streams};
 use crate::error::{Error, ErrorKind, Result};
 
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub(crate) struct Dial {
     /// Who lives at these addresses, for errors.
     peer: &'static str,
     waiting: VecDeque<SocketAddr>,
-    begun: Vec<(TcpStream, SocketAddr)>,
+    begun: Vec<(Stream, SocketAddr)>,
     /// When the next address has its turn.
     next_at: Instant,
     last_error: Option<Error>,
@@ -52,13 +52,13 @@ impl Dial {
     pub(crate) fn advance(
         &mut self,
         registry: &Registry,
-        token: Token,
+        streams: &Streams,
         now: Instant,
-    ) -> Result<Option<TcpStream>> {
+    ) -> Result<Option<Stream>> {
         loop {
             let mut at = 0;
             while let Some((stream, _)) = self.begun.get(at) {
-                match established(stream) {
+                match stream.is_established() {
                     Ok(true) => return Ok(Some(self.begun.swap_remove(at).0)),
                     Ok(false) => at += 1,
                     Err(error) => {
@@ -84,11 +84,7 @@ impl Dial {
                 return Ok(None);
             };
             self.next_at = now + STAGGER;
-            let connecting = TcpStream::connect(address).and_then(|mut stream| {
-                registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-                Ok(stream)
-            });
-            match connecting {
+            match Stream::connect(address, registry, streams) {
                 Ok(stream) => self.begun.push((stream, address)),
                 Err(error) => self.failed(address, error, now),
             }
@@ -118,18 +114,6 @@ fn interleaved(addresses: Vec<SocketAddr>) -> VecDeque<SocketAddr> {
     all
 }
 
-/// Whether a connection that was begun is there, as mio's `TcpStream::connect` says how to find out.
-fn established(stream: &TcpStream) -> io::Result<bool> {
-    if let Some(error) = stream.take_error()? {
-        return Err(error);
-    }
-    match stream.peer_addr() {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
 /// The delay that RFC 8305 recommends between two attempts.
 const STAGGER: Duration = Duration::from_millis(250);
 
@@ -152,13 +136,13 @@ mod tests {
     }
 
     /// Dials to the end, as the I/O thread does.
-    fn dial(addresses: Vec<SocketAddr>) -> (Result<TcpStream>, Duration) {
+    fn dial(addresses: Vec<SocketAddr>) -> (Result<Stream>, Duration) {
         let mut poll = Poll::new().unwrap();
         let mut events = Events::with_capacity(8);
         let start = Instant::now();
         let mut dial = Dial::new("server", addresses, start);
         loop {
-            match dial.advance(poll.registry(), Token(1), Instant::now()) {
+            match dial.advance(poll.registry(), &Streams::default(), Instant::now()) {
                 Ok(Some(stream)) => return (Ok(stream), start.elapsed()),
                 Err(error) => return (Err(error), start.elapsed()),
                 Ok(None) => {}

@@ -12,7 +12,6 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use mio::Registry;
-use mio::net::TcpStream;
 use url::{Host, Url};
 
 use self::dial::Dial;
@@ -23,7 +22,6 @@ use self::proxy::{Kind, Proxy};
 use self::socks::{Heard, Socks, Target};
 pub(crate) use self::upgrade::Headers;
 use self::upgrade::{Upgrade, Verdict};
-use super::SOCKET;
 use super::ask::Asker;
 use super::command::Commands;
 use super::connector::Connector;
@@ -67,8 +65,9 @@ impl Default for Network {
 pub(crate) struct Io {
     registry: Registry,
     commands: Commands,
-    /// Of each kind there is one thread at most, whatever hangs.
+    /// One thread at most for each name, of which there are as many as the builder was told.
     resolver: Asker<(String, u16)>,
+    /// One thread at most.
     connector: Asker<(String, u16)>,
 }
 
@@ -77,8 +76,8 @@ impl Io {
         Self {
             registry,
             commands,
-            resolver: Asker::default(),
-            connector: Asker::default(),
+            resolver: Asker::new(usize::MAX),
+            connector: Asker::new(1),
         }
     }
 
@@ -196,10 +195,11 @@ impl Attempt {
     ) -> Result<(), Failed> {
         if attempt == self.number && matches!(self.step, Step::AwaitingConnector) {
             fenced(|| {
-                let stream = Stream::adopt(stream?, &io.registry).map_err(|error| {
-                    let text = "the connection of `connect_with` cannot be used";
-                    Error::with_source(ErrorKind::Connect, text, error)
-                })?;
+                let stream =
+                    Stream::adopt(stream?, &io.registry, io.commands.streams()).map_err(|error| {
+                        let text = "the connection of `connect_with` cannot be used";
+                        Error::with_source(ErrorKind::Connect, text, error)
+                    })?;
                 self.step = self.secure(Socket::new(stream), network)?;
                 Ok(())
             })?
@@ -279,10 +279,12 @@ impl Attempt {
     fn take(&mut self, step: Step, network: &Network, io: &Io) -> Result<Taken, Failed> {
         match step {
             Step::ResolvingTarget | Step::Resolving | Step::AwaitingConnector => Ok(Taken::Waiting(step)),
-            Step::Dialling(mut dial) => match dial.advance(&io.registry, SOCKET, Instant::now())? {
-                None => Ok(Taken::Waiting(Step::Dialling(dial))),
-                Some(stream) => Ok(Taken::Next(self.reached_peer(stream, network)?)),
-            },
+            Step::Dialling(mut dial) => {
+                match dial.advance(&io.registry, io.commands.streams(), Instant::now())? {
+                    None => Ok(Taken::Waiting(Step::Dialling(dial))),
+                    Some(stream) => Ok(Taken::Next(self.reached_peer(stream, network)?)),
+                }
+            }
             Step::Tunnelling(mut socket, mut reader) => match self.tunnel(&mut socket, &mut reader)? {
                 false => Ok(Taken::Waiting(Step::Tunnelling(socket, reader))),
                 true => Ok(Taken::Next(self.secure(socket, network)?)),
@@ -374,10 +376,9 @@ impl Attempt {
         Step::Dialling(Dial::new(peer, addresses, Instant::now()))
     }
 
-    fn reached_peer(&self, stream: TcpStream, network: &Network) -> Result<Step> {
-        // Small frames go out at once; a system that cannot do that still works.
-        let _ = stream.set_nodelay(true);
-        let mut socket = Socket::new(Stream::Tcp(stream));
+    fn reached_peer(&self, stream: Stream, network: &Network) -> Result<Step> {
+        stream.send_at_once();
+        let mut socket = Socket::new(stream);
         let Some(proxy) = &self.proxy else {
             return self.secure(socket, network);
         };

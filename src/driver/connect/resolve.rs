@@ -9,7 +9,8 @@ use crate::driver::command::{Command, Commands};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Looks up the addresses of the host of a URL. `getaddrinfo` cannot be interrupted, so a name is looked up on a thread
-/// of its own, which answers with a command; nobody waits for it. An IP address is its own answer.
+/// of its own, which answers with a command; nobody waits for it, and a look-up that hangs does not hold up that of another
+/// name. An IP address is its own answer.
 pub(crate) fn resolve(
     resolver: &Asker<(String, u16)>,
     url: &Url,

@@ -116,6 +116,11 @@ impl Answers {
         self.waiting.range(self.late_below..).map(|(_, asked)| asked.id)
     }
 
+    /// The ids of all operations that wait for an answer.
+    pub(super) fn ids(&self) -> impl Iterator<Item = u64> + '_ {
+        self.waiting.values().map(|asked| asked.id)
+    }
+
     /// The connection is gone, and with it all answers.
     pub(super) fn clear(&mut self) {
         self.waiting.clear();

@@ -22,6 +22,11 @@ pub(super) fn is_unknown_member(error: &ServerError) -> bool {
     error.text.contains("Additional properties not allowed")
 }
 
+/// tv4's words for a list that is empty and must not be.
+pub(super) fn is_too_short(error: &ServerError) -> bool {
+    error.text.contains("Array is too short")
+}
+
 /// The id in «Cannot find subscription with clientId … subscriptionId 7. Make sure you subscribe …».
 pub(super) fn unknown_subscription(text: &str) -> Option<u64> {
     let (_, after) = text.split_once(" subscriptionId ")?;
@@ -32,7 +37,7 @@ pub(super) fn unknown_subscription(text: &str) -> Option<u64> {
 }
 
 /// What to do about errors whose text does not tell: the code, a part of the text, and the way out.
-const HINTS: [(i64, &str, &str); 4] = [
+const HINTS: [(i64, &str, &str); 6] = [
     (141, "json.keys.split is not a function", SPLIT),
     (141, "json.watch.split is not a function", SPLIT),
     (
@@ -40,6 +45,18 @@ const HINTS: [(i64, &str, &str); 4] = [
         "'requestComplexity'",
         "; a LiveQuery server in a process of its own fails like this in Parse Server 8.6 to 9.10, so start it in the \
          process of the Parse Server",
+    ),
+    (
+        102,
+        "$regex operator is not allowed",
+        "; the server's `requestComplexity.allowRegex` is false: use `starts_with`, which is sent as a comparison, or test \
+         the text in the listener",
+    ),
+    (
+        102,
+        "nesting depth exceeds",
+        "; this is the server's `requestComplexity.queryDepth`, which is 10 by default from Parse Server 10 on: nest fewer \
+         `Query::or`, `Query::and` and `Query::nor` in one another, or raise it on the server",
     ),
     (
         4,

@@ -50,6 +50,11 @@ pub(super) fn most_requests_per_minute(malice: &[Malice], seed: u64) -> usize {
     };
     for id in 1..=SUBSCRIPTIONS {
         let query = Query::new("Game").select(["score"]).watch(["score"]);
+        let query = match id {
+            1 => query.not_equal_to("score", 1),
+            2 => query.equal_to("tags", [1, 2]),
+            _ => query,
+        };
         let spec = Spec::new(query.encode().unwrap(), None, 0);
         session.subscribe(id, id, Arc::new(spec), at(time));
     }

@@ -375,11 +375,7 @@ impl<T: Clone> Session<T> {
             }
             Link::Connecting { .. } => {
                 self.failures = self.failures.saturating_add(1);
-                if self
-                    .settings
-                    .max_attempts
-                    .is_some_and(|max| self.failures >= max.get())
-                {
+                if self.settings.max_attempts.is_some_and(|max| self.failures >= max) {
                     let text = format!("gave up after {} attempts to connect", self.failures);
                     self.refuse(Error::with_source(ErrorKind::GaveUp, text, error));
                     return;
@@ -438,6 +434,7 @@ impl<T: Clone> Session<T> {
         self.retries.connection_gone();
         self.tell_doubtful_errors();
         self.answers.clear();
+        self.inquiry.clear();
         let (retries, tokens) = (&mut self.retries, &mut self.tokens);
         self.subscriptions.retain(|id, subscription| {
             if subscription.wanted.is_none() {

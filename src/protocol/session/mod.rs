@@ -14,6 +14,7 @@
 //!  close: any ──► Idle          refused for good: any ──► Refused ──► open starts again
 //! ```
 
+mod age;
 mod answers;
 mod clock;
 mod due;
@@ -35,13 +36,13 @@ mod wire;
 pub(crate) mod world;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
+use self::age::{Inquiry, QUESTION};
 use self::answers::Answers;
 use self::clock::Clock;
 use self::errors::{server_error, unknown_subscription};
@@ -75,7 +76,7 @@ pub(crate) struct Settings {
     /// The shortest and the longest delay between two attempts.
     pub(crate) reconnect_delay: (Duration, Duration),
     /// How many attempts in a row may fail; without a limit, any number.
-    pub(crate) max_attempts: Option<NonZeroU32>,
+    pub(crate) max_attempts: Option<u32>,
     /// Whether [`Output::RenewToken`] has somebody to ask.
     pub(crate) renewable_token: bool,
 }
@@ -149,6 +150,8 @@ pub(crate) struct Session<T> {
     /// Those that the server refused, until there is another query for them or they are ended.
     failed: BTreeMap<u64, Failed<T>>,
     answers: Answers,
+    /// What this server was asked about its age.
+    inquiry: Inquiry,
     retries: Retries,
     outputs: VecDeque<Output<T>>,
     clock: Clock,
@@ -236,6 +239,7 @@ impl<T: Clone> Session<T> {
             subscriptions: BTreeMap::new(),
             failed: BTreeMap::new(),
             answers,
+            inquiry: Inquiry::default(),
             retries,
             outputs: VecDeque::new(),
             clock: Clock::default(),
@@ -270,6 +274,7 @@ impl<T: Clone> Session<T> {
         match self.reader.read(text) {
             Ok(Message::Event { request_id, frame }) => return self.event(request_id, frame),
             Ok(Message::Connected) => self.connected(now),
+            Ok(Message::Subscribed { request_id: QUESTION }) => self.question_accepted(now),
             Ok(Message::Subscribed { request_id }) => self.subscribed(request_id, now),
             Ok(Message::Unsubscribed { request_id }) => self.unsubscribed(request_id, now),
             Ok(Message::Error(error)) => self.server_error(error, now),
@@ -295,6 +300,10 @@ impl<T: Clone> Session<T> {
     fn server_error(&mut self, error: ServerError, now: Now) {
         if !matches!(self.link, Link::Live(_)) {
             self.connect_refused(&error, now);
+            return;
+        }
+        if error.request_id == Some(QUESTION) || self.is_answer_to_question(&error) {
+            self.question_answered(&error, now);
             return;
         }
         if let Some(id) = error.request_id {

@@ -28,6 +28,7 @@ fn step() -> impl Strategy<Value = Step> {
         ]).prop_map(|(which, answer)| Step::Answer(which, answer)),
         6 => any::<usize>().prop_map(Step::Event),
         2 => any::<usize>().prop_map(Step::End),
+        1 => any::<u8>().prop_map(Step::Age),
         1 => text().prop_map(Step::Text),
     ]
 }
@@ -91,6 +92,7 @@ fn malice() -> impl Strategy<Value = Malice> {
     let text = prop_oneof![
         Just("no"),
         Just("Additional properties not allowed"),
+        Just("Array is too short (0), minimum 1"),
         Just("Cannot find subscription with clientId c subscriptionId 2. Make sure .."),
     ];
     let answer = (code, text, any::<bool>(), any::<bool>());

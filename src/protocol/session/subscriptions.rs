@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::age::QUESTION;
 use super::answers::Asked;
 use super::errors::{is_unknown_member, server_error, timeout};
 use super::{Accepted, Failed, Link, OnServer, Output, Received, Session, Subscription};
@@ -43,6 +44,7 @@ impl<T: Clone> Session<T> {
             _ => self.open(now),
         }
         self.reconcile(id, now);
+        self.tell_if_question_is_late(id);
     }
 
     /// Wants another query for a subscription. One that had failed is tried again with it.
@@ -54,6 +56,7 @@ impl<T: Clone> Session<T> {
                 // It is something else that is asked for.
                 self.retries.forget(id);
                 self.reconcile(id, now);
+                self.tell_if_question_is_late(id);
             }
             None => self.subscribe(id, handle, spec, now),
         }
@@ -94,7 +97,9 @@ impl<T: Clone> Session<T> {
     pub(super) fn suspect_the_unanswered(&mut self, now: Now) {
         let is_asked = |id: &u64| {
             let subscription = self.subscriptions.get(id);
-            subscription.is_some_and(|subscription| matches!(subscription.server, OnServer::Asked { .. }))
+            *id == QUESTION
+                || subscription
+                    .is_some_and(|subscription| matches!(subscription.server, OnServer::Asked { .. }))
         };
         let unanswered: Vec<_> = self.answers.on_time().collect();
         let asked: Vec<_> = unanswered.iter().copied().filter(is_asked).collect();
@@ -112,6 +117,10 @@ impl<T: Clone> Session<T> {
         let Some((delay, losses)) = self.retries.caught(*id, now.mono) else {
             return;
         };
+        if *id == QUESTION {
+            self.question_held_back(delay, losses);
+            return;
+        }
         let text = format!(
             "the connection was lost {losses} times in a row right after this subscription was sent, and the others were \
              answered: something between client and server seems to refuse it; it is sent again in {delay:?}"
@@ -130,11 +139,15 @@ impl<T: Clone> Session<T> {
     }
 
     fn send_what_is_missing(&mut self, id: u64, admitted: bool, now: Now) {
+        if id == QUESTION {
+            self.ask_question(admitted, now);
+            return;
+        }
         let live = matches!(self.link, Link::Live(_));
         let moment = self.clock.moment(now);
         let dialect = self.dialect;
         let asked = Asked { id, moment, dialect };
-        let Some(subscription) = self.subscriptions.get_mut(&id) else {
+        let Some(subscription) = self.subscriptions.get(&id) else {
             return;
         };
         let (operation, spec) = match (&subscription.server, &subscription.wanted) {
@@ -144,36 +157,49 @@ impl<T: Clone> Session<T> {
                 return;
             }
             _ if !live => return,
-            (OnServer::Absent, Some(_)) if !admitted && !self.retries.admit(id) => return,
             (OnServer::Absent, Some(wanted)) => (Operation::Subscribe, Arc::clone(wanted)),
             (OnServer::Active(active), Some(wanted)) if !Arc::ptr_eq(active, wanted) => {
-                // Parse Server drops the old query before it looks at the new one.
-                let reason = if active.identity == wanted.identity {
-                    GapReason::QueryUpdated
-                } else {
-                    GapReason::SessionTokenChanged
-                };
-                if subscription.gap.is_none() {
-                    subscription.gap = Some(reason);
-                    subscription.proven = moment;
-                }
                 (Operation::Update, Arc::clone(wanted))
             }
             (OnServer::Active(_), None) => {
                 let operation = self.answers.sent(asked, now.mono);
-                subscription.server = OnServer::Leaving { operation };
+                if let Some(subscription) = self.subscriptions.get_mut(&id) {
+                    subscription.server = OnServer::Leaving { operation };
+                }
                 self.outputs.push_back(Output::Send(outgoing::unsubscribe(id)));
                 return;
             }
             (OnServer::Active(_) | OnServer::Asked { .. } | OnServer::Leaving { .. }, _) => return,
         };
-        match outgoing::subscribe(operation, id, &spec, &self.settings.credentials, dialect) {
-            Ok(frame) => {
+        let Some(other_where) = self.where_for_server(&spec, now) else {
+            return;
+        };
+        if operation == Operation::Subscribe && !admitted && !self.retries.admit(id) {
+            return;
+        }
+        let credentials = &self.settings.credentials;
+        let frame = other_where.and_then(|other_where| {
+            outgoing::subscribe(operation, id, &spec, other_where.as_deref(), credentials, dialect)
+        });
+        match (frame, self.subscriptions.get_mut(&id)) {
+            (Ok(frame), Some(subscription)) => {
+                if let OnServer::Active(active) = &subscription.server {
+                    // Parse Server drops the old query before it looks at the new one.
+                    if subscription.gap.is_none() {
+                        subscription.gap = Some(if active.identity == spec.identity {
+                            GapReason::QueryUpdated
+                        } else {
+                            GapReason::SessionTokenChanged
+                        });
+                        subscription.proven = moment;
+                    }
+                }
                 let operation = self.answers.sent(asked, now.mono);
                 subscription.server = OnServer::Asked { spec, operation };
                 self.outputs.push_back(Output::Send(frame));
             }
-            Err(error) => self.refused(id, &spec, error, now),
+            (Err(error), _) => self.refused(id, &spec, error, now),
+            (Ok(_), None) => {}
         }
     }
 
@@ -348,7 +374,7 @@ impl<T: Clone> Session<T> {
         }
     }
 
-    fn attribute(&mut self, now: Now) {
+    pub(super) fn attribute(&mut self, now: Now) {
         for (id, error) in self.answers.attribute() {
             self.operation_failed(id, &error, now);
         }
@@ -383,6 +409,10 @@ impl<T: Clone> Session<T> {
 
     /// The operation of a subscription that is under way was refused.
     fn operation_failed(&mut self, id: u64, error: &ServerError, now: Now) {
+        if id == QUESTION {
+            self.question_answered(error, now);
+            return;
+        }
         let Some(subscription) = self.subscriptions.get_mut(&id) else {
             return;
         };
@@ -415,13 +445,12 @@ impl<T: Clone> Session<T> {
         }
     }
 
-    /// The server does not want this query. An earlier one that it accepted comes back in its place, since a
-    /// refused update has ended that one on the server (Parse Server 9.10, `_handleUpdateSubscription`).
+    /// The server does not want this query, or cannot answer it. An earlier one that it accepted comes back in its place,
+    /// since a refused update has ended that one on the server (Parse Server 9.10, `_handleUpdateSubscription`).
     pub(super) fn refused(&mut self, id: u64, spec: &Arc<Spec>, error: Error, now: Now) {
         let Some(subscription) = self.subscriptions.get_mut(&id) else {
             return;
         };
-        subscription.server = OnServer::Absent;
         let Some(wanted) = &subscription.wanted else {
             self.reconcile(id, now);
             return;
@@ -447,8 +476,16 @@ impl<T: Clone> Session<T> {
                 self.forget(id);
                 if let Some(subscription) = self.subscriptions.remove(&id) {
                     let Subscription {
-                        handle, gap, proven, ..
+                        handle,
+                        gap,
+                        proven,
+                        server,
+                        ..
                     } = subscription;
+                    if matches!(server, OnServer::Active(_)) {
+                        // For another session token. Nobody wants it any more, and nothing waits for the answer.
+                        self.outputs.push_back(Output::Send(outgoing::unsubscribe(id)));
+                    }
                     let gap = gap.map(|reason| (proven, reason));
                     self.report_of(handle.clone(), error.fatal());
                     self.outputs
@@ -464,6 +501,10 @@ impl<T: Clone> Session<T> {
     pub(super) fn answer_is_late(&mut self, now: Now) {
         self.tell_doubtful_errors();
         let late = self.answers.overtake(now.mono);
+        if late.is_some_and(|asked| asked.id == QUESTION) {
+            self.question_is_late();
+            return;
+        }
         let subscription = late.and_then(|asked| self.subscriptions.get(&asked.id));
         if let Some(subscription) = subscription.filter(|s| s.wanted.is_some()) {
             let limit = self.settings.ack_timeout;

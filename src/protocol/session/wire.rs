@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde_json::{Value, json};
 
 use super::world::settings;
-use super::{Output, Session};
+use super::{Output, QUESTION, Session};
 use crate::error::{Error, ErrorKind};
 use crate::event::{EventKind, Gap};
 use crate::protocol::Now;
@@ -161,7 +161,12 @@ impl Wire {
 
     fn spec(&mut self) -> Arc<Spec> {
         self.specs += 1;
-        let query = Query::new("Game").equal_to("room", self.specs);
+        let query = Query::new("Game");
+        let query = match self.specs % 2 {
+            0 => query.equal_to("room", self.specs),
+            // The server is asked for its age before it is sent.
+            _ => query.not_equal_to("room", self.specs),
+        };
         Arc::new(Spec::new(query.encode().unwrap(), None, 0))
     }
 
@@ -226,6 +231,10 @@ impl Wire {
         let id = frame["requestId"].as_u64().unwrap_or_default();
         match frame["op"].as_str().unwrap() {
             "connect" => self.say(json!({"op": "connected", "clientId": "c"})),
+            "subscribe" if id == QUESTION => {
+                let text = "Array is too short (0), minimum 1";
+                self.say(json!({"op": "error", "code": 1, "error": text, "requestId": null}));
+            }
             "subscribe" | "update" => {
                 self.has.insert(id);
                 self.say(json!({"op": "subscribed", "requestId": id}));

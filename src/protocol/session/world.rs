@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
 
-use super::{Link, Output, Session, Settings};
+use super::{Link, Output, QUESTION, Session, Settings};
 use crate::error::{Error, ErrorKind};
 use crate::event::{ClientEventKind, EventKind};
 use crate::protocol::Now;
@@ -16,6 +16,7 @@ use crate::protocol::spec::{Credentials, Spec};
 use crate::query::Query;
 use crate::secret::Secret;
 use crate::state::ClientState;
+use crate::types::Pointer;
 
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
@@ -37,6 +38,8 @@ pub(crate) enum Step {
     Answer(usize, Answer),
     /// The server ends a subscription that it has, without being asked.
     End(usize),
+    /// The next connection leads to a server of another age.
+    Age(u8),
     /// The server sends an event for a subscription that it has, or for one that it never had.
     Event(usize),
     /// The server says this, unless it means something: then what follows is not for the world to foresee.
@@ -48,6 +51,14 @@ pub(crate) enum Answer {
     Ok,
     Refuse,
     RefuseWithoutId,
+}
+
+/// How a server answers the question for its age.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Age {
+    New,
+    Old,
+    Untold,
 }
 
 /// A session, and the world around it.
@@ -63,6 +74,8 @@ pub(crate) struct World {
     open: HashMap<u64, bool>,
     ended: Vec<u64>,
     client_open: bool,
+    age: Age,
+    next_age: Age,
     /// The ping that the server has not answered.
     ping: Option<[u8; 8]>,
     ids: u64,
@@ -90,6 +103,8 @@ impl World {
             open: HashMap::new(),
             ended: Vec::new(),
             client_open: false,
+            age: Age::New,
+            next_age: Age::New,
             ping: None,
             ids: 0,
         }
@@ -138,6 +153,9 @@ impl World {
                     self.server.remove(&id);
                     self.receive(json!({"op": "unsubscribed", "requestId": id}));
                 }
+            }
+            Step::Age(age) => {
+                self.next_age = [Age::New, Age::Old, Age::Untold][usize::from(age % 3)];
             }
             Step::Event(which) => {
                 let id = self.some_id(*which).unwrap_or(99);
@@ -219,6 +237,7 @@ impl World {
             }
             Connection::Up => {
                 self.connection = Connection::Greeted;
+                self.age = self.next_age;
                 self.receive(json!({"op": "connected", "clientId": "c"}));
             }
         }
@@ -235,6 +254,17 @@ impl World {
             return;
         }
         let (op, id, class) = self.pending.remove(which % self.pending.len());
+        if id == QUESTION {
+            let text = match self.age {
+                Age::New => "Array is too short (0), minimum 1",
+                Age::Old => "Additional properties not allowed",
+                Age::Untold => "no",
+            };
+            self.receive(
+                json!({"op": "error", "code": 1, "error": text, "reconnect": true, "requestId": null}),
+            );
+            return;
+        }
         if op != "subscribe" {
             self.server.remove(&id);
         }
@@ -321,6 +351,17 @@ impl World {
             !self.pending.iter().any(|(_, other, _)| *other == id),
             "two operations of {id} at once"
         );
+        let conditions = frame["query"]["where"].to_string();
+        let is_for_new = conditions.contains("$nor") || conditions.contains("$in");
+        assert!(
+            self.age == Age::New || !is_for_new,
+            "not for this server: {frame}"
+        );
+        let is_for_old = conditions.contains("owner.className");
+        assert!(
+            self.age != Age::New || !is_for_old,
+            "not for this server: {frame}"
+        );
         match op.as_str() {
             "subscribe" => assert!(!self.server.contains_key(&id), "{id} subscribed twice"),
             _ => assert!(
@@ -388,6 +429,12 @@ pub(crate) fn settings() -> Settings {
 }
 
 fn spec(class: u8) -> Arc<Spec> {
-    let query = Query::new(format!("Class{}", class % 4)).encode().unwrap();
-    Arc::new(Spec::new(query, None, 0))
+    let query = Query::new(format!("Class{}", class % 4));
+    let query = match class % 4 {
+        // What depends on the server's age: one that old servers cannot answer, and one that has a form for them.
+        1 => query.not_equal_to("score", 1),
+        2 => query.equal_to("owner", Pointer::new("Team", "t1")),
+        _ => query,
+    };
+    Arc::new(Spec::new(query.encode().unwrap(), None, 0))
 }

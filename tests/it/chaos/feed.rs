@@ -1,7 +1,8 @@
-//! The server's side: it numbers the events of each acknowledged subscription, and knows what it wrote on which
-//! connection. It knows nothing of the library.
+//! The server's side of a crowd: it numbers the events of each acknowledged subscription, and knows what it wrote when
+//! and on which connection. It knows nothing of the library.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -25,6 +26,8 @@ pub struct Stamp {
     pub number: u64,
     pub client_token: u64,
     pub own_token: u64,
+    /// When it was written, by the server's clock.
+    pub at: SystemTime,
 }
 
 impl Stamp {
@@ -37,6 +40,7 @@ impl Stamp {
             number: number("number"),
             client_token: number("clientToken"),
             own_token: number("ownToken"),
+            at: time_of(object),
         }
     }
 
@@ -45,6 +49,7 @@ impl Stamp {
         *next
             == Self {
                 number: last + 1,
+                at: next.at,
                 ..*self
             }
     }
@@ -74,6 +79,8 @@ struct Book {
     client_token: u64,
     active: BTreeSet<u64>,
     acks: BTreeMap<u64, Vec<Ack>>,
+    /// The subscriptions whose last burst is being written.
+    unfinished: Vec<u64>,
     rng: Rng,
 }
 
@@ -81,8 +88,16 @@ struct Book {
 struct Ack {
     asked: Asked,
     written: u64,
-    /// When each burst began, and the number of its first event.
-    bursts: Vec<(u64, SystemTime)>,
+    bursts: Vec<Burst>,
+}
+
+/// Events that were written together.
+#[derive(Debug)]
+struct Burst {
+    first: u64,
+    began: SystemTime,
+    /// `None` while it is being written.
+    ended: Option<SystemTime>,
 }
 
 impl Feed {
@@ -114,6 +129,7 @@ impl Feed {
                 bytes.extend(book.events(&conn, id, count));
             }
             conn.send_raw(&bytes);
+            book.written();
         }
     }
 
@@ -122,13 +138,52 @@ impl Feed {
         self.with_ack(stamp, |ack| ack.written)
     }
 
-    /// When the event was written, or some other before it that it was written together with.
-    pub fn written_at(&self, id: u64, stamp: &Stamp) -> Option<SystemTime> {
-        let stamp = Stamp { id, ..*stamp };
-        self.with_ack(&stamp, |ack| {
-            let after = ack.bursts.partition_point(|(first, _)| *first <= stamp.number);
-            ack.bursts.get(after.checked_sub(1)?).map(|(_, at)| *at)
-        })
+    /// How many events were written for a subscription behind `last`, and before the acknowledgement of `next`, at times
+    /// that do not pass: from when the writing began until it was done.
+    pub fn count_between(
+        &self,
+        last: &Stamp,
+        next: &Stamp,
+        passes: impl Fn(RangeInclusive<SystemTime>) -> bool,
+    ) -> u64 {
+        let books: Vec<_> = self
+            .books
+            .lock()
+            .iter()
+            .map(|(at, book)| (*at as u64, Arc::clone(book)))
+            .collect();
+        let mut count = 0;
+        for (conn, book) in books {
+            if !(last.conn..=next.conn).contains(&conn) {
+                continue;
+            }
+            let book = book.lock();
+            let acks = book.acks.get(&last.id).map_or(&[][..], |acks| acks);
+            for (number, ack) in (1..).zip(acks) {
+                let at = (conn, number);
+                if at < (last.conn, last.ack) || at >= (next.conn, next.ack) {
+                    continue;
+                }
+                let known = if at == (last.conn, last.ack) {
+                    last.number
+                } else {
+                    0
+                };
+                let ends = ack
+                    .bursts
+                    .iter()
+                    .skip(1)
+                    .map(|burst| burst.first)
+                    .chain([ack.written + 1]);
+                for (burst, end) in ack.bursts.iter().zip(ends) {
+                    let ended = burst.ended.unwrap_or_else(SystemTime::now);
+                    if !passes(burst.began..=ended) {
+                        count += end.saturating_sub(burst.first.max(known + 1));
+                    }
+                }
+            }
+        }
+        count
     }
 
     /// What the connection of this number serves for a subscription, and how often it was acknowledged.
@@ -227,6 +282,7 @@ impl Feed {
         // The first one follows at once, so that its acknowledgement is known.
         let bytes = book.events(conn, id, 1);
         conn.send_raw(&bytes);
+        book.written();
         Then::Handled
     }
 }
@@ -240,7 +296,13 @@ impl Book {
         let Some(ack) = acks.last_mut().filter(|_| count > 0) else {
             return vec![];
         };
-        ack.bursts.push((ack.written + 1, SystemTime::now()));
+        let now = SystemTime::now();
+        ack.bursts.push(Burst {
+            first: ack.written + 1,
+            began: now,
+            ended: None,
+        });
+        self.unfinished.push(id);
         let mut messages = vec![];
         for _ in 0..count {
             ack.written += 1;
@@ -255,6 +317,7 @@ impl Book {
                     "number": ack.written,
                     "clientToken": ack.asked.client_token,
                     "ownToken": ack.asked.own_token,
+                    "at": micros(now),
                 }),
             );
             let op = ["create", "update", "enter", "leave", "delete"][self.rng.usize(0..5)];
@@ -263,6 +326,31 @@ impl Book {
         }
         Conn::frames_of(&messages)
     }
+
+    /// What `events` gave has been written.
+    fn written(&mut self) {
+        let now = SystemTime::now();
+        for id in self.unfinished.drain(..) {
+            let ack = self.acks.get_mut(&id).and_then(|acks| acks.last_mut());
+            if let Some(burst) = ack.and_then(|ack| ack.bursts.last_mut()) {
+                burst.ended = Some(now);
+            }
+        }
+    }
+}
+
+/// What an event carries as the time when it was written.
+pub fn micros(time: SystemTime) -> u64 {
+    let since = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .expect("a clock that was set");
+    u64::try_from(since.as_micros()).expect("a time of these centuries")
+}
+
+/// The time when the server wrote the event of this object.
+pub fn time_of(object: &Object) -> SystemTime {
+    let micros = object.get("at").and_then(Value::as_u64).unwrap_or_default();
+    SystemTime::UNIX_EPOCH + Duration::from_micros(micros)
 }
 
 /// The number in a session token of the client (`c`) or of a subscription (`s`).

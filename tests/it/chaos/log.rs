@@ -1,5 +1,6 @@
-//! What happened to the client as a whole and to the network, with times, for the history of a failure.
+//! What happened around one actor, to its client as a whole and to its network, with times, for the history of a failure.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,8 @@ pub struct Log {
     start: Instant,
     lines: Mutex<Vec<(Duration, String)>>,
     failed: AtomicBool,
+    /// Of all actors: what one of them finds wrong ends the others as well.
+    ended: Arc<AtomicBool>,
 }
 
 impl Log {
@@ -18,6 +21,17 @@ impl Log {
             start: Instant::now(),
             lines: Mutex::default(),
             failed: AtomicBool::new(false),
+            ended: Arc::default(),
+        }
+    }
+
+    /// The log of another actor.
+    pub fn beside(&self) -> Self {
+        Self {
+            start: self.start,
+            lines: Mutex::default(),
+            failed: AtomicBool::new(false),
+            ended: Arc::clone(&self.ended),
         }
     }
 
@@ -32,10 +46,16 @@ impl Log {
     /// Something is wrong, and what comes now is of no more interest.
     pub fn fail(&self) {
         self.failed.store(true, Ordering::SeqCst);
+        self.ended.store(true, Ordering::SeqCst);
     }
 
     pub fn has_failed(&self) -> bool {
         self.failed.load(Ordering::SeqCst)
+    }
+
+    /// This actor or another has failed.
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::SeqCst)
     }
 
     /// These lines and those of the log from the same time, in order.

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -60,6 +61,7 @@ enum Line {
     Objects {
         from: Stamp,
         last: u64,
+        last_at: SystemTime,
     },
     /// What was done to it.
     Done(String),
@@ -170,15 +172,17 @@ impl Story {
                         ));
                     }
                 }
-                if let Some((_, Line::Objects { from, last })) = told.lines.last_mut() {
+                if let Some((_, Line::Objects { from, last, last_at })) = told.lines.last_mut() {
                     if from.follows_up_to(*last, &stamp) {
                         *last += 1;
+                        *last_at = stamp.at;
                         return;
                     }
                 }
                 Line::Objects {
                     from: stamp,
                     last: stamp.number,
+                    last_at: stamp.at,
                 }
             }
             (kind, None) => Line::Error(format!("`{kind}` without an object")),
@@ -197,6 +201,8 @@ impl Story {
         // The acknowledgement that the present `open` is of, once an object has shown it.
         let mut shown = false;
         let mut last_close: Option<SystemTime> = None;
+        // Those that were reported since the last object came.
+        let mut gaps = vec![];
         for (_, line) in &told.lines {
             match line {
                 Line::Open(gap) => {
@@ -206,7 +212,10 @@ impl Story {
                     shown = false;
                     opens += 1;
                     match gap {
-                        Some(gap) => position.check_gap(gap, last_close, feed, self.id())?,
+                        Some(gap) => {
+                            position.check_gap(gap, last_close)?;
+                            gaps.push(gap.clone());
+                        }
                         None if opens > 1 => return Err("a hole without a gap".into()),
                         None => {}
                     }
@@ -224,11 +233,14 @@ impl Story {
                     position.credit += dropped;
                     position.lagged += dropped;
                 }
-                Line::Objects { from, last } => {
+                Line::Objects { from, last, last_at } => {
                     if !position.open {
                         return Err(format!("{from:?} outside of `open` .. `close`"));
                     }
-                    position.take(from, *last, shown, feed)?;
+                    position.take(from, *last, &mut gaps, shown, feed)?;
+                    if let Some(last) = &mut position.last {
+                        last.at = *last_at;
+                    }
                     shown = true;
                 }
                 Line::Error(_) | Line::Done(_) => {}
@@ -250,7 +262,15 @@ impl Story {
 
 impl Position {
     /// `shown`: the objects belong to the acknowledgement of the last ones, and not to another.
-    fn take(&mut self, from: &Stamp, last: u64, shown: bool, feed: &Feed) -> Result<(), String> {
+    fn take(
+        &mut self,
+        from: &Stamp,
+        last: u64,
+        gaps: &mut Vec<Gap>,
+        shown: bool,
+        feed: &Feed,
+    ) -> Result<(), String> {
+        let gaps = std::mem::take(gaps);
         let expected = match self.last.filter(|_| shown) {
             Some(before) => {
                 if (before.conn, before.ack) != (from.conn, from.ack) {
@@ -270,6 +290,12 @@ impl Position {
                         let missing = feed.written(&before) - before.number;
                         self.cover(missing, || {
                             format!("{missing} after {before:?}, before the next acknowledgement")
+                        })?;
+                    } else if (before.client_token, before.own_token) == (from.client_token, from.own_token) {
+                        // With another token, what waits for the listeners is discarded, whenever it was written.
+                        let missing = feed.count_between(&before, from, |times| explains(&gaps, &times));
+                        self.cover(missing, || {
+                            format!("{missing} between {before:?} and {from:?}, outside of {gaps:?}")
                         })?;
                     }
                 }
@@ -305,26 +331,29 @@ impl Position {
     }
 
     /// From the last proof, which is not after the `close`, and not long before what came last: pings are quick here.
-    fn check_gap(
-        &self,
-        gap: &Gap,
-        last_close: Option<SystemTime>,
-        feed: &Feed,
-        id: u64,
-    ) -> Result<(), String> {
+    fn check_gap(&self, gap: &Gap, last_close: Option<SystemTime>) -> Result<(), String> {
         if gap.start() > gap.end() {
             return Err(format!("a gap that ends before it starts: {gap:?}"));
         }
-        if last_close.is_some_and(|close| gap.reason() == GapReason::ConnectionLost && gap.start() > close) {
+        let is_loss = gap.reason() == GapReason::ConnectionLost;
+        if is_loss && last_close.is_some_and(|close| gap.start() > close) {
             return Err(format!("a gap that starts after the `close` before it: {gap:?}"));
         }
-        match self.last.and_then(|last| feed.written_at(id, &last)) {
-            Some(at) if gap.reason() == GapReason::ConnectionLost && gap.start() + EARLIER < at => Err(
-                format!("a gap that starts before the last object was written, at {at:?}: {gap:?}"),
-            ),
+        match self.last {
+            Some(last) if is_loss && gap.start() + EARLIER < last.at => Err(format!(
+                "a gap that starts long before the last object was written, {last:?}: {gap:?}"
+            )),
             _ => Ok(()),
         }
     }
+}
+
+/// Whether what was written at some time between these, and did not come, is accounted for: one of the gaps reports it,
+/// or it was written to a connection that the client had replaced already.
+fn explains(gaps: &[Gap], times: &RangeInclusive<SystemTime>) -> bool {
+    let reports = |gap: &Gap| gap.start() <= *times.end() && *times.start() <= gap.end();
+    let is_late = |gap: &Gap| gap.end() < *times.start();
+    gaps.iter().any(reports) || gaps.last().is_some_and(is_late)
 }
 
 /// How much earlier a ping may have been answered than the last object came, on a machine that is busy.
@@ -338,7 +367,7 @@ impl fmt::Display for Line {
             Self::Close(_) => f.write_str("close"),
             Self::Lagged(dropped) => write!(f, "lagged {dropped}"),
             Self::Error(error) => write!(f, "error {error}"),
-            Self::Objects { from, last } => write!(
+            Self::Objects { from, last, .. } => write!(
                 f,
                 "objects {}..={last} of connection {}, acknowledgement {}, tokens {} {}",
                 from.number, from.conn, from.ack, from.client_token, from.own_token

@@ -4,6 +4,7 @@
 mod frames;
 mod handshake;
 mod helpers;
+mod logs;
 mod panics;
 mod retry_after;
 mod sending;

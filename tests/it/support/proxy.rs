@@ -43,7 +43,25 @@ enum Flow {
     Pass,
     Blackhole,
     Delay(Duration),
+    /// As `Delay`, for what the server writes alone.
+    Lag(Duration),
     Trickle(usize, Duration),
+}
+
+impl Flow {
+    fn upwards(self) -> Self {
+        match self {
+            Self::Lag(_) => Self::Pass,
+            other => other,
+        }
+    }
+
+    fn downwards(self) -> Self {
+        match self {
+            Self::Lag(delay) => Self::Delay(delay),
+            other => other,
+        }
+    }
 }
 
 /// What happens to new connections.
@@ -120,6 +138,11 @@ impl Proxy {
     /// Forwards bytes this much later than they came.
     pub fn delay(&self, delay: Duration) {
         self.flow(Flow::Delay(delay));
+    }
+
+    /// Forwards what the server writes this much later than it came, and what the client writes at once.
+    pub fn lag(&self, delay: Duration) {
+        self.flow(Flow::Lag(delay));
     }
 
     /// Forwards this many bytes in each direction, waits so long, forwards the next.
@@ -389,8 +412,8 @@ impl Link {
             if self.client.broken || server.broken {
                 return Turn::Ended { reset: true };
             }
-            let up = self.client.forward_to(server, flow, now, None);
-            let down = server.forward_to(&mut self.client, flow, now, self.budget);
+            let up = self.client.forward_to(server, flow.upwards(), now, None);
+            let down = server.forward_to(&mut self.client, flow.downwards(), now, self.budget);
             counts.lock().bytes_down += down.bytes;
             if let Some(budget) = &mut self.budget {
                 *budget -= down.bytes;
@@ -483,7 +506,7 @@ impl Side {
             match flow {
                 Flow::Pass => {}
                 Flow::Blackhole => return forwarded,
-                Flow::Delay(delay) => {
+                Flow::Delay(delay) | Flow::Lag(delay) => {
                     if now < *at + delay {
                         forwarded.due = Some(*at + delay);
                         return forwarded;

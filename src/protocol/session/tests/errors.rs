@@ -341,6 +341,13 @@ fn errors_of_known_faults_name_the_way_out() {
             "Cannot read properties of undefined (reading 'requestComplexity')",
             "in the process of the Parse Server",
         ),
+        // Word for word as Parse Server 9.10 says it.
+        (102, "$regex operator is not allowed", "allowRegex"),
+        (
+            102,
+            "Query condition nesting depth exceeds maximum allowed depth of 10",
+            "queryDepth",
+        ),
     ] {
         let mut rig = Rig::live();
         rig.subscribe(1, "Game");

@@ -317,7 +317,7 @@ fn a_refused_client_is_asked_again_by_open_alone() {
 
 #[test]
 fn max_attempts_end_in_a_state_and_an_event() {
-    let mut rig = Rig::with(|settings| settings.max_attempts = std::num::NonZeroU32::new(3));
+    let mut rig = Rig::with(|settings| settings.max_attempts = Some(3));
     rig.subscribe(1, "Game");
     for _ in 0..2 {
         rig.lose();

@@ -1,5 +1,6 @@
 //! The rules of the session, one by one, in simulated time; by topic, with what they share.
 
+mod age;
 mod answers;
 mod errors;
 mod gaps;

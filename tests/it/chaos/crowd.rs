@@ -1,16 +1,8 @@
-//! Everything at once: eight threads that use one client in every way, over a network that fails in every way, against
-//! a server that numbers what it sends. What the listeners were told is then held against what a user may rely on.
-//!
-//! `CHAOS_SECONDS` is how long it goes on, 10 s by default; `CHAOS_SEED` is what a failure prints, and brings back the
-//! same choices, though not the same timing.
+//! A crowd: threads that use one client in every way, over a network that fails in every way, against a server that
+//! numbers what it sends. What the listeners were told is then held against what a user may rely on.
 
-mod feed;
-mod log;
-mod story;
-
-use std::env;
 use std::fmt::Write;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -22,57 +14,27 @@ use parse_livequery::{
     Client, ClientEventKind, Dispatch, Overflow, Query, Subscription, SubscriptionBuilder, SubscriptionState,
 };
 
-use self::feed::{Asked, Feed, REFUSED};
-use self::log::Log;
-use self::story::{Story, TokenFloor};
+use super::Part;
+use super::feed::{Asked, Feed, REFUSED};
+use super::log::Log;
+use super::network::{self, Ending};
+use super::route::Route;
+use super::story::{Story, TokenFloor};
 use crate::harness::*;
 use crate::support::*;
 
-#[test]
-fn chaos() {
-    let seconds = number("CHAOS_SECONDS").unwrap_or(10);
-    let limit = Duration::from_secs(seconds) + 3 * MINUTE;
-    in_own_process(module_path!(), "chaos", limit, move || {
-        let seed = number("CHAOS_SEED").unwrap_or_else(|| fastrand::u64(..));
-        let chaos = Chaos::new(seed);
-        let log = Arc::clone(&chaos.log);
-        let run = AssertUnwindSafe(|| chaos.run(Duration::from_secs(seconds)));
-        match catch_unwind(run) {
-            Ok(Ok(())) => {}
-            Ok(Err(failure)) => panic!("CHAOS_SEED={seed}: {failure}"),
-            Err(panic) => {
-                eprintln!(
-                    "CHAOS_SEED={seed}: a thread panicked, see above\n{}",
-                    log.around(vec![])
-                );
-                resume_unwind(panic);
-            }
-        }
-        wait_until("the threads of the client have ended", || {
-            ["livequery-io", "livequery-dispatch"]
-                .iter()
-                .all(|name| threads_named(name).is_none_or(|threads| threads.is_empty()))
-        });
-    });
-}
-
-fn number(variable: &str) -> Option<u64> {
-    let value = env::var(variable).ok()?;
-    Some(value.parse().expect("a number"))
-}
-
-const USERS: usize = 8;
 /// About how many subscriptions there are at any time.
 const SUBSCRIPTIONS: usize = 32;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-struct Chaos {
+pub struct Crowd {
+    part: Part,
     rng: Mutex<Rng>,
     log: Arc<Log>,
-    server: Server,
-    proxy: Proxy,
-    feed: Arc<Feed>,
     client: Client,
+    route: Route,
+    server: Server,
+    feed: Arc<Feed>,
     client_story: Arc<Mutex<Vec<ClientEventKind>>>,
     /// The number of the client's session token. Locked while it is changed.
     client_token: Mutex<u64>,
@@ -111,27 +73,20 @@ impl Drop for End {
     }
 }
 
-impl Chaos {
-    fn new(seed: u64) -> Self {
-        let mut rng = Rng::with_seed(seed);
-        let server = Server::auto();
+impl Crowd {
+    pub fn new(mut part: Part, server: Server, route: Route) -> Self {
+        let mut rng = part.rng.fork();
         let feed = Feed::over(&server, rng.fork());
-        let proxy = Proxy::to(server.addr());
-        let log = Arc::new(Log::new());
+        let log = Arc::clone(&part.log);
         let overflow = rng
             .choice([Overflow::DropNewest, Overflow::DropOldest])
             .expect("two");
         log.add(format!("{overflow:?}"));
-        let client = Client::builder(proxy.url(), "app")
-            .reconnect_delay(ms(5), ms(50))
-            .connect_timeout(Duration::from_secs(2))
-            .idle_ping(ms(200))
-            .pong_timeout(ms(300))
-            .ack_timeout(Duration::from_secs(1))
+        let client = network::impatient(&route)
             .close_timeout(CLOSE_TIMEOUT)
             .queue_limits(100, 1 << 20)
             .overflow(overflow)
-            .dispatch(Dispatch::Thread)
+            .dispatch(Dispatch::thread())
             .session_token("c1")
             .build()
             .unwrap();
@@ -144,12 +99,13 @@ impl Chaos {
             });
         }
         Self {
+            part,
             rng: Mutex::new(rng),
             log,
-            server,
-            proxy,
-            feed,
             client,
+            route,
+            server,
+            feed,
             client_story,
             client_token: Mutex::new(1),
             token_floor: Arc::default(),
@@ -161,13 +117,13 @@ impl Chaos {
         }
     }
 
-    fn run(self, time: Duration) -> Result<(), String> {
-        let end = self.log.start() + time;
+    /// Says in the end what there was to see.
+    pub fn run(self, users: usize) -> Result<String, String> {
         thread::scope(|scope| {
-            let users: Vec<_> = (0..USERS)
-                .map(|_| scope.spawn(|| self.while_it_lasts(end, |rng| self.use_client(rng))))
+            let users: Vec<_> = (0..users)
+                .map(|_| scope.spawn(|| self.while_it_lasts(|rng| self.use_client(rng))))
                 .collect();
-            let network = scope.spawn(|| self.while_it_lasts(end, |rng| self.fail_network(rng)));
+            let network = scope.spawn(|| self.while_it_lasts(|rng| self.fail_network(rng)));
             let feeder = scope.spawn(|| {
                 while !self.stop.load(Ordering::SeqCst) {
                     self.feed.burst(&self.server);
@@ -180,7 +136,7 @@ impl Chaos {
                 .chain([network])
                 .filter_map(|thread| thread.join().err());
             let panics: Vec<_> = panics.collect();
-            self.proxy.heal();
+            self.route.proxy.heal();
             self.log.add("all is healed");
             let settled = if panics.is_empty() { self.settle() } else { Ok(()) };
             self.stop.store(true, Ordering::SeqCst);
@@ -194,9 +150,9 @@ impl Chaos {
         self.finish()
     }
 
-    fn while_it_lasts(&self, end: Instant, mut act: impl FnMut(&mut Rng)) {
+    fn while_it_lasts(&self, mut act: impl FnMut(&mut Rng)) {
         let mut rng = self.rng.lock().fork();
-        while Instant::now() < end && !self.log.has_failed() {
+        while self.part.goes_on() {
             act(&mut rng);
         }
     }
@@ -361,34 +317,15 @@ impl Chaos {
     }
 
     fn fail_network(&self, rng: &mut Rng) {
-        thread::park_timeout(ms(rng.u64(0..400)));
-        let fault = rng.u8(0..11);
-        self.log.add(format!("fault {fault}"));
-        match fault {
-            0 => self.proxy.cut(),
-            1 => self.proxy.reset(),
-            2 => self.proxy.delay(ms(rng.u64(1..80))),
-            3 => self.proxy.blackhole(),
-            4 => self.proxy.chunks_of(rng.usize(1..200), ms(1)),
-            5 => self.proxy.stall_after(rng.u64(0..20_000)),
-            6 => self.proxy.refuse(),
-            7 => self.proxy.accept_and_close(),
-            8 => self.server.open_conns().iter().for_each(Conn::cut),
-            9 => self.server.open_conns().iter().for_each(Conn::reset),
-            _ => self
-                .server
-                .open_conns()
-                .iter()
-                .for_each(|conn| conn.close(1001, "restart")),
-        }
-        if (2..=7).contains(&fault) {
-            if fault == 7 {
-                self.proxy.cut();
+        network::fail(&self.route.proxy, &self.log, rng, |ending| {
+            for conn in self.server.open_conns() {
+                match ending {
+                    Ending::Fin => conn.cut(),
+                    Ending::Rst => conn.reset(),
+                    Ending::Close => conn.close(1001, "restart"),
+                }
             }
-            thread::park_timeout(ms(rng.u64(0..1000)));
-            self.proxy.heal();
-            self.log.add("healed");
-        }
+        });
     }
 
     /// With the network healed and nobody acting, the server comes to serve what is wanted, and the listeners get it.
@@ -480,7 +417,7 @@ impl Chaos {
         Ok(())
     }
 
-    fn finish(self) -> Result<(), String> {
+    fn finish(self) -> Result<String, String> {
         let all = self.log.time();
         self.close();
         self.live.lock().clear();
@@ -510,19 +447,18 @@ impl Chaos {
                 _ => {}
             }
         }
-        let sockets = self.proxy.max_open();
+        let sockets = self.route.proxy.max_open();
         if sockets > 1 {
             return Err(self.report(None, &format!("{sockets} sockets at once")));
         }
-        wait_until("the socket is closed", || self.proxy.open_now() == 0);
-        eprintln!(
-            "{all:.1?}: {} subscriptions, {} connections, {} closes, {objects} objects of {} written, {lagged} dropped",
+        wait_until("the socket is closed", || self.route.proxy.open_now() == 0);
+        Ok(format!(
+            "{all:.1?}, {} subscriptions, {} connections, {} closes, {objects} objects of {} written, {lagged} dropped",
             stories.len(),
             self.server.accepts(),
             self.closes.1.load(Ordering::SeqCst),
             self.feed.total(),
-        );
-        Ok(())
+        ))
     }
 
     /// What went wrong, and the history of the subscription and all around it.
