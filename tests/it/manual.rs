@@ -111,20 +111,16 @@ fn the_samples_compile_as_they_are_displayed_and_the_first_says_what_is_wrong() 
         String::from_utf8_lossy(&build.stderr)
     );
     let program = manual.join("target/debug/first_program");
+    let says = |url: &str, beginning, text| says(Command::new(&program).arg(url), beginning, text);
 
     let nobody = Port::reserve();
-    says(
-        &program,
-        &format!("ws://{}/parse", nobody.addr()),
-        "error: ",
-        "refused",
-    );
+    says(&format!("ws://{}/parse", nobody.addr()), "error: ", "refused");
 
     let other_key = TestServer::builder().javascript_key("another").start().unwrap();
-    says(&program, &other_key.url(), "error: ", "key");
+    says(&other_key.url(), "error: ", "key");
 
     let tls = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let port = tls.local_addr().unwrap().port();
+    let address = tls.local_addr().unwrap();
     thread::spawn(move || {
         for stream in tls.incoming() {
             let mut stream = stream.unwrap();
@@ -133,26 +129,47 @@ fn the_samples_compile_as_they_are_displayed_and_the_first_says_what_is_wrong() 
             let _ = stream.write_all(&[21, 3, 1, 0, 2, 2, 10]);
         }
     });
-    says(
-        &program,
-        &format!("ws://127.0.0.1:{port}/parse"),
-        "error: ",
-        "use `wss`",
-    );
+    says(&format!("ws://{address}/parse"), "error: ", "use `wss`");
 
-    let silent_class = TestServer::builder().javascript_key("JS_KEY").start().unwrap();
-    says(
-        &program,
-        &silent_class.url(),
-        "subscribed",
-        "liveQuery.classNames",
+    // The server says nothing of a class that is not enabled, so the program does.
+    let server = TestServer::builder().javascript_key("JS_KEY").start().unwrap();
+    says(&server.url(), "subscribed", "liveQuery.classNames");
+}
+
+#[test]
+#[ignore = "builds an example, unless it has been built"]
+fn the_quickstart_says_why_it_cannot_connect_and_how_to_create_an_object() {
+    let build = Command::new(env!("CARGO"))
+        .args(["build", "--offline", "--quiet", "--example", "quickstart"])
+        .output()
+        .unwrap();
+    assert!(
+        build.status.success(),
+        "{}",
+        String::from_utf8_lossy(&build.stderr)
+    );
+    let this = std::env::current_exe().unwrap();
+    let profile = this.parent().and_then(Path::parent).unwrap();
+    let nobody = Port::reserve();
+    let quickstart = |beginning, text: &str| {
+        let mut command = Command::new(profile.join("examples/quickstart"));
+        let server = format!("ws://{}/parse", nobody.addr());
+        says(
+            command.args(["--server", &server, "--app-id", "app"]),
+            beginning,
+            text,
+        );
+    };
+    quickstart("error", "refused");
+    quickstart(
+        "  curl ",
+        &format!("'http://{}/parse/classes/Game'", nobody.addr()),
     );
 }
 
 /// Runs the program until it prints a line that begins and goes on like this.
-fn says(program: &Path, url: &str, beginning: &str, text: &str) {
-    let mut child = Command::new(program)
-        .arg(url)
+fn says(command: &mut Command, beginning: &str, text: &str) {
+    let mut child = command
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
