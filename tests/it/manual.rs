@@ -338,9 +338,11 @@ fn prose(text: &str) -> usize {
     let mut words = 0;
     let mut in_code = false;
     for line in text.lines() {
+        let is_table = line.starts_with('|');
+        let is_link = line.starts_with('[') && line.contains("]: ");
         if line.starts_with("```") {
             in_code = !in_code;
-        } else if !in_code && !line.starts_with('|') && !(line.starts_with('[') && line.contains("]: ")) {
+        } else if !(in_code || is_table || is_link) {
             words += line.split_whitespace().count();
         }
     }
