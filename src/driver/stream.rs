@@ -250,7 +250,8 @@ fn identity(_: &Kind) -> Option<Identity> {
     None
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use std::io::{ErrorKind, Read};
     use std::os::unix::net::UnixStream;

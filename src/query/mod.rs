@@ -518,19 +518,20 @@ impl Query {
                 }
             }
         }
+        let special = match (verbatim, age, needs) {
+            (true, ..) => Some(Special::Verbatim),
+            (false, None, Some((since, _))) => Some(Special::ByAge(ByAge {
+                since,
+                filter: self.filter.clone(),
+            })),
+            _ => None,
+        };
         let encoded = EncodedQuery {
-            verbatim,
             class_name: self.class_name.as_str().into(),
             where_json: where_json.to_string().into(),
             keys: names("select", self.select.as_deref())?,
             watch: names("watch", (!self.watch.is_empty()).then_some(&self.watch))?,
-            by_age: match (age, needs) {
-                (None, Some((since, _))) => Some(Arc::new(ByAge {
-                    since,
-                    filter: self.filter.clone(),
-                })),
-                _ => None,
-            },
+            special: special.map(Arc::new),
         };
         check_length(encoded.length())?;
         Ok(encoded)
@@ -748,8 +749,6 @@ impl Query {
 /// What the server is sent for a query.
 #[derive(Clone, Debug)]
 pub(crate) struct EncodedQuery {
-    /// It is sent as the user wrote it, so the server may take it for another query.
-    pub(crate) verbatim: bool,
     pub(crate) class_name: Box<str>,
     /// JSON text, whose order of members counts.
     pub(crate) where_json: Box<str>,
@@ -757,9 +756,30 @@ pub(crate) struct EncodedQuery {
     pub(crate) keys: Option<Box<str>>,
     /// The JSON text of an array of distinct names.
     pub(crate) watch: Option<Box<str>>,
-    /// What is to be known of the server before this is sent; `None` for most queries, and if the program has named
-    /// the server's version.
-    pub(crate) by_age: Option<Arc<ByAge>>,
+    special: Option<Arc<Special>>,
+}
+
+/// What only some queries have, behind one pointer, since there may be very many queries.
+#[derive(Debug)]
+enum Special {
+    /// It is sent as the user wrote it, so the server may take it for another query.
+    Verbatim,
+    ByAge(ByAge),
+}
+
+impl EncodedQuery {
+    pub(crate) fn is_verbatim(&self) -> bool {
+        matches!(self.special.as_deref(), Some(Special::Verbatim))
+    }
+
+    /// What is to be known of the server before this is sent; `None` for most queries, and if the program has named the
+    /// server's version.
+    pub(crate) fn by_age(&self) -> Option<&ByAge> {
+        match self.special.as_deref() {
+            Some(Special::ByAge(by_age)) => Some(by_age),
+            _ => None,
+        }
+    }
 }
 
 /// A query whose meaning depends on the server's age, which nobody knew when it was encoded.

@@ -721,11 +721,11 @@ fn a_server_gets_only_what_it_understands() {
     ] {
         // A server that does not know `watch` says so itself.
         if since != Some("6.1") {
-            let by_age = query.encode().unwrap().by_age;
-            let needs = by_age.map(|by_age| by_age.since.to_string());
+            let encoded = query.encode().unwrap();
+            let needs = encoded.by_age().map(|by_age| by_age.since.to_string());
             assert_eq!(needs.as_deref(), since, "{query:?}");
         }
-        assert!(query.encode_for(age("9.10")).unwrap().by_age.is_none());
+        assert!(query.encode_for(age("9.10")).unwrap().by_age().is_none());
         let old = query.encode_for(age("2.8")).map_err(|error| error.to_string());
         match since {
             None => assert!(old.is_ok(), "{old:?}"),

@@ -267,7 +267,7 @@ fn panic_of_a_hook_fails_the_test() {
 #[test]
 fn silent_client_is_terminated_after_one_missed_pong() {
     let server = Server::auto();
-    let period = Duration::from_secs(1);
+    let period = Duration::from_secs(2);
     server.ping_every(period);
     let mut deaf = websocket(server.addr());
     let mut answering = websocket(server.addr());

@@ -138,7 +138,7 @@ fn what_a_proxy_answers_and_does_not_answer_is_told() {
     let error = failure(
         builder(NAMED)
             .proxy(format!("http://{}", silent.addr()))
-            .connect_timeout(Duration::from_secs(1)),
+            .connect_timeout(Duration::from_secs(2)),
     );
     assert_eq!(error.kind(), ErrorKind::Timeout);
     assert!(error.to_string().contains("waiting for the proxy"), "{error}");

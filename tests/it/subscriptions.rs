@@ -282,7 +282,7 @@ fn subscribe_ack_timeout() {
         _ => Then::Default,
     });
     let client = builder(&server.url())
-        .ack_timeout(Duration::from_secs(1))
+        .ack_timeout(Duration::from_secs(2))
         .build()
         .unwrap();
     let client_events = record_client(&client);

@@ -372,7 +372,7 @@ fn slow_tls_handshake() {
 #[test]
 fn a_handshake_that_never_ends_is_given_up() {
     let server = Server::scripted();
-    let error = failure(builder(server.url().replace("ws:", "wss:")).connect_timeout(Duration::from_secs(1)));
+    let error = failure(builder(server.url().replace("ws:", "wss:")).connect_timeout(Duration::from_secs(2)));
     assert_eq!(error.kind(), ErrorKind::Timeout);
     assert!(
         error.to_string().contains("securing the connection with TLS"),

@@ -59,7 +59,7 @@ impl<T: Clone> Session<T> {
     /// The `where` for this server, if it is another than that of the specification. `None` if the server has to be
     /// asked first, or is being asked.
     pub(super) fn where_for_server(&mut self, spec: &Arc<Spec>, now: Now) -> Option<Result<Option<String>>> {
-        let Some(by_age) = &spec.query.by_age else {
+        let Some(by_age) = spec.query.by_age() else {
             return Some(Ok(None));
         };
         let (since, inquiry) = (by_age.since, &mut self.inquiry);
@@ -210,7 +210,7 @@ impl<T: Clone> Session<T> {
                 OnServer::Active(active) => Arc::ptr_eq(active, wanted),
                 OnServer::Asked { .. } | OnServer::Leaving { .. } => true,
             };
-            (!is_sent && wanted.query.by_age.is_some()).then_some((*id, &subscription.handle))
+            (!is_sent && wanted.query.by_age().is_some()).then_some((*id, &subscription.handle))
         })
     }
 }

@@ -201,6 +201,15 @@ impl<T: Clone> Session<T> {
             }
             other => self.link = other,
         }
+        // What waits for the listeners is discarded, and may be older than a gap that is open already.
+        let of_failed = self.failed.values_mut().filter_map(|failed| failed.gap.as_mut());
+        for (_, reason) in of_failed {
+            *reason = GapReason::SessionTokenChanged;
+        }
+        let of_others = self.subscriptions.values_mut();
+        for reason in of_others.filter_map(|subscription| subscription.gap.as_mut()) {
+            *reason = GapReason::SessionTokenChanged;
+        }
     }
 
     /// Ends the subscriptions with an id below the one given, and the connection. The connection is made anew if

@@ -51,6 +51,15 @@ impl<T: Clone> Session<T> {
     pub(crate) fn update(&mut self, id: u64, handle: T, spec: Arc<Spec>, now: Now) {
         match self.subscriptions.get_mut(&id) {
             Some(subscription) => {
+                let identity = subscription.wanted.as_ref().map(|wanted| wanted.identity);
+                if let Some(reason) = subscription
+                    .gap
+                    .as_mut()
+                    .filter(|_| identity != Some(spec.identity))
+                {
+                    // What waits for the listeners is discarded, and may be older than the gap.
+                    *reason = GapReason::SessionTokenChanged;
+                }
                 subscription.wanted = Some(spec);
                 subscription.respelled = false;
                 // It is something else that is asked for.

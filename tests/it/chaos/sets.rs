@@ -19,6 +19,7 @@ use super::log::Log;
 use super::network;
 use super::route::Route;
 use crate::harness::*;
+use crate::support::*;
 
 pub fn play(mut part: Part) -> Result<String, String> {
     let shelf = Arc::new(Shelf::new(part.rng.fork()));
@@ -290,26 +291,13 @@ impl Reader {
         Ok(())
     }
 
-    /// Waits until what was sent before has been told, by this link or with the news that it was lost. What waits for the
-    /// listeners is told in turns, among which those of the fence are.
+    /// Waits until what was sent before has been told, by this link or with the news that it was lost.
     fn hear_all(&self) -> Result<(), String> {
-        let told = || {
-            let sets = self.sets.lock();
-            let queued = sets
-                .iter()
-                .map(|(_, set)| set.subscription().stats().queued)
-                .sum::<usize>();
-            (queued, self.changes.load(Ordering::SeqCst))
-        };
-        let mut last: Vec<(usize, u64)> = vec![];
-        while last.len() < 3 || last.iter().any(|told| *told != (0, last[0].1)) {
-            let fence = self.client.subscribe(&Query::new("Fence")).unwrap();
-            fence
-                .wait_open(MINUTE)
-                .map_err(|error| self.report(&error.to_string()))?;
-            last.insert(0, told());
-            last.truncate(3);
-        }
+        let fence = self.client.subscribe(&Query::new("Fence")).unwrap();
+        fence
+            .wait_open(MINUTE)
+            .map_err(|error| self.report(&error.to_string()))?;
+        wait_until("all has been told", || self.client.stats().waiting == 0);
         Ok(())
     }
 

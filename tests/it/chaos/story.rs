@@ -291,7 +291,10 @@ impl Position {
                         self.cover(missing, || {
                             format!("{missing} after {before:?}, before the next acknowledgement")
                         })?;
-                    } else if (before.client_token, before.own_token) == (from.client_token, from.own_token) {
+                    } else if gaps
+                        .iter()
+                        .all(|gap| gap.reason() != GapReason::SessionTokenChanged)
+                    {
                         // With another token, what waits for the listeners is discarded, whenever it was written.
                         let missing = feed.count_between(&before, from, |times| explains(&gaps, &times));
                         self.cover(missing, || {

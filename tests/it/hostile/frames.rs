@@ -63,8 +63,8 @@ fn control_frames_inside_a_message_without_an_end_hold_up_no_command() {
         // Pongs answer nothing, and do not lengthen the message.
         let peer = flood(&frame(TEXT, b"{"), &frame(PONG | FIN, b""));
         let client = builder(&peer.url())
-            .idle_ping(ms(500))
-            .pong_timeout(ms(500))
+            .idle_ping(ms(1000))
+            .pong_timeout(ms(1000))
             .build()
             .unwrap();
         let events = record_client(&client);
@@ -95,8 +95,8 @@ fn a_message_that_is_never_complete_is_a_lost_link() {
             }
         });
         let client = builder(&peer.url())
-            .idle_ping(ms(700))
-            .pong_timeout(ms(700))
+            .idle_ping(ms(1000))
+            .pong_timeout(ms(1000))
             .build()
             .unwrap();
         let events = record_client(&client);

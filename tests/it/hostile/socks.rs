@@ -191,7 +191,7 @@ fn one_that_says_nothing_is_given_up() {
     let peer = Peer::new(|_, mut stream| drop(std::io::copy(&mut stream, &mut std::io::sink())));
     let client = builder(NAMED)
         .proxy(format!("socks5h://{}", peer.addr()))
-        .connect_timeout(ms(500))
+        .connect_timeout(ms(2000))
         .build()
         .unwrap();
     let events = record_client(&client);

@@ -1,12 +1,15 @@
 //! Where the gaps start that are reported.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 
 use super::{Rig, spec};
-use crate::event::{Event, Gap};
+use crate::event::{Event, Gap, GapReason};
 use crate::protocol::session::Output;
+use crate::protocol::spec::Spec;
+use crate::query::Query;
 
 impl Rig {
     /// The gap of the next `open` that is told.
@@ -141,6 +144,39 @@ fn an_update_without_a_cut_opens_the_gap_when_it_is_sent() {
     assert_eq!(rig.gap().map(|gap| gap.start()), Some(updated));
 }
 
+/// Events that wait for their listeners are discarded then, and they may have been written before the gap.
+#[test]
+fn a_session_token_that_changes_within_a_gap_is_its_reason() {
+    let of_client: fn(&mut Rig) = |rig| rig.session.set_session_token(None, rig.now);
+    let of_subscription: fn(&mut Rig) = |rig| {
+        let query = Query::new("Game").encode().unwrap();
+        rig.session
+            .update(1, 1, Arc::new(Spec::new(query, Some("r:own".into()), 1)), rig.now);
+    };
+    for change in [of_client, of_subscription] {
+        for is_live in [false, true] {
+            let mut rig = Rig::live();
+            rig.subscribed(1);
+            rig.pass(Duration::from_secs(5));
+            if is_live {
+                // The gap is that of an update which is not answered yet.
+                rig.session.update(1, 1, spec("Other"), rig.now);
+            } else {
+                rig.lose();
+            }
+            change(&mut rig);
+            if is_live {
+                rig.lose();
+            }
+            rig.come_back();
+            rig.outputs();
+            rig.ack(1);
+            let reason = rig.gap().map(|gap| gap.reason());
+            assert_eq!(reason, Some(GapReason::SessionTokenChanged), "live: {is_live}");
+        }
+    }
+}
+
 #[test]
 fn a_gap_survives_a_clock_that_is_set() {
     let hour = Duration::from_secs(3600);
@@ -177,11 +213,7 @@ fn a_gap_counts_the_time_in_which_the_machine_slept() {
 
 #[test]
 fn a_time_before_all_times_of_day_is_not_reported() {
-    let gap = Gap::new(
-        Duration::MAX,
-        SystemTime::now(),
-        crate::event::GapReason::ConnectionLost,
-    );
+    let gap = Gap::new(Duration::MAX, SystemTime::now(), GapReason::ConnectionLost);
     assert!(gap.start() <= gap.end());
     assert!(Event::opened(Some(gap)).gap().is_some());
 }
