@@ -37,6 +37,7 @@ struct Inner {
     code: Option<i64>,
     dropped: Option<u64>,
     fatal: bool,
+    uncertain: bool,
     occurrences: u64,
     cause: Option<Cause>,
 }
@@ -98,6 +99,25 @@ impl Error {
         self.0.fatal
     }
 
+    /// Whether what was asked of the server may have been done although there is this error: the request was sent, and
+    /// the server or the connection broke down before a usable answer came. Look before you repeat a `create`.
+    ///
+    /// # Examples
+    /// ```
+    /// # #[cfg(feature = "rest")]
+    /// # fn save(rest: &parse_livequery::rest::Rest) {
+    /// match rest.create("Order", &serde_json::json!({"number": 7})) {
+    ///     Ok(order) => println!("saved as {:?}", order.id()),
+    ///     Err(error) if error.may_have_happened() => println!("look whether order 7 is there: {error}"),
+    ///     Err(error) => println!("not saved: {error}"),
+    /// }
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn may_have_happened(&self) -> bool {
+        self.0.uncertain
+    }
+
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Arc::new(Inner {
             kind,
@@ -105,6 +125,7 @@ impl Error {
             code: None,
             dropped: None,
             fatal: false,
+            uncertain: false,
             occurrences: 1,
             cause: None,
         }))
@@ -162,6 +183,12 @@ impl Error {
         self.change(|inner| inner.fatal = true)
     }
 
+    /// The same error, of something that may have been done nevertheless.
+    #[cfg(feature = "rest")]
+    pub(crate) fn uncertain(self) -> Self {
+        self.change(|inner| inner.uncertain = true)
+    }
+
     /// The same error, which stands for more of them.
     pub(crate) fn and_more(self, number: u64) -> Self {
         self.change(|inner| inner.occurrences = inner.occurrences.saturating_add(number))
@@ -171,7 +198,7 @@ impl Error {
     pub(crate) fn is_like(&self, other: &Self) -> bool {
         let (a, b) = (&self.0, &other.0);
         let cause = |inner: &Inner| inner.cause.as_ref().map(|cause| cause.text.clone());
-        (a.kind, a.code, a.dropped, a.fatal) == (b.kind, b.code, b.dropped, b.fatal)
+        (a.kind, a.code, a.dropped, a.fatal, a.uncertain) == (b.kind, b.code, b.dropped, b.fatal, b.uncertain)
             && a.message == b.message
             && cause(a) == cause(b)
     }
@@ -222,6 +249,9 @@ impl fmt::Debug for Error {
         }
         if let Some(cause) = &self.0.cause {
             debug.field("cause", &cause.text);
+        }
+        if self.0.uncertain {
+            debug.field("may_have_happened", &true);
         }
         debug.field("fatal", &self.0.fatal).finish()
     }

@@ -451,13 +451,23 @@ pub enum ClientEventKind {
     Error,
     /// A connection could not be made or was lost: there will be another try.
     Reconnecting,
+    /// The client's session has ended: the REST API no longer accepts its token, as a call of `Client::rest` or a live
+    /// set has found out (feature `rest`). Told once for each token. LiveQuery itself does not tell, and goes on with
+    /// what the public may read.
+    SessionEnded,
 }
 
 impl ClientEventKind {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Open, Self::Close, Self::Error, Self::Reconnecting];
+    pub const ALL: [Self; 5] = [
+        Self::Open,
+        Self::Close,
+        Self::Error,
+        Self::Reconnecting,
+        Self::SessionEnded,
+    ];
 
-    /// The name: `"open"`, `"close"`, `"error"` or `"reconnecting"`.
+    /// The name: `"open"`, `"close"`, `"error"`, `"reconnecting"` or `"session_ended"`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -465,6 +475,7 @@ impl ClientEventKind {
             Self::Close => "close",
             Self::Error => "error",
             Self::Reconnecting => "reconnecting",
+            Self::SessionEnded => "session_ended",
         }
     }
 }
@@ -682,7 +693,8 @@ impl ClientEvent {
         self.kind
     }
 
-    /// The error, of `error`; of `close` and `reconnecting`, what the link was lost of.
+    /// The error, of `error`; of `close` and `reconnecting`, why the connection was lost; of `session_ended`, what the
+    /// server said.
     #[must_use]
     pub fn error(&self) -> Option<&Error> {
         self.error.as_ref()
@@ -726,6 +738,15 @@ impl ClientEvent {
     pub(crate) fn failed(error: Error) -> Self {
         Self {
             kind: ClientEventKind::Error,
+            error: Some(error),
+            retry: None,
+        }
+    }
+
+    #[cfg(feature = "rest")]
+    pub(crate) fn session_ended(error: Error) -> Self {
+        Self {
+            kind: ClientEventKind::SessionEnded,
             error: Some(error),
             retry: None,
         }

@@ -23,7 +23,8 @@ mod object;
 mod protocol;
 mod query;
 #[cfg(feature = "rest")]
-mod rest;
+#[cfg_attr(docsrs, doc(cfg(feature = "rest")))]
+pub mod rest;
 mod scan;
 mod secret;
 mod server_url;

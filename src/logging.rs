@@ -113,7 +113,7 @@ pub(crate) fn write(level: Level, target: &str, text: fmt::Arguments<'_>) {
 }
 
 const WINDOW: Duration = Duration::from_secs(1);
-const TEXTS_PER_WINDOW: usize = 16;
+const TEXTS_PER_WINDOW: usize = 4;
 
 #[cfg(test)]
 mod tests {

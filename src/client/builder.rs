@@ -18,7 +18,7 @@ use crate::logging::error;
 use crate::protocol::session::Settings;
 use crate::query::version::Age;
 #[cfg(feature = "rest")]
-use crate::rest;
+use crate::rest::handle::Rest;
 use crate::secret::Secret;
 use crate::server_url;
 
@@ -63,6 +63,8 @@ pub struct ClientBuilder {
     rest_url: Option<String>,
     #[cfg(feature = "rest")]
     fetch_timeout: Duration,
+    #[cfg(feature = "rest")]
+    has_idempotency: bool,
     token_provider: Option<TokenProvider>,
     dispatch: Dispatch,
 }
@@ -84,6 +86,8 @@ impl ClientBuilder {
             rest_url: None,
             #[cfg(feature = "rest")]
             fetch_timeout: Duration::from_secs(30),
+            #[cfg(feature = "rest")]
+            has_idempotency: false,
             token_provider: None,
             dispatch: Dispatch::default(),
         }
@@ -429,8 +433,9 @@ impl ClientBuilder {
         self
     }
 
-    /// How long the REST API may take to begin its answer to a request of a [`LiveSet`](crate::LiveSet), and again for the
-    /// rest of it (default: 30 s). Then the fetch has failed, and is tried again.
+    /// How long the REST API may take to begin its answer to a request of a [`LiveSet`](crate::LiveSet) or of
+    /// [`Client::rest`], and again for the rest of it (default: 30 s). Then the request has failed; what only reads is
+    /// tried again.
     #[cfg(feature = "rest")]
     #[cfg_attr(docsrs, doc(cfg(feature = "rest")))]
     pub fn fetch_timeout(mut self, timeout: Duration) -> Self {
@@ -438,7 +443,7 @@ impl ClientBuilder {
         self
     }
 
-    /// Where the REST API is, which a [`LiveSet`](crate::LiveSet) fetches from (default: at the server URLs, with `http`
+    /// Where the REST API is, for [`Client::rest`] and the fetches of a [`LiveSet`](crate::LiveSet) (default: at the server URLs, with `http`
     /// for `ws` and `https` for `wss`). In the JS SDK it is `Parse.serverURL`.
     ///
     /// [`build`](Self::build) refuses what it refuses of server URLs.
@@ -456,6 +461,18 @@ impl ClientBuilder {
     #[cfg_attr(docsrs, doc(cfg(feature = "rest")))]
     pub fn rest_url(mut self, url: impl Into<String>) -> Self {
         self.rest_url = Some(url.into());
+        self
+    }
+
+    /// The server knows a request that comes a second time (`idempotencyOptions` of its configuration, for the paths of
+    /// the calls that are made). Then writes get a request id, and are repeated under it when no answer comes; in the JS
+    /// SDK it is `Parse.idempotency`. On a server without it a repeated `create` would make a second object.
+    ///
+    /// Default: writes are repeated only if nothing of them was sent.
+    #[cfg(feature = "rest")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "rest")))]
+    pub fn idempotency(mut self) -> Self {
+        self.has_idempotency = true;
         self
     }
 
@@ -521,12 +538,14 @@ impl ClientBuilder {
             }
         }));
         #[cfg(feature = "rest")]
-        let rest = {
+        let http = {
             let url = self.rest_url.as_ref().map(parse).transpose()?;
             let rest_servers = url.as_ref().map_or(&*servers, std::slice::from_ref);
             let timeouts = (self.settings.connect_timeout, self.fetch_timeout);
-            rest::for_client(rest_servers, &self.settings.credentials, &self.network, timeouts)?
+            Rest::way(rest_servers, &self.settings.credentials, &self.network, timeouts)?
         };
+        #[cfg(feature = "rest")]
+        let provider = self.token_provider.clone();
         let commands = driver::spawn(
             servers.clone(),
             self.network,
@@ -536,6 +555,8 @@ impl ClientBuilder {
             poll,
             Arc::clone(&shared),
         )?;
+        #[cfg(feature = "rest")]
+        let rest = Rest::new(http, &shared, &commands, provider, self.has_idempotency);
         Ok(Client::new(
             servers,
             self.close_timeout,

@@ -25,7 +25,7 @@ use crate::fenced::drop_quietly;
 use crate::logging::warn;
 use crate::query::version::Age;
 #[cfg(feature = "rest")]
-use crate::rest::Rest;
+use crate::rest::handle::Rest;
 use crate::secret::Secret;
 use crate::state::ClientState;
 use crate::stats::ClientStats;
@@ -67,7 +67,7 @@ struct Handle {
     shared: Arc<Shared>,
     commands: Commands,
     #[cfg(feature = "rest")]
-    rest: Option<Arc<Rest>>,
+    rest: Rest,
 }
 
 impl Client {
@@ -118,8 +118,8 @@ impl Client {
         }
     }
 
-    /// Calls a listener for each event of a kind: `"open"`, `"close"`, `"error"`, `"reconnecting"` or a
-    /// [`ClientEventKind`].
+    /// Calls a listener for each event of a kind: `"open"`, `"close"`, `"error"`, `"reconnecting"`,
+    /// `"session_ended"` or a [`ClientEventKind`].
     ///
     /// Listeners run on the thread `livequery-dispatch`, one after another. A listener for `open` on a client that is
     /// open already is called once for that. `error` gets the errors of all subscriptions as well.
@@ -257,12 +257,30 @@ impl Client {
     /// # }
     /// ```
     pub fn set_session_token(&self, token: Option<&str>) {
-        if !self.0.shared.is_home() {
-            return;
-        }
-        let token = token.map(Secret::from);
-        let generation = self.0.shared.change_session_token(token.clone());
-        self.0.commands.send(Command::SetSessionToken(token, generation));
+        self.0.commands.set_session_token(token.map(Secret::from));
+    }
+
+    /// The server's REST API: log in, save, find. With the settings of this client, and with its session token, which a
+    /// log-in sets: for the connection and for all subscriptions and live sets without one of their own.
+    ///
+    /// It needs no connection and makes none. See [`rest`](crate::rest).
+    ///
+    /// # Examples
+    /// ```
+    /// # use parse_livequery::{Client, Query};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = parse_livequery::test_server::TestServer::start()?;
+    /// # server.create("Game", serde_json::json!({"score": 1}));
+    /// # let client = Client::builder(server.url(), "APP_ID").build()?;
+    /// let games = client.rest().find(&Query::new("Game").greater_than("score", 0))?;
+    /// assert_eq!(games[0].get_i64("score"), Some(1));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "rest")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "rest")))]
+    pub fn rest(&self) -> Rest {
+        self.0.rest.clone()
     }
 
     /// Tries at once what would be tried later: the next attempt to connect; or, if the client is connected, whether
@@ -455,7 +473,7 @@ impl Client {
         age: Option<Age>,
         shared: Arc<Shared>,
         commands: Commands,
-        #[cfg(feature = "rest")] rest: Option<Rest>,
+        #[cfg(feature = "rest")] rest: Rest,
     ) -> Self {
         Self(Arc::new(Handle {
             servers,
@@ -464,14 +482,8 @@ impl Client {
             shared,
             commands,
             #[cfg(feature = "rest")]
-            rest: rest.map(Arc::new),
+            rest,
         }))
-    }
-
-    /// The way to fetch, unless the program makes the connections itself.
-    #[cfg(feature = "rest")]
-    pub(crate) fn rest(&self) -> Option<&Arc<Rest>> {
-        self.0.rest.as_ref()
     }
 
     pub(crate) fn age(&self) -> Option<Age> {

@@ -346,7 +346,7 @@ impl Emit for ClientEvent {
             ClientEventKind::Close => {
                 held.take()?;
             }
-            ClientEventKind::Error | ClientEventKind::Reconnecting => {}
+            ClientEventKind::Error | ClientEventKind::Reconnecting | ClientEventKind::SessionEnded => {}
         }
         Some(self)
     }
@@ -362,6 +362,7 @@ impl Emit for ClientEvent {
             ClientEventKind::Close => Role::Closes,
             ClientEventKind::Reconnecting => Role::Retries,
             ClientEventKind::Error => Role::Fails,
+            ClientEventKind::SessionEnded => Role::Tells,
         }
     }
 

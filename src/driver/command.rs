@@ -79,6 +79,15 @@ impl Commands {
         )
     }
 
+    /// The client gets another session token, if this is the process that it was built in.
+    pub(crate) fn set_session_token(&self, token: Option<Secret>) {
+        if !self.shared.is_home() {
+            return;
+        }
+        let generation = self.shared.change_session_token(token.clone());
+        self.send(Command::SetSessionToken(token, generation));
+    }
+
     /// Whoever waits for the state that an order leads to waits until the order is dropped: looked at, or void since
     /// nobody does the I/O any more.
     pub(crate) fn send(&self, command: Command) {

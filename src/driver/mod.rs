@@ -357,7 +357,7 @@ impl Driver {
             (ClientEventKind::Error, Some(error)) if error.kind() == ErrorKind::Protocol => {
                 Counters::add(&self.shared.counters.malformed, 1);
             }
-            (ClientEventKind::Error | ClientEventKind::Close, _) => {}
+            (ClientEventKind::Error | ClientEventKind::Close | ClientEventKind::SessionEnded, _) => {}
         }
         self.shared.tell(event, receipt);
     }

@@ -24,6 +24,17 @@ impl TokenProvider {
     }
 }
 
+impl TokenProvider {
+    /// The token that it gives, on this thread. None if it panics.
+    pub(crate) fn call(&self) -> Option<Secret> {
+        let token = fence::run(|| (self.0)()).unwrap_or_else(|text| {
+            error!("the session token provider panicked; going on without a token: {text}");
+            None
+        });
+        token.map(Secret::from)
+    }
+}
+
 impl fmt::Debug for TokenProvider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("TokenProvider")
@@ -94,18 +105,14 @@ impl Tokens {
     }
 
     fn start(&mut self, commands: &Commands) -> Result<()> {
-        let Some(TokenProvider(provider)) = self.provider.clone() else {
+        let Some(provider) = self.provider.clone() else {
             return Ok(());
         };
         let (question, commands) = (self.question, commands.clone());
         thread::Builder::new()
             .name("livequery-token".to_owned())
             .spawn(move || {
-                let token = fence::run(|| provider()).unwrap_or_else(|text| {
-                    error!("the session token provider panicked; going on without a token: {text}");
-                    None
-                });
-                let token = token.map(Secret::from);
+                let token = provider.call();
                 commands.send(Command::Token { question, token });
             })
             .map_err(|error| {

@@ -3,6 +3,7 @@
 //!
 //! Beside it:
 //!
+//! - [save]: log in, save and listen;
 //! - [recipes]: what programs need next;
 //! - [testing]: how to test them;
 //! - [deploying]: Parse Server, set up for LiveQuery;
@@ -21,6 +22,9 @@ pub mod javascript_zh {}
 
 #[doc = include_str!("recipes.md")]
 pub mod recipes {}
+
+#[doc = include_str!("save.md")]
+pub mod save {}
 
 #[doc = include_str!("testing.md")]
 pub mod testing {}

@@ -195,20 +195,14 @@ impl fmt::Debug for LiveSetBuilder {
 
 #[cfg(feature = "rest")]
 fn built_in(client: &Client) -> Result<Box<FetchFn>> {
-    let Some(rest) = client.rest() else {
+    let rest = client.rest();
+    if !rest.can_ask() {
         return Err(Error::new(
             ErrorKind::InvalidSetting,
             "a live set cannot fetch through `connect_with`; give it a function with `fetch_with`",
         ));
-    };
-    let (rest, shared) = (Arc::clone(rest), Arc::clone(client.shared()));
-    Ok(Box::new(move |query, token| {
-        let of_the_client = shared.session_token();
-        rest.find(
-            query,
-            token.or_else(|| of_the_client.as_ref().map(Secret::reveal)),
-        )
-    }))
+    }
+    Ok(Box::new(move |query, token| rest.fetch(query, token)))
 }
 
 #[cfg(not(feature = "rest"))]

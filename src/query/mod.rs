@@ -385,6 +385,16 @@ impl Query {
         self.rest_form().map(|json| json.to_string())
     }
 
+    /// What `find()` is asked for, without what it does not know.
+    #[cfg(feature = "rest")]
+    pub(crate) fn find_form(&self) -> Result<Vec<(String, Json)>> {
+        let Json::Object(mut members) = self.rest_form()? else {
+            return Ok(Vec::new());
+        };
+        members.retain(|(name, _)| name != "watch");
+        Ok(members)
+    }
+
     /// The `where` that a subscription sends to the LiveQuery server: the same query, in the form that the server's
     /// matcher answers as `find()` does.
     ///

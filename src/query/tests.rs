@@ -747,7 +747,7 @@ fn a_query_that_no_server_takes_is_refused() {
     for (bytes, fits) in [(LONGEST - 1, true), (LONGEST, true), (LONGEST + 1, false)] {
         assert_eq!(check_length(bytes).is_ok(), fits, "{bytes}");
     }
-    let error = query().equal_to("k", "x".repeat(LONGEST)).encode().unwrap_err();
+    let error = query().select(["x".repeat(LONGEST)]).encode().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidQuery);
     assert!(error.to_string().contains("100 MiB"), "{error}");
 }

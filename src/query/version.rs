@@ -292,16 +292,14 @@ pub(super) fn too_old(what: &str, needed: ServerVersion, server: Age) -> Error {
         }
         (false, false) => "name its version with ClientBuilder::parse_server, so that the client knows",
     };
-    let (is, fate) = if server.is_before(needed) || is_named {
-        ("is", "there it would never match, without a word")
+    let fate = if is_named || server.is_before(needed) {
+        "would"
     } else {
-        (
-            "may be older: it is",
-            "there it might never match, without a word",
-        )
+        "might"
     };
     invalid(format!(
-        "{what} needs Parse Server {needed} or later, and this server {is} {server}: {fate}; {way_out}"
+        "{what} needs Parse Server {needed} or later, and this server is {server}: there it {fate} never match, without a \
+         word; {way_out}"
     ))
 }
 

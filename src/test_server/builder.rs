@@ -33,6 +33,7 @@ use super::transport::Acceptor;
 pub struct TestServerBuilder {
     keys: Vec<(&'static str, String)>,
     ping_interval: Duration,
+    drops_nulls: bool,
 }
 
 impl TestServerBuilder {
@@ -40,6 +41,7 @@ impl TestServerBuilder {
         Self {
             keys: Vec::new(),
             ping_interval: Duration::from_secs(10),
+            drops_nulls: false,
         }
     }
 
@@ -81,6 +83,25 @@ impl TestServerBuilder {
         self
     }
 
+    /// Keeps no null, as Parse Server does on Postgres: a field that is set to null has it in the event of that change,
+    /// and is missing from then on, also from the `original` of later events. By default null is kept, as on MongoDB.
+    ///
+    /// # Examples
+    /// ```
+    /// # use parse_livequery::test_server::TestServer;
+    /// # use serde_json::json;
+    /// # fn main() -> std::io::Result<()> {
+    /// let server = TestServer::builder().drop_nulls(true).start()?;
+    /// let id = server.create("Game", json!({"name": "go", "score": null}));
+    /// assert_eq!(server.get("Game", &id).unwrap().get("score"), None);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn drop_nulls(mut self, drop: bool) -> Self {
+        self.drops_nulls = drop;
+        self
+    }
+
     /// Starts the server on a free port of 127.0.0.1.
     ///
     /// # Errors
@@ -90,6 +111,7 @@ impl TestServerBuilder {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;
         let hub = Arc::new(Hub::new(self.keys));
+        hub.change(|state| state.drops_nulls = self.drops_nulls);
         let acceptor = Acceptor::start(listener, Arc::clone(&hub), self.ping_interval)?;
         Ok(TestServer {
             hub,
@@ -106,6 +128,7 @@ impl fmt::Debug for TestServerBuilder {
         f.debug_struct("TestServerBuilder")
             .field("keys", &keys)
             .field("ping_interval", &self.ping_interval)
+            .field("drops_nulls", &self.drops_nulls)
             .finish()
     }
 }

@@ -9,7 +9,8 @@ use rand::distr::SampleString;
 use serde_json::{Map, Value};
 use tungstenite::Message;
 
-use super::state::{Fields, State, Subscription, frame_start, number_value};
+use super::ops;
+use super::state::{Fields, State, Subscription, frame_start};
 use crate::query::matcher::{Matcher, Verdict};
 
 impl State {
@@ -18,7 +19,7 @@ impl State {
         let mut object = Fields::new();
         object.insert(String::from("objectId"), Value::from(object_id()));
         for (name, value) in fields {
-            change(&mut object, name, value);
+            change(&mut object, &name, value);
         }
         object.insert(String::from("className"), Value::from(class_name));
         for time in ["createdAt", "updatedAt"] {
@@ -29,37 +30,42 @@ impl State {
             _ => String::new(),
         };
         close_rings(&mut object);
-        let object = Arc::new(object);
+        let kept = Arc::new(self.kept(object.clone()));
         let class = self.classes.entry(class_name.to_owned()).or_default();
         class.next += 1;
-        class
-            .objects
-            .insert(id.clone(), (class.next, Arc::clone(&object)));
+        class.objects.insert(id.clone(), (class.next, kept));
         self.saved(class_name, None, &object);
         id
     }
 
     /// `false` if there is no such object.
     pub(super) fn update(&mut self, class_name: &str, id: &str, fields: Fields) -> bool {
-        let Some((_, stored)) = self
-            .classes
-            .get_mut(class_name)
-            .and_then(|class| class.objects.get_mut(id))
-        else {
+        let class = self.classes.get(class_name);
+        let Some(original) = class.and_then(|class| class.get(id)).map(Arc::clone) else {
             return false;
         };
-        let original = Arc::clone(stored);
-        let mut object = Fields::clone(stored);
+        let mut object = Fields::clone(&original);
         object.insert(String::from("updatedAt"), Value::from(now()));
         for (name, value) in fields {
-            change(&mut object, name, value);
+            change(&mut object, &name, value);
         }
-        let mut kept = object.clone();
+        let mut kept = self.kept(object.clone());
         close_rings(&mut kept);
-        *stored = Arc::new(kept);
+        let class = self.classes.get_mut(class_name);
+        if let Some((_, stored)) = class.and_then(|class| class.objects.get_mut(id)) {
+            *stored = Arc::new(kept);
+        }
         // The event has polygons as they were written.
         self.saved(class_name, Some(&original), &object);
         true
+    }
+
+    /// What the database keeps of an object.
+    fn kept(&self, mut object: Fields) -> Fields {
+        if self.drops_nulls {
+            object.retain(|_, value| !value.is_null());
+        }
+        object
     }
 
     /// `false` if there is no such object.
@@ -141,20 +147,20 @@ impl State {
             .into_iter()
             .flatten();
         subscription.client.has_master_key
-            || may_read(object, None)
+            || may(object, None, "read")
             || tokens.any(|token| {
                 let user = self.sessions.get(token);
-                user.is_some_and(|user| may_read(object, Some(user)))
+                user.is_some_and(|user| may(object, Some(user), "read"))
             })
     }
 }
 
 /// `_matchesACL`: without an ACL everyone may.
-pub(super) fn may_read(object: &Fields, user: Option<&str>) -> bool {
+pub(super) fn may(object: &Fields, user: Option<&str>, right: &str) -> bool {
     let Some(Value::Object(acl)) = object.get("ACL") else {
         return true;
     };
-    let may = |who: &str| acl.get(who).and_then(|rights| rights.get("read")) == Some(&Value::Bool(true));
+    let may = |who: &str| acl.get(who).and_then(|rights| rights.get(right)) == Some(&Value::Bool(true));
     may("*") || user.is_some_and(may)
 }
 
@@ -265,41 +271,10 @@ fn json(object: &Fields) -> String {
     serde_json::to_string(object).unwrap_or_default()
 }
 
-/// Sets a field, or does the operation that stands in its place.
-fn change(object: &mut Fields, name: String, value: Value) {
-    match value.get("__op").and_then(Value::as_str) {
-        None => {
-            object.insert(name, with_numbers_of_javascript(value));
-        }
-        Some("Delete") => {
-            object.remove(&name);
-        }
-        Some("Increment") => {
-            let number = |value: Option<&Value>| value.and_then(Value::as_f64);
-            let held = number(object.get(&name)).unwrap_or_default();
-            let amount = number(value.get("amount")).unwrap_or(1.0);
-            object.insert(name, number_value(held + amount));
-        }
-        Some(other) => {
-            crate::logging::warn!("test server: the field operation {other:?} is not supported, {name} stays")
-        }
-    }
-}
-
-/// The real server knows no other numbers: 1.0 is sent as 1, and what lies beyond 2^53 is rounded.
-fn with_numbers_of_javascript(value: Value) -> Value {
-    match value {
-        Value::Number(number) => number.as_f64().map_or(Value::Null, number_value),
-        Value::Array(items) => items.into_iter().map(with_numbers_of_javascript).collect(),
-        Value::Object(members) => {
-            let members = members.into_iter();
-            Value::Object(
-                members
-                    .map(|(name, value)| (name, with_numbers_of_javascript(value)))
-                    .collect(),
-            )
-        }
-        other => other,
+/// Sets a field as the program says, who is told of a mistake in the log.
+fn change(object: &mut Fields, name: &str, value: Value) {
+    if let Err(problem) = ops::apply(object, name, value) {
+        crate::logging::warn!("test server: {name} stays as it is: {problem}");
     }
 }
 
@@ -308,7 +283,7 @@ fn object_id() -> String {
     rand::distr::Alphanumeric.sample_string(&mut rand::rng(), 10)
 }
 
-fn now() -> String {
+pub(super) fn now() -> String {
     jiff::Timestamp::now()
         .strftime("%Y-%m-%dT%H:%M:%S%.3fZ")
         .to_string()

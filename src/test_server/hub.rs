@@ -10,11 +10,12 @@ use crossbeam_channel::Sender;
 use parking_lot::{Condvar, Mutex};
 use tungstenite::Message;
 
+use super::functions::Functions;
 use super::schema::{Connect, Refusal, Request, Subscribe};
 use super::socket::Socket;
 use super::state::{ClientInfo, Connection, Failure, Link, State, Subscription, frame_start, number_value};
 use crate::query::matcher::Matcher;
-use crate::query::matcher::regex::valid_flags;
+use crate::query::matcher::regex::{syntax_error, valid_flags};
 use crate::query::ordered_json::Json;
 
 /// Everything that the threads of a server share.
@@ -25,6 +26,7 @@ pub(super) struct Hub {
     /// Nothing goes out and nothing that comes in is looked at. Outside the lock, since writers ask for every frame.
     silent: AtomicBool,
     pub(super) keys: Vec<(&'static str, String)>,
+    pub(super) functions: Functions,
 }
 
 impl Hub {
@@ -34,6 +36,7 @@ impl Hub {
             changed: Condvar::new(),
             silent: AtomicBool::new(false),
             keys,
+            functions: Functions::default(),
         }
     }
 
@@ -409,7 +412,7 @@ impl State {
     }
 }
 
-/// `_validateQueryConstraints`, as far as it goes without compiling regular expressions.
+/// `_validateQueryConstraints`, but for V8's own words about a regular expression that is none.
 fn invalid_query(condition: &Json) -> Option<String> {
     let Json::Object(members) = condition else {
         return None;
@@ -428,15 +431,17 @@ fn invalid_query(condition: &Json) -> Option<String> {
     members
         .iter()
         .find_map(|(_, constraint)| match constraint.get("$regex")? {
-            Json::String(_) => {
-                let Some(Json::String(flags)) = constraint.get("$options") else {
-                    return None;
+            Json::String(pattern) => {
+                let flags = match constraint.get("$options") {
+                    Some(Json::String(flags)) => flags,
+                    _ => "",
                 };
-                (!valid_flags(flags)).then(|| {
-                    format!(
-                        "Invalid regular expression: Invalid flags supplied to RegExp constructor '{flags}'"
-                    )
-                })
+                let wrong = if valid_flags(flags) {
+                    syntax_error(pattern, flags)?
+                } else {
+                    format!("Invalid flags supplied to RegExp constructor '{flags}'")
+                };
+                Some(format!("Invalid regular expression: {wrong}"))
             }
             expression if expression.get("source").is_some() && expression.get("flags").is_some() => None,
             _ => Some(String::from(

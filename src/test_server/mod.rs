@@ -4,9 +4,14 @@
 //! See [`TestServer`].
 
 mod builder;
+mod caller;
 mod events;
 mod find;
+mod functions;
+mod http;
 mod hub;
+mod ops;
+mod save;
 mod schema;
 mod socket;
 mod state;
@@ -14,6 +19,7 @@ mod subscription;
 #[cfg(test)]
 mod tests;
 mod transport;
+mod users;
 
 use std::fmt;
 use std::io;
@@ -26,13 +32,13 @@ use serde_json::Value;
 use tungstenite::{Bytes, Message};
 
 pub use builder::TestServerBuilder;
+pub use functions::FunctionCall;
 pub use subscription::ServerSubscription;
 
 use hub::Hub;
 use state::{Class, Failure, Fields};
 use transport::Acceptor;
 
-use crate::error::Result;
 use crate::query::Query;
 use crate::query::matcher::{Matcher, Verdict};
 use crate::query::version::Age;
@@ -41,10 +47,14 @@ use crate::query::version::Age;
 ///
 /// It speaks the protocol as Parse Server 9.10 does: it matches `where` with the same semantics, quirks included,
 /// decides between `create`, `update`, `enter`, `leave` and `delete`, sends `original`, respects `keys`, `watch` and
-/// ACLs, and refuses what the real one refuses with the same words. Instead of a REST API that saves it has methods:
-/// [`create`](Self::create), [`update`](Self::update), [`delete`](Self::delete). It answers [`find`](Self::find). And
-/// it can be told to misbehave: to [`cut`](Self::cut) connections, [`refuse`](Self::refuse) them, go
-/// [`silence`](Self::silence)d, answer with an error.
+/// ACLs, and refuses what the real one refuses with the same words. It can be told to misbehave: to [`cut`](Self::cut)
+/// connections, [`refuse`](Self::refuse) them, go [`silence`](Self::silence)d, answer with an error.
+///
+/// The program that is tested saves and finds by the REST API, which is at the same address and answers what
+/// [`Client::rest`](crate::Client) asks and, as far as it goes, other SDKs: sign-up, log-in with names, passwords and
+/// other services, log-out, objects with all operations, batches, find and count, ACLs, [functions](Self::function). The test has
+/// methods for its part, which need no rights: [`create`](Self::create), [`update`](Self::update),
+/// [`delete`](Self::delete), [`find`](Self::find).
 ///
 /// Each server has its own port, so that tests run side by side. Dropping it closes the port and all connections, and
 /// ends its threads. All methods may be called from any thread, and none waits for a client.
@@ -53,11 +63,12 @@ use crate::query::version::Age;
 ///
 /// - Two queries with the same hash are never mixed up, as the real server does (it gives a subscriber the events of
 ///   the other query); classes need not be enabled for LiveQuery.
-/// - There are no class-level permissions, protected fields and roles. Sessions are those of
-///   [`session`](Self::session).
-/// - Regular expressions are evaluated as far as the SDKs write them for `contains`, `starts_with` and `ends_with`:
-///   literal text, quoted with `\Q..\E` or plain, with `^` before and `$` after. Any other expression matches every
-///   object, and its syntax is not checked.
+/// - There are no class-level permissions, protected fields and roles. Who logs in with another service is believed.
+///   Who is in a relation is not kept. Fields have no types: only operations that do not fit a value are refused.
+/// - Over HTTP there are no files, schemas, jobs and mails: a password reset is accepted, and nothing sent.
+/// - It sends no event, and says so in the log, where it cannot tell what the real server would make of an object: a
+///   regular expression with characters beyond ASCII and without the flag `u`, or with the flags `y` and `v`, a date
+///   after the year 9999.
 ///
 /// # Examples
 ///
@@ -286,6 +297,47 @@ impl TestServer {
     pub fn session(&self, token: &str, user_id: &str) {
         self.hub
             .change(|state| state.sessions.insert(token.to_owned(), user_id.to_owned()));
+    }
+
+    /// Answers calls of a cloud function. What it returns as an error is answered with code 141, as is a panic. It runs on
+    /// the thread of the connection, with no lock held: it may call any method of the server.
+    ///
+    /// # Examples
+    /// ```
+    /// # use parse_livequery::test_server::TestServer;
+    /// # use serde_json::json;
+    /// # fn main() -> std::io::Result<()> {
+    /// # let server = TestServer::start()?;
+    /// server.function("greet", |call| match call.params()["name"].as_str() {
+    ///     Some(name) => Ok(json!(format!("hello {name}"))),
+    ///     None => Err("who?".to_owned()),
+    /// });
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn function(
+        &self,
+        name: &str,
+        function: impl Fn(&FunctionCall) -> Result<Value, String> + Send + Sync + 'static,
+    ) {
+        self.hub.functions.set(name, function);
+    }
+
+    /// Refuses over HTTP, with code 137, what would give two objects of a class the same value in this field, as a unique
+    /// index of a database does.
+    ///
+    /// # Examples
+    /// ```
+    /// # use parse_livequery::test_server::TestServer;
+    /// # fn main() -> std::io::Result<()> {
+    /// # let server = TestServer::start()?;
+    /// server.unique("Order", "number");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn unique(&self, class_name: &str, field: &str) {
+        let name = (class_name.to_owned(), field.to_owned());
+        self.hub.change(|state| state.unique.insert(name));
     }
 
     /// Makes a session token invalid.
@@ -693,7 +745,7 @@ pub fn verdict(where_json: &str, object: &str) -> serde_json::Result<Vec<&'stati
 /// # Errors
 /// What `subscribe` refuses, and what this server is too old for.
 #[doc(hidden)]
-pub fn where_for(query: &Query, version: &str) -> Result<String> {
+pub fn where_for(query: &Query, version: &str) -> crate::error::Result<String> {
     let age = Age::exactly(version.parse()?);
     query
         .encode_for(Some(age))

@@ -1,6 +1,6 @@
 //! What the server holds: objects, connections, subscriptions. Values, without what is done with them.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use super::schema::Subscribe;
 use super::socket::Socket;
 use crate::query::matcher::Matcher;
 use crate::query::ordered_json::Json;
+use crate::secret::Secret;
 
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -19,9 +20,15 @@ pub(super) struct State {
     pub(super) generation: u64,
     pub(super) refuse: bool,
     pub(super) delay: Duration,
+    /// Whether a field that is null is missing once it is stored.
+    pub(super) drops_nulls: bool,
     pub(super) classes: HashMap<String, Class>,
     /// The user of each session token.
     pub(super) sessions: HashMap<String, String>,
+    /// Of the users who have one, by their ids.
+    pub(super) passwords: HashMap<String, Secret>,
+    /// The fields of which no two objects of a class may have the same value.
+    pub(super) unique: HashSet<(String, String)>,
     /// By number, also those that are not upgraded yet.
     pub(super) connections: BTreeMap<u64, Connection>,
     pub(super) next_connection: u64,

@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 use tungstenite::{Message, WebSocket};
 
 use super::TestServer;
+use crate::query::Query;
+use crate::types::Date;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -190,6 +192,79 @@ fn watch_holds_back_create_and_update_only() {
     server.update("Game", &id, json!({ "score": 1 }));
     server.delete("Game", &id);
     assert_eq!(client.ops(4), ["leave", "enter", "update", "delete"]);
+}
+
+#[test]
+fn nulls_are_kept_as_on_mongodb_or_dropped_as_on_postgres() {
+    for drops in [false, true] {
+        let server = TestServer::builder().drop_nulls(drops).start().unwrap();
+        let mut client = Client::subscribed(&server, query(json!({})));
+        let id = server.create("Game", json!({ "n": null, "m": 1 }));
+        let (op, object, _) = client.event();
+        assert_eq!((op.as_str(), object.get("n")), ("create", Some(&Value::Null)));
+        let stored = (!drops).then_some(&Value::Null);
+        assert_eq!(server.get("Game", &id).unwrap().get("n"), stored);
+
+        server.update("Game", &id, json!({ "m": null }));
+        let (_, object, original) = client.event();
+        assert_eq!((object.get("n"), object.get("m")), (stored, Some(&Value::Null)));
+        assert_eq!((original.get("n"), original.get("m")), (stored, Some(&json!(1))));
+
+        server.update("Game", &id, json!({ "l": 2 }));
+        let (_, object, original) = client.event();
+        for object in [object, original] {
+            assert_eq!((object.get("n"), object.get("m")), (stored, stored));
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_judged_is_an_error_and_never_met() {
+    let server = server();
+    let date = |iso: &str| json!({ "__type": "Date", "iso": iso });
+    let late = Query::new("Game").less_than("when", Date::parse("2024-01-02T03:04:05.678Z").unwrap());
+    let mut client = Client::subscribed(
+        &server,
+        query(serde_json::from_str(&late.live_query_where().unwrap()).unwrap()),
+    );
+    server.create("Game", json!({ "when": date("9999-12-31T23:59:59.999Z") }));
+    assert!(server.find(&late).unwrap().is_empty());
+    // Of JavaScript's dates those up to the year 9999 are known here.
+    let id = server.create("Game", json!({ "when": date("+010000-01-01T00:00:00.000Z") }));
+    let error = server.find(&late).unwrap_err();
+    assert_eq!(error.kind(), crate::error::ErrorKind::Fetch);
+    assert!(error.to_string().contains(&id), "{error}");
+    let early = server.create("Game", json!({ "when": date("1815-06-18T12:00:00.001Z") }));
+    assert_eq!(client.event().1["objectId"], early.as_str());
+}
+
+#[test]
+fn an_expression_that_is_none_is_refused() {
+    let server = server();
+    let mut client = Client::connected(&server);
+    for pattern in ["(", "(?i)abc", "(?<x", "[b-a]", "a**"] {
+        let condition = query(json!({ "name": { "$regex": pattern } }));
+        client.send(json!({ "op": "subscribe", "requestId": 1, "query": condition }));
+        let answer = client.receive();
+        let text = answer["error"].as_str().unwrap();
+        assert!(
+            answer["code"] == 102 && text.starts_with("Invalid regular expression: /"),
+            "{pattern}: {answer}"
+        );
+    }
+    for pattern in [
+        "^a(?=b)",
+        "(a)\\1",
+        "\\Qa.b\\E",
+        "\\-",
+        "a{",
+        "]",
+        "x{,5}",
+        "\\u{61}",
+        "\\8",
+    ] {
+        client.subscribe(1, query(json!({ "name": { "$regex": pattern } })));
+    }
 }
 
 #[test]

@@ -15,7 +15,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use tungstenite::protocol::{Role, WebSocketConfig};
 use tungstenite::{Bytes, Message, WebSocket};
 
-use super::find::HttpRequest;
+use super::http::HttpRequest;
 use super::hub::Hub;
 use super::socket::Socket;
 

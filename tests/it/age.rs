@@ -97,6 +97,8 @@ fn an_old_server_refuses_nobody_but_who_depends_on_what_it_lacks() {
         "{text}"
     );
     assert_ne!(negation.state(), SubscriptionState::Open);
+    let waited = negation.wait_open(LONG).unwrap_err();
+    assert_eq!(waited.kind(), ErrorKind::InvalidQuery);
     assert!(
         client.diagnose().contains("at least 4.3 and older than 6.1"),
         "{}",

@@ -39,6 +39,8 @@ mod load;
 mod manual;
 mod proxies;
 mod rest;
+mod rest_calls;
+mod rest_table;
 mod servers;
 mod sessions;
 mod shutdown;

@@ -19,7 +19,7 @@ Parse.initialize('app');
 // Lists whose order means nothing.
 const UNORDERED = ['$and', '$or', '$nor', '$in', '$nin', '$containedBy'];
 
-const modes = { toJson, hash, match, find, judge };
+const modes = { toJson, hash, match, find, findShared, judge };
 const lines = readFileSync(0, 'utf8').split('\n').filter(line => line);
 for (const answer of modes[process.argv[2]](lines.map(line => JSON.parse(line)))) {
   console.log(JSON.stringify(answer));
@@ -112,6 +112,19 @@ function* judge(cases) {
 function* find(cases) {
   for (const { rest, objects, fields } of cases) {
     yield mongoMatcher(rest, objects, fields);
+  }
+}
+
+// The same for many queries of the objects that the first line has; null for a query that is refused.
+function* findShared([{ objects, fields }, ...cases]) {
+  for (const { rest } of cases) {
+    let found = null;
+    try {
+      found = mongoMatcher(rest, objects, structuredClone(fields));
+    } catch {
+      // Told by null.
+    }
+    yield found;
   }
 }
 

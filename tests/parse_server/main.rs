@@ -16,16 +16,21 @@ mod js_sdk;
 mod link;
 mod live_set;
 mod matcher;
+mod matrix;
 #[cfg(feature = "tls")]
 mod network;
 mod objects;
 mod queries;
 mod recorder;
 mod rest;
+#[path = "../it/rest_table.rs"]
+#[expect(unreachable_pub, reason = "`pub` is for the tests that it comes from")]
+mod rest_table;
 mod scaled_out;
 mod sessions;
 mod strain;
 mod support;
 mod transcript;
 mod untyped;
+mod untyped_live;
 mod versions;

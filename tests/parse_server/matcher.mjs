@@ -1,7 +1,8 @@
 // What the LiveQuery matcher of Parse Server says to pairs of a `where` and an object.
 //
 // Reads one pair a line, {"where":{..},"object":{..}}, and prints one of match, no match, throws for each; with
-// {"where":{..},"objects":[..]}, one letter for each object: m, n or t. With {"hash":{..}}, prints its hash.
+// {"where":{..},"objects":[..]}, one letter for each object: m, n or t; with "before":{..} as well, a d for an object
+// that is judged otherwise after that other where was asked. With {"hash":{..}}, prints its hash.
 //
 //   node matcher.mjs [folder of the installation, by default this one]
 
@@ -32,11 +33,21 @@ const judge = (where, object) => {
 
 const answers = [];
 for await (const line of createInterface({ input: process.stdin })) {
-  const { where, object, objects, hash } = JSON.parse(line);
+  const { where, object, objects, before, hash } = JSON.parse(line);
   if (hash) {
     answers.push(JSON.stringify(queryHash({ className: 'Game', where: hash })));
   } else if (objects) {
-    answers.push(objects.map(object => judge(where, object)[0]).join(''));
+    const letters = objects.map(object => {
+      // Before 6.1 all subscriptions share one object, whose dates the matcher turns into others (QueryTools.js).
+      const shared = before && JSON.parse(JSON.stringify(object));
+      const [letter] = judge(where, object);
+      if (!before) {
+        return letter;
+      }
+      judge(before, shared);
+      return judge(where, shared)[0] === letter ? letter : 'd';
+    });
+    answers.push(letters.join(''));
   } else {
     answers.push(judge(where, object));
   }

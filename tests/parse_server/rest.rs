@@ -1,14 +1,81 @@
-//! The built-in fetch of live sets, asking a real Parse Server.
+//! The calls of `client.rest()` and the built-in fetch of live sets, asking a real Parse Server.
 
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::mpsc;
 
-use parse_livequery::{Date, ErrorKind, Pointer, Query};
+use parse_livequery::rest::Op;
+use parse_livequery::{Date, Error, ErrorKind, EventKind, Pointer, Query};
 use serde_json::{Value, json};
 
-use crate::recorder::{builder, client};
+use crate::recorder::{Recorder, builder, client};
+use crate::rest_table::same_answers;
 use crate::support::{APPLICATION_ID, Options, PATIENCE, ParseServer, only, wait_until};
+use crate::versions::{self, Server};
+
+#[test]
+#[ignore = "needs Node.js 20 and npm"]
+fn the_answers_are_those_of_the_test_server() {
+    let server = ParseServer::shared();
+    same_answers(&client(server), "table");
+}
+
+#[test]
+#[ignore = "needs Node.js and npm"]
+fn other_versions_answer_the_same() {
+    for version in versions::chosen() {
+        if version.number != "9.10.0" {
+            eprintln!("Parse Server {}", version.number);
+            same_answers(&Server::start(version).builder().build().unwrap(), "table");
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs Node.js 20 and npm"]
+fn a_log_in_brings_the_events_that_the_user_may_see() {
+    let server = ParseServer::shared();
+    let client = client(server);
+    let rest = client.rest();
+    let recorder = Recorder::open(client.subscription(&Query::new("RestLogIn")));
+    let session = rest.sign_up("rest-log-in", "a password", &json!({})).unwrap();
+    recorder.expect(EventKind::Close);
+    recorder.expect(EventKind::Open);
+    let id = session.user().id().unwrap();
+    let mine = json!({"ACL": {id: {"read": true, "write": true}}, "n": 1});
+    let mine = rest.create("RestLogIn", &mine).unwrap();
+    let mine = mine.id().unwrap();
+    recorder.expect_of(EventKind::Create, mine);
+    let changed = rest
+        .update("RestLogIn", mine, &json!({"n": Op::increment(1)}))
+        .unwrap();
+    assert_eq!(changed.get_i64("n"), Some(2));
+    recorder.expect_of(EventKind::Update, mine);
+
+    // Whoever ends the session elsewhere, the client hears of it with the next call.
+    let (ended, is_ended) = mpsc::channel();
+    client.on("session_ended", move |event| {
+        ended.send(event.error().cloned()).unwrap()
+    });
+    let elsewhere = client.rest().own_session();
+    elsewhere.become_user(session.token()).unwrap();
+    elsewhere.log_out().unwrap();
+    let error = wait_for_error(|| rest.get("RestLogIn", mine).err());
+    assert_eq!(error.code(), Some(209), "{error}");
+    let told = is_ended.recv_timeout(PATIENCE).unwrap().unwrap();
+    assert_eq!(told.code(), Some(209));
+    recorder.end();
+}
+
+/// The server may remember for a moment whose a token was.
+fn wait_for_error(mut call: impl FnMut() -> Option<Error>) -> Error {
+    let mut error = None;
+    wait_until("the call is refused", || {
+        error = call();
+        error.is_some()
+    });
+    error.unwrap()
+}
 
 #[test]
 #[ignore = "needs Node.js 20 and npm"]

@@ -35,6 +35,8 @@ const options = {
   websocketTimeout: 10_000,
   // Milliseconds for which the LiveQuery server remembers whose a session token is.
   cacheTimeout: 5_000,
+  // Whether who creates an object may choose its id.
+  customIds: false,
   ...JSON.parse(process.argv[2] ?? '{}'),
 };
 
@@ -55,6 +57,10 @@ function cloud(Parse) {
     if (request.installationId === 'refused' || request.user?.getUsername().startsWith('refused')) {
       throw new Parse.Error(Parse.Error.OPERATION_FORBIDDEN, 'this connection is refused');
     }
+  });
+  Parse.Cloud.define('answer', ({ params, user }) => ({ sum: params.a + params.b, user: user ? user.id : null }));
+  Parse.Cloud.define('throws', () => {
+    throw 'as it should';
   });
   Parse.Cloud.beforeSubscribe('Refused', () => {
     throw new Parse.Error(Parse.Error.OPERATION_FORBIDDEN, 'subscriptions to Refused are refused');
@@ -108,9 +114,11 @@ const settings = {
   masterKey: MASTER_KEY,
   serverURL: `http://${HOST}:${port}/parse`,
   databaseURI: `postgres://postgres:postgres@${address}/postgres`,
-  liveQuery: { classNames: options.classNames, ...redis },
+  // A machine that is busy takes longer than its 100 ms, and the event is lost then (QueryTools.js).
+  liveQuery: { classNames: options.classNames, regexTimeout: 0, ...redis },
   cloud,
   allowClientClassCreation: true,
+  allowCustomObjectId: options.customIds,
   logLevel: 'error',
 };
 const parseServer = new ParseServer(settings);

@@ -46,6 +46,8 @@ pub(crate) struct Options {
     pub(crate) websocket_timeout: Duration,
     /// How long the LiveQuery server remembers whose a session token is.
     pub(crate) cache_timeout: Duration,
+    /// Whether who creates an object may choose its id, and must.
+    pub(crate) custom_ids: bool,
 }
 
 impl Default for Options {
@@ -59,6 +61,7 @@ impl Default for Options {
             javascript_key: Some(JAVASCRIPT_KEY.to_owned()),
             websocket_timeout: Duration::from_secs(10),
             cache_timeout: Duration::from_secs(5),
+            custom_ids: false,
         }
     }
 }
@@ -436,6 +439,7 @@ fn spawn(options: &Options, port: u16, data: Option<&Path>) -> Child {
         "javascriptKey": options.javascript_key,
         "websocketTimeout": milliseconds(options.websocket_timeout),
         "cacheTimeout": milliseconds(options.cache_timeout),
+        "customIds": options.custom_ids,
     });
     spawn_node("server.mjs", Some(arguments.to_string())).0
 }

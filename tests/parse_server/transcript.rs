@@ -33,7 +33,7 @@ fn the_test_server_says_what_parse_server_says() {
 }
 
 /// What can be done to the objects of a server.
-trait Objects {
+pub(crate) trait Objects {
     fn create(&self, class: &str, fields: &Value) -> String;
     fn update(&self, class: &str, id: &str, fields: &Value);
     fn delete(&self, class: &str, id: &str);

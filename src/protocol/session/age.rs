@@ -179,8 +179,8 @@ impl<T: Clone> Session<T> {
     fn late_question(&self) -> Error {
         let limit = self.settings.ack_timeout;
         timeout(format!(
-            "the server has not answered for {limit:?} what it was asked for its age, on which this query depends; the \
-             answer is still waited for, and asked for again when the link is made anew; {NAME_IT}"
+            "the server has not said for {limit:?} how old it is, on which this query depends; the client still waits for \
+             the answer, and asks again on the next connection; {NAME_IT}"
         ))
     }
 
@@ -218,4 +218,5 @@ impl<T: Clone> Session<T> {
 /// The request id of the question: the greatest that JavaScript has, and none that a subscription gets.
 pub(super) const QUESTION: u64 = (1 << 53) - 1;
 
-const NAME_IT: &str = "name the server's version with `ClientBuilder::parse_server`, and it is not asked";
+const NAME_IT: &str =
+    "name the server's version with `ClientBuilder::parse_server`, and it need not be asked";

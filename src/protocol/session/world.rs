@@ -322,7 +322,9 @@ impl World {
                 Output::ClientEvent(event) => match event.kind() {
                     ClientEventKind::Open => assert!(!std::mem::replace(&mut self.client_open, true)),
                     ClientEventKind::Close => assert!(std::mem::replace(&mut self.client_open, false)),
-                    ClientEventKind::Error | ClientEventKind::Reconnecting => {}
+                    ClientEventKind::Error
+                    | ClientEventKind::Reconnecting
+                    | ClientEventKind::SessionEnded => {}
                 },
             }
         }

@@ -55,6 +55,36 @@ impl Left<'_> {
         }
     }
 
+    /// The value with a `Date` where the path from it leads, as a look at a key below it has left it. `None` if there is
+    /// nothing.
+    pub(super) fn with_date_at(self, path: &str) -> Option<Self> {
+        let Self::Value(value) = self else {
+            return None;
+        };
+        let mut value = value.into_owned();
+        let mut at = &mut value;
+        for name in path.split('.').skip(1) {
+            at = match at {
+                Value::Array(items) => items.get_mut(name.parse::<usize>().ok()?)?,
+                Value::Object(members) => members.get_mut(name)?,
+                _ => return None,
+            };
+        }
+        *at = serde_json::json!({ DATE: true });
+        Some(Self::Value(Cow::Owned(value)))
+    }
+
+    /// Whether its text has the text of a `Date` in it, which is in the server's time zone.
+    pub(super) fn text_has_date(&self) -> bool {
+        fn has_date(value: &Value) -> bool {
+            match value {
+                Value::Array(items) => items.iter().any(|item| is_date(item) || has_date(item)),
+                _ => false,
+            }
+        }
+        self.as_value().is_some_and(has_date)
+    }
+
     /// Latitude and longitude, not a number where there is none.
     pub(super) fn coordinates(&self) -> (f64, f64) {
         let coordinate = |name| {
@@ -65,6 +95,13 @@ impl Left<'_> {
         };
         (coordinate("latitude"), coordinate("longitude"))
     }
+}
+
+/// The only member of what stands for a `Date` inside another value: no name that a field can have.
+const DATE: &str = "\u{0}Date";
+
+fn is_date(value: &Value) -> bool {
+    value.get(DATE).is_some()
 }
 
 /// What the matcher makes of a field before it looks at it: dates become a `Date`. `None` for a date whose text is
@@ -200,6 +237,10 @@ pub(super) fn equal(left: &Left<'_>, right: &Right) -> Verdict {
 }
 
 fn equal_values(one: &Value, other: &Value) -> Verdict {
+    // Equal to another `Date` alone, and an operand has none inside.
+    if is_date(one) {
+        return Verdict::NO_MATCH;
+    }
     let members = match (one, other) {
         (Value::Array(one), Value::Array(other)) => {
             if one.len() != other.len() {

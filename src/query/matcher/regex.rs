@@ -119,6 +119,15 @@ impl Literal {
     }
 }
 
+/// Why JavaScript takes a text for no regular expression, if it does not.
+#[cfg(feature = "test-server")]
+pub(crate) fn syntax_error(text: &str, flags: &str) -> Option<String> {
+    // What else there is of flags does not change the syntax.
+    let flags: String = flags.chars().filter(|flag| "imsuv".contains(*flag)).collect();
+    let error = regress::Regex::with_flags(text, flags.as_str()).err()?;
+    Some(format!("/{text}/{flags}: {error}"))
+}
+
 /// The flags of JavaScript, each at most once.
 pub(crate) fn valid_flags(flags: &str) -> bool {
     flags.chars().enumerate().all(|(index, flag)| {

@@ -423,13 +423,21 @@ impl Crowd {
         self.live.lock().clear();
         let stories = std::mem::take(&mut *self.stories.lock());
         let (mut objects, mut lagged) = (0, 0);
+        let deadline = Instant::now() + MINUTE;
         for story in &stories {
-            let position = story
-                .check(&self.feed)
-                .map_err(|text| self.report(Some(story), &text))?;
-            if position.open {
-                return Err(self.report(Some(story), "no `close` at the end"));
-            }
+            let position = loop {
+                let position = story
+                    .check(&self.feed)
+                    .map_err(|text| self.report(Some(story), &text))?;
+                // `close` waits for its listeners as long as its time-out.
+                if !position.open {
+                    break position;
+                }
+                if Instant::now() > deadline {
+                    return Err(self.report(Some(story), "no `close` at the end"));
+                }
+                thread::park_timeout(ms(10));
+            };
             objects += position.objects;
             lagged += position.lagged;
         }

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use fastrand::Rng;
 use parking_lot::{Mutex, RwLock};
@@ -40,7 +40,7 @@ pub fn play(mut part: Part) -> Result<String, String> {
                 let part = &part;
                 scope.spawn(move || {
                     while part.goes_on() {
-                        link.trouble(&mut rng);
+                        link.trouble(&mut rng, part.end);
                     }
                     link.route.proxy.heal();
                 })
@@ -82,6 +82,7 @@ pub fn play(mut part: Part) -> Result<String, String> {
 const LINKS: usize = 4;
 const LONGEST_LAG: Duration = Duration::from_millis(1500);
 const IDLE_PING: Duration = Duration::from_millis(300);
+const LONG_LIFE: Duration = Duration::from_secs(15);
 
 /// When an event was written: from before to after.
 type Written = RangeInclusive<SystemTime>;
@@ -145,7 +146,7 @@ impl Link {
     }
 
     /// The link lags more or less than before, and is lost after a while.
-    fn trouble(&self, rng: &mut Rng) {
+    fn trouble(&self, rng: &mut Rng, end: Instant) {
         let proxy = &self.route.proxy;
         let lag = LONGEST_LAG.mul_f64(rng.f64());
         if rng.bool() {
@@ -153,7 +154,10 @@ impl Link {
         } else {
             proxy.delay(lag / 2);
         }
-        thread::park_timeout(ms(rng.u64(0..3000)));
+        // Some live so long that a gap which starts at their beginning shows.
+        let is_long = rng.u8(0..8) == 0 && Instant::now() + LONG_LIFE < end;
+        let life = if is_long { LONG_LIFE } else { ms(rng.u64(0..3000)) };
+        thread::park_timeout(life);
         let is_reset = rng.bool();
         self.log.add(format!("lag {lag:?}, now lost, reset: {is_reset}"));
         if is_reset {

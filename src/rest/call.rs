@@ -1,0 +1,58 @@
+//! Cloud functions.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::rest::change::part;
+use crate::rest::handle::{Effect, Rest, Task, With};
+use crate::rest::http::{Body, Method};
+
+#[derive(serde::Deserialize)]
+struct Answer {
+    /// Not there if the function returned nothing.
+    #[serde(default)]
+    result: serde_json::Value,
+}
+
+impl Rest {
+    /// Calls a cloud function and returns what it returned; `()` fits a function that returns nothing.
+    ///
+    /// # Errors
+    /// What the function threw is of kind [`ErrorKind::Server`], with code 141 unless it chose another one;
+    /// [`ErrorKind::Decode`] if what it returned does not fit the type. Otherwise as in [errors](crate::rest#errors).
+    ///
+    /// # Examples
+    /// ```
+    /// # use parse_livequery::Client;
+    /// # use parse_livequery::test_server::TestServer;
+    /// # use serde_json::json;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = TestServer::start()?;
+    /// # server.function("add", |call| Ok(json!(call.params()["a"].as_i64().unwrap_or(0) + 1)));
+    /// # let client = Client::builder(server.url(), "APP_ID").build()?;
+    /// let sum: i64 = client.rest().call("add", &json!({"a": 1}))?;
+    /// assert_eq!(sum, 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn call<T: DeserializeOwned>(&self, function: &str, params: &(impl Serialize + ?Sized)) -> Result<T> {
+        let purpose = format!("call the function {function:?}");
+        let json = serde_json::to_string(params).map_err(|error| {
+            let text = format!("the parameters of {function:?} cannot be written as JSON");
+            Error::with_source(ErrorKind::InvalidValue, text, error)
+        })?;
+        let task = Task {
+            method: Method::Post,
+            path: &["functions", part("name of a function", function)?],
+            body: Body::Json(json),
+            effect: Effect::Writes,
+            purpose,
+        };
+        let answer: Answer = self.ask(&task, With::Session, |text| serde_json::from_str(text))?;
+        serde_json::from_value(answer.result).map_err(|error| {
+            let text = format!("what the function {function:?} returned does not fit");
+            Error::with_source(ErrorKind::Decode, text, error)
+        })
+    }
+}

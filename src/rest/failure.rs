@@ -1,0 +1,163 @@
+//! What a request failed of: the error to show, whether it may have been done all the same, and whether it is worth
+//! another try. Knows nothing of who asked.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::error::{Error, ErrorKind};
+use crate::rest::stage::Stage;
+use crate::text::excerpt;
+
+/// A request that failed.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) error: Error,
+    /// It may have been done nevertheless.
+    pub(super) is_uncertain: bool,
+    /// It may pass by itself, so that the same request succeeds later.
+    pub(super) passes: bool,
+    /// How long the server wants to be left alone.
+    pub(super) retry_after: Option<Duration>,
+}
+
+/// An answer that is not the one that was hoped for.
+pub(super) struct Refusal<'a> {
+    /// Of the server, and what it was to do: "create an object of Game".
+    pub(super) server: &'a str,
+    pub(super) purpose: &'a str,
+    pub(super) status: u16,
+    pub(super) retry_after: Option<Duration>,
+    pub(super) body: &'a str,
+}
+
+#[derive(Deserialize)]
+struct Failed {
+    code: Option<i64>,
+    /// What a cloud function throws may be any value.
+    #[serde(alias = "message")]
+    error: Option<serde_json::Value>,
+}
+
+impl Failure {
+    /// Nothing would be different next time.
+    pub(super) fn lasting(error: Error) -> Self {
+        Self {
+            error,
+            is_uncertain: false,
+            passes: false,
+            retry_after: None,
+        }
+    }
+
+    /// No answer came.
+    pub(super) fn unanswered(
+        server: &str,
+        purpose: &str,
+        stage: Stage,
+        is_proxied: bool,
+        error: ureq::Error,
+    ) -> Self {
+        let kind = kind_of(&error, stage, is_proxied);
+        let is_sent = stage == Stage::Sent;
+        let text = if is_sent {
+            format!("{server} was asked to {purpose}, and its answer did not come")
+        } else {
+            format!("{server} could not be asked to {purpose}")
+        };
+        let passes = kind != ErrorKind::InvalidValue;
+        Self {
+            error: Error::with_source(kind, text, error),
+            is_uncertain: is_sent,
+            passes,
+            retry_after: None,
+        }
+    }
+
+    pub(super) fn refused(refusal: &Refusal<'_>) -> Self {
+        let Refusal {
+            server,
+            purpose,
+            status,
+            retry_after,
+            body,
+        } = *refusal;
+        let failed: Option<Failed> = serde_json::from_str(body).ok();
+        let (code, reason) = match failed {
+            Some(Failed { code, error }) => (code, error.map_or_else(String::new, text_of)),
+            None => (None, excerpt(body).into_owned()),
+        };
+        let advice = match (status, code) {
+            (300..=399, _) => "; it redirects: `ClientBuilder::rest_url` takes the right URL",
+            (_, Some(209)) => "; the session token is no longer valid: log in again",
+            (401 | 403, None) => {
+                "; check the application id and the keys, of which one has to be among those of the server"
+            }
+            (_, Some(119)) => "; the class-level permissions do not allow it",
+            (404 | 405, None) => {
+                "; is this the URL of the REST API? `ClientBuilder::rest_url` sets another one"
+            }
+            _ => "",
+        };
+        let text = format!("{server} did not {purpose}: HTTP {status}: {reason}{advice}");
+        let error = match (status, code) {
+            (_, Some(code)) => Error::server(ErrorKind::Server, code, text),
+            (401 | 403, None) => Error::new(ErrorKind::Refused, text),
+            (408 | 425 | 429 | 500.., None) => Error::new(ErrorKind::Server, text),
+            _ => Error::new(ErrorKind::Protocol, text),
+        };
+        // A gateway does not know what the server behind it has done, nor does a server that fell over. One that says
+        // when to come back has not begun.
+        let is_uncertain =
+            matches!(status, 408 | 500 | 502 | 504..) || status == 503 && retry_after.is_none();
+        Self {
+            error,
+            is_uncertain,
+            passes: matches!(status, 408 | 425 | 429 | 500..),
+            retry_after,
+        }
+    }
+
+    /// The answer is a success that cannot be read.
+    pub(super) fn unreadable(server: &str, purpose: &str, answer: &str, error: serde_json::Error) -> Self {
+        let text = format!(
+            "{server} was asked to {purpose}, and its answer is not one of Parse Server: {}; is this the URL of the REST API? \
+             `ClientBuilder::rest_url` sets another one",
+            excerpt(answer)
+        );
+        Self {
+            error: Error::with_source(ErrorKind::Protocol, text, error),
+            is_uncertain: true,
+            passes: true,
+            retry_after: None,
+        }
+    }
+}
+
+fn text_of(value: serde_json::Value) -> String {
+    match value {
+        serde_json::Value::String(text) => text,
+        other => other.to_string(),
+    }
+}
+
+fn kind_of(error: &ureq::Error, stage: Stage, is_proxied: bool) -> ErrorKind {
+    match error {
+        ureq::Error::Timeout(_) => ErrorKind::Timeout,
+        ureq::Error::HostNotFound => ErrorKind::Resolve,
+        ureq::Error::ConnectProxyFailed(_) => ErrorKind::Proxy,
+        ureq::Error::Tls(_) => ErrorKind::Tls,
+        #[cfg(feature = "_tls")]
+        ureq::Error::Io(error) if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) => {
+            ErrorKind::Tls
+        }
+        ureq::Error::Io(_) | ureq::Error::ConnectionFailed => match stage {
+            Stage::Sent => ErrorKind::ConnectionLost,
+            _ if is_proxied => ErrorKind::Proxy,
+            Stage::Resolving => ErrorKind::Resolve,
+            Stage::Connecting => ErrorKind::Connect,
+        },
+        ureq::Error::Http(_) | ureq::Error::BadUri(_) => ErrorKind::InvalidValue,
+        _ => ErrorKind::Protocol,
+    }
+}

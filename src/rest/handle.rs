@@ -1,0 +1,327 @@
+//! The handle: whose session a call is made in, when a call is repeated, and what follows when the session has ended.
+//! Knows nothing of what the calls are about.
+
+use std::fmt;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use url::Url;
+
+use crate::delivery::shared::Shared;
+use crate::driver::Network;
+use crate::driver::command::Commands;
+use crate::driver::token::TokenProvider;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::ClientEvent;
+use crate::protocol::spec::Credentials;
+use crate::rest::failure::Failure;
+use crate::rest::http::{Body, Http, Method, Request, Role};
+use crate::secret::Secret;
+
+/// The REST API of a client's server: [`Client::rest`](crate::Client::rest).
+///
+/// Clones are cheap, and calls may be made from any thread. See the [module](crate::rest) for threads and errors.
+///
+/// # Whose calls
+///
+/// Calls carry the session token that the client has at the moment: from
+/// [`ClientBuilder::session_token`](crate::ClientBuilder::session_token),
+/// [`Client::set_session_token`](crate::Client::set_session_token) or a log-in. With a
+/// [`session_token_provider`](crate::ClientBuilder::session_token_provider) that one is asked, on the calling thread
+/// if the connection has not asked it before, and again when the server takes a token no longer; a log-in makes it be
+/// asked as well, so it must then return the new token.
+///
+/// Log-ins set the client's token, with everything that follows: the connection is made anew, subscriptions get `close`
+/// and `open`, live sets are fetched again. A handle with a session of its [own](Self::own_session) leaves the client
+/// alone.
+///
+/// When the server refuses the client's token, the client's listeners for
+/// [`session_ended`](crate::ClientEventKind::SessionEnded) are called, once for each token.
+#[derive(Clone)]
+pub struct Rest {
+    desk: Arc<Desk>,
+    /// In place of the client's session.
+    own: Option<Arc<Mutex<Option<Secret>>>>,
+}
+
+/// What all handles of a client share. Nothing of it keeps the client alive.
+struct Desk {
+    /// `None` if the program makes the connections itself.
+    http: Option<Http>,
+    shared: Arc<Shared>,
+    commands: Commands,
+    provider: Option<TokenProvider>,
+    has_idempotency: bool,
+    /// The last token of which the client was told that its session has ended.
+    ended: Mutex<Option<Secret>>,
+}
+
+/// One call.
+pub(super) struct Task<'a> {
+    pub(super) method: Method,
+    pub(super) path: &'a [&'a str],
+    pub(super) body: Body<'a>,
+    pub(super) effect: Effect,
+    /// As in "the server did not ...".
+    pub(super) purpose: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// To do it twice is as good as once.
+    Reads,
+    Writes,
+}
+
+/// In which session.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum With<'a> {
+    /// The one of this handle.
+    Session,
+    /// The one that this token names, without the master key.
+    Token(&'a Secret),
+    /// None, and without the master key.
+    Nobody,
+}
+
+impl Rest {
+    pub(crate) fn new(
+        http: Option<Http>,
+        shared: &Arc<Shared>,
+        commands: &Commands,
+        provider: Option<TokenProvider>,
+        has_idempotency: bool,
+    ) -> Self {
+        Self {
+            desk: Arc::new(Desk {
+                http,
+                shared: Arc::clone(shared),
+                commands: commands.clone(),
+                provider,
+                has_idempotency,
+                ended: Mutex::new(None),
+            }),
+            own: None,
+        }
+    }
+
+    /// The way to the servers for a client with these settings, unless it makes its connections itself.
+    pub(crate) fn way(
+        servers: &[Url],
+        credentials: &Credentials,
+        network: &Network,
+        timeouts: (Duration, Duration),
+    ) -> Result<Option<Http>> {
+        if network.connector.is_some() {
+            return Ok(None);
+        }
+        Http::new(servers, credentials, network, timeouts).map(Some)
+    }
+
+    /// Whether there is a way to the servers.
+    pub(crate) fn can_ask(&self) -> bool {
+        self.desk.http.is_some()
+    }
+
+    /// A handle with a session of its own, which nobody is logged in to yet. Log-ins on it and its clones set its token
+    /// and leave the client's alone.
+    ///
+    /// # Examples
+    /// ```
+    /// # use parse_livequery::Client;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = parse_livequery::test_server::TestServer::start()?;
+    /// # let client = Client::builder(server.url(), "APP_ID").build()?;
+    /// # client.rest().own_session().sign_up("ann", "secret", &serde_json::json!({}))?;
+    /// let ann = client.rest().own_session();
+    /// ann.log_in("ann", "secret")?;
+    /// assert_eq!(ann.me()?.get_str("username"), Some("ann"));
+    /// assert!(client.rest().me().is_err()); // the client is still nobody
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn own_session(&self) -> Self {
+        Self {
+            desk: Arc::clone(&self.desk),
+            own: Some(Arc::default()),
+        }
+    }
+
+    /// Makes a call, and repeats it where that is safe and may help.
+    pub(super) fn ask<T>(
+        &self,
+        task: &Task<'_>,
+        with: With<'_>,
+        read: impl Fn(&str) -> serde_json::Result<T>,
+    ) -> Result<T> {
+        self.desk.shared.check_home()?;
+        let mut token = self.token(with);
+        let mut is_renewed = false;
+        let is_numbered = task.effect == Effect::Writes && self.desk.has_idempotency;
+        let id = is_numbered.then(uuid);
+        let mut attempt = 1;
+        loop {
+            let failure = match self.once(task, with, token.as_ref(), id.as_deref(), &read) {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => failure,
+            };
+            if failure.error.code() == Some(INVALID_SESSION_TOKEN) && matches!(with, With::Session) {
+                let new = if is_renewed {
+                    None
+                } else {
+                    self.renewed(token.as_ref())
+                };
+                if new.is_some() {
+                    token = new;
+                    is_renewed = true;
+                    continue;
+                }
+                self.session_ended(token.as_ref(), &failure.error);
+                return Err(failure.error);
+            }
+            let Failure {
+                error,
+                is_uncertain,
+                passes,
+                retry_after,
+            } = failure;
+            let is_uncertain = is_uncertain && task.effect == Effect::Writes;
+            let pause = retry_after.unwrap_or(FIRST_PAUSE * attempt);
+            let may_help = passes && !matches!(error.kind(), ErrorKind::Tls | ErrorKind::Protocol);
+            let is_safe = !is_uncertain || id.is_some();
+            if attempt < ATTEMPTS && may_help && is_safe && pause <= LONGEST_PAUSE {
+                thread::sleep(pause);
+                attempt += 1;
+                continue;
+            }
+            let was_done_before = attempt > 1 && error.code() == Some(DUPLICATE_REQUEST);
+            return Err(if is_uncertain || was_done_before {
+                error.uncertain()
+            } else {
+                error
+            });
+        }
+    }
+
+    /// Makes a call once.
+    pub(super) fn once<T>(
+        &self,
+        task: &Task<'_>,
+        with: With<'_>,
+        token: Option<&Secret>,
+        id: Option<&str>,
+        read: impl FnOnce(&str) -> serde_json::Result<T>,
+    ) -> Result<T, Failure> {
+        let Some(http) = &self.desk.http else {
+            let text = "a client with `connect_with` has no way to the REST API; build another client for it";
+            return Err(Failure::lasting(Error::new(ErrorKind::InvalidSetting, text)));
+        };
+        let request = Request {
+            method: task.method,
+            path: task.path,
+            body: &task.body,
+            role: match with {
+                With::Session => Role::Keys,
+                With::Token(_) | With::Nobody => Role::User,
+            },
+            session_token: token.map(Secret::reveal),
+            id,
+            purpose: &task.purpose,
+        };
+        http.request(&request, read)
+    }
+
+    /// The session token of this handle.
+    pub(super) fn session_token(&self) -> Option<Secret> {
+        match &self.own {
+            Some(own) => own.lock().clone(),
+            None => self.kept_session_token().or_else(|| self.provided()),
+        }
+    }
+
+    /// That of the client, as far as it is known without asking the program.
+    pub(super) fn kept_session_token(&self) -> Option<Secret> {
+        self.desk.shared.session_token()
+    }
+
+    /// Uses another session token from now on.
+    pub(super) fn adopt(&self, token: Option<Secret>) {
+        match &self.own {
+            Some(own) => *own.lock() = token,
+            None => self.desk.commands.set_session_token(token),
+        }
+    }
+
+    /// The server takes this token no longer.
+    pub(super) fn session_ended(&self, token: Option<&Secret>, error: &Error) {
+        let shared = &self.desk.shared;
+        let is_clients = match shared.session_token() {
+            Some(current) => Some(&current) == token,
+            // No connection has kept what the provider said.
+            None => self.desk.provider.is_some(),
+        };
+        if self.own.is_some() || token.is_none() || !is_clients {
+            return;
+        }
+        let mut ended = self.desk.ended.lock();
+        if ended.as_ref() == token {
+            return;
+        }
+        *ended = token.cloned();
+        drop(ended);
+        let event = ClientEvent::session_ended(error.clone());
+        shared.post_and_wake(shared, |mailbox, limits, totals| {
+            mailbox.tell(event, None, limits, totals);
+        });
+    }
+
+    fn token(&self, with: With<'_>) -> Option<Secret> {
+        match with {
+            With::Session => self.session_token(),
+            With::Token(token) => Some(token.clone()),
+            With::Nobody => None,
+        }
+    }
+
+    fn provided(&self) -> Option<Secret> {
+        self.desk.provider.as_ref()?.call()
+    }
+
+    /// Another token in place of one that the server takes no longer.
+    fn renewed(&self, token: Option<&Secret>) -> Option<Secret> {
+        if self.own.is_some() {
+            return None;
+        }
+        let new = self.provided().filter(|new| Some(new) != token)?;
+        self.desk.shared.set_session_token(Some(new.clone()));
+        Some(new)
+    }
+}
+
+impl fmt::Debug for Rest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rest")
+            .field("servers", &self.desk.http)
+            .field("own_session", &self.own.is_some())
+            .finish()
+    }
+}
+
+pub(super) fn uuid() -> String {
+    let bits = rand::random::<u128>();
+    // Version 4, variant 1.
+    let bits = bits & !(0xF << 76) & !(0x3 << 62) | (0x4 << 76) | (0x2 << 62);
+    let hex = format!("{bits:032x}");
+    let part = |from: usize, to: usize| hex.get(from..to).unwrap_or_default();
+    [part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32)].join("-")
+}
+
+const INVALID_SESSION_TOKEN: i64 = 209;
+const DUPLICATE_REQUEST: i64 = 159;
+const ATTEMPTS: u32 = 3;
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// How long a call waits for a server that is busy.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);

@@ -1,0 +1,314 @@
+//! Users and their sessions: sign up, log in, log out. No password or token of theirs is ever shown.
+
+use std::fmt;
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::object::Object;
+use crate::rest::change::fields;
+use crate::rest::handle::{Effect, Rest, Task, With, uuid};
+use crate::rest::http::{Body, Method};
+use crate::rest::objects::object;
+use crate::secret::Secret;
+
+/// A user who is logged in. `Debug` does not show the token.
+#[derive(Clone)]
+pub struct Session {
+    user: Object,
+    token: Secret,
+}
+
+impl Session {
+    /// The user, as far as the server shows it.
+    #[must_use]
+    pub fn user(&self) -> &Object {
+        &self.user
+    }
+
+    /// The session token, to keep it for [`Rest::become_user`] when the program is started again. Whoever has it is the
+    /// user: store it as you would a password.
+    #[must_use]
+    pub fn token(&self) -> &str {
+        self.token.reveal()
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("user", &self.user)
+            .field("token", &self.token)
+            .finish()
+    }
+}
+
+/// # Users
+///
+/// Those that log in or out set the session token: of the client, or of this handle if it has a session of its
+/// [own](Rest::own_session). The master key is not sent with them if the client has another key.
+impl Rest {
+    /// Logs in with a name, or an e-mail address on Parse Server 7.0 and later, and a password.
+    ///
+    /// # Errors
+    /// Code 101 for a wrong name or password. Otherwise as in [errors](crate::rest#errors). The session stays what it
+    /// was.
+    ///
+    /// # Examples
+    /// ```
+    /// # use parse_livequery::{Client, Query};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = parse_livequery::test_server::TestServer::start()?;
+    /// # let client = Client::builder(server.url(), "APP_ID").build()?;
+    /// # client.rest().own_session().sign_up("ann", "secret", &serde_json::json!({}))?;
+    /// let session = client.rest().log_in("ann", "secret")?;
+    /// println!("hello {:?}", session.user().get_str("username"));
+    /// let notes = client.subscribe(&Query::new("Note"))?; // and what Ann may read
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn log_in(&self, username: &str, password: &str) -> Result<Session> {
+        let session = self.session_of(username, password)?;
+        self.adopt(Some(session.token.clone()));
+        Ok(session)
+    }
+
+    /// Logs in with another service: `{"facebook": {"id": .., "access_token": ..}}`. Who has not been here before is signed
+    /// up.
+    ///
+    /// # Errors
+    /// Code 252 for a service that the server does not know. Otherwise as in [errors](crate::rest#errors).
+    pub fn log_in_with(&self, auth_data: &(impl Serialize + ?Sized)) -> Result<Session> {
+        let auth_data = fields("auth data", auth_data)?;
+        self.enter("log in with another service", json!({"authData": auth_data}))
+    }
+
+    /// Signs up a user without a name, who is lost with the session token.
+    ///
+    /// # Errors
+    /// As in [errors](crate::rest#errors); code 252 if the server allows none.
+    ///
+    /// # Examples
+    /// ```
+    /// # use parse_livequery::Client;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = parse_livequery::test_server::TestServer::start()?;
+    /// # let client = Client::builder(server.url(), "APP_ID").build()?;
+    /// let session = client.rest().anonymous()?;
+    /// assert_eq!(client.rest().me()?.id(), session.user().id());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn anonymous(&self) -> Result<Session> {
+        let auth_data = json!({"authData": {"anonymous": {"id": uuid()}}});
+        self.enter("sign up an anonymous user", auth_data)
+    }
+
+    /// Signs up a user, with more fields such as `email`, and logs in.
+    ///
+    /// # Errors
+    /// Code 202 if the name is taken, 203 if the e-mail address is, 142 for a password that the server's rules do not
+    /// allow. Otherwise as in [errors](crate::rest#errors).
+    ///
+    /// # Examples
+    /// ```
+    /// # use parse_livequery::Client;
+    /// # use serde_json::json;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = parse_livequery::test_server::TestServer::start()?;
+    /// # let client = Client::builder(server.url(), "APP_ID").build()?;
+    /// client.rest().sign_up("ann", "secret", &json!({"email": "ann@example.com"}))?;
+    /// let error = client.rest().sign_up("ann", "other", &json!({})).unwrap_err();
+    /// assert_eq!(error.code(), Some(202));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn sign_up(
+        &self,
+        username: &str,
+        password: &str,
+        more: &(impl Serialize + ?Sized),
+    ) -> Result<Session> {
+        let mut user = fields("further fields of a user", more)?;
+        user.insert("username".to_owned(), username.into());
+        user.insert("password".to_owned(), password.into());
+        let purpose = format!("sign up {username}");
+        let signed_up = self.answer(Method::Post, &["users"], Some(&user), Effect::Writes, purpose)?;
+        user.remove("password");
+        user.extend(signed_up);
+        // With the master key nobody is logged in.
+        let session = match session_in(user) {
+            Some(session) => session?,
+            None => self.session_of(username, password)?,
+        };
+        self.adopt(Some(session.token.clone()));
+        Ok(session)
+    }
+
+    /// Makes the user of this session token the one who is logged in, after the server has confirmed the token.
+    ///
+    /// # Errors
+    /// Code 209 for a token that is no longer valid. Otherwise as in [errors](crate::rest#errors). The session stays
+    /// what it was.
+    ///
+    /// # Examples
+    /// ```
+    /// # use parse_livequery::Client;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = parse_livequery::test_server::TestServer::start()?;
+    /// # let client = Client::builder(server.url(), "APP_ID").build()?;
+    /// let error = client.rest().become_user("r:long gone").unwrap_err();
+    /// assert_eq!(error.code(), Some(209));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn become_user(&self, token: &str) -> Result<Session> {
+        let token = Secret::from(token);
+        let user = self.user_of(With::Token(&token))?;
+        self.adopt(Some(token.clone()));
+        Ok(Session { user, token })
+    }
+
+    /// The user who is logged in, asked of the server.
+    ///
+    /// # Errors
+    /// Code 209 if nobody is, or the session has ended. Otherwise as in [errors](crate::rest#errors).
+    pub fn me(&self) -> Result<Object> {
+        self.user_of(With::Session)
+    }
+
+    /// Ends the session on the server, and forgets its token here. Does nothing if nobody is logged in; a session that
+    /// has ended already is no error.
+    ///
+    /// # Errors
+    /// As in [errors](crate::rest#errors). The token is forgotten all the same; the session may still be there on the
+    /// server.
+    ///
+    /// # Examples
+    /// ```
+    /// # use parse_livequery::Client;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = parse_livequery::test_server::TestServer::start()?;
+    /// # let client = Client::builder(server.url(), "APP_ID").build()?;
+    /// client.rest().anonymous()?;
+    /// client.rest().log_out()?;
+    /// assert_eq!(client.rest().me().unwrap_err().code(), Some(209));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn log_out(&self) -> Result<()> {
+        let Some(token) = self.session_token() else {
+            return Ok(());
+        };
+        self.adopt(None);
+        let task = Task {
+            method: Method::Post,
+            path: &["logout"],
+            body: Body::Json("{}".to_owned()),
+            // A session ends once.
+            effect: Effect::Reads,
+            purpose: "log out".to_owned(),
+        };
+        let answer = self.ask(&task, With::Token(&token), |text| {
+            serde_json::from_str::<Map<String, Value>>(text)
+        });
+        match answer {
+            Err(error) if error.code() != Some(209) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Has the server send a mail with which a user sets a new password.
+    ///
+    /// # Errors
+    /// As in [errors](crate::rest#errors). Whether there is a user with this address the server tells only if its
+    /// settings say so.
+    pub fn request_password_reset(&self, email: &str) -> Result<()> {
+        let body = Map::from_iter([("email".to_owned(), Value::from(email))]);
+        let purpose = "send a mail for a new password".to_owned();
+        let path = ["requestPasswordReset"];
+        self.answer(Method::Post, &path, Some(&body), Effect::Writes, purpose)
+            .map(drop)
+    }
+
+    /// A session for this name and password.
+    fn session_of(&self, username: &str, password: &str) -> Result<Session> {
+        let body = Map::from_iter([
+            ("username".to_owned(), Value::from(username)),
+            ("password".to_owned(), Value::from(password)),
+        ]);
+        let purpose = format!("log in {username}");
+        // A session too many hurts nobody.
+        let user = self.answer(Method::Post, &["login"], Some(&body), Effect::Reads, purpose)?;
+        session_in(user).unwrap_or_else(|| Err(no_session()))
+    }
+
+    /// Signs up or logs in whom this describes.
+    fn enter(&self, purpose: &str, body: Value) -> Result<Session> {
+        let body = fields("auth data", &body)?;
+        let effect = Effect::Writes;
+        let user = self.answer(Method::Post, &["users"], Some(&body), effect, purpose.to_owned())?;
+        let session = session_in(user).unwrap_or_else(|| Err(no_session()))?;
+        self.adopt(Some(session.token.clone()));
+        Ok(session)
+    }
+
+    fn user_of(&self, with: With<'_>) -> Result<Object> {
+        let task = Task {
+            method: Method::Get,
+            path: &["users", "me"],
+            body: Body::Nothing,
+            effect: Effect::Reads,
+            purpose: "return the user of the session".to_owned(),
+        };
+        let user = self.ask(&task, with, |text| {
+            serde_json::from_str::<Map<String, Value>>(text)
+        })?;
+        user_in(user).map(|(user, _)| user)
+    }
+
+    fn answer(
+        &self,
+        method: Method,
+        path: &[&str],
+        body: Option<&Map<String, Value>>,
+        effect: Effect,
+        purpose: String,
+    ) -> Result<Map<String, Value>> {
+        let task = Task {
+            method,
+            path,
+            body: body.map_or(Body::Nothing, |body| Body::Json(json!(body).to_string())),
+            effect,
+            purpose,
+        };
+        self.ask(&task, With::Nobody, |text| serde_json::from_str(text))
+    }
+}
+
+/// The session that an answer has, if it has one.
+fn session_in(answer: Map<String, Value>) -> Option<Result<Session>> {
+    match user_in(answer) {
+        Ok((user, token)) => token.map(|token| Ok(Session { user, token })),
+        Err(error) => Some(Err(error)),
+    }
+}
+
+/// The user of an answer, without the token that comes with it.
+fn user_in(mut answer: Map<String, Value>) -> Result<(Object, Option<Secret>)> {
+    let token = match answer.remove("sessionToken") {
+        Some(Value::String(token)) => Some(Secret::from(token)),
+        _ => None,
+    };
+    let text = Value::Object(answer).to_string();
+    let user = object(&text, "_User").map_err(|error| {
+        Error::with_source(ErrorKind::Protocol, "the server's user cannot be read", error)
+    })?;
+    Ok((user, token))
+}
+
+fn no_session() -> Error {
+    let text = "the server knows the user, and has made no session; a client with the master key alone needs another key";
+    Error::new(ErrorKind::Server, text)
+}

@@ -1,0 +1,61 @@
+//! Who makes a request and what that one may do, and what a request is refused with. It must not know what is asked for.
+
+use super::events;
+use super::state::Fields;
+
+/// What a request is refused with.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) status: u16,
+    /// Of Parse.
+    pub(super) code: Option<i64>,
+    pub(super) text: String,
+}
+
+impl Refusal {
+    pub(super) fn new(status: u16, code: Option<i64>, text: impl Into<String>) -> Self {
+        Self {
+            status,
+            code,
+            text: text.into(),
+        }
+    }
+
+    /// With the HTTP status that Parse Server 9.10 gives to a code (middlewares.js, handleParseErrors).
+    pub(super) fn of(code: i64, text: impl Into<String>) -> Self {
+        let status = match code {
+            1 => 500,
+            101 => 404,
+            _ => 400,
+        };
+        Self::new(status, Some(code), text)
+    }
+}
+
+/// Who makes a request.
+#[derive(Clone, Debug)]
+pub(super) struct Caller {
+    /// The id of the user of the session.
+    pub(super) user: Option<String>,
+    pub(super) session_token: Option<String>,
+    pub(super) has_master_key: bool,
+}
+
+impl Caller {
+    /// Whoever holds the server in hand.
+    pub(super) fn master() -> Self {
+        Self {
+            user: None,
+            session_token: None,
+            has_master_key: true,
+        }
+    }
+
+    pub(super) fn may_read(&self, object: &Fields) -> bool {
+        self.has_master_key || events::may(object, self.user.as_deref(), "read")
+    }
+
+    pub(super) fn may_write(&self, object: &Fields) -> bool {
+        self.has_master_key || events::may(object, self.user.as_deref(), "write")
+    }
+}

@@ -1,0 +1,381 @@
+//! What `client.rest()` asks and what a Parse Server answers, as one table: the test server and real ones have to give
+//! the same answers. Knows only the public API and what both kinds of server are told to have.
+
+use parse_livequery::rest::{Op, Rest};
+use parse_livequery::{Client, Pointer, Query};
+use serde_json::{Value, json};
+
+/// What a call must come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Done,
+    /// Refused with this code.
+    Code(i64),
+}
+
+/// The server has the functions `answer`, which returns `{"sum": a + b, "user": id or null}`, and `throws`.
+///
+/// The client is nobody, and has no master key. The name is new to the server.
+pub fn same_answers(client: &Client, name: &str) {
+    let rest = client.rest();
+    users(&rest, name);
+    objects(&client.rest().own_session(), name);
+    rights(&rest, name);
+    functions(&rest, name);
+}
+
+#[track_caller]
+fn check<T: std::fmt::Debug>(
+    what: &str,
+    result: Result<T, parse_livequery::Error>,
+    expected: Outcome,
+) -> Option<T> {
+    match (result, expected) {
+        (Ok(value), Outcome::Done) => Some(value),
+        (Err(error), Outcome::Code(code)) => {
+            assert_eq!(error.code(), Some(code), "{what}: {error}");
+            assert!(!error.may_have_happened(), "{what}: {error}");
+            assert!(!error.to_string().contains("s3cret"), "{what}: {error}");
+            None
+        }
+        (Ok(value), expected) => panic!("{what}: {value:?}, not {expected:?}"),
+        (Err(error), expected) => panic!("{what}: {error}, not {expected:?}"),
+    }
+}
+
+fn users(rest: &Rest, name: &str) {
+    let nobody = rest.own_session();
+    check("me, as nobody", nobody.me(), Outcome::Code(209));
+    check("wrong user", rest.log_in(name, "s3cret"), Outcome::Code(101));
+    let more = json!({"level": 3, "email": format!("{name}@example.com")});
+    let ann = check("sign up", rest.sign_up(name, "s3cret", &more), Outcome::Done).unwrap();
+    assert!(ann.token().starts_with("r:"), "a token");
+    assert_eq!(ann.user().class_name(), Some("_User"));
+    assert_eq!(ann.user().get_str("username"), Some(name));
+    assert!(ann.user().get("sessionToken").is_none() && ann.user().get("password").is_none());
+    assert!(!format!("{ann:?}").contains(ann.token()), "{ann:?}");
+    let again = nobody.sign_up(name, "other s3cret", &json!({}));
+    check("sign up twice", again, Outcome::Code(202));
+    let same_address = nobody.sign_up(&format!("{name}-2"), "s3cret", &more);
+    check("the same address", same_address, Outcome::Code(203));
+    check(
+        "no password",
+        nobody.sign_up(&format!("{name}-3"), "", &json!({})),
+        Outcome::Code(201),
+    );
+    check(
+        "no name",
+        nobody.sign_up("", "s3cret", &json!({})),
+        Outcome::Code(200),
+    );
+
+    let me = check("me", rest.me(), Outcome::Done).unwrap();
+    assert_eq!((me.id(), me.get_i64("level")), (ann.user().id(), Some(3)));
+    assert!(me.get("sessionToken").is_none());
+
+    check(
+        "wrong password",
+        nobody.log_in(name, "wrong s3cret"),
+        Outcome::Code(101),
+    );
+    check("no password", nobody.log_in(name, ""), Outcome::Code(201));
+    let second = check("log in", nobody.log_in(name, "s3cret"), Outcome::Done).unwrap();
+    assert_eq!(second.user().id(), ann.user().id());
+    assert_eq!(second.user().get_i64("level"), Some(3));
+    assert_ne!(second.token(), ann.token());
+
+    let third = rest.own_session();
+    check(
+        "no such token",
+        third.become_user("r:nonsense"),
+        Outcome::Code(209),
+    );
+    check("still nobody", third.me(), Outcome::Code(209));
+    let become_user = check("become", third.become_user(second.token()), Outcome::Done).unwrap();
+    assert_eq!(become_user.token(), second.token());
+
+    // A new password ends the sessions, and the one that did it goes on under a new one.
+    let id = ann.user().id().unwrap();
+    check(
+        "change the password",
+        rest.update(
+            "_User",
+            id,
+            &json!({"password": "new s3cret", "level": Op::increment(1)}),
+        ),
+        Outcome::Done,
+    );
+    let me = check("me, with the new token", rest.me(), Outcome::Done).unwrap();
+    assert_eq!(me.get_i64("level"), Some(4));
+    check("an ended session", nobody.me(), Outcome::Code(209));
+    check(
+        "an ended session saves nothing",
+        nobody.create("RestEnded", &json!({})),
+        Outcome::Code(209),
+    );
+    check(
+        "the old password",
+        nobody.log_in(name, "s3cret"),
+        Outcome::Code(101),
+    );
+    check(
+        "the new password",
+        nobody.log_in(name, "new s3cret"),
+        Outcome::Done,
+    );
+    check(
+        "somebody else's user",
+        rest.own_session().update("_User", id, &json!({"level": 9})),
+        Outcome::Code(206),
+    );
+
+    check("log out", nobody.log_out(), Outcome::Done);
+    check("me, after it", nobody.me(), Outcome::Code(209));
+    check("log out nobody", nobody.log_out(), Outcome::Done);
+    check("log out a session that has ended", third.log_out(), Outcome::Done);
+    check("log out", rest.log_out(), Outcome::Done);
+
+    let anonymous = check("anonymous", nobody.anonymous(), Outcome::Done).unwrap();
+    let me = check("me", nobody.me(), Outcome::Done).unwrap();
+    assert_eq!(me.id(), anonymous.user().id());
+    let auth_data = json!({"anonymous": {"id": name}});
+    let first = check("with", nobody.log_in_with(&auth_data), Outcome::Done).unwrap();
+    let second = check("again", nobody.log_in_with(&auth_data), Outcome::Done).unwrap();
+    assert_eq!(first.user().id(), second.user().id());
+}
+
+fn objects(rest: &Rest, name: &str) {
+    let ann = check(
+        "sign up",
+        rest.sign_up(&format!("{name}-o"), "s3cret", &json!({})),
+        Outcome::Done,
+    )
+    .unwrap();
+    let class = format!("RestGame{}", name.replace('-', ""));
+    let class = class.as_str();
+    let user = Pointer::new("_User", ann.user().id().unwrap());
+    let game = json!({
+        "name": "chess", "score": 1, "tags": ["a"], "owner": user, "nothing": null, "ratio": 0.5,
+        "moves": Op::increment(2), "list": Op::add(["x"]), "gone": Op::delete(),
+        "players": Op::add_relation([user]),
+    });
+    let made = check("create", rest.create(class, &game), Outcome::Done).unwrap();
+    let id = made.id().unwrap();
+    assert_eq!(made.class_name(), Some(class));
+    assert!(made.created_at().is_some() && made.created_at() == made.updated_at());
+    let read = check("get", rest.get(class, id), Outcome::Done).unwrap();
+    assert_eq!(read.class_name(), Some(class));
+    for key in [
+        "name",
+        "score",
+        "tags",
+        "owner",
+        "ratio",
+        "moves",
+        "list",
+        "gone",
+        "players",
+        "createdAt",
+    ] {
+        assert_eq!(made.get(key), read.get(key), "{key}");
+    }
+    assert_eq!(read.get("moves"), Some(&json!(2)));
+
+    let changes = json!({
+        "score": Op::increment(10), "tags": Op::add_unique(["a", "b"]), "name": Op::delete(), "rank": 7,
+    });
+    let changed = check("update", rest.update(class, id, &changes), Outcome::Done).unwrap();
+    assert_eq!(changed.id(), Some(id));
+    assert_eq!(
+        (changed.get("score"), changed.get("rank")),
+        (Some(&json!(11)), Some(&json!(7)))
+    );
+    assert_eq!(changed.get("tags"), Some(&json!(["a", "b"])));
+    assert!(changed.get("name").is_none() && changed.updated_at() >= made.updated_at());
+    check(
+        "more operations",
+        rest.update(
+            class,
+            id,
+            &json!({"tags": Op::remove(["a"]), "list": Op::add(["x", "y"])}),
+        ),
+        Outcome::Done,
+    );
+    let read = check("get", rest.get(class, id), Outcome::Done).unwrap();
+    let values = ["score", "tags", "list", "name", "rank"].map(|key| read.get(key).cloned());
+    let expected = [
+        Some(json!(11)),
+        Some(json!(["b"])),
+        Some(json!(["x", "x", "y"])),
+        None,
+        Some(json!(7)),
+    ];
+    assert_eq!(values, expected);
+
+    let of_go = [0, 1, 2].map(|score| {
+        let go = json!({"score": score, "name": "go"});
+        check("create", rest.create(class, &go), Outcome::Done).unwrap()
+    });
+    let first_of_go = of_go[0].id().unwrap();
+    let query = Query::new(class).descending(["score"]).watch(["score"]);
+    let scores = |query: &Query| -> Vec<_> {
+        let found = check("find", rest.find(query), Outcome::Done).unwrap();
+        assert!(found.iter().all(|game| game.class_name() == Some(class)));
+        found.iter().map(|game| game.get_i64("score")).collect()
+    };
+    assert_eq!(scores(&query), [11, 2, 1, 0].map(Some));
+    assert_eq!(scores(&query.clone().limit(2).skip(1)), [2, 1].map(Some));
+    assert_eq!(
+        scores(&query.clone().equal_to("name", "go").greater_than("score", 0)),
+        [2, 1].map(Some)
+    );
+    assert_eq!(scores(&Query::new(class).equal_to("name", "nothing")), []);
+    let first = check("first", rest.first(&query), Outcome::Done).unwrap();
+    assert_eq!(first.unwrap().get_i64("score"), Some(11));
+    let none = check(
+        "first of none",
+        rest.first(&query.clone().equal_to("score", 99)),
+        Outcome::Done,
+    );
+    assert!(none.unwrap().is_none());
+    assert_eq!(check("count", rest.count(&query), Outcome::Done), Some(4));
+    let some = query.greater_than("score", 1).limit(1);
+    assert_eq!(check("count", rest.count(&some), Outcome::Done), Some(2));
+
+    check("no such object", rest.get(class, "nonsense"), Outcome::Code(101));
+    check(
+        "no such object",
+        rest.update(class, "nonsense", &json!({"a": 1})),
+        Outcome::Code(101),
+    );
+    check(
+        "no such object",
+        rest.delete(class, "nonsense"),
+        Outcome::Code(101),
+    );
+    check(
+        "does not fit",
+        rest.update(class, id, &json!({"ratio": Op::add([1])})),
+        Outcome::Code(111),
+    );
+    check(
+        "an id",
+        rest.create(class, &json!({"objectId": "mine"})),
+        Outcome::Code(105),
+    );
+    let changes = rest
+        .batch()
+        .create(class, &json!({"name": "batch", "score": Op::increment(3)}))
+        .update(class, id, &json!({"score": Op::increment(1)}))
+        .update(class, "nonsense", &json!({"score": 1}))
+        .delete(class, first_of_go);
+    let made = check("batch", changes.send(), Outcome::Done).unwrap();
+    let mut made = made.into_iter();
+    let mut next = || made.next().unwrap();
+    let created = check("created in a batch", next(), Outcome::Done).unwrap();
+    assert_eq!(
+        (created.get_i64("score"), created.get_str("name")),
+        (Some(3), Some("batch"))
+    );
+    let updated = check("updated in a batch", next(), Outcome::Done).unwrap();
+    assert_eq!((updated.id(), updated.get_i64("score")), (Some(id), Some(12)));
+    check("no such object", next(), Outcome::Code(101));
+    check("deleted in a batch", next(), Outcome::Done);
+    check("it is gone", rest.get(class, first_of_go), Outcome::Code(101));
+    assert_eq!(
+        check("an empty batch", rest.batch().send(), Outcome::Done)
+            .unwrap()
+            .len(),
+        0
+    );
+
+    check("delete", rest.delete(class, id), Outcome::Done);
+    check("it is gone", rest.get(class, id), Outcome::Code(101));
+    check("it is gone", rest.delete(class, id), Outcome::Code(101));
+
+    let role = json!({"name": name, "ACL": {"*": {"read": true}}});
+    check("a role", rest.create("_Role", &role), Outcome::Done);
+    check("a duplicate", rest.create("_Role", &role), Outcome::Code(137));
+}
+
+fn rights(rest: &Rest, name: &str) {
+    let (ann, bob) = (rest.own_session(), rest.own_session());
+    let session = check(
+        "sign up",
+        ann.sign_up(&format!("{name}-a"), "s3cret", &json!({})),
+        Outcome::Done,
+    )
+    .unwrap();
+    check(
+        "sign up",
+        bob.sign_up(&format!("{name}-b"), "s3cret", &json!({})),
+        Outcome::Done,
+    );
+    let id = session.user().id().unwrap();
+    let class = "RestNote";
+    let private = json!({"ACL": {id: {"read": true, "write": true}}, "of": name});
+    let private = check("create", ann.create(class, &private), Outcome::Done).unwrap();
+    let shown = json!({"ACL": {id: {"write": true}, "*": {"read": true}}, "of": name});
+    let shown = check("create", ann.create(class, &shown), Outcome::Done).unwrap();
+    let (private, shown) = (private.id().unwrap(), shown.id().unwrap());
+
+    let query = Query::new(class).equal_to("of", name);
+    assert_eq!(check("count", ann.count(&query), Outcome::Done), Some(2));
+    assert_eq!(check("count", bob.count(&query), Outcome::Done), Some(1));
+    check("may not read", bob.get(class, private), Outcome::Code(101));
+    check("may read", bob.get(class, shown), Outcome::Done);
+    let change = json!({"by": "bob"});
+    for id in [private, shown] {
+        check(
+            "may not write",
+            bob.update(class, id, &change),
+            Outcome::Code(101),
+        );
+        check("may not delete", bob.delete(class, id), Outcome::Code(101));
+        check(
+            "nobody may",
+            rest.own_session().update(class, id, &change),
+            Outcome::Code(101),
+        );
+    }
+    check("may write", ann.update(class, shown, &change), Outcome::Done);
+    check("may delete", ann.delete(class, private), Outcome::Done);
+}
+
+fn functions(rest: &Rest, name: &str) {
+    let ann = rest.own_session();
+    let session = check(
+        "sign up",
+        ann.sign_up(&format!("{name}-f"), "s3cret", &json!({})),
+        Outcome::Done,
+    )
+    .unwrap();
+    let answer: Value = check(
+        "call",
+        ann.call("answer", &json!({"a": 1, "b": 2})),
+        Outcome::Done,
+    )
+    .unwrap();
+    assert_eq!(answer, json!({"sum": 3, "user": session.user().id()}));
+    let answer: Value = check(
+        "call",
+        rest.call("answer", &json!({"a": 1, "b": 2})),
+        Outcome::Done,
+    )
+    .unwrap();
+    assert_eq!(answer, json!({"sum": 3, "user": null}));
+    check(
+        "throws",
+        rest.call::<Value>("throws", &json!({})),
+        Outcome::Code(141),
+    );
+    check(
+        "unknown",
+        rest.call::<Value>("unknown", &json!({})),
+        Outcome::Code(141),
+    );
+    let error = rest
+        .call::<String>("answer", &json!({"a": 1, "b": 2}))
+        .unwrap_err();
+    assert_eq!(error.kind(), parse_livequery::ErrorKind::Decode);
+}
