@@ -1,17 +1,19 @@
 //! The life of a subscription, told by its listeners.
 //!
 //! `cargo run --example quickstart` starts a LiveQuery server in the process and shows every event, and what happens
-//! when the link is cut. `cargo run --example quickstart -- --server ws://localhost:1337/parse --app-id APP` watches
-//! the class `Game` of a server of yours until Ctrl-C.
+//! when the connection is cut. `cargo run --example quickstart -- --server ws://localhost:1337/parse --app-id APP`
+//! watches the class `Game` of a server of yours until Ctrl-C. It prints how to create an object there, and what to look
+//! at when nothing arrives.
 
 use std::error::Error;
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
 use parse_livequery::test_server::TestServer;
 use parse_livequery::{Client, EventKind, Object, Query, Subscription};
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// Watches the games with more than 10 points.
 #[derive(Parser)]
@@ -37,18 +39,14 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// Subscribes with listeners that print everything. Each event is also sent to the returned channel.
 fn subscribe(client: &Client) -> parse_livequery::Result<(Subscription, Receiver<EventKind>)> {
-    client.on("open", |_| println!("client        connected"));
-    client.on("close", |_| println!("client        connection closed"));
-    client.on("error", |event| {
-        println!(
-            "client        error: {}",
-            event.error().map_or_else(String::new, |e| e.to_string())
-        )
-    });
+    client.on_open(|| println!("client        connected"));
+    client.on_close(|_| println!("client        connection closed"));
+    // Also called for the errors of the subscription.
+    client.on_error(|error| println!("error         {error}"));
     client.on("reconnecting", |event| {
         println!(
-            "reconnecting  attempt {:?} in {:.1?}",
-            event.attempt().unwrap_or(0),
+            "reconnecting  attempt {} in {:.1?}",
+            event.attempt().unwrap_or_default(),
             event.delay().unwrap_or_default()
         );
     });
@@ -97,7 +95,6 @@ fn subscribe(client: &Client) -> parse_livequery::Result<(Subscription, Receiver
             None => println!("close         the subscription has ended"),
             Some(error) => println!("close         {error}"),
         })
-        .on_error(|error| println!("error         {error}"))
         .on_any(move |event| {
             // Whoever has heard enough may have hung up.
             let _ = happened.send(event.kind());
@@ -107,11 +104,11 @@ fn subscribe(client: &Client) -> parse_livequery::Result<(Subscription, Receiver
 }
 
 fn points(game: Option<&Object>) -> String {
-    let field = |name| {
-        game.and_then(|game| game.get(name))
-            .map_or_else(|| "?".to_owned(), Value::to_string)
-    };
-    format!("{} with {} points", field("name"), field("score"))
+    let name = game.and_then(|game| game.get_str("name")).unwrap_or("?");
+    match game.and_then(|game| game.get_f64("score")) {
+        Some(score) => format!("{name} with {score} points"),
+        None => name.to_owned(),
+    }
 }
 
 fn demonstrate() -> Result<(), Box<dyn Error>> {
@@ -158,12 +155,17 @@ fn wait_for(events: &Receiver<EventKind>, wanted: EventKind) -> Result<(), Box<d
 }
 
 fn watch(server: String, app_id: String, javascript_key: Option<String>) -> Result<(), Box<dyn Error>> {
+    println!("To see an event, create an object:\n");
+    println!("{}\n", curl(&server, &app_id, javascript_key.is_some()));
+
     let mut builder = Client::builder(server, app_id);
     if let Some(key) = javascript_key {
         builder = builder.javascript_key(key);
     }
     let client = builder.build()?;
-    let (subscription, _) = subscribe(&client)?;
+    let (subscription, events) = subscribe(&client)?;
+    let of_thread = client.clone();
+    thread::spawn(move || diagnose_silence(&of_thread, &events));
     let at_exit = client.clone();
     ctrlc::set_handler(move || at_exit.close())?;
     // Until Ctrl-C, or until the server refuses the connection for good.
@@ -171,3 +173,39 @@ fn watch(server: String, app_id: String, javascript_key: Option<String>) -> Resu
     drop(subscription);
     Ok(())
 }
+
+/// The command that creates an object which the subscription is about.
+fn curl(server: &str, app_id: &str, with_key: bool) -> String {
+    // LiveQuery and the REST API mostly have the same URL.
+    let rest = server
+        .strip_prefix("ws")
+        .map_or_else(|| server.to_owned(), |rest| format!("http{rest}"));
+    let key = if with_key {
+        " -H \"X-Parse-JavaScript-Key: $JAVASCRIPT_KEY\""
+    } else {
+        ""
+    };
+    format!(
+        "  curl '{}/classes/Game' -H 'X-Parse-Application-Id: {app_id}'{key} -H 'Content-Type: application/json' \\\n    \
+         -d '{{\"name\": \"chess\", \"score\": 20}}'",
+        rest.trim_end_matches('/')
+    )
+}
+
+/// Waits for the first object; if none arrives for a while, prints what the client knows.
+fn diagnose_silence(client: &Client, events: &Receiver<EventKind>) {
+    let deadline = Instant::now() + SILENCE;
+    loop {
+        match events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(EventKind::Open | EventKind::Close | EventKind::Error) => {}
+            Ok(_) | Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => {
+                println!("\nNothing has arrived for {SILENCE:?}.\n{}", client.diagnose());
+                return;
+            }
+        }
+    }
+}
+
+/// How long nothing arrives until the program says what to look at.
+const SILENCE: Duration = Duration::from_secs(10);

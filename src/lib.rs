@@ -1,3 +1,5 @@
+// Of two definitions of a link Markdown takes the first: these stand for the README's, which hold in the repository.
+#![doc = include_str!("front_page.md")]
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -1,14 +1,24 @@
 //! The manual, in steps: ten minutes from the first subscription to a tested program. It exists in the documentation
 //! alone.
 //!
-//! Beside it: how to [log in, save and listen](save), [recipes](recipes) for what programs need next, how to
-//! [test](testing) them, and the same for those who
-//! come [from JavaScript](javascript).
+//! Beside it:
+//!
+//! - [save]: log in, save and listen;
+//! - [recipes]: what programs need next;
+//! - [testing]: how to test them;
+//! - [deploying]: Parse Server, set up for LiveQuery;
+//! - [javascript]: the guide of the JavaScript SDK, section by section ([in Chinese](javascript_zh)).
 //!
 #![doc = include_str!("manual.md")]
 
+#[doc = include_str!("deploying.md")]
+pub mod deploying {}
+
 #[doc = include_str!("javascript.md")]
 pub mod javascript {}
+
+#[doc = include_str!("javascript_zh.md")]
+pub mod javascript_zh {}
 
 #[doc = include_str!("recipes.md")]
 pub mod recipes {}

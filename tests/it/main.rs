@@ -36,6 +36,7 @@ mod leaks;
 mod link;
 mod live_set;
 mod load;
+mod manual;
 mod proxies;
 mod rest;
 mod rest_calls;

@@ -23,6 +23,7 @@ use std::time::Duration;
 #[cfg(any(feature = "tls", feature = "webpki-roots"))]
 pub use certificates::Authority;
 pub use parse::{object, schema_violation};
+pub use port::Port;
 pub use process::{
     in_own_process, in_own_process_with, open_files, resident_bytes, threads_named, wait_until,
     wait_until_within, watchdog,
