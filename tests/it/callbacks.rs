@@ -1,11 +1,12 @@
 //! Listeners: they may call everything, own everything, panic and be slow, and the rest goes on.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{bounded, unbounded};
+use parse_livequery::test_server::TestServer;
 use parse_livequery::{Client, ClientEventKind, ErrorKind, EventKind, Query, Subscription};
 use serde_json::json;
 
@@ -140,7 +141,15 @@ enum Place {
 
 /// Calls a method in a listener of a kind, and sees that it returns and that the client ends when it is told to.
 fn call_in_listener(server: &Server, place: Place, (name, method): Method) {
-    let client = client(&server.url());
+    let client = match place {
+        // A URL of its own, where the token has ended.
+        Place::Client(ClientEventKind::SessionEnded) => {
+            let rest_url = without_sessions().replacen("ws", "http", 1);
+            let builder = builder(&server.url()).rest_url(rest_url);
+            builder.session_token("r:ended").build().unwrap()
+        }
+        _ => client(&server.url()),
+    };
     let (hand_over, handed) = bounded::<Called>(1);
     let (done, ended) = unbounded();
     let call = move || {
@@ -172,7 +181,13 @@ fn call_in_listener(server: &Server, place: Place, (name, method): Method) {
             subscription: subscription.clone(),
         })
         .unwrap();
-    bring_about(server, place, &class);
+    if let Place::Client(ClientEventKind::SessionEnded) = place {
+        server.wait_subscribed(&class);
+        let error = client.rest().me().unwrap_err();
+        assert_eq!(error.code(), Some(209));
+    } else {
+        bring_about(server, place, &class);
+    }
     assert_eq!(
         ended.recv_timeout(LONG),
         Ok(()),
@@ -184,6 +199,12 @@ fn call_in_listener(server: &Server, place: Place, (name, method): Method) {
         start.elapsed() < LONG,
         "the client does not close after {name} in {place:?}"
     );
+}
+
+/// The URL of a server whose REST API knows no session.
+fn without_sessions() -> String {
+    static SERVER: LazyLock<TestServer> = LazyLock::new(|| TestServer::start().unwrap());
+    SERVER.url()
 }
 
 /// Sees that the event comes. `open` does by itself, and its listener may end the subscription there and then.
