@@ -44,7 +44,7 @@ pub use driver::ConnectedStream;
 pub use error::{Error, ErrorKind, Result};
 pub use event::{ClientEvent, ClientEventKind, Decoded, Event, EventKind, Gap, GapReason, UnknownEvent};
 pub use live_set::builder::LiveSetBuilder;
-pub use live_set::{Change, LiveSet, Snapshot, SnapshotIter};
+pub use live_set::{Change, LiveSet, Refresh, Snapshot, SnapshotIter};
 pub use object::Object;
 pub use query::Query;
 pub use state::{ClientState, SubscriptionState};

@@ -33,9 +33,13 @@ pub(crate) struct Shared {
     next_id: AtomicU64,
     /// Subscriptions with a smaller id were ended by `close`.
     pub(super) closed_below: AtomicU64,
+    /// What whoever does the I/O calls when it is time.
+    calls: Mutex<Vec<(Instant, Call)>>,
     /// Has whoever does the I/O look again.
     wake: Box<dyn Fn() + Send + Sync>,
 }
+
+type Call = Box<dyn FnOnce() + Send>;
 
 impl Shared {
     pub(crate) fn new(
@@ -51,12 +55,40 @@ impl Shared {
             session_token: Mutex::new(session_token),
             next_id: AtomicU64::new(1),
             closed_below: AtomicU64::new(0),
+            calls: Mutex::new(Vec::new()),
             wake: Box::new(wake),
         }
     }
 
     pub(crate) fn wake(&self) {
         (self.wake)();
+    }
+
+    /// Has this called at this time by whoever does the I/O, which it must not keep waiting.
+    pub(crate) fn call_at(&self, at: Instant, call: impl FnOnce() + Send + 'static) {
+        self.calls.lock().push((at, Box::new(call)));
+        self.wake();
+    }
+
+    /// When the next call is due.
+    pub(crate) fn next_call(&self) -> Option<Instant> {
+        self.calls.lock().iter().map(|(at, _)| *at).min()
+    }
+
+    /// Makes the calls that are due.
+    pub(crate) fn make_calls(&self, now: Instant) {
+        let mut calls = self.calls.lock();
+        if calls.iter().all(|(at, _)| *at > now) {
+            return;
+        }
+        let (due, later) = std::mem::take(&mut *calls)
+            .into_iter()
+            .partition::<Vec<_>, _>(|(at, _)| *at <= now);
+        *calls = later;
+        drop(calls);
+        for (_, call) in due {
+            call();
+        }
     }
 
     pub(crate) fn next_id(&self) -> u64 {

@@ -11,6 +11,7 @@ pub(crate) mod list;
 mod paging;
 #[cfg(test)]
 mod properties;
+mod refresh;
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,9 +20,11 @@ use std::time::{Duration, SystemTime};
 pub use self::change::{Change, Snapshot, SnapshotIter};
 use self::events::{SetEventKind, Shown, for_error, for_late_change, for_ready, for_stale};
 use self::keeper::Keeper;
+pub use self::refresh::Refresh;
 use crate::client::subscription::Subscription;
 use crate::delivery::emitter::ListenerId;
 use crate::delivery::inside::refuse_in_listener;
+use crate::delivery::status::Look;
 use crate::error::{Error, ErrorKind, Result};
 use crate::object::Object;
 use crate::secret::Secret;
@@ -187,7 +190,9 @@ impl LiveSet {
     /// Since when the contents may be old. `None` if they are not, or if there were none yet.
     #[must_use]
     pub fn stale_since(&self) -> Option<SystemTime> {
+        let known = self.0.keeper.core.lock().stale_since();
         self.shown(|shown| shown.stale_since)
+            .map(|since| known.map_or(since, |known| known.min(since)))
     }
 
     /// Waits until everything was fetched, and the listeners of [`on_ready`](Self::on_ready) have returned.
@@ -198,14 +203,32 @@ impl LiveSet {
     /// the server refused the subscription or the client for. [`ErrorKind::Closed`] if the set has ended, and
     /// [`ErrorKind::CalledFromListener`] in a listener of the client.
     pub fn wait_ready(&self, timeout: Duration) -> Result<()> {
+        refuse_in_listener(&self.0.keeper.shared, "wait_ready")?;
+        let is_ready = |_: &Look<'_>| {
+            let is_told = self.0.keeper.telling.get() == 0;
+            (self.is_ready() && is_told).then_some(Ok(()))
+        };
+        self.wait(
+            timeout,
+            "the live set is not complete yet, and goes on trying",
+            is_ready,
+        )
+    }
+
+    /// Waits for an answer, or until there can be none.
+    fn wait(
+        &self,
+        timeout: Duration,
+        text: &str,
+        mut answer: impl FnMut(&Look<'_>) -> Option<Result<()>>,
+    ) -> Result<()> {
         let shared = &self.0.keeper.shared;
-        refuse_in_listener(shared, "wait_ready")?;
         let subscription = self.0.subscription.core();
         shared
             .status
             .wait(Some(deadline(timeout)), |look| {
-                if self.is_ready() && self.0.keeper.telling.get() == 0 {
-                    return Some(Ok(()));
+                if let Some(answer) = answer(&look) {
+                    return Some(answer);
                 }
                 if shared.is_ended(subscription) {
                     return Some(Err(Error::new(ErrorKind::Closed, "the live set was closed")));
@@ -214,7 +237,6 @@ impl LiveSet {
                 refusal.or_else(|| look.refusal()).map(Err)
             })
             .unwrap_or_else(|unanswered| {
-                let text = "the live set is not complete yet, and goes on trying";
                 Err(match self.shown(|shown| shown.last_error.clone()) {
                     Some(error) => Error::with_source(ErrorKind::Timeout, text, error),
                     None => unanswered.into_error(text.to_owned()),
@@ -222,9 +244,22 @@ impl LiveSet {
             })
     }
 
-    /// Fetches everything again. Differences come out as changes.
-    pub fn refresh(&self) {
-        self.0.keeper.refresh();
+    /// Fetches everything again, at once. Differences come out as changes. What it returns can be waited for, and may be
+    /// dropped as well.
+    ///
+    /// # Examples
+    /// ```
+    /// use parse_livequery::LiveSet;
+    /// use std::time::Duration;
+    ///
+    /// fn look_again(games: &LiveSet) -> parse_livequery::Result<()> {
+    ///     games.refresh().wait(Duration::from_secs(10))?;
+    ///     println!("{} games", games.len());
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn refresh(&self) -> Refresh {
+        Refresh::new(self.clone(), self.0.keeper.refresh())
     }
 
     /// Another session token for this set, or the client's with `None`. Objects that it may not read are removed as soon
