@@ -379,3 +379,42 @@ impl Addressee for Keeper {
         }
     }
 }
+
+#[cfg(all(test, feature = "test-server", not(shuttle)))]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use crate::client::Client;
+    use crate::query::Query;
+    use crate::test_server::TestServer;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_thread_that_cannot_be_started_is_started_later() {
+        let server = Arc::new(TestServer::start().unwrap());
+        let client = Client::builder(server.url(), "any").build().unwrap();
+        let errors = Arc::new(AtomicUsize::new(0));
+        let (finding, counting) = (Arc::clone(&server), Arc::clone(&errors));
+        let set = client
+            .live_set(&Query::new("Game"))
+            .fetch_with(move |query| finding.find(query))
+            .on_error(move |error| {
+                let text = "the thread that fetches cannot be started: no more threads";
+                assert_eq!(error.to_string(), text);
+                counting.fetch_add(1, Ordering::SeqCst);
+            })
+            .start()
+            .unwrap();
+        set.wait_ready(LONG).unwrap();
+        // Nothing happens on the server that would have the set look again.
+        set.keeper().worker.lock().fails = 2;
+        let refresh = set.refresh();
+        assert!(refresh.wait(LONG).is_err());
+        assert!(!set.is_ready() && set.stale_since().is_some());
+        set.wait_ready(LONG).unwrap();
+        assert_eq!(errors.load(Ordering::SeqCst), 2);
+    }
+}

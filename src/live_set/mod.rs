@@ -301,6 +301,11 @@ impl LiveSet {
         &self.0.subscription
     }
 
+    #[cfg(test)]
+    fn keeper(&self) -> &Keeper {
+        &self.0.keeper
+    }
+
     fn shown<R>(&self, look: impl FnOnce(&Shown) -> R) -> R {
         self.0.keeper.subscriber.emitter.held(|shown| look(shown))
     }

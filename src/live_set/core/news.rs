@@ -10,7 +10,7 @@ use super::{Core, Moment, Output, id_of};
 use crate::error::{Error, ErrorKind};
 use crate::event::EventKind;
 use crate::object::Object;
-use crate::query::order::version_in;
+use crate::query::order::{SortKey, version_in};
 
 /// An event of an object that may be one of the set.
 struct News<'a> {
@@ -46,7 +46,7 @@ impl Core {
         let follows_on = news.original.map(|original| version_in(original.as_str()));
         let judgement = judge_event(known, told, &entry, follows_on);
         let is_doubtful = judgement.is_doubtful
-            || judgement.counts && (contradicts || self.is_unexpected(news, known, told, now))
+            || judgement.counts && (contradicts || self.is_unexpected(news, &entry, known, told, now))
             || hides_a_deletion(news, known, told, &entry);
         if is_doubtful {
             self.due.doubt(&id, now);
@@ -91,22 +91,36 @@ impl Core {
     }
 
     /// Whether an event that counts is odd, considering what is known of its object.
-    fn is_unexpected(&self, news: &News<'_>, known: Known<'_>, told: Is, now: Instant) -> bool {
-        let is_all_known = self.is_filled && self.boundary.is_none() && !self.due.is_all_in_doubt();
+    fn is_unexpected(
+        &self,
+        news: &News<'_>,
+        entry: &Entry,
+        known: Known<'_>,
+        told: Is,
+        now: Instant,
+    ) -> bool {
+        let is_unknown = matches!(known, Known::Nothing);
         match (known, told) {
             (Known::Member(_), _) | (_, Is::Left) => false,
-            // Of an object that nobody knew.
-            (_, Is::Deleted) => matches!(known, Known::Nothing) && is_all_known,
+            (_, Is::Deleted) => is_unknown && self.would_know(&entry.key),
             (_, Is::Member) => {
-                let was_member = match news.original {
-                    Some(original) => self.matches(original) != Some(false),
-                    None => news.kind == EventKind::Update,
+                let was_known = || match news.original {
+                    Some(original) => {
+                        let key = self.places.order.sort_key(original.as_str());
+                        self.matches(original) != Some(false) && key.is_some_and(|key| self.would_know(&key))
+                    }
+                    None => news.kind == EventKind::Update && self.would_know(&entry.key),
                 };
-                let has_no_beginning = matches!(known, Known::Nothing) && is_all_known && was_member;
                 // The event that took it out again may be the one that was lost.
-                has_no_beginning || self.may_be_late(now)
+                is_unknown && was_known() || self.may_be_late(now)
             }
         }
+    }
+
+    /// Whether an object with this key would be held, if it were a member.
+    fn would_know(&self, key: &SortKey) -> bool {
+        let is_within = |boundary| !self.places.are_ranks() && key <= boundary;
+        self.is_filled && !self.due.is_all_in_doubt() && self.boundary.as_ref().is_none_or(is_within)
     }
 
     /// Whether an event may still come that was sent before one that was lost.
