@@ -14,6 +14,7 @@ mod harness;
 mod js_sdk;
 mod link;
 mod live_set;
+mod live_set_versions;
 mod matcher;
 #[cfg(feature = "tls")]
 mod network;
