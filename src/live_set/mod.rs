@@ -39,22 +39,33 @@ use crate::text::deadline;
 ///
 /// # Order and limit
 ///
-/// The set is sorted by the query's `ascending` and `descending`, and the objects that are equal there by their ids;
-/// without any order the oldest object comes first. `limit` and `skip` hold all the time: when an object leaves, the
-/// next one comes in. Without a `limit` it holds all objects, not the 100 that `find()` returns then. Numbers, texts (by
-/// their bytes), booleans, dates and pointers are sorted as the database does; where it sorts objects without a value
-/// is learned from it; arrays, objects and geo points are all equal. Postgres may be set up to sort text by the rules of a
-/// language, which the set does not know; a warning in the log says so.
+/// The set is sorted by the query's `ascending` and `descending`, and objects that are equal there by their ids; without
+/// any order the oldest object comes first. `limit` and `skip` hold all the time: when an object leaves, the next one
+/// comes in. Without a `limit` it holds all objects, not the 100 that `find()` returns then.
+///
+/// Numbers, texts (by their bytes), booleans, dates and pointers are sorted here, as the database sorts them; where it
+/// sorts objects without a value is learned from it. What only the database can sort (arrays, objects, geo points, values
+/// of different types, texts in the order of a language, as Postgres may sort them) the set does not guess: it has the
+/// places that the server gave, and asks for them again after each change that may move an object. It is stale until then,
+/// and a warning in the log says once that it is so.
 ///
 /// # When it is equal
 ///
-/// [`is_ready`](Self::is_ready) says that everything was fetched and no events are known to be lost. While the link is
-/// down, or until the fetch after that is done, the set is *stale*: it keeps what it has. If a fetch fails it is tried
-/// again, after 0.5 s at first and 60 s at last, and each failure is told to [`on_error`](Self::on_error).
+/// [`is_ready`](Self::is_ready) says that the set is what `find()` returns, as far as can be known. It is *stale* as soon
+/// as there is a reason to doubt that, and until a fetch has succeeded that began later. It keeps what it has meanwhile.
+/// Reasons are: the link is down; the subscription reports an error, since an event may be lost with it; a fetch failed,
+/// or could not be started; events of an object come out of order, or contradict each other, or their own names; a
+/// condition cannot be judged here (see [`Query::matches_object`](crate::Query::matches_object)), so that only the name of
+/// an event says whether its object matches. For a single object that is settled within a fraction of a second.
+///
+/// Whether an object matches the query is judged by the object, not by the name of its event: servers from 4.3 to 4.10,
+/// and hooks, send events under other names. An object of another class, which only a hook can send, is refused with an
+/// error. A fetch that fails is tried again, after 0.5 s at first and 60 s at last, and each failure is told to
+/// [`on_error`](Self::on_error).
 ///
 /// Parse Server tells nothing of some changes: those that bypass it, changes of roles, and, when two clients save one
-/// object at the same time and it begins to match only by both changes together, that one. [`refresh`](Self::refresh)
-/// fetches everything again.
+/// object at the same time and it begins to match only by both changes together, that one. Nor does a hook that keeps an
+/// event back. [`refresh`](Self::refresh) fetches everything again.
 ///
 /// With Postgres, `find()` leaves out fields that are null, which events have; and `exists` does not find them there,
 /// which it does in LiveQuery. To remove a field (`{"__op": "Delete"}`) is the same everywhere.
@@ -181,7 +192,7 @@ impl LiveSet {
         self.locate(id).map(|(_, index)| index)
     }
 
-    /// Whether everything was fetched, and no event is known to be lost since.
+    /// Whether everything was fetched, and there is no reason to doubt since that it is what there is.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.shown(|shown| shown.is_ready)
