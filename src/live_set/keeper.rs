@@ -41,6 +41,8 @@ pub(crate) struct Keeper {
     subscription: OnceLock<Arc<SubscriptionCore>>,
     /// That the set is ready, or refreshed, and was not told yet.
     pub(super) telling: Arc<Count>,
+    /// Since when the core knows that the contents may be old, which may be earlier than was told.
+    stale_since: Mutex<Option<SystemTime>>,
     /// The last refresh of which it is known what came of it, and that.
     refreshed: Mutex<(u64, Result<()>)>,
 }
@@ -86,6 +88,7 @@ impl Keeper {
             session_token: Mutex::new(session_token),
             fetch,
             worker: Mutex::default(),
+            stale_since: Mutex::default(),
             refreshed: Mutex::new((0, Ok(()))),
             shared,
             subscription: OnceLock::new(),
@@ -125,6 +128,13 @@ impl Keeper {
         (last >= number && self.telling.get() == 0).then_some(result)
     }
 
+    /// Since when the contents may be old, if that was told.
+    pub(super) fn stale_since(&self) -> Option<SystemTime> {
+        let known = *self.stale_since.lock();
+        let told = self.subscriber.emitter.held(|shown| shown.stale_since)?;
+        Some(known.map_or(told, |known| known.min(told)))
+    }
+
     /// No handle is left.
     pub(super) fn end(&self) {
         self.worker.lock().has_ended = true;
@@ -142,6 +152,7 @@ impl Keeper {
     /// Puts what the core has to tell into the mailbox, all at once: what follows from one thing is told in one go. The
     /// core stays locked meanwhile, so that what was first in there is first in here.
     fn post(self: &Arc<Self>, core: &mut Core, generation: u64) {
+        *self.stale_since.lock() = core.stale_since();
         let outputs: Vec<_> = std::iter::from_fn(|| core.next_output()).collect();
         if outputs.is_empty() {
             return;
@@ -215,8 +226,8 @@ impl Keeper {
         self.heard(generation.unwrap_or_default(), |core, now| {
             core.could_not_start(error, now);
         });
-        // It has a next time, which is not now.
-        self.next_request(&mut self.worker.lock());
+        // It has a next time.
+        self.attend();
     }
 
     /// What there is to fetch now. If that is later, the I/O looks again then.

@@ -201,9 +201,7 @@ impl LiveSet {
     /// Since when the contents may be old. `None` if they are not, or if there were none yet.
     #[must_use]
     pub fn stale_since(&self) -> Option<SystemTime> {
-        let known = self.0.keeper.core.lock().stale_since();
-        self.shown(|shown| shown.stale_since)
-            .map(|since| known.map_or(since, |known| known.min(since)))
+        self.0.keeper.stale_since()
     }
 
     /// Waits until everything was fetched, and the listeners of [`on_ready`](Self::on_ready) have returned.

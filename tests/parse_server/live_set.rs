@@ -493,7 +493,7 @@ fn wait_until_equal(set: &LiveSet, expected: &[Value]) {
             return;
         }
         // What it has heard may be waiting for its turn, but not for so long.
-        let since = *claimed_since.get_or_insert(Instant::now());
+        let since = *claimed_since.get_or_insert_with(Instant::now);
         if !is_ready {
             claimed_since = None;
         }
