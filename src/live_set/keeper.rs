@@ -421,7 +421,15 @@ mod tests {
             .unwrap();
         set.wait_ready(LONG).unwrap();
         // Nothing happens on the server that would have the set look again.
-        set.keeper().worker.lock().fails = 2;
+        loop {
+            let mut worker = set.keeper().worker.lock();
+            if !worker.is_running {
+                worker.fails = 2;
+                break;
+            }
+            drop(worker);
+            std::thread::yield_now();
+        }
         let refresh = set.refresh();
         assert!(refresh.wait(LONG).is_err());
         assert!(!set.is_ready() && set.stale_since().is_some());
