@@ -39,9 +39,16 @@ fn query() -> Query {
     Query::new("Game").descending(["score"])
 }
 
-fn set_of(size: u64) -> Set {
+/// With conditions, by which each event is judged.
+fn judged() -> Query {
+    query()
+        .equal_to("finished", false)
+        .greater_than_or_equal_to("score", 0)
+}
+
+fn set_of(query: &Query, size: u64) -> Set {
     Set::new(
-        &query(),
+        query,
         (0..size).map(|number| game(number, score_of(number, 0), 0)),
     )
 }
@@ -50,22 +57,29 @@ fn set_of(size: u64) -> Set {
 fn events(c: &mut Criterion) {
     let mut group = c.benchmark_group("live_set");
     for size in SIZES {
-        let mut set = set_of(size);
-        let mut saves = 0;
-        let mut originals: Vec<_> = (0..size)
-            .map(|number| game(number, score_of(number, 0), 0))
-            .collect();
-        group.bench_function(format!("update_that_moves/{size}"), |b| {
-            b.iter(|| {
-                saves += 1;
-                let number = saves * 7919 % size;
-                let object = game(number, score_of(number, saves), saves);
-                let original = &mut originals[usize::try_from(number).expect("it is small")];
-                let changes = set.event(EventKind::Update, &object, Some(original));
-                *original = object;
-                changes
+        for (name, query) in [
+            ("update_that_moves", query()),
+            ("update_that_is_judged", judged()),
+        ] {
+            let mut set = set_of(&query, size);
+            let mut saves = 0;
+            let mut originals: Vec<_> = (0..size)
+                .map(|number| game(number, score_of(number, 0), 0))
+                .collect();
+            group.bench_function(format!("{name}/{size}"), |b| {
+                b.iter(|| {
+                    saves += 1;
+                    let number = saves * 7919 % size;
+                    let object = game(number, score_of(number, saves), saves);
+                    let original = &mut originals[usize::try_from(number).expect("it is small")];
+                    let changes = set.event(EventKind::Update, &object, Some(original));
+                    *original = object;
+                    changes
+                });
             });
-        });
+        }
+        let mut set = set_of(&query(), size);
+        let mut saves = 0;
         group.bench_function(format!("create_and_delete/{size}"), |b| {
             b.iter(|| {
                 saves += 1;
@@ -93,7 +107,7 @@ fn memory(_: &mut Criterion) {
             .map(|number| game(number, score_of(number, 0), 0).as_str().len())
             .sum();
         let before = resident();
-        let set = set_of(size);
+        let set = set_of(&query(), size);
         let Some(bytes) = resident()
             .zip(before)
             .map(|(after, before)| after.saturating_sub(before))

@@ -20,7 +20,7 @@
 //!
 //! 1. `dispatching` of the queue (who delivers, where the program does that)
 //! 2. `running` of a subscriber (its listeners run)
-//! 3. the lock of a live set's core
+//! 3. the locks of a live set: that of who fetches for it, then that of its core
 //! 4. the mailbox of a subscriber
 //! 5. the list of the ready; or the status, which threads wait for
 //! 6. leaves, under which nothing else is taken: the listeners of an emitter, the progress of a subscription, a

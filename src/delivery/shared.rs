@@ -36,9 +36,13 @@ pub(crate) struct Shared {
     next_id: AtomicU64,
     /// Subscriptions with a smaller id were ended by `close`.
     pub(super) closed_below: AtomicU64,
+    /// What whoever does the I/O calls when it is time.
+    calls: Mutex<Vec<(Instant, Call)>>,
     /// Has whoever does the I/O look again.
     wake: Box<dyn Fn() + Send + Sync>,
 }
+
+type Call = Box<dyn FnOnce() + Send>;
 
 impl Shared {
     pub(crate) fn new(
@@ -55,6 +59,7 @@ impl Shared {
             server_age: Mutex::new(None),
             next_id: AtomicU64::new(1),
             closed_below: AtomicU64::new(0),
+            calls: Mutex::new(Vec::new()),
             wake: Box::new(wake),
         }
     }
@@ -72,6 +77,33 @@ impl Shared {
     /// [`ErrorKind::Forked`] in another process than that which the client was built in.
     pub(crate) fn check_home(&self) -> Result<()> {
         self.status.home.check()
+    }
+
+    /// Has this called at this time by whoever does the I/O, which it must not keep waiting.
+    pub(crate) fn call_at(&self, at: Instant, call: impl FnOnce() + Send + 'static) {
+        self.calls.lock().push((at, Box::new(call)));
+        self.wake();
+    }
+
+    /// When the next call is due.
+    pub(crate) fn next_call(&self) -> Option<Instant> {
+        self.calls.lock().iter().map(|(at, _)| *at).min()
+    }
+
+    /// Makes the calls that are due.
+    pub(crate) fn make_calls(&self, now: Instant) {
+        let mut calls = self.calls.lock();
+        if calls.iter().all(|(at, _)| *at > now) {
+            return;
+        }
+        let (due, later) = std::mem::take(&mut *calls)
+            .into_iter()
+            .partition::<Vec<_>, _>(|(at, _)| *at <= now);
+        *calls = later;
+        drop(calls);
+        for (_, call) in due {
+            call();
+        }
     }
 
     pub(crate) fn next_id(&self) -> u64 {

@@ -171,6 +171,7 @@ impl Work for Driver {
             self.send();
             self.say_farewell();
             self.finish_close();
+            self.shared.make_calls(Instant::now());
             if self.shutdown && self.farewell.is_none() {
                 return false;
             }
@@ -598,10 +599,15 @@ impl Driver {
             _ => None,
         };
         let farewell = self.farewell.as_ref().map(|(_, deadline)| *deadline);
-        [self.session.deadline(), attempt, farewell]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.session.deadline(),
+            attempt,
+            farewell,
+            self.shared.next_call(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 }
 

@@ -1,11 +1,11 @@
 //! A way in for `benches/live_set.rs`, with the internal feature `_bench`. No part of the API.
 
 use std::fmt;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use crate::event::EventKind;
 use crate::live_set::change::{Entry, Snapshot};
-use crate::live_set::core::{Core, Output, Task};
+use crate::live_set::core::{Core, Moment, Output, Task};
 use crate::live_set::list::List;
 use crate::object::Object;
 use crate::query::Query;
@@ -15,7 +15,7 @@ pub struct Set {
     core: Core,
     class_name: Box<str>,
     snapshot: Snapshot,
-    now: Instant,
+    now: Moment,
 }
 
 impl Set {
@@ -25,7 +25,7 @@ impl Set {
             core: Core::new(query, 1),
             class_name: query.class_name().into(),
             snapshot: Snapshot(List::new()),
-            now: Instant::now(),
+            now: Moment::now(),
         };
         set.fetch_again(objects);
         set
@@ -40,9 +40,9 @@ impl Set {
     /// The link is lost and made again, and everything is fetched.
     pub fn fetch_again(&mut self, objects: impl IntoIterator<Item = Object>) {
         self.core.closed(SystemTime::UNIX_EPOCH);
-        self.core.opened();
+        self.core.opened(None, self.now);
         let mut objects = Some(objects);
-        while let Task::Fetch(request) = self.core.next_task(self.now) {
+        while let Task::Fetch(request) = self.core.next_task(self.now.at) {
             let page = objects.take().into_iter().flatten();
             let entry = |object: Object| Entry::new(&request.order, &object, &self.class_name);
             self.core

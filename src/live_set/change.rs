@@ -234,13 +234,20 @@ impl Entry {
     /// The text is the object's own: a frame has the original as well. `find()` leaves the name of the class out, which
     /// an event has.
     ///
-    /// `None` for an object without an id.
+    /// `None` for an object without an id, or of another class.
     pub(crate) fn new(order: &Order, object: &Object, class_name: &str) -> Option<Arc<Self>> {
         let text = object.as_str();
         let key = order.sort_key(text)?;
-        let has_class = Members::new(text).any(|(name, _)| name == "className");
+        let class = Members::new(text).find(|(name, _)| *name == "className");
+        let is_other = |(_, name): &(&str, &str)| {
+            let quoted = name.strip_prefix('"').and_then(|name| name.strip_suffix('"'));
+            quoted != Some(class_name) && object.class_name() != Some(class_name)
+        };
+        if class.as_ref().is_some_and(is_other) {
+            return None;
+        }
         let text = match text.trim_start().strip_prefix('{') {
-            Some(members) if !has_class => {
+            Some(members) if class.is_none() => {
                 format!("{{\"className\":{},{members}", Value::from(class_name)).into()
             }
             _ => text.into(),

@@ -14,16 +14,15 @@ use crate::delivery::shared::Shared;
 use crate::delivery::status::{Count, Receipt};
 use crate::delivery::subscriber::Subscriber;
 use crate::delivery::subscription::{Follower, SubscriptionCore};
-use crate::delivery::sync;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{ClientEventKind, Event, EventKind};
 use crate::fence;
 use crate::fenced::drop_quietly;
 use crate::fetch_error::FetchError;
 use crate::live_set::change::{Change, Entry, Snapshot};
-use crate::live_set::core::{Core, Output, Request, Task};
+use crate::live_set::core::{Core, Moment, Output, Request, Task};
 use crate::live_set::events::{SetEvent, SetEventKind};
-use crate::logging::{error, warn};
+use crate::logging::warn;
 use crate::object::Object;
 use crate::query::Query;
 use crate::secret::Secret;
@@ -37,23 +36,43 @@ pub(crate) struct Keeper {
     pub(super) core: Mutex<Core>,
     pub(super) session_token: Mutex<Option<Secret>>,
     fetch: Box<FetchFn>,
-    worker: sync::Mutex<Worker>,
-    wake_worker: sync::Condvar,
+    worker: Mutex<Worker>,
     pub(super) shared: Arc<Shared>,
     /// There as soon as the subscription is.
     subscription: OnceLock<Arc<SubscriptionCore>>,
-    /// That the set is ready and was not told yet.
+    /// That the set is ready, or refreshed, and was not told yet.
     pub(super) telling: Arc<Count>,
+    /// Since when the core knows that the contents may be old, which may be earlier than was told.
+    stale_since: Mutex<Option<SystemTime>>,
+    /// The last refresh of which it is known what came of it, and that.
+    refreshed: Mutex<(u64, Result<()>)>,
 }
 
 /// The thread that fetches, which is there while there is something to fetch.
 #[derive(Default)]
 struct Worker {
     is_running: bool,
-    /// It is to look again what there is to do.
-    is_called: bool,
+    /// When the I/O looks again what there is to do.
+    called_at: Option<Instant>,
     /// The set is gone.
     has_ended: bool,
+    /// How often it cannot be started, for tests.
+    #[cfg(test)]
+    fails: usize,
+}
+
+impl Worker {
+    fn start(&mut self, run: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+        #[cfg(test)]
+        if self.fails > 0 {
+            self.fails -= 1;
+            return Err(std::io::Error::other("no more threads"));
+        }
+        let thread = std::thread::Builder::new().name("livequery-fetch".to_owned());
+        thread.spawn(run)?;
+        self.is_running = true;
+        Ok(())
+    }
 }
 
 impl Keeper {
@@ -69,8 +88,9 @@ impl Keeper {
             core: Mutex::new(core),
             session_token: Mutex::new(session_token),
             fetch,
-            worker: sync::Mutex::new(Worker::default()),
-            wake_worker: sync::Condvar::new(),
+            worker: Mutex::default(),
+            stale_since: Mutex::default(),
+            refreshed: Mutex::new((0, Ok(()))),
             shared,
             subscription: OnceLock::new(),
             telling: Arc::default(),
@@ -100,13 +120,30 @@ impl Keeper {
         id
     }
 
-    /// Fetches everything again.
-    pub(super) fn refresh(self: &Arc<Self>) {
+    /// Fetches everything again. Returns the number of this refresh.
+    pub(super) fn refresh(self: &Arc<Self>) -> u64 {
         if !self.shared.is_home() {
-            return;
+            return 0;
         }
-        self.core.lock().refresh();
+        let number = self.core.lock().refresh();
         self.attend();
+        number
+    }
+
+    /// What came of a refresh, as soon as that is known and told.
+    pub(super) fn refreshed(&self, number: u64) -> Option<Result<()>> {
+        let (last, result) = self.refreshed.lock().clone();
+        (last >= number && self.telling.get() == 0).then_some(result)
+    }
+
+    /// Since when the contents may be old, if that was told.
+    pub(super) fn stale_since(&self) -> Option<SystemTime> {
+        if !self.shared.is_home() {
+            return None;
+        }
+        let known = *self.stale_since.lock();
+        let told = self.subscriber.emitter.held(|shown| shown.stale_since)?;
+        Some(known.map_or(told, |known| known.min(told)))
     }
 
     /// No handle is left.
@@ -115,22 +152,21 @@ impl Keeper {
             return;
         }
         self.worker.lock().has_ended = true;
-        self.wake_worker.notify_all();
     }
 
-    /// What came of a request.
-    fn fetched(self: &Arc<Self>, ticket: u64, result: Result<Vec<Arc<Entry>>, FetchError>, generation: u64) {
+    /// Something has become of what was to be fetched.
+    fn heard(self: &Arc<Self>, generation: u64, hear: impl FnOnce(&mut Core, Moment)) {
         let mut core = self.core.lock();
-        core.fetched(ticket, result, Instant::now());
+        hear(&mut core, Moment::now());
         self.post(&mut core, generation);
         drop(core);
         self.shared.wake_delivery();
-        self.attend();
     }
 
     /// Puts what the core has to tell into the mailbox, all at once: what follows from one thing is told in one go. The
     /// core stays locked meanwhile, so that what was first in there is first in here.
     fn post(self: &Arc<Self>, core: &mut Core, generation: u64) {
+        *self.stale_since.lock() = core.stale_since();
         let outputs: Vec<_> = std::iter::from_fn(|| core.next_output()).collect();
         if outputs.is_empty() {
             return;
@@ -142,6 +178,7 @@ impl Keeper {
                 }
             }
         }
+        let mut refreshed = None;
         self.shared.post(self, |mailbox, limits, totals| {
             for output in outputs {
                 let (event, receipt) = match output {
@@ -158,10 +195,22 @@ impl Keeper {
                     }
                     Output::Stale(since) => (SetEvent::Stale(since), None),
                     Output::Failed(error) => (SetEvent::Error(error), None),
+                    Output::Refreshed(number, result) => {
+                        refreshed = Some((number, result));
+                        // Behind the changes that it led to.
+                        if let Some(receipt) = self.shared.receipt(&self.telling) {
+                            mailbox.receipt(receipt, totals);
+                        }
+                        continue;
+                    }
                 };
                 mailbox.tell(event, receipt, limits, totals);
             }
         });
+        if let Some(refreshed) = refreshed {
+            *self.refreshed.lock() = refreshed;
+            self.shared.status.changed();
+        }
     }
 
     fn tell(self: &Arc<Self>, event: SetEvent, receipt: Option<Arc<Receipt>>) {
@@ -170,56 +219,69 @@ impl Keeper {
         });
     }
 
-    /// Sees to it that what is to be fetched is fetched.
+    /// Sees to it that what is to be fetched is fetched, now or when it is due.
     fn attend(self: &Arc<Self>) {
         let mut worker = self.worker.lock();
-        if worker.has_ended {
+        if worker.is_running || worker.has_ended {
+            // The thread looks again before it ends.
             return;
         }
-        if worker.is_running {
-            worker.is_called = true;
-            self.wake_worker.notify_all();
+        let Some(request) = self.next_request(&mut worker) else {
             return;
-        }
-        let task = self.core.lock().next_task(Instant::now());
-        if matches!(task, Task::Wait(None)) {
-            return;
-        }
+        };
         let keeper = Arc::clone(self);
-        let thread = std::thread::Builder::new().name("livequery-fetch".to_owned());
-        match thread.spawn(move || keeper.work(task)) {
-            Ok(_) => worker.is_running = true,
-            Err(error) => {
-                drop(worker);
-                error!("the thread that fetches cannot be started: {error}");
-                self.core.lock().refresh();
+        let Err(error) = worker.start(move || keeper.work(request)) else {
+            return;
+        };
+        drop(worker);
+        let text = "the thread that fetches cannot be started";
+        let error = Error::with_source(ErrorKind::Io, text, error);
+        let generation = self.subscription.get().map(|core| self.shared.generation(core));
+        self.heard(generation.unwrap_or_default(), |core, now| {
+            core.could_not_start(error, now);
+        });
+        // It has a next time.
+        self.attend();
+    }
+
+    /// What there is to fetch now. If that is later, the I/O looks again then.
+    fn next_request(self: &Arc<Self>, worker: &mut Worker) -> Option<Box<Request>> {
+        let task = self.core.lock().next_task(Instant::now());
+        match task {
+            Task::Fetch(request) => return Some(request),
+            Task::Wait(None) => {}
+            Task::Wait(Some(at)) if worker.called_at.is_some_and(|before| before <= at) => {}
+            Task::Wait(Some(at)) => {
+                worker.called_at = Some(at);
+                let keeper = Arc::downgrade(self);
+                self.shared.call_at(at, move || {
+                    if let Some(keeper) = keeper.upgrade() {
+                        keeper.worker.lock().called_at = None;
+                        keeper.attend();
+                    }
+                });
             }
         }
+        None
     }
 
     /// The thread that fetches, until there is nothing to do.
-    fn work(self: &Arc<Self>, mut task: Task) {
+    fn work(self: &Arc<Self>, mut request: Box<Request>) {
         loop {
-            match task {
-                Task::Fetch(request) => {
-                    self.carry_out(request);
-                    if self.worker.lock().has_ended {
-                        return;
-                    }
-                }
-                Task::Wait(until) => {
-                    let mut worker = self.worker.lock();
-                    if worker.has_ended || until.is_none() && !worker.is_called {
-                        worker.is_running = false;
-                        return;
-                    }
-                    if let Some(until) = until.filter(|_| !worker.is_called) {
-                        sync::wait_until(&self.wake_worker, &mut worker, until);
-                    }
-                    worker.is_called = false;
+            self.carry_out(request);
+            let mut worker = self.worker.lock();
+            let next = if worker.has_ended {
+                None
+            } else {
+                self.next_request(&mut worker)
+            };
+            match next {
+                Some(next) => request = next,
+                None => {
+                    worker.is_running = false;
+                    return;
                 }
             }
-            task = self.core.lock().next_task(Instant::now());
         }
     }
 
@@ -244,10 +306,15 @@ impl Keeper {
             }
             entries
         });
-        // With another session token the set is about to start over.
-        if self.shared.generation(subscription) == generation {
-            self.fetched(ticket, result, generation);
-        }
+        let is_asked = self.shared.generation(subscription) == generation;
+        self.heard(generation, |core, now| {
+            if is_asked {
+                core.fetched(ticket, result, now);
+            } else {
+                // It was fetched for another session token.
+                core.discarded(ticket, now);
+            }
+        });
     }
 }
 
@@ -262,28 +329,17 @@ fn parcel(change: Change, snapshot: Snapshot, generation: u64) -> Parcel<SetEven
 
 impl Follower for Keeper {
     fn take(self: Arc<Self>, shared: &Arc<Shared>, event: &Event, generation: u64) {
-        let mut core = self.core.lock();
+        let (mut core, now) = (self.core.lock(), Moment::now());
         match (event.kind(), event.object(), event.error()) {
-            (EventKind::Open, ..) => {
-                core.opened();
-                // By now the last proof that nothing was missing before the cut is known.
-                if let Some(gap) = event.gap() {
-                    self.subscriber.emitter.held(|shown| {
-                        shown.stale_since = shown.stale_since.map(|since| since.min(gap.start()));
-                    });
-                }
-            }
-            (EventKind::Close, ..) => core.closed(SystemTime::now()),
+            // By now the last proof that nothing was missing before the cut is known.
+            (EventKind::Open, ..) => core.opened(event.gap().map(|gap| gap.start()), now),
+            (EventKind::Close, ..) => core.closed(now.time),
             (EventKind::Error, _, Some(error)) => {
-                match error.kind() {
-                    ErrorKind::Lagged => core.lagged(SystemTime::now()),
-                    // A hook of the server failed, and the event with it.
-                    ErrorKind::Server if !error.is_fatal() => core.missed(),
-                    _ => {}
-                }
+                // Whatever it is: an event may be lost with it.
+                core.missed(now);
                 self.tell(SetEvent::Error(error.clone()), None);
             }
-            (kind, Some(object), _) => core.event(kind, object, event.original(), Instant::now()),
+            (kind, Some(object), _) => core.event(kind, object, event.original(), now),
             _ => {}
         }
         self.post(&mut core, generation);
@@ -346,5 +402,52 @@ impl Addressee for Keeper {
             Some(subscription) => format!("the live set of {subscription}"),
             None => "a live set".to_owned(),
         }
+    }
+}
+
+#[cfg(all(test, feature = "test-server", not(shuttle)))]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use crate::client::Client;
+    use crate::query::Query;
+    use crate::test_server::TestServer;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_thread_that_cannot_be_started_is_started_later() {
+        let server = Arc::new(TestServer::start().unwrap());
+        let client = Client::builder(server.url(), "any").build().unwrap();
+        let errors = Arc::new(AtomicUsize::new(0));
+        let (finding, counting) = (Arc::clone(&server), Arc::clone(&errors));
+        let set = client
+            .live_set(&Query::new("Game"))
+            .fetch_with(move |query| finding.find(query))
+            .on_error(move |error| {
+                let text = "the thread that fetches cannot be started: no more threads";
+                assert_eq!(error.to_string(), text);
+                counting.fetch_add(1, Ordering::SeqCst);
+            })
+            .start()
+            .unwrap();
+        set.wait_ready(LONG).unwrap();
+        // Nothing happens on the server that would have the set look again.
+        loop {
+            let mut worker = set.keeper().worker.lock();
+            if !worker.is_running {
+                worker.fails = 2;
+                break;
+            }
+            drop(worker);
+            std::thread::yield_now();
+        }
+        let refresh = set.refresh();
+        assert!(refresh.wait(LONG).is_err());
+        assert!(!set.is_ready() && set.stale_since().is_some());
+        set.wait_ready(LONG).unwrap();
+        assert_eq!(errors.load(Ordering::SeqCst), 2);
     }
 }

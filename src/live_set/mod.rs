@@ -11,6 +11,7 @@ pub(crate) mod list;
 mod paging;
 #[cfg(test)]
 mod properties;
+mod refresh;
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,9 +20,11 @@ use std::time::{Duration, SystemTime};
 pub use self::change::{Change, Snapshot, SnapshotIter};
 use self::events::{SetEventKind, Shown, for_error, for_late_change, for_ready, for_stale};
 use self::keeper::Keeper;
+pub use self::refresh::Refresh;
 use crate::client::subscription::Subscription;
 use crate::delivery::emitter::ListenerId;
 use crate::delivery::inside::refuse_in_listener;
+use crate::delivery::status::Look;
 use crate::error::{Error, ErrorKind, Result};
 use crate::object::Object;
 use crate::secret::Secret;
@@ -36,22 +39,33 @@ use crate::text::deadline;
 ///
 /// # Order and limit
 ///
-/// The set is sorted by the query's `ascending` and `descending`, and the objects that are equal there by their ids;
-/// without any order the oldest object comes first. `limit` and `skip` hold all the time: when an object leaves, the
-/// next one comes in. Without a `limit` it holds all objects, not the 100 that `find()` returns then. Numbers, texts (by
-/// their bytes), booleans, dates and pointers are sorted as the database does; where it sorts objects without a value
-/// is learned from it; arrays, objects and geo points are all equal. Postgres may be set up to sort text by the rules of a
-/// language, which the set does not know; a warning in the log says so.
+/// The set is sorted by the query's `ascending` and `descending`, and objects that are equal there by their ids; without
+/// any order the oldest object comes first. `limit` and `skip` hold all the time: when an object leaves, the next one
+/// comes in. Without a `limit` it holds all objects, not the 100 that `find()` returns then.
+///
+/// Numbers, texts (by their bytes), booleans, dates and pointers are sorted here, as the database sorts them; where it
+/// sorts objects without a value is learned from it. What only the database can sort (arrays, objects, geo points, values
+/// of different types, texts in the order of a language, as Postgres may sort them) the set does not guess: it has the
+/// places that the server gave, and asks for them again after each change that may move an object. It is stale until then,
+/// and a warning in the log says once that it is so.
 ///
 /// # When it is equal
 ///
-/// [`is_ready`](Self::is_ready) says that everything was fetched and no events are known to be lost. While the link is
-/// down, or until the fetch after that is done, the set is *stale*: it keeps what it has. If a fetch fails it is tried
-/// again, after 0.5 s at first and 60 s at last, and each failure is told to [`on_error`](Self::on_error).
+/// [`is_ready`](Self::is_ready) says that the set is what `find()` returns, as far as can be known. It is *stale* as soon
+/// as there is a reason to doubt that, and until a fetch has succeeded that began later. It keeps what it has meanwhile.
+/// Reasons are: the link is down; the subscription reports an error, since an event may be lost with it; a fetch failed,
+/// or could not be started; events of an object come out of order, or contradict each other, or their own names; a
+/// condition cannot be judged here (see [`Query::matches_object`](crate::Query::matches_object)), so that only the name of
+/// an event says whether its object matches. For a single object that is settled within a fraction of a second.
+///
+/// Whether an object matches the query is judged by the object, not by the name of its event: servers from 4.3 to 4.10,
+/// and hooks, send events under other names. An object of another class, which only a hook can send, is refused with an
+/// error. A fetch that fails is tried again, after 0.5 s at first and 60 s at last, and each failure is told to
+/// [`on_error`](Self::on_error).
 ///
 /// Parse Server tells nothing of some changes: those that bypass it, changes of roles, and, when two clients save one
-/// object at the same time and it begins to match only by both changes together, that one. [`refresh`](Self::refresh)
-/// fetches everything again.
+/// object at the same time and it begins to match only by both changes together, that one. Nor does a hook that keeps an
+/// event back. [`refresh`](Self::refresh) fetches everything again.
 ///
 /// With Postgres, `find()` leaves out fields that are null, which events have; and `exists` does not find them there,
 /// which it does in LiveQuery. To remove a field (`{"__op": "Delete"}`) is the same everywhere.
@@ -178,7 +192,7 @@ impl LiveSet {
         self.locate(id).map(|(_, index)| index)
     }
 
-    /// Whether everything was fetched, and no event is known to be lost since.
+    /// Whether everything was fetched, and there is no reason to doubt since that it is what there is.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.shown(|shown| shown.is_ready)
@@ -187,7 +201,7 @@ impl LiveSet {
     /// Since when the contents may be old. `None` if they are not, or if there were none yet.
     #[must_use]
     pub fn stale_since(&self) -> Option<SystemTime> {
-        self.shown(|shown| shown.stale_since)
+        self.0.keeper.stale_since()
     }
 
     /// Waits until everything was fetched, and the listeners of [`on_ready`](Self::on_ready) have returned.
@@ -198,15 +212,34 @@ impl LiveSet {
     /// the server refused the subscription or the client for. [`ErrorKind::Closed`] if the set has ended, and
     /// [`ErrorKind::CalledFromListener`] in a listener of the client.
     pub fn wait_ready(&self, timeout: Duration) -> Result<()> {
+        self.0.keeper.shared.check_home()?;
+        refuse_in_listener(&self.0.keeper.shared, "wait_ready")?;
+        let is_ready = |_: &Look<'_>| {
+            let is_told = self.0.keeper.telling.get() == 0;
+            (self.is_ready() && is_told).then_some(Ok(()))
+        };
+        self.wait(
+            timeout,
+            "the live set is not complete yet, and goes on trying",
+            is_ready,
+        )
+    }
+
+    /// Waits for an answer, or until there can be none.
+    fn wait(
+        &self,
+        timeout: Duration,
+        text: &str,
+        mut answer: impl FnMut(&Look<'_>) -> Option<Result<()>>,
+    ) -> Result<()> {
         let shared = &self.0.keeper.shared;
         shared.check_home()?;
-        refuse_in_listener(shared, "wait_ready")?;
         let subscription = self.0.subscription.core();
         shared
             .status
             .wait(Some(deadline(timeout)), |look| {
-                if self.is_ready() && self.0.keeper.telling.get() == 0 {
-                    return Some(Ok(()));
+                if let Some(answer) = answer(&look) {
+                    return Some(answer);
                 }
                 if shared.is_ended(subscription) {
                     return Some(Err(Error::new(ErrorKind::Closed, "the live set was closed")));
@@ -215,7 +248,6 @@ impl LiveSet {
                 refusal.or_else(|| look.refusal()).map(Err)
             })
             .unwrap_or_else(|unanswered| {
-                let text = "the live set is not complete yet, and goes on trying";
                 Err(match self.shown(|shown| shown.last_error.clone()) {
                     Some(error) => Error::with_source(ErrorKind::Timeout, text, error),
                     None => unanswered.into_error(text.to_owned()),
@@ -223,9 +255,22 @@ impl LiveSet {
             })
     }
 
-    /// Fetches everything again. Differences come out as changes.
-    pub fn refresh(&self) {
-        self.0.keeper.refresh();
+    /// Fetches everything again, at once. Differences come out as changes. What it returns can be waited for, and may be
+    /// dropped as well.
+    ///
+    /// # Examples
+    /// ```
+    /// use parse_livequery::LiveSet;
+    /// use std::time::Duration;
+    ///
+    /// fn look_again(games: &LiveSet) -> parse_livequery::Result<()> {
+    ///     games.refresh().wait(Duration::from_secs(10))?;
+    ///     println!("{} games", games.len());
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn refresh(&self) -> Refresh {
+        Refresh::new(self.clone(), self.0.keeper.refresh())
     }
 
     /// Another session token for this set, or the client's with `None`. Objects that it may not read are removed as soon
@@ -267,6 +312,11 @@ impl LiveSet {
     /// The subscription that the set follows: for its state and its figures.
     pub fn subscription(&self) -> &Subscription {
         &self.0.subscription
+    }
+
+    #[cfg(test)]
+    fn keeper(&self) -> &Keeper {
+        &self.0.keeper
     }
 
     fn shown<R>(&self, look: impl FnOnce(&Shown) -> R) -> R {

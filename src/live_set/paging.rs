@@ -24,8 +24,10 @@ pub(super) struct Paging {
 /// What was fetched.
 pub(super) struct Page {
     pub(super) entries: Vec<Arc<Entry>>,
-    /// In the order in which the server sorts: read at one moment, that is.
-    pub(super) is_sorted: bool,
+    /// In the order of the query, and not in that of the ids.
+    pub(super) is_in_order: bool,
+    /// Read at one moment, so that the order is that of the server.
+    pub(super) is_of_one_moment: bool,
     /// There are no more.
     pub(super) is_all: bool,
 }
@@ -130,7 +132,8 @@ impl Paging {
     fn done(&mut self, is_all: bool) -> Turn {
         Turn::Done(Page {
             entries: std::mem::take(&mut self.entries),
-            is_sorted: self.wanted.is_some() && self.pages <= 1,
+            is_in_order: self.wanted.is_some(),
+            is_of_one_moment: self.pages <= 1,
             is_all,
         })
     }

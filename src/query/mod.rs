@@ -21,6 +21,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::Serialize;
+use serde_json::Value;
 
 use self::encode::Target;
 use self::filter::Filter;
@@ -32,6 +33,7 @@ use self::refuse::invalid;
 use self::version::{Age, ServerVersion, WATCH};
 use crate::error::{Error, Result};
 use crate::object::Object;
+use crate::types::Date;
 
 /// Which objects of a class a subscription is about: the counterpart of the JS SDK's `Parse.Query`.
 ///
@@ -437,23 +439,19 @@ impl Query {
     ///
     /// Those of `subscribe`.
     pub fn matches_object(&self, object: &Object) -> Result<Option<bool>> {
+        Ok(self.judge()?.matches(object))
+    }
+
+    /// What [`matches_object`](Self::matches_object) asks, prepared once.
+    pub(crate) fn judge(&self) -> Result<Judge> {
         let where_json = self.encode_conditions_for(None)?.where_json;
         let matcher =
             Matcher::parse(&where_json).map_err(|error| not_serialized("matches_object", &error))?;
-        let sent = |name: &str| {
-            let selected = self
-                .select
-                .as_ref()
-                .is_none_or(|keys| keys.iter().any(|key| key == name));
-            selected || ALWAYS_SENT.contains(&name)
-        };
-        let verdict = matcher.matches(|name| match object.get(name) {
-            Some(value) => Field::Value(value),
-            None if sent(name) => Field::Missing,
-            None => Field::Unknown,
-        });
-        let may_match = verdict.may_be(Verdict::MATCH);
-        Ok((may_match != verdict.may_be(Verdict::NO_MATCH)).then_some(may_match))
+        Ok(Judge {
+            matcher,
+            select: self.select.clone(),
+            has_dates: where_json.contains(r#""__type":"Date""#),
+        })
     }
 
     /// What a subscription to this query is sent as, to a server of which nothing is known.
@@ -583,7 +581,7 @@ impl Query {
         self.without_window().encode_conditions_for(age)
     }
 
-    /// The same query without order, limit and skip, and with the fields selected that the order needs.
+    /// The same query without order, limit and skip, and with the fields selected that the order and the conditions need.
     pub(crate) fn without_window(&self) -> Self {
         let mut query = Self {
             order: None,
@@ -592,7 +590,9 @@ impl Query {
             ..self.clone()
         };
         if let Some(select) = &mut query.select {
-            for key in self.order.iter().flatten() {
+            let mut keys: Vec<_> = self.order.clone().unwrap_or_default();
+            self.filter.to_json().add_keys_of_where(&mut keys);
+            for key in keys {
                 let field = key.trim_start_matches('-').split('.').next().unwrap_or_default();
                 if !ALWAYS_SENT.contains(&field) && !select.iter().any(|name| name == field) {
                     select.push(field.to_owned());
@@ -753,6 +753,49 @@ impl Query {
             self.error = change(&mut self).err();
         }
         self
+    }
+}
+
+/// Tells whether objects match a query, as the LiveQuery server does.
+#[derive(Clone, Debug)]
+pub(crate) struct Judge {
+    matcher: Matcher,
+    select: Option<Vec<String>>,
+    /// A condition compares with a date.
+    has_dates: bool,
+}
+
+impl Judge {
+    /// `None` if that cannot be told here.
+    pub(crate) fn matches(&self, object: &Object) -> Option<bool> {
+        self.judge(object, |_, _| false)
+    }
+
+    /// The same for the object of an event. Parse Server 3.4 to 6.0 may send a date as plain text, which it is not in
+    /// what the server judges.
+    pub(crate) fn matches_as_sent(&self, object: &Object) -> Option<bool> {
+        self.judge(object, |name, value| {
+            let is_plain = |text: &str| Date::parse(text).is_ok();
+            self.has_dates && !ALWAYS_SENT.contains(&name) && value.as_str().is_some_and(is_plain)
+        })
+    }
+
+    fn judge(&self, object: &Object, is_unclear: impl Fn(&str, &Value) -> bool) -> Option<bool> {
+        let sent = |name: &str| {
+            let selected = self
+                .select
+                .as_ref()
+                .is_none_or(|keys| keys.iter().any(|key| key == name));
+            selected || ALWAYS_SENT.contains(&name)
+        };
+        let verdict = self.matcher.matches(|name| match object.get(name) {
+            Some(value) if is_unclear(name, value) => Field::Unknown,
+            Some(value) => Field::Value(value),
+            None if sent(name) => Field::Missing,
+            None => Field::Unknown,
+        });
+        let may_match = verdict.may_be(Verdict::MATCH);
+        (may_match != verdict.may_be(Verdict::NO_MATCH)).then_some(may_match)
     }
 }
 

@@ -1,13 +1,16 @@
-//! How `find()` sorts: the keys of a query as bytes that compare as the database compares the values.
+//! How `find()` sorts: the keys of a query as bytes that compare as the database compares the values. It must not know
+//! who sorts.
 //!
-//! MongoDB takes a value that is missing or null for the smallest, and Postgres for the greatest; which of them the
-//! server has is seen in what it returns.
+//! Numbers, booleans, dates and texts by their bytes sort alike everywhere. MongoDB takes a value that is missing or null
+//! for the smallest, and Postgres for the greatest; Postgres may also sort texts as a language does. Which of these a
+//! server does is seen in what it returns ([`Order::tells`]). How it sorts arrays, objects, places, and values of
+//! different types among each other is its own affair: such a key [is unknown](SortKey::is_unknown), or has
+//! [other types](Order::types_in) than those before.
 
 use std::ops::Range;
 
 use serde_json::Value;
 
-use crate::object::Object;
 use crate::scan::Members;
 use crate::types::Date;
 
@@ -64,11 +67,6 @@ impl Order {
         order
     }
 
-    /// The field of one of the keys.
-    pub(crate) fn path(&self, key: usize) -> Option<&str> {
-        self.keys.get(key).map(|key| &*key.path)
-    }
-
     /// The fields that have to be there to sort by them.
     pub(crate) fn fields(&self) -> impl Iterator<Item = &str> {
         self.keys
@@ -93,31 +91,55 @@ impl Order {
         }
         let id = id.filter(|id| !id.is_empty())?;
         let length = u16::try_from(id.len()).ok()?;
-        let mut bytes = Vec::with_capacity(32);
+        let mut bytes = Vec::with_capacity(40);
+        let mut marks = capitals(id.as_bytes());
         for (key, value) in self.keys.iter().zip(values) {
             let start = bytes.len();
-            key.write(value, self.nulls, &mut bytes);
+            marks |= key.write(value, self.nulls, &mut bytes);
             if key.descending {
                 bytes[start..].iter_mut().for_each(|byte| *byte = !*byte);
             }
         }
-        bytes.extend_from_slice(id.as_bytes());
-        bytes.extend_from_slice(&length.to_be_bytes());
-        Some(SortKey(bytes.into()))
+        Some(SortKey::new(bytes, id.as_bytes(), length, marks))
     }
 
-    /// Whether the key has a value that is missing or null, for each of the fields.
-    pub(crate) fn nulls_in(&self, key: &SortKey) -> Vec<bool> {
+    /// The types of the values that a key of this order has, one bit for each type but null.
+    pub(crate) fn types_in<'k>(&'k self, key: &'k SortKey) -> impl Iterator<Item = u8> + 'k {
+        self.parts(key).map(|part| match part.tag {
+            NULL_SMALLEST | NULL_GREATEST => 0,
+            tag => 1 << (tag >> 4),
+        })
+    }
+
+    /// What a server tells by the order in which it returns these two, if anything: they differ first in what
+    /// databases sort in different ways.
+    pub(crate) fn tells(&self, one: &SortKey, other: &SortKey) -> Option<Tells> {
+        if !(one.has(PECULIAR) || other.has(PECULIAR)) {
+            return None;
+        }
+        let parts = self.parts(one).zip(self.parts(other));
+        for (one, other) in parts {
+            if one.bytes == other.bytes {
+                continue;
+            }
+            return match (one.is_null(), other.is_null(), one.tag, other.tag) {
+                (true, false, ..) | (false, true, ..) => Some(Tells::Nulls),
+                (_, _, TEXT, TEXT) => differ_by_capitals(&one.text(), &other.text()).then_some(Tells::Texts),
+                _ => None,
+            };
+        }
+        differ_by_capitals(one.id(), other.id()).then_some(Tells::Texts)
+    }
+
+    fn parts<'k>(&'k self, key: &'k SortKey) -> impl Iterator<Item = Part<'k>> + 'k {
         let mut rest = &*key.0;
-        let mut nulls = Vec::with_capacity(self.keys.len());
-        for key in &self.keys {
+        self.keys.iter().map(move |key| {
             let flip = |byte: u8| if key.descending { !byte } else { byte };
             let tag = rest.first().copied().map_or(0, flip);
-            nulls.push(tag == NULL_SMALLEST || tag == NULL_GREATEST);
             let length = match tag {
                 NUMBER | DATE => 9,
                 BOOL => 2,
-                TEXT => {
+                TEXT | OTHER => {
                     let ends = |pair: &[u8]| pair.iter().all(|byte| flip(*byte) == 0);
                     let mut at = 1;
                     // A zero in the text is followed by something else.
@@ -132,9 +154,59 @@ impl Order {
                 }
                 _ => 1,
             };
-            rest = rest.get(length..).unwrap_or_default();
-        }
-        nulls
+            let (bytes, behind) = rest.split_at_checked(length).unwrap_or((rest, &[]));
+            rest = behind;
+            Part {
+                tag,
+                bytes,
+                descending: key.descending,
+            }
+        })
+    }
+}
+
+/// What a pair of objects tells of the database that sorted them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tells {
+    /// Where it sorts null.
+    Nulls,
+    /// Whether it sorts texts by their bytes, or as some language does.
+    Texts,
+}
+
+/// What one key of an order contributes to a [`SortKey`].
+struct Part<'k> {
+    tag: u8,
+    bytes: &'k [u8],
+    descending: bool,
+}
+
+impl Part<'_> {
+    fn is_null(&self) -> bool {
+        matches!(self.tag, NULL_SMALLEST | NULL_GREATEST)
+    }
+
+    /// The text, with zeros as they are escaped.
+    fn text(&self) -> Vec<u8> {
+        let text = self.bytes.get(1..self.bytes.len().saturating_sub(2));
+        let flip = |byte: &u8| if self.descending { !byte } else { *byte };
+        text.unwrap_or_default().iter().map(flip).collect()
+    }
+}
+
+/// Whether two texts of ASCII letters and digits are in one order by their bytes, where all capitals come first, and in
+/// the other in any language. Punctuation and other scripts prove nothing: languages differ in them.
+pub(crate) fn differ_by_capitals(one: &[u8], other: &[u8]) -> bool {
+    let is_plain = |text: &[u8]| text.iter().all(u8::is_ascii_alphanumeric);
+    let (lower_one, lower_other) = (one.to_ascii_lowercase(), other.to_ascii_lowercase());
+    is_plain(one) && is_plain(other) && lower_one != lower_other && (lower_one < lower_other) != (one < other)
+}
+
+fn capitals(text: &[u8]) -> u8 {
+    if text.iter().any(u8::is_ascii_uppercase) {
+        PECULIAR
+    } else {
+        0
     }
 }
 
@@ -155,41 +227,69 @@ impl Key {
         self.path.split('.').next().unwrap_or_default()
     }
 
-    fn write(&self, json: Option<&str>, nulls: Nulls, bytes: &mut Vec<u8>) {
+    /// Writes the value, and returns what is to be marked.
+    fn write(&self, json: Option<&str>, nulls: Nulls, bytes: &mut Vec<u8>) -> u8 {
         let decoded = json.and_then(|json| serde_json::from_str::<Value>(json).ok());
         let mut value = decoded.as_ref();
         for name in self.path.split('.').skip(1) {
             value = value.and_then(|value| value.get(name));
         }
-        match value {
-            None | Some(Value::Null) => bytes.push(match nulls {
+        let Some(value) = value.filter(|value| !value.is_null() || self.path.contains('.')) else {
+            bytes.push(match nulls {
                 Nulls::Smallest => NULL_SMALLEST,
                 Nulls::Greatest => NULL_GREATEST,
-            }),
-            Some(Value::Number(number)) => write_number(number.as_f64().unwrap_or_default(), bytes),
-            Some(Value::Bool(value)) => bytes.extend([BOOL, u8::from(*value)]),
-            // At the top level of an object these are plain strings, of one length.
-            Some(Value::String(text)) => match Date::parse(text) {
-                Ok(date) if matches!(&*self.path, "createdAt" | "updatedAt") => write_date(date, bytes),
-                _ => write_text(text, bytes),
+            });
+            return PECULIAR;
+        };
+        match value {
+            Value::Number(number) => write_number(number.as_f64().unwrap_or_default(), bytes),
+            Value::Bool(value) => bytes.extend([BOOL, u8::from(*value)]),
+            Value::String(text) => match self.plain_date(text) {
+                Some(date) => write_date(date, bytes),
+                None => {
+                    write_text(TEXT, text, bytes);
+                    return capitals(text.as_bytes());
+                }
             },
-            Some(tagged) => match (tagged.get("__type").and_then(Value::as_str), tagged) {
-                (Some("Date"), Value::Object(members)) => {
-                    let iso = members.get("iso").and_then(Value::as_str).unwrap_or_default();
-                    match Date::parse(iso) {
+            // Below the top level Postgres has JSON, whose null is another value than none at all.
+            Value::Null | Value::Array(_) => return write_other(value, bytes),
+            Value::Object(members) => {
+                let part = |name| members.get(name).and_then(Value::as_str).unwrap_or_default();
+                match part("__type") {
+                    "Date" => match Date::parse(part("iso")) {
                         Ok(date) => write_date(date, bytes),
-                        Err(_) => bytes.push(OTHER),
+                        Err(_) => return write_other(value, bytes),
+                    },
+                    // The database has the class and the id in one string.
+                    "Pointer" | "Object" => {
+                        let text = format!("{}${}", part("className"), part("objectId"));
+                        write_text(TEXT, &text, bytes);
                     }
+                    _ => return write_other(value, bytes),
                 }
-                // The database has the class and the id in one string.
-                (Some("Pointer" | "Object"), Value::Object(members)) => {
-                    let part = |name| members.get(name).and_then(Value::as_str).unwrap_or_default();
-                    write_text(&format!("{}${}", part("className"), part("objectId")), bytes);
-                }
-                _ => bytes.push(OTHER),
-            },
+            }
+        }
+        0
+    }
+
+    /// A date that is sent as text: `createdAt` and `updatedAt` always, and others in events of Parse Server 3.4 to 6.0
+    /// once somebody's query constrains them. The text of one form sorts as its date, so it may be a text as well.
+    fn plain_date(&self, text: &str) -> Option<Date> {
+        let has_the_form = text.len() == 24 && text.as_bytes().get(10) == Some(&b'T') && text.ends_with('Z');
+        if matches!(&*self.path, "createdAt" | "updatedAt") {
+            Date::parse(text).ok()
+        } else if has_the_form {
+            Date::parse(text).ok().filter(|date| date.to_string() == text)
+        } else {
+            None
         }
     }
+}
+
+/// A value whose place only the server knows. Different values have different bytes.
+fn write_other(value: &Value, bytes: &mut Vec<u8>) -> u8 {
+    write_text(OTHER, &value.to_string(), bytes);
+    UNKNOWN
 }
 
 fn write_number(number: f64, bytes: &mut Vec<u8>) {
@@ -205,8 +305,8 @@ fn write_date(date: Date, bytes: &mut Vec<u8>) {
     bytes.extend((date.millis() ^ i64::MIN).to_be_bytes());
 }
 
-fn write_text(text: &str, bytes: &mut Vec<u8>) {
-    bytes.push(TEXT);
+fn write_text(tag: u8, text: &str, bytes: &mut Vec<u8>) {
+    bytes.push(tag);
     for byte in text.bytes() {
         bytes.push(byte);
         if byte == 0 {
@@ -216,20 +316,51 @@ fn write_text(text: &str, bytes: &mut Vec<u8>) {
     bytes.extend([0, 0]);
 }
 
-/// What an object is sorted by, and its id.
+/// What an object is sorted by, its id, and what is to be known of it: the length of the id, and marks.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct SortKey(Box<[u8]>);
 
 impl SortKey {
+    fn new(mut bytes: Vec<u8>, id: &[u8], length: u16, marks: u8) -> Self {
+        bytes.extend_from_slice(id);
+        let [high, low] = length.to_be_bytes();
+        bytes.extend([high, low, marks]);
+        Self(bytes.into())
+    }
+
+    /// For the object of another key, at this place of an order that the server made.
+    pub(crate) fn at_rank(&self, rank: u64) -> Self {
+        let id = self.id();
+        // It came out of such a length.
+        let length = u16::try_from(id.len()).unwrap_or(u16::MAX);
+        Self::new(rank.to_be_bytes().into(), id, length, 0)
+    }
+
+    /// The place, if this is the key of one.
+    pub(crate) fn rank(&self) -> u64 {
+        self.0
+            .first_chunk()
+            .map_or(u64::MAX, |rank| u64::from_be_bytes(*rank))
+    }
+
     /// The id of the object, which is text.
     pub(crate) fn id(&self) -> &[u8] {
         self.0.get(self.id_range()).unwrap_or_default()
     }
 
+    /// Whether nobody but the server knows where the object is sorted: a value is an array, an object, a place on Earth ..
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.has(UNKNOWN)
+    }
+
+    fn has(&self, mark: u8) -> bool {
+        self.0.last().is_some_and(|marks| marks & mark != 0)
+    }
+
     fn id_range(&self) -> Range<usize> {
-        let end = self.0.len().saturating_sub(2);
+        let end = self.0.len().saturating_sub(3);
         let length = match self.0.get(end..) {
-            Some(&[high, low]) => usize::from(u16::from_be_bytes([high, low])),
+            Some(&[high, low, _]) => usize::from(u16::from_be_bytes([high, low])),
             _ => 0,
         };
         end.saturating_sub(length)..end
@@ -237,10 +368,6 @@ impl SortKey {
 }
 
 /// When an object was last saved, in milliseconds from 1970; of one that does not say, as early as can be.
-pub(crate) fn version(object: &Object) -> i64 {
-    version_in(object.as_str())
-}
-
 pub(crate) fn version_in(text: &str) -> i64 {
     Members::new(text)
         .filter(|(name, _)| *name == "updatedAt")
@@ -252,7 +379,12 @@ pub(crate) fn version_in(text: &str) -> i64 {
 /// Fields that each object has.
 const ALWAYS_THERE: [&str; 3] = ["objectId", "createdAt", "updatedAt"];
 
-// The types in the order in which MongoDB sorts them. Arrays and objects are all equal to each other here.
+/// Marks of a key: it has a null or a capital letter, which may tell how the server sorts.
+const PECULIAR: u8 = 1;
+/// It has a value that cannot be sorted here.
+const UNKNOWN: u8 = 2;
+
+// The types in the order in which MongoDB sorts them.
 const NULL_SMALLEST: u8 = 0x10;
 const NUMBER: u8 = 0x20;
 const TEXT: u8 = 0x30;
@@ -370,19 +502,103 @@ mod tests {
         assert_eq!(sorted(&["-createdAt"], Nulls::Smallest, &values), ["c", "a", "b"]);
     }
 
+    fn key(order: &Order, value: &Value) -> SortKey {
+        order.sort_key(&value.to_string()).unwrap()
+    }
+
     #[test]
-    fn nulls_are_found_in_a_key_behind_any_other_value() {
+    fn types_are_found_in_a_key_behind_any_other_value() {
         let keys = ["t".to_owned(), "-u".to_owned(), "n".to_owned(), "-b".to_owned()];
         for nulls in [Nulls::Smallest, Nulls::Greatest] {
             let order = Order::new(&keys).with_nulls(nulls);
-            let object = json!({"objectId": "x", "t": "a\u{0}\u{0}b\u{1}", "n": 1, "b": null}).to_string();
-            let key = order.sort_key(&object).unwrap();
-            assert_eq!(order.nulls_in(&key), [false, true, false, true]);
-            assert_eq!(key.id(), b"x");
-            let object = json!({"objectId": "x", "u": "a\u{0}", "n": {}, "b": true}).to_string();
-            let key = order.sort_key(&object).unwrap();
-            assert_eq!(order.nulls_in(&key), [true, false, false, false]);
+            let is_null = |key: &SortKey| order.types_in(key).map(|bit| bit == 0).collect::<Vec<_>>();
+            let object = json!({"objectId": "x", "t": "a\u{0}\u{0}b\u{1}", "n": 1, "b": null});
+            assert_eq!(is_null(&key(&order, &object)), [false, true, false, true]);
+            assert_eq!(key(&order, &object).id(), b"x");
+            let object = json!({"objectId": "x", "u": "a\u{0}", "n": {"a": "\u{0}"}, "b": true});
+            assert_eq!(is_null(&key(&order, &object)), [true, false, false, false]);
         }
+    }
+
+    #[test]
+    fn what_only_the_server_can_sort_is_marked_and_told_apart() {
+        let order = Order::new(&["-v".to_owned(), "n.m".to_owned()]);
+        let unknown = [
+            json!([1]),
+            json!([2]),
+            json!({"a": 1}),
+            json!({"__type": "GeoPoint", "latitude": 1, "longitude": 2}),
+            json!({"__type": "Date", "iso": "yesterday"}),
+            json!({"__type": "Bytes", "base64": "AAAA"}),
+        ];
+        let keys: Vec<_> = unknown
+            .iter()
+            .map(|value| key(&order, &json!({"objectId": "x", "v": value})))
+            .collect();
+        assert!(keys.iter().all(SortKey::is_unknown));
+        for (index, key) in keys.iter().enumerate() {
+            assert!(!keys[..index].contains(key), "{:?}", unknown[index]);
+        }
+        assert!(key(&order, &json!({"objectId": "x", "n": {"m": null}})).is_unknown());
+        assert!(!key(&order, &json!({"objectId": "x", "v": null, "n": {}})).is_unknown());
+    }
+
+    #[test]
+    fn a_date_is_sorted_as_a_date_whether_it_is_tagged_or_plain() {
+        let text = |day: u8| format!("2024-01-{day:02}T00:00:00.000Z");
+        let values = [
+            ("late", json!({"v": text(9)})),
+            ("early", json!({"v": {"__type": "Date", "iso": text(2)}})),
+            ("between", json!({"v": text(3)})),
+        ];
+        assert_eq!(
+            sorted(&["v"], Nulls::Smallest, &values),
+            ["early", "between", "late"]
+        );
+        let order = Order::new(&["v".to_owned()]);
+        let as_text = key(&order, &json!({"objectId": "x", "v": text(2)}));
+        let as_date = key(
+            &order,
+            &json!({"objectId": "x", "v": {"__type": "Date", "iso": text(2)}}),
+        );
+        assert_eq!(as_text, as_date);
+        // Not of the one form.
+        let other = key(&order, &json!({"objectId": "x", "v": "2024-01-02T00:00:00Z"}));
+        assert!(
+            order
+                .types_in(&other)
+                .ne(order.types_in(&as_date).collect::<Vec<_>>())
+        );
+    }
+
+    #[test]
+    fn pairs_tell_how_the_server_sorts() {
+        let order = Order::new(&["v".to_owned(), "-w".to_owned()]);
+        let tells = |one: Value, other: Value| {
+            let mut keys = [one, other].into_iter().zip(["x", "y"]).map(|(mut value, id)| {
+                value["objectId"] = value.get("id").cloned().unwrap_or_else(|| id.into());
+                key(&order, &value)
+            });
+            order.tells(&keys.next().unwrap(), &keys.next().unwrap())
+        };
+        let (nulls, texts) = (Some(Tells::Nulls), Some(Tells::Texts));
+        assert_eq!(tells(json!({"v": 1}), json!({"v": null})), nulls);
+        assert_eq!(tells(json!({"v": 1, "w": "a"}), json!({"v": 1})), nulls);
+        // Another key decides.
+        assert_eq!(tells(json!({"v": 1, "w": "a"}), json!({"v": 2})), None);
+        assert_eq!(tells(json!({"v": "B"}), json!({"v": "a"})), texts);
+        assert_eq!(
+            tells(json!({"v": 1, "w": "Bc"}), json!({"v": 1, "w": "abc"})),
+            texts
+        );
+        for (one, other) in [("A", "b"), ("A", "a"), ("B_", "a"), ("B", "\u{e9}"), ("b", "a")] {
+            assert_eq!(
+                tells(json!({"v": one}), json!({"v": other})),
+                None,
+                "{one} {other}"
+            );
+        }
+        assert_eq!(tells(json!({"id": "B"}), json!({"id": "a"})), texts);
     }
 
     #[test]

@@ -54,6 +54,20 @@ impl Json {
         }
     }
 
+    /// The keys of the fields that a `where` has conditions on.
+    pub(crate) fn add_keys_of_where(&self, keys: &mut Vec<String>) {
+        let Self::Object(members) = self else { return };
+        for (key, value) in members {
+            match value {
+                Self::Array(parts) if key.starts_with('$') => {
+                    parts.iter().for_each(|part| part.add_keys_of_where(keys));
+                }
+                _ if key.starts_with('$') => {}
+                _ => keys.push(key.clone()),
+            }
+        }
+    }
+
     pub(crate) fn as_array(&self) -> Option<&[Self]> {
         match self {
             Self::Array(items) => Some(items),

@@ -140,7 +140,9 @@ fn an_event_between_subscribe_and_fetch_is_in_the_set() {
     assert_eq!(ask.query["order"], "objectId");
     assert_eq!(ask.query["where"], json!({"finished": false}));
     // After the subscription, and after the page was read.
-    server.emit("create", &game("b", 1));
+    let mut unfinished = game("b", 1);
+    unfinished["finished"] = false.into();
+    server.emit("create", &unfinished);
     fence(&client);
     assert!(!set.is_ready() && set.is_empty());
     ask.answer(&[game("a", 0)]);
@@ -205,6 +207,7 @@ fn an_update_that_arrives_before_its_create_is_kept() {
     tale.expect("inserted");
     assert_eq!(set.get("a").unwrap().get_i64("saves"), Some(2));
     // How the object came to be was not told in order, so it is looked at.
+    tale.expect("stale");
     let ask = asks.next();
     assert_eq!(ask.query["where"]["$and"][1]["objectId"]["$in"], json!(["a"]));
     ask.answer(&[game("a", 3)]);
@@ -226,6 +229,10 @@ fn an_object_that_leaves_and_enters_while_a_page_is_fetched_is_there() {
     fence(&client);
     ask.answer(&[game("b", 1)]);
     asks.next().answer(&[]);
+    // Nothing says that `a` entered after it left, so it is looked at.
+    let ask = asks.next();
+    assert_eq!(ask.query["where"]["$and"][1]["objectId"]["$in"], json!(["a"]));
+    ask.answer(&[game("a", 2)]);
     tale.wait_for("ready");
     assert_eq!(ids(&set.snapshot()), ["a"]);
     // A late event changes nothing.
@@ -555,9 +562,120 @@ fn what_was_dropped_or_failed_on_the_server_is_fetched() {
     // A hook of the server failed, and with it an event.
     conn.error(141, "afterLiveQueryEvent failed", true, Some(id));
     tale.expect("error");
+    tale.expect("stale");
+    assert!(!set.is_ready() && set.stale_since().is_some());
+    // The fetch fails as well: it is as stale as before.
+    asks.next().fail("503 Service Unavailable");
+    tale.expect("error");
+    assert!(!set.is_ready() && set.stale_since().is_some());
+    assert_eq!(set.wait_ready(ms(1)).unwrap_err().kind(), ErrorKind::Timeout);
     asks.answer_all(&[game("a", 1)]);
     tale.expect("updated");
-    assert!(set.is_ready());
+    tale.expect("ready");
+    assert!(set.is_ready() && set.stale_since().is_none());
+}
+
+#[test]
+fn the_object_counts_and_not_what_the_event_is_called() {
+    let server = Server::auto();
+    let client = client(&server.url());
+    let (set, asks, tale) = live_set(&client, &Query::new("Game").equal_to("saves", 0));
+    asks.answer_all(&[game("a", 0), game("b", 0)]);
+    tale.wait_for("ready");
+    // A leave that comes as update, as Parse Server 4.3 to 4.10 sends it to one of two subscriptions.
+    server.emit("update", &game("a", 1));
+    tale.expect("removed");
+    assert_eq!(ids(&set.snapshot()), ["b"]);
+    tale.expect("stale");
+    asks.answer_all(&[]);
+    tale.expect("ready");
+    assert_eq!(ids(&set.snapshot()), ["b"]);
+}
+
+#[test]
+fn an_object_of_another_class_is_refused_with_one_error() {
+    let server = Server::auto();
+    let client = client(&server.url());
+    let (set, asks, tale) = ready_set(&client, &[game("a", 0)]);
+    let (conn, id) = server.wait_subscribed("Game");
+    let mut other = game("x", 1);
+    other["className"] = "Payroll".into();
+    conn.event("update", id, other, None);
+    let Told::Error(error) = tale.expect("error").value else {
+        panic!()
+    };
+    assert_eq!(error.kind(), ErrorKind::Protocol);
+    assert!(
+        error
+            .to_string()
+            .starts_with("an event of Game has an object of \"Payroll\""),
+        "{error}"
+    );
+    tale.expect("stale");
+    // The hook may have put it into the place of one that is missed now.
+    asks.answer_all(&[game("a", 1)]);
+    tale.expect("updated");
+    tale.expect("ready");
+    assert_eq!(ids(&set.snapshot()), ["a"]);
+}
+
+#[test]
+fn an_order_that_only_the_server_knows_is_asked_for() {
+    let tagged = |id: &str, saves, tags: Value| {
+        let mut game = game(id, saves);
+        game["tags"] = tags;
+        game
+    };
+    let server = Server::auto();
+    let client = client(&server.url());
+    let (set, asks, tale) = live_set(&client, &Query::new("Game").ascending(["tags"]));
+    let (a, b) = (tagged("a", 0, json!([2])), tagged("b", 0, json!([1])));
+    asks.answer_all(&[a.clone(), b.clone()]);
+    let ask = asks.next();
+    assert_eq!(ask.query["order"], "tags,objectId");
+    ask.answer(&[b.clone(), a.clone()]);
+    // As many as ever: there might be more.
+    asks.next().answer(std::slice::from_ref(&a));
+    tale.wait_for("ready");
+    assert_eq!(ids(&set.snapshot()), ["b", "a"]);
+    server.emit("create", &tagged("c", 0, json!([1, 5])));
+    tale.wait_for("stale");
+    let ask = asks.next();
+    ask.answer(&[b, tagged("c", 0, json!([1, 5])), a.clone()]);
+    asks.next().answer(&[a]);
+    tale.wait_for("ready");
+    assert_eq!(ids(&set.snapshot()), ["b", "c", "a"]);
+}
+
+#[test]
+fn a_refresh_can_be_waited_for() {
+    let server = Server::auto();
+    let client = client(&server.url());
+    let (set, asks, tale) = ready_set(&client, &[game("a", 0)]);
+    let refresh = set.refresh();
+    let ask = asks.next();
+    let late = refresh.wait(ms(1)).unwrap_err();
+    assert_eq!(late.kind(), ErrorKind::Timeout);
+    ask.answer(&[game("a", 1), game("b", 0)]);
+    asks.next().answer(&[]);
+    refresh.wait(LONG).unwrap();
+    assert_eq!(set.len(), 2);
+    // Its changes were told by then.
+    assert_eq!(
+        tale.all().iter().filter(|seen| seen.kind == "inserted").count(),
+        1
+    );
+    let failing = set.refresh();
+    asks.next().fail("503 Service Unavailable");
+    let error = failing.wait(LONG).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Fetch);
+    assert!(!set.is_ready());
+    asks.next().answer(&[game("a", 1)]);
+    set.wait_ready(LONG).unwrap();
+    let last = set.refresh();
+    asks.next();
+    set.close();
+    assert_eq!(last.wait(LONG).unwrap_err().kind(), ErrorKind::Closed);
 }
 
 #[test]

@@ -25,6 +25,8 @@ const options = {
   dataDir: null,
   // The port of a database that other servers use as well (database.mjs), in place of one of its own.
   databasePort: null,
+  // The URI of a database that is there already: MongoDB, say.
+  databaseURI: null,
   // The URL of the Redis through which several servers tell each other of their events.
   redisURL: null,
   // Regular expressions, each matched against the whole class name.
@@ -81,6 +83,20 @@ function cloud(Parse) {
     await new Promise(resolve => setTimeout(resolve, Math.random() * 500));
     eventsHeldBack -= 1;
   });
+  // Some events fail, and some come under another name.
+  Parse.Cloud.afterLiveQueryEvent('Renames', request => {
+    if (Math.random() < 0.05) {
+      throw new Parse.Error(Parse.Error.SCRIPT_FAILED, 'afterLiveQueryEvent failed');
+    }
+    if (Math.random() < 0.2) {
+      const names = request.event === 'delete' ? ['leave', 'update'] : ['update', 'enter', 'leave'];
+      request.event = names[Math.floor(Math.random() * names.length)];
+    }
+  });
+  // Some events never come.
+  Parse.Cloud.afterLiveQueryEvent('Drops', request => {
+    request.sendEvent = Math.random() > 0.1;
+  });
   for (const className of ['Throws', 'SetThrows']) {
     Parse.Cloud.afterLiveQueryEvent(className, request => {
       if (request.object.get('fail')) {
@@ -106,14 +122,20 @@ async function startDatabase() {
   await postgres.start();
   return postgres.getServerConn();
 }
-const address = options.databasePort ? `${HOST}:${options.databasePort}` : await startDatabase();
+const databaseURI = async () => {
+  if (options.databaseURI) {
+    return options.databaseURI;
+  }
+  const address = options.databasePort ? `${HOST}:${options.databasePort}` : await startDatabase();
+  return `postgres://postgres:postgres@${address}/postgres`;
+};
 const redis = options.redisURL ? { redisURL: options.redisURL } : {};
 
 const settings = {
   appId: APPLICATION_ID,
   masterKey: MASTER_KEY,
   serverURL: `http://${HOST}:${port}/parse`,
-  databaseURI: `postgres://postgres:postgres@${address}/postgres`,
+  databaseURI: await databaseURI(),
   // A machine that is busy takes longer than its 100 ms, and the event is lost then (QueryTools.js).
   liveQuery: { classNames: options.classNames, regexTimeout: 0, ...redis },
   cloud,

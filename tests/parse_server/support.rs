@@ -36,6 +36,8 @@ pub(crate) struct Options {
     pub(crate) keeps_data: bool,
     /// A database that other servers use as well, in place of one of its own.
     pub(crate) database_port: Option<u16>,
+    /// The URI of a database that is there already.
+    pub(crate) database_uri: Option<String>,
     /// The Redis through which several servers tell each other of their events.
     pub(crate) redis_url: Option<String>,
     /// The classes with LiveQuery: regular expressions, each for the whole name.
@@ -56,6 +58,7 @@ impl Default for Options {
         Self {
             keeps_data: false,
             database_port: None,
+            database_uri: None,
             redis_url: None,
             class_names: vec![".*".to_owned()],
             javascript_key: Some(JAVASCRIPT_KEY.to_owned()),
@@ -151,7 +154,9 @@ impl ParseServer {
         let mut process = self.process.lock().unwrap();
         assert!(process.is_none(), "the server is still running");
         assert!(
-            self.data.is_some() || self.options.database_port.is_some(),
+            self.data.is_some()
+                || self.options.database_port.is_some()
+                || self.options.database_uri.is_some(),
             "the server was not started with keeps_data"
         );
         *process = Some(spawn(
@@ -434,6 +439,7 @@ fn spawn(options: &Options, port: u16, data: Option<&Path>) -> Child {
         "port": port,
         "dataDir": data,
         "databasePort": options.database_port,
+        "databaseURI": options.database_uri,
         "redisURL": options.redis_url,
         "classNames": options.class_names,
         "javascriptKey": options.javascript_key,

@@ -1,131 +1,120 @@
 //! What is to be fetched, and when. It must not know what follows from what was fetched.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 
 use super::super::change::Entry;
 use super::super::paging::Paging;
-use super::{Core, Output, Request, Task};
+use super::{Core, Moment, Output, Request, Task};
+use crate::error::Error;
 use crate::fetch_error::FetchError;
+use crate::protocol::backoff::Backoff;
 use crate::query::Query;
+
+pub(super) struct Due {
+    is_open: bool,
+    /// Everything is in doubt: until a fetch of everything has succeeded that began later.
+    all_in_doubt: bool,
+    /// A fetch of everything is to begin.
+    wants_all: bool,
+    /// Objects of which something is missing or late.
+    doubts: HashSet<Box<str>>,
+    pub(super) fetch: Option<Fetch>,
+    /// The number of the request that is under way.
+    in_flight: Option<u64>,
+    asked_at: Option<Instant>,
+    next_ticket: u64,
+    /// The most objects that the server returned at once: with fewer, it has no more.
+    pub(super) largest_page: usize,
+    backoff: Backoff,
+    rng: StdRng,
+    retry_at: Option<Instant>,
+    /// Requests of no hurry are gathered until then.
+    not_before: Option<Instant>,
+    /// How often it was told to refresh, and up to which of them it has told what came of it.
+    refreshes: u64,
+    refreshed: u64,
+}
 
 pub(super) struct Fetch {
     pub(super) job: Job,
-    pub(super) began: Instant,
-    /// What events said since it began, with the object if the query meets it.
+    /// How long its requests took that were answered.
+    spent: Duration,
+    /// The last refresh before it began.
+    refreshes: u64,
+    /// What events said since it began, with the object if the query matches it.
     pub(super) touched: HashMap<Box<str>, Option<Arc<Entry>>>,
 }
 
 pub(super) enum Job {
     All(Paging),
-    /// Of these objects it is not known how they are.
+    /// These objects, which are in doubt.
     Doubts(Vec<Box<str>>),
-    /// One of these objects has no value for this key, the other has one: which one comes first?
-    Nulls(usize, [Box<str>; 2]),
+    /// These two: which one comes first?
+    Pair([Box<str>; 2]),
 }
 
-impl Core {
-    /// What there is to fetch now.
-    pub(crate) fn next_task(&mut self, now: Instant) -> Task {
-        if !self.is_open || self.in_flight.is_some() {
-            return Task::Wait(None);
+impl Due {
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            is_open: false,
+            all_in_doubt: true,
+            wants_all: true,
+            doubts: HashSet::new(),
+            fetch: None,
+            in_flight: None,
+            asked_at: None,
+            next_ticket: 0,
+            largest_page: 0,
+            backoff: Backoff::new(SHORTEST_DELAY, LONGEST_DELAY, 1),
+            rng: StdRng::seed_from_u64(seed),
+            retry_at: None,
+            not_before: None,
+            refreshes: 0,
+            refreshed: 0,
         }
-        if let Some(at) = self.retry_at.filter(|at| *at > now) {
-            return Task::Wait(Some(at));
-        }
-        if self.fetch.is_none() {
-            let Some(at) = self.begin(now) else {
-                return Task::Wait(None);
-            };
-            if at > now {
-                return Task::Wait(Some(at));
-            }
-        }
-        let Some(fetch) = &self.fetch else {
-            return Task::Wait(None);
-        };
-        let query = match &fetch.job {
-            Job::All(paging) => paging.next(&self.query, &self.order),
-            Job::Doubts(ids) => self.query_of(ids).limit(ids.len() as u64),
-            Job::Nulls(key, ids) => self
-                .query_of(ids)
-                .limit(2)
-                .ascending(Vec::from_iter(self.order.path(*key))),
-        };
-        self.next_ticket += 1;
-        self.in_flight = Some(self.next_ticket);
-        self.retry_at = None;
-        Task::Fetch(Box::new(Request {
-            ticket: self.next_ticket,
-            query,
-            order: Arc::clone(&self.order),
-        }))
     }
 
-    /// What is under way is given up, and everything is fetched, if the subscription is open.
-    pub(super) fn start_over(&mut self) {
+    pub(super) fn opened(&mut self) {
+        self.is_open = true;
+        self.backoff.reset();
+        self.retry_at = None;
+        self.not_before = None;
+        self.start_over();
+    }
+
+    pub(super) fn closed(&mut self) {
+        self.is_open = false;
+        self.start_over();
+    }
+
+    pub(super) fn refresh(&mut self) -> u64 {
+        self.retry_at = None;
+        self.not_before = None;
         self.wants_all = true;
+        if self.in_flight.is_none() {
+            // It waits for its next attempt.
+            self.fetch = None;
+        }
+        self.refreshes += 1;
+        self.refreshes
+    }
+
+    /// What is under way counts for nothing.
+    fn start_over(&mut self) {
+        self.doubt_all();
         self.fetch = None;
         self.in_flight = None;
-        self.doubts.clear();
     }
 
-    pub(super) fn turn_stale(&mut self, since: SystemTime) {
-        if std::mem::take(&mut self.is_ready) {
-            self.outputs.push_back(Output::Stale(since));
-        }
-    }
-
-    pub(super) fn fail(&mut self, failed: FetchError, now: Instant) {
-        let FetchError { error, retry_after } = failed;
-        let delay = self.backoff.next(&mut self.rng).max(retry_after);
-        self.retry_at = Some(now + delay);
-        self.outputs.push_back(Output::Failed(error));
-    }
-
-    /// Begins the fetch that is due next, and returns when it may start.
-    fn begin(&mut self, now: Instant) -> Option<Instant> {
-        let at = self.not_before.unwrap_or(now);
-        let examples = self.examples.iter().zip(0..).find_map(|(pair, key)| match pair {
-            [Some(null), Some(value)] => Some(Job::Nulls(key, [null.clone(), value.clone()])),
-            _ => None,
-        });
-        let job = if self.wants_all {
-            let wanted = self
-                .window
-                .map(|window| window.end().saturating_add(window.margin()));
-            Job::All(Paging::new(wanted))
-        } else if !self.doubts.is_empty() {
-            Job::Doubts(self.doubts.iter().take(DOUBTS_AT_ONCE).cloned().collect())
-        } else {
-            examples.filter(|_| !self.nulls_known)?
-        };
-        if at > now {
-            return Some(at);
-        }
-        match &job {
-            Job::All(_) => {
-                self.wants_all = false;
-                self.doubts.clear();
-            }
-            Job::Doubts(ids) => ids.iter().for_each(|id| {
-                self.doubts.remove(id);
-            }),
-            Job::Nulls(..) => {}
-        }
-        self.not_before = Some(now + GATHERING);
-        self.fetch = Some(Fetch {
-            job,
-            began: now,
-            touched: HashMap::new(),
-        });
-        Some(now)
-    }
-
-    fn query_of(&self, ids: &[Box<str>]) -> Query {
-        let ids: Vec<_> = ids.iter().map(|id| &**id).collect();
-        self.query.restricted(|query| query.contained_in("objectId", ids))
+    /// A fetch that is under way goes on, so that the set follows even where there is always a doubt; it ends none.
+    pub(super) fn doubt_all(&mut self) {
+        self.all_in_doubt = true;
+        self.wants_all = true;
     }
 
     pub(super) fn doubt(&mut self, id: &str, now: Instant) {
@@ -134,8 +123,196 @@ impl Core {
         }
         self.doubts.insert(id.into());
     }
+
+    /// Fetches everything, unless that is under way.
+    pub(super) fn want_all(&mut self) {
+        self.wants_all |= !self.fetches_all();
+    }
+
+    pub(super) fn fetches_all(&self) -> bool {
+        matches!(&self.fetch, Some(Fetch { job: Job::All(_), .. }))
+    }
+
+    pub(super) fn is_all_in_doubt(&self) -> bool {
+        self.all_in_doubt
+    }
+
+    pub(super) fn has_doubts(&self) -> bool {
+        let are_fetched = matches!(
+            &self.fetch,
+            Some(Fetch {
+                job: Job::Doubts(_),
+                ..
+            })
+        );
+        !self.is_open || self.all_in_doubt || !self.doubts.is_empty() || are_fetched
+    }
+
+    /// The fetch that this is the answer for, unless it was given up.
+    pub(super) fn answered(&mut self, ticket: u64) -> Option<Fetch> {
+        self.in_flight.take_if(|other| *other == ticket)?;
+        self.fetch.take()
+    }
+
+    /// The server has answered a request of this fetch.
+    pub(super) fn received(&mut self, fetch: &mut Fetch, page: usize, now: Instant) {
+        let since = self.asked_at.unwrap_or(now);
+        fetch.spent += now.saturating_duration_since(since);
+        self.largest_page = self.largest_page.max(page);
+    }
+
+    /// A fetch has succeeded.
+    pub(super) fn succeeded(&mut self) {
+        self.backoff.reset();
+    }
+
+    /// A fetch of everything has succeeded. Returns which refresh that was for, if it was for one.
+    pub(super) fn has_all(&mut self, spent: Duration, refreshes: u64, now: Instant) -> Option<u64> {
+        self.succeeded();
+        // However often there is a reason to, the server spends most of its time on something else.
+        let rest = spent.saturating_mul(4);
+        self.not_before = Some(now + rest.max(GATHERING));
+        self.all_in_doubt &= self.wants_all;
+        self.tell_refreshed(refreshes)
+    }
+
+    fn tell_refreshed(&mut self, refreshes: u64) -> Option<u64> {
+        let is_new = refreshes > self.refreshed;
+        self.refreshed = self.refreshed.max(refreshes);
+        is_new.then_some(refreshes)
+    }
+
+    /// The fetch that is due next, and when it may start.
+    fn begin(
+        &mut self,
+        wanted: Option<usize>,
+        pair: Option<&[Box<str>; 2]>,
+        now: Instant,
+    ) -> Option<Instant> {
+        let is_due = self.wants_all || !self.doubts.is_empty() || pair.is_some();
+        let at = self.not_before.unwrap_or(now);
+        if !is_due || at > now {
+            return is_due.then_some(at);
+        }
+        let job = if std::mem::take(&mut self.wants_all) {
+            // It answers these as well.
+            self.all_in_doubt |= !self.doubts.is_empty();
+            self.doubts.clear();
+            Job::All(Paging::new(wanted))
+        } else if self.doubts.is_empty() {
+            Job::Pair(pair?.clone())
+        } else {
+            let ids: Vec<_> = self.doubts.iter().take(DOUBTS_AT_ONCE).cloned().collect();
+            for id in &ids {
+                self.doubts.remove(id);
+            }
+            Job::Doubts(ids)
+        };
+        self.not_before = Some(now + GATHERING);
+        self.fetch = Some(Fetch {
+            job,
+            spent: Duration::ZERO,
+            refreshes: self.refreshes,
+            touched: HashMap::new(),
+        });
+        Some(now)
+    }
 }
 
+impl Fetch {
+    pub(super) fn has_all(&self, due: &mut Due, now: Instant) -> Option<u64> {
+        due.has_all(self.spent, self.refreshes, now)
+    }
+}
+
+impl Core {
+    /// What there is to fetch now.
+    pub(crate) fn next_task(&mut self, now: Instant) -> Task {
+        let due = &mut self.due;
+        if !due.is_open || due.in_flight.is_some() {
+            return Task::Wait(None);
+        }
+        if let Some(at) = due.retry_at.filter(|at| *at > now) {
+            return Task::Wait(Some(at));
+        }
+        if due.fetch.is_none() {
+            let wanted = match self.window {
+                Some(window) => Some(window.end().saturating_add(window.margin())),
+                None => self.places.are_ranks().then_some(usize::MAX),
+            };
+            let Some(at) = due.begin(wanted, self.places.question(), now) else {
+                return Task::Wait(None);
+            };
+            if at > now {
+                return Task::Wait(Some(at));
+            }
+        }
+        let Some(fetch) = &due.fetch else {
+            return Task::Wait(None);
+        };
+        let order = &self.places.order;
+        let query = match &fetch.job {
+            Job::All(paging) => paging.next(&self.query, order),
+            Job::Doubts(ids) => query_of(&self.query, ids).limit(ids.len() as u64),
+            Job::Pair(ids) => query_of(&self.query, ids).limit(2).ascending(order.for_find()),
+        };
+        due.next_ticket += 1;
+        due.in_flight = Some(due.next_ticket);
+        due.asked_at = Some(now);
+        due.retry_at = None;
+        Task::Fetch(Box::new(Request {
+            ticket: due.next_ticket,
+            query,
+            order: Arc::clone(order),
+        }))
+    }
+
+    /// What [`next_task`](Self::next_task) returned last could not be started: it has a next time, as a fetch that
+    /// failed has.
+    pub(crate) fn could_not_start(&mut self, error: Error, now: Moment) {
+        self.due.in_flight = None;
+        self.failed(error.into(), now);
+    }
+
+    /// The answer to this request counts for nothing, since somebody else asked: another user, say.
+    pub(crate) fn discarded(&mut self, ticket: u64, now: Moment) {
+        if self.due.in_flight == Some(ticket) {
+            self.due.start_over();
+            self.settle(now.time);
+        }
+    }
+
+    /// A fetch failed, and is tried again after a while. What it was for is in doubt until then.
+    pub(super) fn failed(&mut self, failure: FetchError, now: Moment) {
+        let FetchError { error, retry_after } = failure;
+        let due = &mut self.due;
+        let delay = due.backoff.next(&mut due.rng).max(retry_after);
+        due.retry_at = Some(now.at + delay);
+        let refreshes = match &mut due.fetch {
+            Some(Fetch {
+                job: Job::All(_),
+                refreshes,
+                ..
+            }) => Some(*refreshes),
+            Some(_) => None,
+            None => due.wants_all.then_some(due.refreshes),
+        };
+        due.all_in_doubt |= refreshes.is_some();
+        let refreshed = refreshes.and_then(|refreshes| due.tell_refreshed(refreshes));
+        self.outputs.push_back(Output::Failed(error.clone()));
+        self.settle(now.time);
+        self.outputs
+            .extend(refreshed.map(|number| Output::Refreshed(number, Err(error))));
+    }
+}
+
+fn query_of(query: &Query, ids: &[Box<str>]) -> Query {
+    let ids: Vec<_> = ids.iter().map(|id| &**id).collect();
+    query.restricted(|query| query.contained_in("objectId", ids))
+}
+
+const SHORTEST_DELAY: Duration = Duration::from_millis(500);
+const LONGEST_DELAY: Duration = Duration::from_secs(60);
 /// How long objects in doubt, and other reasons for a request, are gathered.
-pub(super) const GATHERING: Duration = Duration::from_millis(200);
+const GATHERING: Duration = Duration::from_millis(200);
 const DOUBTS_AT_ONCE: usize = 100;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::super::change::Entry;
 use super::super::list::List;
 use super::judge::{Grave, Known};
-use super::{Core, Fetch, Job, id_of};
+use super::{Core, id_of};
 use crate::query::order::SortKey;
 
 /// The held objects, by place and by id.
@@ -84,7 +84,7 @@ impl Graves {
 
 impl Core {
     /// What is known of an object, which also may be one beyond the boundary during a fetch. `touched` is what events
-    /// said of it since the fetch began.
+    /// told of it since the fetch began.
     pub(super) fn known<'a>(&'a self, id: &str, touched: Option<&'a Option<Arc<Entry>>>) -> Known<'a> {
         let member = match touched {
             Some(touched) => touched.as_ref(),
@@ -96,13 +96,24 @@ impl Core {
         }
     }
 
-    /// The object is as this.
+    /// An event says that the object is as this.
     pub(super) fn put(&mut self, id: &str, entry: Arc<Entry>) {
         self.graves.remove(id);
-        if let Some(fetch) = &mut self.fetch {
+        if let Some(fetch) = &mut self.due.fetch {
             fetch.touched.insert(id.into(), Some(Arc::clone(&entry)));
         }
         self.hold(id, entry);
+    }
+
+    /// An event says that the query does not match the object any more, or that it was deleted.
+    pub(super) fn lose(&mut self, id: &str, grave: Grave) {
+        let known = self.graves.get(id).map_or(grave.version, |known| known.version);
+        let version = grave.version.max(known);
+        self.graves.dig(id, Grave { version, ..grave });
+        if let Some(fetch) = &mut self.due.fetch {
+            fetch.touched.insert(id.into(), None);
+        }
+        self.take_out(id);
     }
 
     /// Holds the object, unless it is beyond the boundary, or what else there is has not been fetched yet.
@@ -113,11 +124,11 @@ impl Core {
             self.take_out(id);
             return;
         }
-        self.look_for_nulls(&entry);
         let old = self.held.by_id.replace(ById(Arc::clone(&entry)));
         let Some(ById(old)) = old else {
             if let Err(index) = self.held.position(&entry.key) {
                 self.held.list.insert(index, Arc::clone(&entry));
+                self.look_around(index);
                 self.show_inserted(index, &entry);
             }
             return;
@@ -144,6 +155,7 @@ impl Core {
             self.held.list.insert(to, Arc::clone(&entry));
             self.show_inserted(to, &entry);
         }
+        self.look_around(to);
     }
 
     /// What is not held any more is remembered for a while, so that a late event does not bring back what it was before.
@@ -165,30 +177,37 @@ impl Core {
         }
     }
 
+    /// With a limit: whether less is held than is to be shown, though there is more.
+    pub(super) fn is_short(&self) -> bool {
+        self.boundary.is_some()
+            && self
+                .window
+                .is_some_and(|window| self.held.list.len() < window.end())
+    }
+
     /// With a limit: lets go of what is far behind it, and fetches more when too little is left.
     pub(super) fn keep_to_boundary(&mut self) {
-        let Some(window) = self.window else { return };
-        let held = self.held.list.len();
-        if held < window.end() && self.boundary.is_some() {
-            let is_coming = matches!(&self.fetch, Some(Fetch { job: Job::All(_), .. }));
-            self.wants_all |= !is_coming;
+        if self.is_short() {
+            self.due.want_all();
             return;
         }
+        let Some(window) = self.window else { return };
         let kept = window.end().saturating_add(window.margin());
-        if held > kept.saturating_add(window.margin()) {
-            let Some(last) = self.held.list.get(kept - 1) else {
-                return;
-            };
-            self.boundary = Some(last.key.clone());
-            while self.held.list.len() > kept {
-                if let Some(entry) = self.held.list.remove(self.held.list.len() - 1) {
-                    self.held.by_id.remove(entry.key.id());
-                    self.remember(&entry);
-                }
+        if self.held.list.len() <= kept.saturating_add(window.margin()) {
+            return;
+        }
+        let Some(last) = self.held.list.get(kept - 1) else {
+            return;
+        };
+        self.boundary = Some(last.key.clone());
+        while self.held.list.len() > kept {
+            if let Some(entry) = self.held.list.remove(self.held.list.len() - 1) {
+                self.held.by_id.remove(entry.key.id());
+                self.remember(&entry);
             }
         }
     }
 }
 
 /// As long as an event may be late.
-const GENERATION: Duration = Duration::from_secs(60);
+pub(super) const GENERATION: Duration = Duration::from_secs(60);

@@ -1,24 +1,19 @@
 //! Which of two versions of an object counts: the one that is known, or the one that an event or a fetch brings. Only
 //! this module decides that. It must not know what is shown, nor what becomes of the object.
 //!
-//! A version counts if it is newer than the known one (`updatedAt`), or if it follows on it: an event says what the
-//! object was before (`original`). A newer version that follows on something else means that an event is missing or
-//! late: Parse Server 9.10 sends events of one object out of order (ParseLiveQueryServer.ts handles each without
-//! waiting for the one before), and of two saves at a time each has its own changes only. Such an object is in doubt,
-//! and is fetched by its id.
+//! What an event brings counts if it is newer than the known version (`updatedAt`), or if it follows on it: an event
+//! says what the object was before (`original`). A newer version that follows on something else means that an event is
+//! missing or late: Parse Server 9.10 sends events of one object out of order (ParseLiveQueryServer.ts handles each
+//! without waiting for the one before), and of two saves at a time each has its own changes only. Such an object is in
+//! doubt. An event never brings back an object that was deleted.
 //!
-//! Events and fetches differ in these points, and in no others:
+//! What a fetch read counts, unless what is known is newer:
 //!
-//! - A fetch does not follow on anything: it reads whatever is there.
-//! - What a fetch reads counts if no event of the object came since the fetch began. But a fetch of everything may read
-//!   an older version than the known one, from a copy of the database that lags behind or with clocks that differ: then
-//!   the known one stays, and is in doubt. A fetch of the objects in doubt settles that doubt with whatever it reads.
-//! - Where the object is known to be gone, a newer version that does not follow on that is in doubt, since nothing says
-//!   that it came back. A fetch of the objects in doubt needs no such proof.
-//! - Where nothing is known, what is told counts. It is in doubt if an event of a change should have found the object
-//!   known, or if an event since the fetch of everything began said that the object is gone, and nothing is left of that.
-//! - An event never brings back an object that was deleted. A fetch brings back a newer version.
-//! - Only an event tells that an object is gone. No page of a fetch does: what is not on it has no version.
+//! - What an event told since the fetch began stays if it is newer: it happened after the fetch read the object.
+//! - What was known before the fetch began, and is newer, stays as well, and is in doubt: the fetch read a copy of the
+//!   database that lags behind, or the clocks of servers differ. A fetch of the objects in doubt alone ends such a doubt,
+//!   whatever it reads, since there would be no end to it otherwise.
+//! - Of two versions of one time nobody can tell which one is the later. The known one stays, and is in doubt.
 
 use super::super::change::Entry;
 
@@ -47,27 +42,15 @@ pub(super) enum Is {
     Deleted,
 }
 
-/// Who tells it.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum By {
-    Event {
-        /// The version that the object had before, if the event says so.
-        follows_on: Option<i64>,
-        /// The object was a member before, and every member is known: if this one is not, an event is missing.
-        must_be_known: bool,
-    },
-    /// A fetch, and no event of the object came since it began.
-    Fetch(Of),
-    /// A fetch, and an event of the object came since it began: what is known is what that event said.
-    FetchAfterEvent(Of),
-}
-
-/// What a fetch is of.
+/// Which fetch read an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Of {
-    Everything,
-    /// The objects in doubt.
-    Doubts,
+pub(super) enum Read {
+    /// One of everything, and no event of the object came since it began.
+    WithAll,
+    /// One of the objects in doubt, and no event of this one came since it began.
+    Alone,
+    /// An event of the object came since the fetch began: what is known is what that event told.
+    AfterEvent,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,93 +61,59 @@ pub(super) struct Judgement {
     pub(super) is_doubtful: bool,
 }
 
-/// Whether what is told counts, and whether the object is in doubt. `entry` is the version that is told.
-pub(super) fn judge(known: Known<'_>, told: Is, entry: &Entry, by: By) -> Judgement {
-    match (by, known) {
-        (By::Fetch(Of::Everything), Known::Member(held)) => {
-            let is_old = entry.version() < held.version();
-            judgement(!is_old, is_old)
-        }
-        (By::Fetch(_), _) => judgement(true, false),
-        _ if told == Is::Member => judge_member(known, entry, by),
-        _ => judge_gone(known, told == Is::Deleted, entry.version(), by),
-    }
-}
-
-/// It is told that the query matches the object.
-fn judge_member(known: Known<'_>, entry: &Entry, by: By) -> Judgement {
+/// Whether what an event tells counts, and whether the object is in doubt. `follows_on` is the version that the object had
+/// before, if the event says so.
+pub(super) fn judge_event(known: Known<'_>, told: Is, entry: &Entry, follows_on: Option<i64>) -> Judgement {
     let version = entry.version();
-    match known {
-        Known::Nothing => judgement(
-            true,
-            match by {
-                By::Event { must_be_known, .. } => must_be_known,
-                By::Fetch(of) | By::FetchAfterEvent(of) => of == Of::Everything,
-            },
-        ),
-        Known::Member(held) => {
-            let step = Step::new(held.version(), version, by);
-            if step.is_even && held.has_same_content(entry) {
-                return judgement(false, false);
-            }
-            // Of two saves within a millisecond nobody can tell which one is the later.
-            let is_doubtful = step.is_even || step.is_newer && step.skips;
-            judgement(step.is_newer || step.follows, is_doubtful)
+    let before = match known {
+        Known::Nothing => return judgement(true, false),
+        Known::Member(held) => held.version(),
+        Known::Gone(grave) => grave.version,
+    };
+    let (is_newer, is_even) = (version > before, version == before);
+    let follows = follows_on == Some(before);
+    let skips = follows_on.is_some() && !follows;
+    let is_same = || matches!(known, Known::Member(held) if held.has_same_content(entry));
+    match (known, told) {
+        (Known::Member(_), Is::Member) if is_even && is_same() => judgement(false, false),
+        (Known::Member(_), Is::Member) => judgement(is_newer || follows, is_even || is_newer && skips),
+        // One that may not be read any more is sent as it was before.
+        (Known::Member(_), Is::Left) if is_even && is_same() => judgement(true, false),
+        (Known::Member(_), Is::Left) => {
+            judgement(is_newer || is_even || follows, is_even || is_newer && skips)
         }
-        Known::Gone(grave) => {
-            let step = Step::new(grave.version, version, by);
-            let is_proved = step.follows || matches!(by, By::FetchAfterEvent(Of::Doubts));
-            match (grave.deleted, by) {
-                // Ids are not used again as a rule.
-                (true, By::Event { .. }) => judgement(false, step.is_newer || step.is_even),
-                (true, _) => judgement(step.is_newer, step.is_newer && !is_proved),
-                (false, _) => {
-                    let is_doubtful = step.is_even || step.is_newer && !is_proved;
-                    judgement(step.is_newer || step.follows, is_doubtful)
-                }
-            }
+        // One that is older did not know of the last save.
+        (Known::Member(_), Is::Deleted) => {
+            let counts = is_newer || is_even || follows;
+            judgement(counts, !counts)
         }
+        // Ids are not used again as a rule.
+        (Known::Gone(Grave { deleted: true, .. }), Is::Member) => judgement(false, is_newer || is_even),
+        (_, Is::Member) => judgement(is_newer || follows, is_even || is_newer && !follows),
+        (_, Is::Left) => judgement(is_newer || is_even, false),
+        (_, Is::Deleted) => judgement(true, false),
     }
 }
 
-/// It is told that the object was deleted, or that the query does not match it any more.
-fn judge_gone(known: Known<'_>, is_deleted: bool, version: i64, by: By) -> Judgement {
-    match known {
-        Known::Nothing => judgement(true, false),
-        Known::Member(held) => {
-            let step = Step::new(held.version(), version, by);
-            if step.is_newer || step.is_even || step.follows {
-                judgement(true, !is_deleted && (step.is_even || step.skips))
-            } else {
-                // Late, unless it is a deletion that did not know of the last save.
-                judgement(false, is_deleted)
-            }
+/// Whether what a fetch read takes the place of what is known, and whether the object is in doubt.
+pub(super) fn judge_read(known: Known<'_>, entry: &Entry, by: Read) -> Judgement {
+    let version = entry.version();
+    let (before, is_deleted) = match known {
+        Known::Nothing => return judgement(true, false),
+        Known::Member(held) => (held.version(), false),
+        Known::Gone(grave) => (grave.version, grave.deleted),
+    };
+    match by {
+        Read::Alone => judgement(true, false),
+        Read::WithAll => {
+            let lags = version < before || is_deleted && version == before;
+            judgement(!lags, lags)
         }
-        Known::Gone(grave) => judgement(is_deleted || version >= grave.version, false),
-    }
-}
-
-/// How the version that is told relates to the known one.
-struct Step {
-    is_newer: bool,
-    is_even: bool,
-    /// It is said to follow on the known version.
-    follows: bool,
-    /// It is said to follow on another one.
-    skips: bool,
-}
-
-impl Step {
-    fn new(before: i64, version: i64, by: By) -> Self {
-        let follows_on = match by {
-            By::Event { follows_on, .. } => follows_on,
-            By::Fetch(_) | By::FetchAfterEvent(_) => None,
-        };
-        Self {
-            is_newer: version > before,
-            is_even: version == before,
-            follows: follows_on == Some(before),
-            skips: follows_on.is_some_and(|other| other != before),
+        // It may have been read before it was deleted, even if the deletion did not know of the last save.
+        Read::AfterEvent if is_deleted => judgement(false, version > before),
+        Read::AfterEvent => {
+            let is_same = matches!(known, Known::Member(held) if held.has_same_content(entry));
+            judgement(version > before, version == before && !is_same)
         }
     }
 }
@@ -198,111 +147,88 @@ mod tests {
         Known::Gone(Grave { version, deleted })
     }
 
-    fn event(follows_on: Option<i64>) -> By {
-        let must_be_known = false;
-        By::Event {
-            follows_on,
-            must_be_known,
-        }
-    }
-
     /// What becomes of a version that is older, one that is of the same time, and one that is newer: `+` if it counts,
     /// `-` if not, and `?` if the object is in doubt.
-    fn verdicts(known: Known<'_>, told: Is, by: By) -> String {
+    fn verdicts(judge: impl Fn(&Entry) -> Judgement) -> String {
         let verdict = |version| {
-            let Judgement { counts, is_doubtful } = judge(known, told, &entry(version, 2), by);
+            let Judgement { counts, is_doubtful } = judge(&entry(version, 2));
             let doubt = if is_doubtful { "?" } else { "" };
             format!("{}{doubt}", if counts { "+" } else { "-" })
         };
         [BEFORE - 1, BEFORE, BEFORE + 1].map(verdict).join(" ")
     }
 
-    fn check(table: &[(Known<'_>, Is, By, &str)]) {
-        for &(known, told, by, expected) in table {
-            let verdicts = verdicts(known, told, by);
-            assert_eq!(verdicts, expected, "{known:?} is known, {by:?} tells {told:?}");
-        }
-    }
-
     #[test]
-    fn each_difference_between_events_and_fetches_is_listed() {
+    fn what_an_event_tells_counts_if_it_is_newer_or_follows() {
         let held = entry(BEFORE, 1);
-        let member = Known::Member(&held);
+        let (member, nothing) = (Known::Member(&held), Known::Nothing);
         let (left, deleted) = (grave(false), grave(true));
-        let (silent, follows, skips) = (event(None), event(Some(BEFORE)), event(Some(BEFORE - 7)));
-        let (all, doubts) = (By::Fetch(Of::Everything), By::Fetch(Of::Doubts));
-        let all_after = By::FetchAfterEvent(Of::Everything);
-        let doubts_after = By::FetchAfterEvent(Of::Doubts);
-        check(&[
+        let (silent, follows, skips) = (None, Some(BEFORE), Some(BEFORE - 7));
+        for (known, told, follows_on, expected) in [
             (member, Is::Member, silent, "- -? +"),
             (member, Is::Member, follows, "+ +? +"),
             (member, Is::Member, skips, "- -? +?"),
-            (member, Is::Member, all, "-? + +"),
-            (member, Is::Member, doubts, "+ + +"),
-            (member, Is::Member, all_after, "- -? +"),
-            (member, Is::Member, doubts_after, "- -? +"),
-            (left, Is::Member, silent, "- -? +?"),
-            (left, Is::Member, follows, "+ +? +"),
-            (left, Is::Member, skips, "- -? +?"),
-            (left, Is::Member, all, "+ + +"),
-            (left, Is::Member, doubts, "+ + +"),
-            (left, Is::Member, all_after, "- -? +?"),
-            (left, Is::Member, doubts_after, "- -? +"),
-            (deleted, Is::Member, silent, "- -? -?"),
-            (deleted, Is::Member, follows, "- -? -?"),
-            (deleted, Is::Member, skips, "- -? -?"),
-            (deleted, Is::Member, all, "+ + +"),
-            (deleted, Is::Member, doubts, "+ + +"),
-            (deleted, Is::Member, all_after, "- - +?"),
-            (deleted, Is::Member, doubts_after, "- - +"),
-            (Known::Nothing, Is::Member, silent, "+ + +"),
-            (Known::Nothing, Is::Member, all, "+ + +"),
-            (Known::Nothing, Is::Member, doubts, "+ + +"),
-            (Known::Nothing, Is::Member, all_after, "+? +? +?"),
-            (Known::Nothing, Is::Member, doubts_after, "+ + +"),
-        ]);
-    }
-
-    #[test]
-    fn that_an_object_is_gone_counts_unless_it_is_late() {
-        let held = entry(BEFORE, 1);
-        let member = Known::Member(&held);
-        let (left, deleted) = (grave(false), grave(true));
-        let (silent, follows, skips) = (event(None), event(Some(BEFORE)), event(Some(BEFORE - 7)));
-        check(&[
             (member, Is::Left, silent, "- +? +"),
             (member, Is::Left, follows, "+ +? +"),
             (member, Is::Left, skips, "- +? +?"),
             (member, Is::Deleted, silent, "-? + +"),
             (member, Is::Deleted, follows, "+ + +"),
             (member, Is::Deleted, skips, "-? + +"),
+            (left, Is::Member, silent, "- -? +?"),
+            (left, Is::Member, follows, "+ +? +"),
+            (left, Is::Member, skips, "- -? +?"),
             (left, Is::Left, silent, "- + +"),
             (left, Is::Left, follows, "- + +"),
             (left, Is::Deleted, silent, "+ + +"),
+            (deleted, Is::Member, silent, "- -? -?"),
+            (deleted, Is::Member, follows, "- -? -?"),
+            (deleted, Is::Member, skips, "- -? -?"),
             (deleted, Is::Left, silent, "- + +"),
             (deleted, Is::Deleted, silent, "+ + +"),
-            (Known::Nothing, Is::Left, silent, "+ + +"),
-            (Known::Nothing, Is::Deleted, silent, "+ + +"),
-        ]);
+            (nothing, Is::Member, silent, "+ + +"),
+            (nothing, Is::Left, silent, "+ + +"),
+            (nothing, Is::Deleted, silent, "+ + +"),
+        ] {
+            let verdicts = verdicts(|entry| judge_event(known, told, entry, follows_on));
+            assert_eq!(
+                verdicts, expected,
+                "{known:?} is known, an event tells {told:?}, {follows_on:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_a_fetch_read_counts_unless_what_is_known_is_newer() {
+        let held = entry(BEFORE, 1);
+        let (member, nothing) = (Known::Member(&held), Known::Nothing);
+        let (left, deleted) = (grave(false), grave(true));
+        for (known, by, expected) in [
+            (member, Read::WithAll, "-? + +"),
+            (member, Read::Alone, "+ + +"),
+            (member, Read::AfterEvent, "- -? +"),
+            (left, Read::WithAll, "-? + +"),
+            (left, Read::Alone, "+ + +"),
+            (left, Read::AfterEvent, "- -? +"),
+            (deleted, Read::WithAll, "-? -? +"),
+            (deleted, Read::Alone, "+ + +"),
+            (deleted, Read::AfterEvent, "- - -?"),
+            (nothing, Read::WithAll, "+ + +"),
+            (nothing, Read::Alone, "+ + +"),
+            (nothing, Read::AfterEvent, "+ + +"),
+        ] {
+            let verdicts = verdicts(|entry| judge_read(known, entry, by));
+            assert_eq!(verdicts, expected, "{known:?} is known, {by:?}");
+        }
     }
 
     #[test]
     fn what_is_known_already_is_no_news() {
         let (held, same) = (entry(BEFORE, 1), entry(BEFORE, 1));
-        let after = By::FetchAfterEvent(Of::Everything);
-        for by in [event(None), event(Some(BEFORE)), event(Some(BEFORE - 7)), after] {
-            let verdict = judge(Known::Member(&held), Is::Member, &same, by);
-            assert_eq!(verdict, judgement(false, false), "{by:?}");
+        for follows_on in [None, Some(BEFORE), Some(BEFORE - 7)] {
+            let verdict = judge_event(Known::Member(&held), Is::Member, &same, follows_on);
+            assert_eq!(verdict, judgement(false, false), "{follows_on:?}");
         }
-    }
-
-    #[test]
-    fn a_change_of_an_unknown_object_is_in_doubt_where_all_are_known() {
-        let by = By::Event {
-            follows_on: None,
-            must_be_known: true,
-        };
-        let is_new = judge(Known::Nothing, Is::Member, &entry(BEFORE, 1), by);
-        assert_eq!(is_new, judgement(true, true));
+        let verdict = judge_read(Known::Member(&held), &same, Read::AfterEvent);
+        assert_eq!(verdict, judgement(false, false));
     }
 }

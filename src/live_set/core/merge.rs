@@ -7,126 +7,183 @@ use std::time::Instant;
 use super::super::change::{Change, Entry};
 use super::super::list::List;
 use super::super::paging::{Page, Turn};
-use super::due::GATHERING;
 use super::held::ById;
-use super::judge::{By, Grave, Is, Judgement, Of, judge};
-use super::{Core, Job, Output, id_of};
+use super::judge::{Grave, Judgement, Read, judge_read};
+use super::{Core, Job, Moment, Output, id_of};
 use crate::error::{Error, ErrorKind};
 use crate::fetch_error::FetchError;
-use crate::query::order::Nulls;
+
+/// What events said since a fetch began, with the object if the query matches it.
+type Touched = HashMap<Box<str>, Option<Arc<Entry>>>;
 
 impl Core {
     /// What came of a request.
-    pub(crate) fn fetched(&mut self, ticket: u64, result: Result<Vec<Arc<Entry>>, FetchError>, now: Instant) {
-        if self.in_flight != Some(ticket) {
-            return;
-        }
-        self.in_flight = None;
-        let Some(mut fetch) = self.fetch.take() else {
+    pub(crate) fn fetched(&mut self, ticket: u64, result: Result<Vec<Arc<Entry>>, FetchError>, now: Moment) {
+        let Some(mut fetch) = self.due.answered(ticket) else {
             return;
         };
         let page = match result {
             Ok(page) => page,
-            Err(error) => {
-                self.fetch = Some(fetch);
-                self.fail(error, now);
+            Err(failure) => {
+                self.due.fetch = Some(fetch);
+                self.failed(failure, now);
                 return;
             }
         };
-        self.largest_page = self.largest_page.max(page.len());
+        self.due.received(&mut fetch, page.len(), now.at);
+        let mut refreshed = None;
         match fetch.job {
-            Job::All(ref mut paging) => match paging.take(page, self.largest_page) {
-                Turn::More => self.fetch = Some(fetch),
+            Job::All(ref mut paging) => match paging.take(page, self.due.largest_page) {
+                Turn::More => self.due.fetch = Some(fetch),
                 Turn::Restless => {
                     let text = format!(
                         "the objects of {} change places faster than they can be fetched page by page; a smaller \
                          limit, or a larger maxLimit of the server, takes fewer pages",
                         self.class_name
                     );
-                    self.wants_all = true;
-                    self.fail(Error::new(ErrorKind::Fetch, text).into(), now);
+                    self.due.fetch = Some(fetch);
+                    self.failed(Error::new(ErrorKind::Fetch, text).into(), now);
+                    self.due.fetch = None;
+                    self.due.doubt_all();
                 }
                 Turn::Done(page) => {
-                    self.backoff.reset();
-                    // However often there is a reason to, the server spends most of its time on something else.
-                    let rest = now.saturating_duration_since(fetch.began).saturating_mul(4);
-                    self.not_before = Some(now + rest.max(GATHERING));
-                    self.merge_all(page, fetch.touched, now);
+                    refreshed = fetch.has_all(&mut self.due, now.at);
+                    self.merge_all(page, fetch.touched, now.at);
                 }
             },
             Job::Doubts(ids) => {
-                self.backoff.reset();
-                self.merge_some(&ids, page, &fetch.touched);
+                self.due.succeeded();
+                self.merge_some(&ids, page, &fetch.touched, now.at);
             }
-            Job::Nulls(key, _) => {
-                self.backoff.reset();
-                self.learn_nulls_of(key, &page);
+            Job::Pair(_) => {
+                self.due.succeeded();
+                self.learn_from_pair(&page);
             }
         }
         self.keep_to_boundary();
+        self.settle(now.time);
+        self.outputs
+            .extend(refreshed.map(|number| Output::Refreshed(number, Ok(()))));
     }
 
     /// Everything was fetched.
-    fn merge_all(&mut self, page: Page, mut touched: HashMap<Box<str>, Option<Arc<Entry>>>, now: Instant) {
+    fn merge_all(&mut self, page: Page, mut touched: Touched, now: Instant) {
         let Page {
             entries,
-            is_sorted,
+            is_in_order,
+            is_of_one_moment,
             is_all,
         } = page;
-        if is_sorted && !self.nulls_known {
-            self.learn_nulls(&entries);
+        if is_in_order {
+            // There is a new one.
+            self.boundary = None;
         }
-        let mut target: Vec<Arc<Entry>> = Vec::with_capacity(entries.len());
-        let mut boundary = None;
-        for entry in entries {
-            let entry = self.in_order(entry);
-            boundary = boundary.max(Some(entry.key.clone()));
-            target.extend(self.newer_of(entry, &mut touched, now));
+        let order = Arc::clone(&self.places.order);
+        self.learn_from_page(&entries, is_in_order, is_of_one_moment);
+        let entries = if Arc::ptr_eq(&order, &self.places.order) {
+            entries
+        } else {
+            entries.into_iter().map(|entry| self.in_order(entry)).collect()
+        };
+        let last = entries.iter().map(|entry| &entry.key).max().cloned();
+        let members = self.members_of(entries, &mut touched, now);
+        // What events brought and the pages do not have: it came later, or is gone again.
+        let others = touched.into_values().flatten();
+        let others: Vec<_> = others.map(|event| self.in_order(event)).collect();
+        if self.may_be_late(now) {
+            others.iter().for_each(|other| self.due.doubt(&id_of(other), now));
         }
-        // What events brought and the pages do not have: it came later, or changed places meanwhile.
-        let events = touched.into_values().flatten();
-        target.extend(events.map(|event| self.in_order(event)));
-        self.boundary = boundary.filter(|_| !is_all);
-        if let Some(boundary) = self.boundary.clone() {
-            let (within, beyond): (Vec<_>, Vec<_>) =
-                target.into_iter().partition(|entry| entry.key <= boundary);
-            target = within;
+        let target = if self.places.are_ranks() {
+            self.target_of_ranks(members, others, is_in_order, is_all)
+        } else {
+            self.boundary = last.filter(|_| !is_all);
+            let all = members.into_iter().chain(others);
+            let (within, beyond): (Vec<_>, Vec<_>) = all.partition(|entry| {
+                self.boundary
+                    .as_ref()
+                    .is_none_or(|boundary| entry.key <= *boundary)
+            });
             beyond.iter().for_each(|entry| self.remember(entry));
-        }
+            within
+        };
         self.is_filled = true;
-        let was_ready = std::mem::replace(&mut self.is_ready, true);
         self.change_to(target);
-        if !was_ready {
-            self.outputs.push_back(Output::Ready);
-        }
     }
 
-    /// What there is of an object that is on a page of everything: what was fetched, or what is known.
-    fn newer_of(
+    /// Those that are in the set, of those that were fetched, in the order in which they were.
+    fn members_of(
         &mut self,
-        entry: Arc<Entry>,
-        touched: &mut HashMap<Box<str>, Option<Arc<Entry>>>,
+        entries: Vec<Arc<Entry>>,
+        touched: &mut Touched,
         now: Instant,
-    ) -> Option<Arc<Entry>> {
-        let id = id_of(&entry);
-        let event = touched.remove(&id);
-        let by = match event {
-            Some(_) => By::FetchAfterEvent(Of::Everything),
-            None => By::Fetch(Of::Everything),
-        };
-        let Judgement { counts, is_doubtful } =
-            judge(self.known(&id, event.as_ref()), Is::Member, &entry, by);
-        if is_doubtful {
-            self.doubt(&id, now);
-        }
-        if counts {
-            if matches!(event, Some(None)) {
-                self.graves.remove(&id);
+    ) -> Vec<Arc<Entry>> {
+        let mut members = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let id = id_of(&entry);
+            let event = touched.remove(&id);
+            let judgement = self.judge_fetched(&id, event.as_ref(), &entry, Read::WithAll);
+            if judgement.is_doubtful {
+                self.due.doubt(&id, now);
             }
-            return Some(entry);
+            if judgement.counts {
+                self.graves.remove(&id);
+                members.push(entry);
+                continue;
+            }
+            let known = event.unwrap_or_else(|| self.held.get(&id).cloned());
+            let Some(known) = known.map(|known| self.in_order(known)) else {
+                continue;
+            };
+            if self.places.are_ranks() && known.key != entry.key {
+                // Its place is not the one of what was fetched.
+                self.due.doubt_all();
+            }
+            members.push(known);
         }
-        let known = event.unwrap_or_else(|| self.held.get(&id).cloned());
-        known.map(|known| self.in_order(known))
+        members
+    }
+
+    /// `event` is what events told of it since the fetch began.
+    fn judge_fetched(
+        &self,
+        id: &str,
+        event: Option<&Option<Arc<Entry>>>,
+        entry: &Entry,
+        read: Read,
+    ) -> Judgement {
+        let read = if event.is_some() { Read::AfterEvent } else { read };
+        judge_read(self.known(id, event), entry, read)
+    }
+
+    /// With ranks: what is to be held, at its places. `others` were not fetched, so they have none.
+    fn target_of_ranks(
+        &mut self,
+        mut members: Vec<Arc<Entry>>,
+        others: Vec<Arc<Entry>>,
+        is_in_order: bool,
+        is_all: bool,
+    ) -> Vec<Arc<Entry>> {
+        if !is_in_order {
+            self.due.doubt_all();
+            members.extend(others);
+            members.sort_by(|one, other| one.key.cmp(&other.key));
+            return self.rank(members);
+        }
+        let mut target = self.rank(members);
+        if is_all {
+            if !others.is_empty() {
+                self.due.doubt_all();
+            }
+            target.extend(
+                others
+                    .iter()
+                    .map(|entry| Arc::new(entry.with_key(entry.key.at_rank(u64::MAX)))),
+            );
+        } else {
+            self.boundary = target.last().map(|entry| entry.key.clone());
+            others.iter().for_each(|entry| self.remember(entry));
+        }
+        target
     }
 
     /// What is held becomes this, by single changes if these are few.
@@ -159,10 +216,9 @@ impl Core {
         }
     }
 
-    fn reset(&mut self, mut entries: Vec<Arc<Entry>>) {
+    pub(super) fn reset(&mut self, mut entries: Vec<Arc<Entry>>) {
         entries.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         self.held.by_id = entries.iter().map(|entry| ById(Arc::clone(entry))).collect();
-        entries.iter().for_each(|entry| self.look_for_nulls(entry));
         self.shown = match self.window {
             Some(window) => entries
                 .iter()
@@ -174,135 +230,45 @@ impl Core {
         };
         let was_empty = self.held.list.len() == 0;
         self.held.list = entries.into_iter().collect();
+        self.look_everywhere();
         if !(was_empty && self.held.list.len() == 0) {
             self.show(Change::Reset);
         }
     }
 
-    /// These objects were fetched, as far as the query meets them.
-    fn merge_some(
-        &mut self,
-        ids: &[Box<str>],
-        page: Vec<Arc<Entry>>,
-        touched: &HashMap<Box<str>, Option<Arc<Entry>>>,
-    ) {
+    /// These objects were fetched, as far as the query matches them.
+    fn merge_some(&mut self, ids: &[Box<str>], page: Vec<Arc<Entry>>, touched: &Touched, now: Instant) {
         // Otherwise there may be more of them than the server returns at once.
-        let is_all = page.is_empty() || page.len() < self.largest_page;
+        let is_all = page.is_empty() || page.len() < self.due.largest_page;
         let mut missing: HashSet<&str> = ids.iter().map(|id| &**id).collect();
         for entry in page {
             let id = id_of(&entry);
             if !missing.remove(&*id) {
                 continue;
             }
-            let event = touched.get(&id);
-            let by = match event {
-                Some(_) => By::FetchAfterEvent(Of::Doubts),
-                None => By::Fetch(Of::Doubts),
-            };
-            let Judgement { counts, is_doubtful } = judge(self.known(&id, event), Is::Member, &entry, by);
-            if is_doubtful {
-                // Nothing is gathered anew for it: it is asked for as soon as the next fetch may start.
-                self.doubts.insert(id.clone());
+            let judgement = self.judge_fetched(&id, touched.get(&id), &entry, Read::Alone);
+            if judgement.is_doubtful {
+                self.due.doubt(&id, now);
             }
-            if counts {
-                let entry = self.in_order(entry);
+            let is_known = self
+                .held
+                .get(&id)
+                .is_some_and(|held| held.version() == entry.version() && held.has_same_content(&entry));
+            if judgement.counts && !is_known {
+                let entry = self.place(entry, false);
                 self.graves.remove(&id);
-                let held = self.held.get(&id);
-                let is_known = held
-                    .is_some_and(|held| held.version() == entry.version() && held.has_same_content(&entry));
-                if !is_known {
-                    self.hold(&id, entry);
-                }
+                self.hold(&id, entry);
             }
         }
-        for id in missing.into_iter().filter(|id| !touched.contains_key(*id)) {
-            if !is_all {
-                self.doubts.insert(id.into());
-            } else if let Some(held) = self.held.get(id) {
+        for id in missing {
+            let is_told = matches!(touched.get(id), Some(Some(_)));
+            if is_told && self.may_be_late(now) || !is_told && !is_all {
+                self.due.doubt(id, now);
+            } else if let Some(held) = self.held.get(id).filter(|_| !is_told) {
                 let (version, deleted) = (held.version(), false);
                 self.graves.dig(id, Grave { version, deleted });
                 self.take_out(id);
             }
-        }
-    }
-
-    pub(super) fn look_for_nulls(&mut self, entry: &Arc<Entry>) {
-        if self.nulls_known {
-            return;
-        }
-        let nulls = self.order.nulls_in(&entry.key);
-        self.examples.resize(nulls.len(), [None, None]);
-        for (pair, is_null) in self.examples.iter_mut().zip(nulls) {
-            let example = &mut pair[usize::from(!is_null)];
-            if example.is_none() {
-                *example = Some(id_of(entry));
-            }
-        }
-    }
-
-    /// What the server sorted tells where it sorts nulls, if there are any and something else as well.
-    fn learn_nulls(&mut self, sorted: &[Arc<Entry>]) {
-        let is_sorted_by = |nulls| {
-            let order = self.order.with_nulls(nulls);
-            let keys: Vec<_> = sorted.iter().map(|entry| order.sort_key(entry.text())).collect();
-            keys.is_sorted()
-        };
-        let other = match self.order.nulls {
-            Nulls::Smallest => Nulls::Greatest,
-            Nulls::Greatest => Nulls::Smallest,
-        };
-        match (is_sorted_by(self.order.nulls), is_sorted_by(other)) {
-            (true, false) => self.nulls_known = true,
-            (false, true) => {
-                self.nulls_known = true;
-                self.sort_anew(other);
-            }
-            (true, true) => {}
-            (false, false) => crate::logging::warn!(
-                "the server sorts {} in another way than by the bytes of texts; the order is not the one of find()",
-                self.class_name
-            ),
-        }
-    }
-
-    /// As [`learn_nulls`](Self::learn_nulls), from two objects that were sorted by this key alone.
-    fn learn_nulls_of(&mut self, key: usize, sorted: &[Arc<Entry>]) {
-        let is_null = |entry: &Arc<Entry>| self.order.nulls_in(&entry.key).get(key).copied();
-        let nulls: Vec<_> = sorted.iter().filter_map(is_null).collect();
-        let learned = match nulls.as_slice() {
-            [true, false] => Nulls::Smallest,
-            [false, true] => Nulls::Greatest,
-            _ => {
-                // They have changed meanwhile.
-                self.examples.clear();
-                for entry in self.held.list.clone().iter() {
-                    self.look_for_nulls(entry);
-                }
-                return;
-            }
-        };
-        self.nulls_known = true;
-        if learned != self.order.nulls {
-            self.sort_anew(learned);
-        }
-    }
-
-    fn sort_anew(&mut self, nulls: Nulls) {
-        self.order = Arc::new(self.order.with_nulls(nulls));
-        let held: Vec<_> = self.held.list.iter().cloned().collect();
-        let sorted = held.into_iter().map(|entry| self.in_order(entry)).collect();
-        if self.boundary.take().is_some() {
-            // The part that is held is one of the other order.
-            self.start_over();
-        }
-        self.reset(sorted);
-    }
-
-    /// The entry, with a key of the order that is known now.
-    fn in_order(&self, entry: Arc<Entry>) -> Arc<Entry> {
-        match self.order.sort_key(entry.text()) {
-            Some(key) if key != entry.key => Arc::new(entry.with_key(key)),
-            _ => entry,
         }
     }
 }

@@ -1,74 +1,98 @@
 //! What a set knows, and what follows from an event or from what was fetched. No sockets, threads or clocks: time comes
 //! in as an argument.
 //!
-//! The set holds all objects that the query matches, or with a limit those up to a place in their order (`boundary`).
-//! Whatever happens to an object after the subscription was acknowledged comes as an event; what was before that is
-//! fetched. So what a fetch returns counts for each object that no event came for since it began, and an object that
-//! is neither in it nor in such an event is gone.
+//! The rules that it obeys:
 //!
-//! Which of two versions of an object counts is decided in `judge` alone. Where neither may be right, the object is in
-//! doubt, and is fetched by its id.
+//! 1. The set holds all objects that match the query, or with a limit those up to a place in their order (`boundary`).
+//!    Whatever happens to an object while the subscription is open comes as an event; what was before that is fetched.
+//! 2. A *doubt* is everything that says that the set may be something else than what there is: the link is down, an event
+//!    is known to be lost, late or missing, a fetch has failed, an event contradicts itself or what is known, or nobody
+//!    knows where an object is sorted. The set is ready if and only if it has no doubt ([`Core::settle`], after each
+//!    input); while it has one it is stale, and claims nothing.
+//! 3. A doubt ends when a fetch has succeeded that began after it: one of everything, or one of the objects in doubt.
+//!    Every fetch that fails has a next time.
+//! 4. The object is judged, not the name of the event ([`news`]). The name counts only for what the object cannot tell:
+//!    that it was deleted, or that it may no longer be read. If both contradict each other the object is in doubt.
+//! 5. The newer version counts ([`judge`]). If nobody can tell which one that is, or a version in between is missing, the
+//!    object is in doubt.
+//! 6. After an event was lost, one that came before it may still be on its way, and say what is no longer so. Whatever
+//!    events bring in during the next minute is in doubt.
+//! 7. The set sorts only what all servers sort alike. For everything else it has the places that the server gave
+//!    ([`places`]), and an object that has none puts everything in doubt.
+//!
+//! The rooms: [`due`] is what is to be fetched, and when; [`merge`] what follows from what was fetched; [`held`] what is
+//! held, and what is known of the rest; [`window`] what is shown of it.
 
 mod due;
 mod held;
 mod judge;
 mod merge;
 mod news;
+mod places;
+#[cfg(test)]
+mod tests;
 mod window;
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
-use rand::SeedableRng;
-use rand::rngs::StdRng;
-
-use self::due::{Fetch, Job};
+use self::due::{Due, Job};
 use self::held::{Graves, Held};
+use self::places::Places;
 use self::window::Window;
 use super::change::{Change, Entry, Snapshot};
 use super::list::List;
 use crate::error::Error;
-use crate::event::EventKind;
-use crate::object::Object;
-use crate::protocol::backoff::Backoff;
-use crate::query::Query;
-use crate::query::order::{Order, SortKey, version};
+use crate::query::order::{Order, SortKey};
+use crate::query::{Judge, Query};
 
 pub(crate) struct Core {
-    class_name: String,
+    class_name: Box<str>,
     /// The conditions and the fields, without order and window.
     query: Query,
-    order: Arc<Order>,
-    /// Where nulls are sorted is known.
-    nulls_known: bool,
+    /// `None` if the query is none that can be subscribed to.
+    judge: Option<Judge>,
     window: Option<Window>,
+    places: Places,
     held: Held,
     /// Nothing that is sorted behind this is held. `None` if everything is held.
     boundary: Option<SortKey>,
     shown: List<Arc<Entry>>,
     graves: Graves,
-    doubts: HashSet<Box<str>>,
-    /// For each key, an object that has no value for it, and one that has.
-    examples: Vec<[Option<Box<str>>; 2]>,
-    is_open: bool,
+    due: Due,
+    /// When an event of this link was lost. One that came before it may be late, and say what is no longer so.
+    lost_at: Option<Instant>,
     /// Everything was fetched once: what is held is what there is, or was.
     is_filled: bool,
-    /// What is held is what there is.
-    is_ready: bool,
-    wants_all: bool,
-    fetch: Option<Fetch>,
-    /// The number of the request that is under way.
-    in_flight: Option<u64>,
-    next_ticket: u64,
-    /// The most objects that the server returned at once: with fewer, it has no more.
-    largest_page: usize,
-    backoff: Backoff,
-    rng: StdRng,
-    retry_at: Option<Instant>,
-    /// Requests of no hurry are gathered until then.
-    not_before: Option<Instant>,
+    state: State,
     outputs: VecDeque<Output>,
+}
+
+/// What is to be said of the contents.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum State {
+    /// There were none yet.
+    Filling,
+    Ready,
+    /// They may be old, since this time.
+    Stale(SystemTime),
+}
+
+/// One moment on both clocks: one is for measuring, the other for people.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment {
+    pub(crate) at: Instant,
+    pub(crate) time: SystemTime,
+}
+
+impl Moment {
+    pub(crate) fn now() -> Self {
+        Self {
+            at: Instant::now(),
+            time: SystemTime::now(),
+        }
+    }
 }
 
 /// What there is to tell.
@@ -76,10 +100,14 @@ pub(crate) struct Core {
 pub(crate) enum Output {
     /// A change, and the contents with it.
     Change(Change, Snapshot),
+    /// What is shown is what there is.
     Ready,
     /// What is shown may be old, since this time.
     Stale(SystemTime),
     Failed(Error),
+    /// A fetch of everything that began after the [refresh](Core::refresh) with this number, and all before it, has
+    /// succeeded or failed.
+    Refreshed(u64, Result<(), Error>),
 }
 
 /// What is to be fetched next.
@@ -102,8 +130,6 @@ impl Core {
     /// For a query whose order and window these are.
     pub(crate) fn new(query: &Query, seed: u64) -> Self {
         let parts = query.window();
-        let order = Order::new(parts.order);
-        let has_no_nulls = order.fields().next().is_none();
         let limit = parts
             .limit
             .map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
@@ -112,12 +138,14 @@ impl Core {
             skip,
             limit: limit.unwrap_or(usize::MAX),
         });
+        let order = Order::new(parts.order);
+        let query = query.without_window();
         Self {
-            class_name: query.class_name().to_owned(),
-            query: query.without_window(),
-            nulls_known: has_no_nulls,
-            order: Arc::new(order),
+            class_name: query.class_name().into(),
+            judge: query.judge().ok(),
+            query,
             window,
+            places: Places::new(order),
             held: Held {
                 list: List::new(),
                 by_id: HashSet::new(),
@@ -125,20 +153,10 @@ impl Core {
             boundary: None,
             shown: List::new(),
             graves: Graves::default(),
-            doubts: HashSet::new(),
-            examples: Vec::new(),
-            is_open: false,
+            due: Due::new(seed),
+            lost_at: None,
             is_filled: false,
-            is_ready: false,
-            wants_all: false,
-            fetch: None,
-            in_flight: None,
-            next_ticket: 0,
-            largest_page: 0,
-            backoff: Backoff::new(SHORTEST_DELAY, LONGEST_DELAY, 1),
-            rng: StdRng::seed_from_u64(seed),
-            retry_at: None,
-            not_before: None,
+            state: State::Filling,
             outputs: VecDeque::new(),
         }
     }
@@ -152,65 +170,76 @@ impl Core {
         self.outputs.pop_front()
     }
 
-    /// The subscription is acknowledged: from here on all that happens comes as an event.
-    pub(crate) fn opened(&mut self) {
-        self.is_open = true;
-        self.backoff.reset();
-        self.refresh();
+    /// Whether what is shown is what there is, as the last output said.
+    #[cfg(test)]
+    pub(crate) fn is_ready(&self) -> bool {
+        self.state == State::Ready
+    }
+
+    /// As with conditions that cannot be judged here.
+    #[cfg(test)]
+    pub(crate) fn cannot_judge(&mut self) {
+        self.judge = None;
+    }
+
+    /// Since when what is shown may be old, if it was ready before. It may turn out to be earlier than what
+    /// [`Output::Stale`] said.
+    pub(crate) fn stale_since(&self) -> Option<SystemTime> {
+        match self.state {
+            State::Stale(since) => Some(since),
+            State::Filling | State::Ready => None,
+        }
+    }
+
+    /// The subscription is acknowledged: from here on all that happens comes as an event. What was before is not known,
+    /// since the last proof of a link at the latest.
+    pub(crate) fn opened(&mut self, lost_since: Option<SystemTime>, now: Moment) {
+        self.lost_at = None;
+        self.due.opened();
+        self.settle(lost_since.unwrap_or(now.time));
     }
 
     /// No events come any more.
     pub(crate) fn closed(&mut self, since: SystemTime) {
-        self.is_open = false;
-        self.start_over();
-        self.turn_stale(since);
+        self.due.closed();
+        self.settle(since);
     }
 
-    /// Events were lost.
-    pub(crate) fn lagged(&mut self, since: SystemTime) {
-        self.start_over();
-        self.turn_stale(since);
+    /// Events were lost, or may have been: the queue was full, a hook of the server failed, the server reported an error
+    /// of the subscription.
+    pub(crate) fn missed(&mut self, now: Moment) {
+        self.lost_at = Some(now.at);
+        self.due.doubt_all();
+        self.settle(now.time);
     }
 
-    /// All is to be fetched anew, at once.
-    pub(crate) fn refresh(&mut self) {
-        self.retry_at = None;
-        self.not_before = None;
-        self.start_over();
+    /// All is to be fetched anew, at once. [`Output::Refreshed`] says when that was done.
+    pub(crate) fn refresh(&mut self) -> u64 {
+        self.due.refresh()
     }
 
-    /// An event was lost, of which nobody knows which one it is.
-    pub(crate) fn missed(&mut self) {
-        self.start_over();
-    }
-
-    pub(crate) fn event(
-        &mut self,
-        kind: EventKind,
-        object: &Object,
-        original: Option<&Object>,
-        now: Instant,
-    ) {
-        if self.fetch.is_none() {
-            self.graves.age(now);
+    /// Says whether the set is ready, if that has changed.
+    fn settle(&mut self, since: SystemTime) {
+        match (self.state, self.has_doubts()) {
+            (State::Ready, true) => {
+                self.state = State::Stale(since);
+                self.outputs.push_back(Output::Stale(since));
+            }
+            (State::Stale(before), true) => self.state = State::Stale(since.min(before)),
+            (State::Filling | State::Stale(_), false) => {
+                self.state = State::Ready;
+                self.outputs.push_back(Output::Ready);
+            }
+            (State::Filling, true) | (State::Ready, false) => {}
         }
-        let Some(entry) = Entry::new(&self.order, object, &self.class_name) else {
-            crate::logging::warn!("an event of {} has no objectId, and is left out", self.class_name);
-            return;
-        };
-        let follows_on = original.map(version);
-        match kind {
-            EventKind::Leave => self.gone(&entry, false, follows_on, now),
-            EventKind::Delete => self.gone(&entry, true, follows_on, now),
-            _ => self.came(entry, kind, follows_on, now),
-        }
-        self.keep_to_boundary();
+    }
+
+    /// Whether what is held may be something else than what there is.
+    fn has_doubts(&self) -> bool {
+        !self.is_filled || self.due.has_doubts() || self.places.has_doubts() || self.is_short()
     }
 }
 
 fn id_of(entry: &Entry) -> Box<str> {
     String::from_utf8_lossy(entry.key.id()).into()
 }
-
-const SHORTEST_DELAY: Duration = Duration::from_millis(500);
-const LONGEST_DELAY: Duration = Duration::from_secs(60);

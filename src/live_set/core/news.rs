@@ -1,56 +1,155 @@
-//! What follows from an event. It must not know what is shown, nor what is fetched next.
+//! What follows from an event. It must not know what is fetched, nor how.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::super::change::Entry;
-use super::judge::{By, Grave, Is, Judgement, judge};
-use super::{Core, id_of};
+use super::held::GENERATION;
+use super::judge::{Grave, Is, Known, judge_event};
+use super::{Core, Moment, Output, id_of};
+use crate::error::{Error, ErrorKind};
 use crate::event::EventKind;
+use crate::object::Object;
+use crate::query::order::{SortKey, version_in};
+
+/// An event of an object that may be one of the set.
+struct News<'a> {
+    kind: EventKind,
+    object: &'a Object,
+    original: Option<&'a Object>,
+}
 
 impl Core {
-    /// An event says that the query matches the object.
-    pub(super) fn came(&mut self, entry: Arc<Entry>, kind: EventKind, follows_on: Option<i64>, now: Instant) {
-        let id = id_of(&entry);
-        let by = By::Event {
-            follows_on,
-            must_be_known: kind == EventKind::Update && self.is_ready && self.boundary.is_none(),
-        };
-        if self.hear(&id, Is::Member, &entry, by, now) {
-            self.put(&id, entry);
+    /// Something happened to an object.
+    pub(crate) fn event(&mut self, kind: EventKind, object: &Object, original: Option<&Object>, now: Moment) {
+        if self.due.fetch.is_none() {
+            self.graves.age(now.at);
         }
+        let news = News {
+            kind,
+            object,
+            original,
+        };
+        match Entry::new(&self.places.order, object, &self.class_name) {
+            Some(entry) => self.told(&news, entry, now.at),
+            None => self.refuse(object, now.at),
+        }
+        self.keep_to_boundary();
+        self.settle(now.time);
     }
 
-    /// An event says that the query does not match the object any more, or that it was deleted.
-    pub(super) fn gone(&mut self, entry: &Arc<Entry>, deleted: bool, follows_on: Option<i64>, now: Instant) {
-        let id = id_of(entry);
-        let told = if deleted { Is::Deleted } else { Is::Left };
-        let by = By::Event {
-            follows_on,
-            must_be_known: false,
-        };
-        if !self.hear(&id, told, entry, by, now) {
+    fn told(&mut self, news: &News<'_>, entry: Arc<Entry>, now: Instant) {
+        let (told, contradicts) = self.read(news);
+        let id = id_of(&entry);
+        let touched = self.due.fetch.as_ref().and_then(|fetch| fetch.touched.get(&id));
+        let known = self.known(&id, touched);
+        let follows_on = news.original.map(|original| version_in(original.as_str()));
+        let judgement = judge_event(known, told, &entry, follows_on);
+        let is_doubtful = judgement.is_doubtful
+            || judgement.counts && (contradicts || self.is_unexpected(news, &entry, known, told, now))
+            || hides_a_deletion(news, known, told, &entry);
+        if is_doubtful {
+            self.due.doubt(&id, now);
+        }
+        if !judgement.counts {
             return;
         }
-        let version = entry.version();
-        let version = self
-            .graves
-            .get(&id)
-            .map_or(version, |grave| grave.version.max(version));
-        self.graves.dig(&id, Grave { version, deleted });
-        if let Some(fetch) = &mut self.fetch {
-            fetch.touched.insert(id.clone(), None);
+        if told == Is::Member {
+            let stays = self.places.are_ranks() && self.stays_beyond(&entry, news.original);
+            let entry = self.place(entry, stays);
+            self.put(&id, entry);
+        } else {
+            let (version, deleted) = (entry.version(), told == Is::Deleted);
+            self.lose(&id, Grave { version, deleted });
         }
-        self.take_out(&id);
     }
 
-    /// Whether what an event says counts.
-    fn hear(&mut self, id: &str, told: Is, entry: &Entry, by: By, now: Instant) -> bool {
-        let touched = self.fetch.as_ref().and_then(|fetch| fetch.touched.get(id));
-        let Judgement { counts, is_doubtful } = judge(self.known(id, touched), told, entry, by);
-        if is_doubtful {
-            self.doubt(id, now);
+    /// What an event tells by its object, and whether its name says something else, or cannot be checked.
+    ///
+    /// Parse Server 4.3 to 4.10 shares one message between all subscriptions to a class, so that an event may come under
+    /// the name that it has for another one. Hooks of the server may rename events, and change their objects.
+    fn read(&self, news: &News<'_>) -> (Is, bool) {
+        let matches = self.matches(news.object);
+        match (news.kind, matches) {
+            // Only the last save of an object has an original.
+            (EventKind::Delete, _) => (Is::Deleted, news.original.is_some()),
+            // If it may not be read any more, the server sends it as it was before.
+            (EventKind::Leave, Some(true)) => (
+                Is::Left,
+                news.original.is_some_and(|original| original != news.object),
+            ),
+            (EventKind::Leave, _) => (Is::Left, matches.is_none()),
+            (_, Some(true)) => (Is::Member, false),
+            (_, Some(false)) => (Is::Left, true),
+            (_, None) => (Is::Member, true),
         }
-        counts
     }
+
+    /// Whether the query matches this object, if that can be told.
+    pub(super) fn matches(&self, object: &Object) -> Option<bool> {
+        self.judge.as_ref()?.matches_as_sent(object)
+    }
+
+    /// Whether an event that counts is odd, considering what is known of its object.
+    fn is_unexpected(
+        &self,
+        news: &News<'_>,
+        entry: &Entry,
+        known: Known<'_>,
+        told: Is,
+        now: Instant,
+    ) -> bool {
+        let is_unknown = matches!(known, Known::Nothing);
+        match (known, told) {
+            (Known::Member(_), _) | (_, Is::Left) => false,
+            (_, Is::Deleted) => is_unknown && self.would_know(&entry.key),
+            (_, Is::Member) => {
+                let was_known = || match news.original {
+                    Some(original) => {
+                        let key = self.places.order.sort_key(original.as_str());
+                        self.matches(original) != Some(false) && key.is_some_and(|key| self.would_know(&key))
+                    }
+                    None => news.kind == EventKind::Update && self.would_know(&entry.key),
+                };
+                // The event that took it out again may be the one that was lost.
+                is_unknown && was_known() || self.may_be_late(now)
+            }
+        }
+    }
+
+    /// Whether an object with this key would be held, if it were a member.
+    fn would_know(&self, key: &SortKey) -> bool {
+        let is_within = |boundary| !self.places.are_ranks() && key <= boundary;
+        self.is_filled && !self.due.is_all_in_doubt() && self.boundary.as_ref().is_none_or(is_within)
+    }
+
+    /// Whether an event may still come that was sent before one that was lost.
+    pub(super) fn may_be_late(&self, now: Instant) -> bool {
+        self.lost_at
+            .is_some_and(|lost_at| now.saturating_duration_since(lost_at) < GENERATION)
+    }
+
+    /// An object that cannot be one of the set: a hook of the server has put it into the place of one that may be.
+    fn refuse(&mut self, object: &Object, now: Instant) {
+        let class_name = &self.class_name;
+        let text = match object.class_name() {
+            Some(other) if *other != **class_name => {
+                format!("an event of {class_name} has an object of {other:?}")
+            }
+            _ => format!("an event of {class_name} has an object without an objectId"),
+        };
+        let text = format!("{text}; the live set ignores it, and fetches what it may have missed");
+        self.outputs
+            .push_back(Output::Failed(Error::new(ErrorKind::Protocol, text)));
+        self.lost_at = Some(now);
+        self.due.doubt_all();
+    }
+}
+
+/// A change that changes nothing may be a deletion that a hook of the server has renamed: a deletion alone has the last
+/// version, and no original.
+fn hides_a_deletion(news: &News<'_>, known: Known<'_>, told: Is, entry: &Entry) -> bool {
+    let is_change = matches!(news.kind, EventKind::Update | EventKind::Enter);
+    let changes_nothing = || matches!(known, Known::Member(held) if held.version() == entry.version());
+    told == Is::Member && is_change && news.original.is_none() && changes_nothing()
 }
