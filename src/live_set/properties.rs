@@ -734,7 +734,7 @@ fn the_changes_are_the_truth_and_lead_to_what_the_server_has() {
     if let Ok(seed) = std::env::var("LIVE_SET_SEED") {
         return history(seed.parse().unwrap());
     }
-    let histories = std::env::var("LIVE_SET_HISTORIES").map_or(300, |number| number.parse().unwrap());
+    let histories = std::env::var("LIVE_SET_HISTORIES").map_or(100, |number| number.parse().unwrap());
     let first = fastrand::u64(..u64::MAX / 2);
     for seed in first..first + histories {
         history(seed);

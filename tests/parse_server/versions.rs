@@ -52,7 +52,7 @@ const fn on_postgres(
     }
 }
 
-static VERSIONS: &[Version] = &[
+pub(crate) static VERSIONS: &[Version] = &[
     // Its driver of Postgres hangs on Node.js 14 and later.
     on_postgres("2.8.4", 12, &[]),
     on_postgres("3.10.0", 12, &[]),
@@ -128,7 +128,7 @@ pub(crate) fn install_modules(version: &Version) -> PathBuf {
 }
 
 /// The program of a major version of Node.js.
-fn node(major: u8) -> PathBuf {
+pub(crate) fn node(major: u8) -> PathBuf {
     let package = format!("node-{}-{}", std::env::consts::OS, architecture());
     let manifest = json!({"private": true, "dependencies": {package.as_str(): major.to_string()}});
     by_npm(&format!("node-{major}"), &manifest).join(format!("node_modules/{package}/bin/node"))
