@@ -128,7 +128,7 @@ pub(crate) fn install_modules(version: &Version) -> PathBuf {
 }
 
 /// The program of a major version of Node.js.
-pub(crate) fn node(major: u8) -> PathBuf {
+fn node(major: u8) -> PathBuf {
     let package = format!("node-{}-{}", std::env::consts::OS, architecture());
     let manifest = json!({"private": true, "dependencies": {package.as_str(): major.to_string()}});
     by_npm(&format!("node-{major}"), &manifest).join(format!("node_modules/{package}/bin/node"))

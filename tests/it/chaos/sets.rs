@@ -256,7 +256,7 @@ impl Reader {
         let at = rng.usize(0..sets.len());
         let (query, set) = &mut sets[at];
         match rng.u8(0..4) {
-            0 => set.refresh(),
+            0 => drop(set.refresh()),
             1 => *set = self.set(query, shelf),
             _ => {}
         }
