@@ -116,14 +116,29 @@ impl Shared {
         to: &Arc<A>,
         put: impl FnOnce(&mut Mailbox<A::Event>, &Limits, &Totals) -> R,
     ) -> R {
+        let (result, is_ready) = self.put(to, put);
+        if is_ready {
+            self.list(to);
+        }
+        result
+    }
+
+    /// Puts something into a mailbox, for who holds a lock. Returns whether its owner has to be put into the [list](Self::list)
+    /// as well, once the lock is free: the wake function of the program is called there.
+    pub(crate) fn put<A: Addressee, R>(
+        &self,
+        to: &Arc<A>,
+        put: impl FnOnce(&mut Mailbox<A::Event>, &Limits, &Totals) -> R,
+    ) -> (R, bool) {
         let mut mailbox = to.subscriber().mailbox.lock();
         let result = put(&mut mailbox, &self.queue.limits, &self.queue.totals);
         let is_ready = !mailbox.is_empty() && !std::mem::replace(&mut mailbox.is_listed, true);
-        drop(mailbox);
-        if is_ready {
-            self.queue.list(Arc::clone(to) as Arc<dyn Turn>);
-        }
-        result
+        (result, is_ready)
+    }
+
+    /// Puts who has letters into the list of those that do.
+    pub(crate) fn list<A: Addressee>(&self, to: &Arc<A>) {
+        self.queue.list(Arc::clone(to) as Arc<dyn Turn>);
     }
 
     /// As [`post`](Self::post), from a thread that does not do the I/O: whoever delivers may be asleep in there.

@@ -158,29 +158,24 @@ impl Keeper {
     fn heard(self: &Arc<Self>, generation: u64, hear: impl FnOnce(&mut Core, Moment)) {
         let mut core = self.core.lock();
         hear(&mut core, Moment::now());
-        self.post(&mut core, generation);
+        let posted = self.post(&mut core, None, generation);
         drop(core);
+        self.announce(posted);
         self.shared.wake_delivery();
     }
 
     /// Puts what the core has to tell into the mailbox, all at once: what follows from one thing is told in one go. The
-    /// core stays locked meanwhile, so that what was first in there is first in here.
-    fn post(self: &Arc<Self>, core: &mut Core, generation: u64) {
+    /// core stays locked meanwhile, so that what was first in there is first in here; what comes of it is
+    /// [announced](Self::announce) when it is not.
+    fn post(self: &Arc<Self>, core: &mut Core, error: Option<&Error>, generation: u64) -> Posted {
         *self.stale_since.lock() = core.stale_since();
-        let outputs: Vec<_> = std::iter::from_fn(|| core.next_output()).collect();
-        if outputs.is_empty() {
-            return;
-        }
-        for output in &outputs {
-            if let Output::Failed(error) = output {
-                if self.shared.subscriber.emitter.is_heard(ClientEventKind::Error) {
-                    self.shared.fail(error.clone(), None);
-                }
-            }
-        }
+        let mut errors = Vec::new();
         let mut refreshed = None;
-        self.shared.post(self, |mailbox, limits, totals| {
-            for output in outputs {
+        let ((), is_ready) = self.shared.put(self, |mailbox, limits, totals| {
+            if let Some(error) = error {
+                mailbox.tell(SetEvent::Error(error.clone()), None, limits, totals);
+            }
+            while let Some(output) = core.next_output() {
                 let (event, receipt) = match output {
                     Output::Change(change, snapshot) => {
                         let single = parcel(change, snapshot.clone(), generation);
@@ -194,7 +189,10 @@ impl Keeper {
                         (SetEvent::Ready(Snapshot::empty(), generation), receipt)
                     }
                     Output::Stale(since) => (SetEvent::Stale(since), None),
-                    Output::Failed(error) => (SetEvent::Error(error), None),
+                    Output::Failed(error) => {
+                        errors.push(error.clone());
+                        (SetEvent::Error(error), None)
+                    }
                     Output::Refreshed(number, result) => {
                         refreshed = Some((number, result));
                         // Behind the changes that it led to.
@@ -211,12 +209,19 @@ impl Keeper {
             *self.refreshed.lock() = refreshed;
             self.shared.status.changed();
         }
+        Posted { is_ready, errors }
     }
 
-    fn tell(self: &Arc<Self>, event: SetEvent, receipt: Option<Arc<Receipt>>) {
-        self.shared.post(self, |mailbox, limits, totals| {
-            mailbox.tell(event, receipt, limits, totals);
-        });
+    /// Code of the program may be called by this, which may ask the set: no lock is held.
+    fn announce(self: &Arc<Self>, posted: Posted) {
+        if posted.is_ready {
+            self.shared.list(self);
+        }
+        for error in posted.errors {
+            if self.shared.subscriber.emitter.is_heard(ClientEventKind::Error) {
+                self.shared.fail(error, None);
+            }
+        }
     }
 
     /// Sees to it that what is to be fetched is fetched, now or when it is due.
@@ -318,6 +323,14 @@ impl Keeper {
     }
 }
 
+/// What a set has put into its mailbox, and nobody was told of yet.
+struct Posted {
+    /// It is not in the list of those that have letters.
+    is_ready: bool,
+    /// For the listeners of the client.
+    errors: Vec<Error>,
+}
+
 fn parcel(change: Change, snapshot: Snapshot, generation: u64) -> Parcel<SetEvent> {
     Parcel {
         bytes: change.size() + 2 * size_of::<Letter<SetEvent>>(),
@@ -330,6 +343,7 @@ fn parcel(change: Change, snapshot: Snapshot, generation: u64) -> Parcel<SetEven
 impl Follower for Keeper {
     fn take(self: Arc<Self>, shared: &Arc<Shared>, event: &Event, generation: u64) {
         let (mut core, now) = (self.core.lock(), Moment::now());
+        let mut told = None;
         match (event.kind(), event.object(), event.error()) {
             // By now the last proof that nothing was missing before the cut is known.
             (EventKind::Open, ..) => core.opened(event.gap().map(|gap| gap.start()), now),
@@ -337,13 +351,14 @@ impl Follower for Keeper {
             (EventKind::Error, _, Some(error)) => {
                 // Whatever it is: an event may be lost with it.
                 core.missed(now);
-                self.tell(SetEvent::Error(error.clone()), None);
+                told = Some(error);
             }
             (kind, Some(object), _) => core.event(kind, object, event.original(), now),
             _ => {}
         }
-        self.post(&mut core, generation);
+        let posted = self.post(&mut core, told, generation);
         drop(core);
+        self.announce(posted);
         let has_ended = self.subscription.get().is_some_and(|core| shared.is_ended(core));
         if has_ended && event.kind() == EventKind::Close {
             self.subscriber.end();

@@ -3,7 +3,8 @@
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::SystemTime;
+use std::sync::{Arc, OnceLock};
+use std::time::{Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use parse_livequery::{
@@ -488,6 +489,43 @@ fn with_manual_dispatch_it_changes_in_dispatch_pending() {
         client.dispatch_pending();
     }
     assert_eq!((set.len(), asks.len()), (1, 2));
+}
+
+/// It is meant to wake a loop and no more, but it is the program's, and must find no lock that is held.
+#[test]
+fn the_wake_function_may_ask_the_set() {
+    let server = Server::auto();
+    let asked = Arc::new(OnceLock::<LiveSet>::new());
+    let (wake, woken) = unbounded();
+    let of_wake = Arc::clone(&asked);
+    let client = builder(&server.url())
+        .dispatch(Dispatch::manual(move || {
+            if let Some(set) = of_wake.get() {
+                let place = set.index_of("a");
+                drop(set.refresh());
+                let _ = wake.send((place, set.is_ready(), set.stale_since()));
+            }
+        }))
+        .build()
+        .unwrap();
+    let set = client
+        .live_set(&Query::new("Game"))
+        .fetch_with(|_| Ok::<_, String>(Vec::new()))
+        .start()
+        .unwrap();
+    asked.set(set.clone()).unwrap();
+    let deadline = Instant::now() + LONG;
+    while !set.is_ready() {
+        assert!(Instant::now() < deadline);
+        client.dispatch_pending_timeout(ms(100));
+    }
+    server.emit("create", &game("a", 0));
+    while set.index_of("a").is_none() {
+        assert!(Instant::now() < deadline);
+        client.dispatch_pending_timeout(ms(100));
+    }
+    assert!(woken.try_recv().is_ok());
+    client.close();
 }
 
 #[test]
