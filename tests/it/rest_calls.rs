@@ -344,7 +344,7 @@ fn a_create_whose_answer_is_lost_may_have_happened_and_is_not_repeated() {
             .create("Game", &json!({"score": 1}))
             .unwrap_err();
         assert!(error.may_have_happened(), "{error}");
-        assert!(format!("{error:?}").contains("may_have_happened"), "{error:?}");
+        assert!(format!("{error:#?}").contains("may_have_happened"), "{error:#?}");
         assert_eq!(error.kind(), kind, "{error}");
         assert!(error.to_string().contains("create an object of Game"), "{error}");
         assert_eq!(requests.lock().unwrap().len(), 1, "{error}");
