@@ -122,6 +122,7 @@ impl Core {
         if !self.is_filled || self.boundary.as_ref().is_some_and(is_beyond) {
             self.remember(&entry);
             self.take_out(id);
+            self.look_beyond(&entry);
             return;
         }
         let old = self.held.by_id.replace(ById(Arc::clone(&entry)));

@@ -93,6 +93,7 @@ impl Core {
         if self.may_be_late(now) {
             others.iter().for_each(|other| self.due.doubt(&id_of(other), now));
         }
+        let mut left_out = Vec::new();
         let target = if self.places.are_ranks() {
             self.target_of_ranks(members, others, is_in_order, is_all)
         } else {
@@ -104,10 +105,12 @@ impl Core {
                     .is_none_or(|boundary| entry.key <= *boundary)
             });
             beyond.iter().for_each(|entry| self.remember(entry));
+            left_out = beyond;
             within
         };
         self.is_filled = true;
         self.change_to(target);
+        left_out.iter().for_each(|entry| self.look_beyond(entry));
     }
 
     /// Those that are in the set, of those that were fetched, in the order in which they were.

@@ -154,7 +154,8 @@ impl Core {
             return;
         }
         self.heed(lesson);
-        if self.places.are_ranks {
+        // Without both nobody knows on which side of the boundary the one is that is left.
+        if self.places.are_ranks || self.boundary.is_some() && sorted.len() < 2 {
             self.due.doubt_all();
         }
         self.look_everywhere();
@@ -187,6 +188,21 @@ impl Core {
                 .then(|| [id_of(one), id_of(other)])
         });
         self.places.question = question;
+    }
+
+    /// An object is beyond the boundary, for all that is known: whether it is can depend on the server as well.
+    pub(super) fn look_beyond(&mut self, entry: &Entry) {
+        let places = &self.places;
+        let may_be_within = |boundary| !places.are_ranks && places.asks(&entry.key, boundary);
+        if !self.boundary.as_ref().is_some_and(may_be_within) {
+            return;
+        }
+        let last = self.held.list.len().checked_sub(1);
+        let last = last.and_then(|last| self.held.list.get(last));
+        match last.filter(|last| places.question.is_none() && places.asks(&entry.key, &last.key)) {
+            Some(last) => self.places.question = Some([id_of(last), id_of(entry)]),
+            None => self.due.doubt_all(),
+        }
     }
 
     pub(super) fn look_everywhere(&mut self) {
