@@ -479,3 +479,41 @@ fn a_server_that_sorts_texts_as_a_language_does_is_found_out() {
     assert!(set.core.is_ready());
     assert_eq!(set.ids(), ["3", "4", "1", "2"]);
 }
+
+/// With a limit, an object without a value is the first or far behind the last, and only the database knows which.
+#[test]
+fn an_object_that_may_be_beyond_the_limit_or_not_is_asked_for() {
+    let query = Query::new("Game")
+        .equal_to("open", true)
+        .descending("score")
+        .limit(1);
+    let scored = |score: u32| game(&format!("g{score:02}"), 0, json!({"score": score}));
+    let scores: Vec<_> = (0..40).rev().map(scored).collect();
+    let without = |id: &str| game(id, 0, json!({}));
+    for null_is_first in [true, false] {
+        let mut set = Set::ready(&query, &scores);
+        assert_eq!(set.ids(), ["g39"]);
+        set.event(EventKind::Create, &without("n1"), None);
+        assert!(!set.core.is_ready());
+        let at = if null_is_first { 0 } else { scores.len() };
+        let mut sorted = scores.clone();
+        sorted.insert(at, without("n1"));
+        set.answer_all(&sorted);
+        assert!(set.core.is_ready());
+        assert_eq!(set.ids(), [if null_is_first { "n1" } else { "g39" }]);
+        // It is known now.
+        set.event(EventKind::Create, &without("n0"), None);
+        assert!(set.core.is_ready());
+        assert_eq!(set.ids(), [if null_is_first { "n0" } else { "g39" }]);
+
+        // One of the two is gone before the server answers.
+        let mut set = Set::ready(&query, &scores);
+        set.event(EventKind::Create, &without("n1"), None);
+        let request = set.request();
+        set.answer(&request, &[without("n1")]);
+        assert!(!set.core.is_ready());
+        set.answer_all(&sorted);
+        assert!(set.core.is_ready());
+        assert_eq!(set.ids(), [if null_is_first { "n1" } else { "g39" }]);
+    }
+}
