@@ -22,7 +22,9 @@ use crate::query::Query;
 use crate::secret::Secret;
 
 impl Client {
-    /// Begins a [`LiveSet`](crate::LiveSet): the objects that the query meets, now and from now on.
+    /// Begins a [`LiveSet`](crate::LiveSet): the objects that match the query, now and from now on. With
+    /// [`select`](Query::select) they have the fields of its conditions and its order as well, by which they are judged
+    /// and sorted.
     ///
     /// # Examples
     /// ```

@@ -146,10 +146,12 @@ fn found(server: &ParseServer, query: &Query) -> Vec<Value> {
     let number = |name: &str, otherwise: u64| json[name].as_u64().unwrap_or(otherwise).to_string();
     let (limit, skip) = (number("limit", 1000), number("skip", 0));
     let mut parameters = vec![("order", &*order), ("limit", &*limit), ("skip", &*skip)];
-    // The set has what it is sorted by as well.
+    // The set has what it is sorted and judged by as well.
+    let conditions = json["where"].as_object().unwrap().keys().cloned();
+    let conditions = conditions.collect::<Vec<_>>().join(",");
     let keys = json["keys"]
         .as_str()
-        .map(|keys| format!("{keys},{}", order.replace('-', "")));
+        .map(|keys| format!("{keys},{conditions},{}", order.replace('-', "")));
     if let Some(keys) = &keys {
         parameters.push(("keys", keys));
     }

@@ -43,7 +43,7 @@ pub(super) struct Due {
 pub(super) struct Fetch {
     pub(super) job: Job,
     /// How long its requests took that were answered.
-    spent: Duration,
+    pub(super) spent: Duration,
     /// The last refresh before it began.
     refreshes: u64,
     /// What events said since it began, with the object if the query matches it.
@@ -159,19 +159,18 @@ impl Due {
         let since = self.asked_at.unwrap_or(now);
         fetch.spent += now.saturating_duration_since(since);
         self.largest_page = self.largest_page.max(page);
+        self.backoff.reset();
     }
 
-    /// A fetch has succeeded.
-    pub(super) fn succeeded(&mut self) {
-        self.backoff.reset();
+    /// However often there is a reason to fetch everything, the server spends most of its time on something else.
+    pub(super) fn rest(&mut self, spent: Duration, now: Instant) {
+        let rest = spent.saturating_mul(4);
+        self.not_before = Some(now + rest.max(GATHERING));
     }
 
     /// A fetch of everything has succeeded. Returns which refresh that was for, if it was for one.
     pub(super) fn has_all(&mut self, spent: Duration, refreshes: u64, now: Instant) -> Option<u64> {
-        self.succeeded();
-        // However often there is a reason to, the server spends most of its time on something else.
-        let rest = spent.saturating_mul(4);
-        self.not_before = Some(now + rest.max(GATHERING));
+        self.rest(spent, now);
         self.all_in_doubt &= self.wants_all;
         self.tell_refreshed(refreshes)
     }

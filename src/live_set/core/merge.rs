@@ -41,10 +41,12 @@ impl Core {
                          limit, or a larger maxLimit of the server, takes fewer pages",
                         self.class_name
                     );
+                    let spent = fetch.spent;
                     self.due.fetch = Some(fetch);
                     self.failed(Error::new(ErrorKind::Fetch, text).into(), now);
                     self.due.fetch = None;
                     self.due.doubt_all();
+                    self.due.rest(spent, now.at);
                 }
                 Turn::Done(page) => {
                     refreshed = fetch.has_all(&mut self.due, now.at);
@@ -52,11 +54,9 @@ impl Core {
                 }
             },
             Job::Doubts(ids) => {
-                self.due.succeeded();
                 self.merge_some(&ids, page, &fetch.touched, now.at);
             }
             Job::Pair(_) => {
-                self.due.succeeded();
                 self.learn_from_pair(&page);
             }
         }
