@@ -36,4 +36,4 @@ pub use tls::{Farewell, TlsServer};
 pub use tunnel::ConnectProxy;
 
 /// The deadline of a wait that succeeds on a machine that works. Long, since it is only ever reached by a failure.
-pub const LONG: Duration = Duration::from_secs(20);
+pub const LONG: Duration = Duration::from_secs(60);
