@@ -79,6 +79,7 @@ impl Core {
             self.boundary = None;
         }
         let order = Arc::clone(&self.places.order);
+        let had_ranks = self.places.are_ranks();
         self.learn_from_page(&entries, is_in_order, is_of_one_moment);
         let entries = if Arc::ptr_eq(&order, &self.places.order) {
             entries
@@ -94,6 +95,10 @@ impl Core {
             others.iter().for_each(|other| self.due.doubt(&id_of(other), now));
         }
         let mut left_out = Vec::new();
+        if self.places.are_ranks() && !had_ranks && !others.is_empty() {
+            // When they came it was not known that only the server knows their places.
+            self.due.doubt_all();
+        }
         let target = if self.places.are_ranks() {
             self.target_of_ranks(members, others, is_in_order, is_all)
         } else {
