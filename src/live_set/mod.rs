@@ -212,28 +212,25 @@ impl LiveSet {
     /// the server refused the subscription or the client for. [`ErrorKind::Closed`] if the set has ended, and
     /// [`ErrorKind::CalledFromListener`] in a listener of the client.
     pub fn wait_ready(&self, timeout: Duration) -> Result<()> {
-        self.0.keeper.shared.check_home()?;
-        refuse_in_listener(&self.0.keeper.shared, "wait_ready")?;
         let is_ready = |_: &Look<'_>| {
             let is_told = self.0.keeper.telling.get() == 0;
             (self.is_ready() && is_told).then_some(Ok(()))
         };
-        self.wait(
-            timeout,
-            "the live set is not complete yet, and goes on trying",
-            is_ready,
-        )
+        let text = "the live set is not complete yet, and goes on trying";
+        self.wait("wait_ready", timeout, text, is_ready)
     }
 
     /// Waits for an answer, or until there can be none.
     fn wait(
         &self,
+        method: &str,
         timeout: Duration,
         text: &str,
         mut answer: impl FnMut(&Look<'_>) -> Option<Result<()>>,
     ) -> Result<()> {
         let shared = &self.0.keeper.shared;
         shared.check_home()?;
+        refuse_in_listener(shared, method)?;
         let subscription = self.0.subscription.core();
         shared
             .status

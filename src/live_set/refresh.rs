@@ -4,7 +4,6 @@ use std::fmt;
 use std::time::Duration;
 
 use super::LiveSet;
-use crate::delivery::inside::refuse_in_listener;
 use crate::error::Result;
 
 /// A refresh of a live set that is under way: see [`LiveSet::refresh`]. While it is kept, the set is as well.
@@ -28,10 +27,9 @@ impl Refresh {
     /// while the link is down, for example; otherwise those of [`LiveSet::wait_ready`].
     pub fn wait(&self, timeout: Duration) -> Result<()> {
         let keeper = &self.set.0.keeper;
-        keeper.shared.check_home()?;
-        refuse_in_listener(&keeper.shared, "wait")?;
         let text = "the live set is not refreshed yet, and goes on trying";
-        self.set.wait(timeout, text, |_| keeper.refreshed(self.number))
+        self.set
+            .wait("wait", timeout, text, |_| keeper.refreshed(self.number))
     }
 }
 
