@@ -92,7 +92,8 @@ fn the_pictures_of_the_documentation_are_those_of_the_repository() {
 #[ignore = "builds a crate that depends on this one, which takes a minute"]
 fn the_samples_compile_as_they_are_displayed_and_the_first_says_what_is_wrong() {
     let manual = write_crate();
-    let build = Command::new(env!("CARGO"))
+    let mut build = Command::new(env!("CARGO"));
+    build
         .args([
             "build",
             "--offline",
@@ -102,14 +103,8 @@ fn the_samples_compile_as_they_are_displayed_and_the_first_says_what_is_wrong() 
         ])
         .arg(manual.join("Cargo.toml"))
         .arg("--target-dir")
-        .arg(manual.join("target"))
-        .output()
-        .unwrap();
-    assert!(
-        build.status.success(),
-        "{}",
-        String::from_utf8_lossy(&build.stderr)
-    );
+        .arg(manual.join("target"));
+    succeed(&mut build);
     let program = manual.join("target/debug/first_program");
     let says = |url: &str, beginning, text| says(Command::new(&program).arg(url), beginning, text);
 
@@ -136,18 +131,22 @@ fn the_samples_compile_as_they_are_displayed_and_the_first_says_what_is_wrong() 
     says(&server.url(), "subscribed", "liveQuery.classNames");
 }
 
+/// Runs a command, whose errors are the reason if it fails.
+fn succeed(command: &mut Command) {
+    let output = command.output().unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
 #[test]
 #[ignore = "builds an example, unless it has been built"]
 fn the_quickstart_says_why_it_cannot_connect_and_how_to_create_an_object() {
-    let build = Command::new(env!("CARGO"))
-        .args(["build", "--offline", "--quiet", "--example", "quickstart"])
-        .output()
-        .unwrap();
-    assert!(
-        build.status.success(),
-        "{}",
-        String::from_utf8_lossy(&build.stderr)
-    );
+    let mut build = Command::new(env!("CARGO"));
+    build.args(["build", "--offline", "--quiet", "--example", "quickstart"]);
+    succeed(&mut build);
     let this = std::env::current_exe().unwrap();
     let profile = this.parent().and_then(Path::parent).unwrap();
     let nobody = Port::reserve();
