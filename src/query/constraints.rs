@@ -190,9 +190,9 @@ impl Query {
     /// be one that both read alike. `\Q..\E` is translated.
     ///
     /// A field can have one regular expression; [`contains`](Self::contains), [`starts_with`](Self::starts_with) and
-    /// [`ends_with`](Self::ends_with) are such too. Parse Server from 8.6 on takes an expression that is slow to match
-    /// (`liveQuery.regexTimeout`, 100 ms) for one that does not; `starts_with` is asked as a comparison and is not
-    /// affected.
+    /// [`ends_with`](Self::ends_with) are such too. Parse Server 8.6 and 9.10 (9.0 does not) take an expression that is slow
+    /// to match (`liveQuery.regexTimeout`, 100 ms) for one that does not; `starts_with` is asked as a comparison and is
+    /// not affected.
     ///
     /// # Errors
     ///

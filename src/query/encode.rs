@@ -12,7 +12,7 @@ mod values;
 
 use std::borrow::Cow;
 
-use self::kinds::{date_guard, deep_equality, is_text, null, number_guards};
+use self::kinds::{date_guard, deep_equality, is_array, is_no_array, is_text, null, number_guards};
 use self::values::{audit_date, date, geo_point, pointer, ring};
 use super::filter::{Entry, Filter, Operator, method_of};
 use super::names::{check_inherited, check_methods};
@@ -287,7 +287,7 @@ impl<'a> Field<'a> {
                 );
                 if !self.arrays.is_empty() {
                     nodes.push(Node::Nor(
-                        self.arrays.iter().map(|array| is_text(array)).collect(),
+                        self.arrays.iter().map(|array| is_text(array, false)).collect(),
                     ));
                 }
                 nodes.push(node);
@@ -303,7 +303,7 @@ impl<'a> Field<'a> {
             self.owner
                 .map(|owner| Node::condition(member(owner, "__type"), "$exists", Json::Bool(true))),
         );
-        nodes.extend(self.arrays.iter().map(|array| is_text(array)));
+        nodes.extend(self.arrays.iter().map(|array| is_text(array, false)));
         nodes.push(node);
         Node::Any(nodes)
     }
@@ -325,8 +325,14 @@ impl<'a> Field<'a> {
             nodes.extend(number_guards(key, numbers));
         }
         if !texts.is_empty() {
+            let leaves_out_empty = |(operator, bound): &(String, Json)| match operator.as_str() {
+                "$gt" => true,
+                "$gte" => bound.as_str() != Some(""),
+                _ => false,
+            };
+            let may_be_empty = !texts.iter().any(leaves_out_empty);
             nodes.push(Node::Ordered(vec![
-                is_text(key),
+                is_text(key, may_be_empty),
                 Node::Test(key.into(), Json::Object(texts)),
             ]));
         }
@@ -433,14 +439,15 @@ impl<'a> Field<'a> {
             return Node::condition(key, "$in", Json::Array(vec![pointer]));
         }
         // $in does not look into arrays yet, and the comparison with a pointer throws on null: a field without a class
-        // or elements does not get there, nor does an array whose text shows an empty place.
+        // or elements does not get there, nor does an array whose text shows an empty place. (An array of objects with
+        // a `toString` of their own has no text, and throws all the same.)
         let class_name = pointer.get("className").cloned().unwrap_or(Json::Null);
         let full = "^(?![^]*(?:^|,)(?:,|$))";
         Node::Ordered(vec![
             Node::Any(vec![
                 Node::Test(member(key, "className"), class_name),
                 Node::Ordered(vec![
-                    Node::condition(member(key, "length"), "$exists", Json::Bool(true)),
+                    is_array(key),
                     Node::condition(key, "$regex", Json::string(full)),
                 ]),
             ]),
@@ -581,11 +588,10 @@ impl<'a> Field<'a> {
                     let pointer = pointer("contains_all", self.key, value)
                         .map_err(|_| self.not_in_arrays("contains_all", value))?;
                     // find() does not take a field that is a pointer for an array of one.
-                    let array = Node::condition(member(self.key, "length"), "$exists", Json::Bool(true));
                     if self.key.contains('.') {
                         self.points_to(pointer)
                     } else {
-                        Node::Ordered(vec![array, self.points_to(pointer)])
+                        Node::Ordered(vec![is_array(self.key), self.points_to(pointer)])
                     }
                 }
             };
@@ -605,13 +611,10 @@ impl<'a> Field<'a> {
                     .map_err(|_| self.not_in_arrays("contained_by", value)),
             })
             .collect::<Result<_>>()?;
-        let key = self.key;
-        let missing = |name| Node::condition(member(key, name), "$exists", Json::Bool(false));
-        let mut nodes = vec![missing("length"), missing("0")];
-        nodes.extend(kinds::longer_texts(key));
-        nodes.push(kinds::text_of_object(key));
-        nodes.push(Node::condition(key, "$containedBy", Json::Array(values)));
-        self.others.push(Node::Any(nodes));
+        self.others.push(Node::Any(vec![
+            is_no_array(self.key),
+            Node::condition(self.key, "$containedBy", Json::Array(values)),
+        ]));
         Ok(())
     }
 
@@ -632,7 +635,7 @@ impl<'a> Field<'a> {
             let mut bounds = vec![("$gte".to_owned(), Json::String(prefix.clone()))];
             bounds.extend(regex::after_prefix(&prefix).map(|end| ("$lt".to_owned(), Json::String(end))));
             self.others.push(Node::Ordered(vec![
-                is_text(key),
+                is_text(key, expression.may_match_empty),
                 Node::Test(key.into(), Json::Object(bounds)),
             ]));
             return Ok(());
@@ -642,7 +645,7 @@ impl<'a> Field<'a> {
             conditions.push(("$options".to_owned(), Json::String(expression.flags)));
         }
         self.others.push(Node::Ordered(vec![
-            is_text(key),
+            is_text(key, expression.may_match_empty),
             Node::Test(key.into(), Json::Object(conditions)),
         ]));
         Ok(())

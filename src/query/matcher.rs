@@ -217,12 +217,16 @@ impl<'a, 'f, F: Fn(&str) -> Field<'a>> Evaluation<'f, F> {
                 return member_of_date(path.key.strip_prefix(*date)?);
             }
         }
+        let (fields, method) = split_method(rest);
         let mut value = root;
-        for name in rest.split('.').skip(1) {
+        for name in fields.split('.').skip(1) {
             // `object[key] || {}`: what is falsy has no members.
             value = value
                 .filter(|value| js::truthy(value))
                 .and_then(|value| js::member(value, name));
+        }
+        if let Some(method) = method {
+            value = js::name_of_method(value.filter(|value| js::truthy(value)), method);
         }
         let mut left = js::left(value)?;
         if let Some(dates) = &self.dates {
@@ -239,12 +243,23 @@ impl<'a, 'f, F: Fn(&str) -> Field<'a>> Evaluation<'f, F> {
 
 /// What lies below a `Date`, for the members that the encoder asks for. `None` for all others.
 fn member_of_date(path: &str) -> Option<Left<'static>> {
-    let function = || Some(Left::Value(Cow::Owned(Value::from("getTime"))));
+    let function = |name| Some(Left::Value(Cow::Owned(Value::from(name))));
     match path {
-        ".getTime" | ".getTime.name" => function(),
-        ".__type" | ".iso" | ".length" | ".0" | ".base64" => Some(Left::Undefined),
+        ".getTime" | ".getTime.name" => function("getTime"),
+        ".toString.name" => function("toString"),
+        ".__type" | ".iso" | ".length" | ".0" | ".base64" | ".charAt.name" | ".push.name" => {
+            Some(Left::Undefined)
+        }
         _ => None,
     }
+}
+
+/// The method whose name the path asks for, as the encoder does, and what is in front of it.
+fn split_method(path: &str) -> (&str, Option<&str>) {
+    path.strip_suffix(".name")
+        .and_then(|path| path.rsplit_once('.'))
+        .filter(|(_, method)| js::METHODS.contains(method))
+        .map_or((path, None), |(fields, method)| (fields, Some(method)))
 }
 
 /// Whether one of two different keys lies below the other.

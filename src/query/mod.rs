@@ -72,6 +72,8 @@ use crate::types::Date;
 /// 5. The edges of polygons are straight lines between degrees, and points on them are inside on some sides only.
 ///    (The matcher computes on the plane.)
 ///
+/// An object that imitates a function of JavaScript (`{"charAt": {"name": "charAt"}}`) is taken for a value that has it.
+///
 /// `find()` in turn, as Parse Server translates it for MongoDB, forgets conditions if there are two `contained_by`, or
 /// one beside [`Query::nor`], and LiveQuery does not. On MongoDB it refuses to compare with whole arrays and objects.
 ///

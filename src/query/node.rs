@@ -80,6 +80,8 @@ fn members<'n, 'a: 'n>(nodes: impl IntoIterator<Item = &'n Node<'a>>) -> Members
     let mut others = Vec::new();
     for node in flat {
         let mut own = node.members();
+        // What is asked already.
+        own.retain(|member| !members.contains(member));
         if let (Node::Nor(_), [(_, Json::Array(more))]) = (node, own.as_mut_slice()) {
             if let Some((_, Json::Array(items))) = members.iter_mut().find(|(key, _)| key == "$nor") {
                 items.append(more);

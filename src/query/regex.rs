@@ -22,6 +22,8 @@ pub(super) struct Expression {
     pub(super) flags: String,
     /// The text, if the expression means "begins with this text".
     pub(super) prefix: Option<String>,
+    /// It is not known that a text without characters does not match.
+    pub(super) may_match_empty: bool,
 }
 
 /// Reads a pattern and its modifiers, and writes it for JavaScript.
@@ -60,6 +62,7 @@ pub(super) fn translate(method: &str, key: &str, pattern: &str, options: &str) -
         source: parser.source,
         flags: sent,
         prefix,
+        may_match_empty: !parser.is_literal || parser.literal.is_empty(),
     })
 }
 

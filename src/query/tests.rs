@@ -24,16 +24,15 @@ fn sent(query: Query) -> String {
 
 const MARK: &str = r##""objectId":{"$nin":["#"##;
 
-/// A field that is a text, and meets the condition.
+/// A field that is a text, and meets the condition, which the empty one does not.
 fn text_with(condition: &str) -> String {
-    let longer = |operator: &str| {
-        format!(r#"{{"k.length":{{"$exists":true}},"k":{{"{operator}":"[object Object]","$all":[[]]}}}}"#)
-    };
-    format!(
-        r#"{{"$or":[{{"k":""}},{{"k":"[object Object]"}},{},{}],"k":{condition}}}"#,
-        longer("$lt"),
-        longer("$gt")
-    )
+    format!(r#"{{"k.charAt.name":"charAt","k":{condition}}}"#)
+}
+
+/// The same, if the empty one may.
+fn any_text_with(condition: &str) -> String {
+    let empty = r#"{"k.length":{"$exists":false},"k":""}"#;
+    format!(r#"{{"$or":[{{"k.charAt.name":"charAt"}},{empty}],"k":{condition}}}"#)
 }
 
 /// A field that is a number, and meets the condition.
@@ -41,7 +40,7 @@ fn number_with(guard: &str, condition: &str) -> String {
     let no = r#"{"$exists":false}"#;
     let least = if guard == "$lte" { r#","\u0000""# } else { "" };
     format!(
-        r#"{{"k.__type":{no},"k.getTime":{no},"k.length":{no},"k":{{"$exists":true,"{guard}":"\u0000","$nin":[null,true,false,""{least}],{condition}}}}}"#
+        r#"{{"k.__type":{no},"k.getTime":{no},"k.length":{no},"k.toString.name":"toString","k":{{"$exists":true,"{guard}":"\u0000","$nin":[null,true,false,""{least}],{condition}}}}}"#
     )
 }
 
@@ -102,7 +101,12 @@ fn conditions_are_written_as_the_matcher_gets_them_right() {
             format!(r#"{{"$nor":[{}]}}"#, same_date(ISO)),
         ),
         (query().less_than("k", 6), number_with("$lte", r#""$lt":6"#)),
-        (query().less_than("k", "b"), text_with(r#"{"$lt":"b"}"#)),
+        (query().less_than("k", "b"), any_text_with(r#"{"$lt":"b"}"#)),
+        (query().greater_than("k", "b"), text_with(r#"{"$gt":"b"}"#)),
+        (
+            query().greater_than_or_equal_to("k", ""),
+            any_text_with(r#"{"$gte":""}"#),
+        ),
         (
             query().greater_than("k", date()),
             date_with(&format!(r#"{{"$gt":{{"__type":"Date","iso":"{ISO}"}}}}"#)),
@@ -245,7 +249,7 @@ fn arrays_and_lists_are_asked_for_value_by_value() {
         ),
         (
             query().contained_by("k", [1, 2]),
-            r#"{"$or":[{"k.length":{"$exists":false}},{"k.0":{"$exists":false}},{"k.length":{"$exists":true},"k":{"$lt":"[object Object]","$all":[[]]}},{"k.length":{"$exists":true},"k":{"$gt":"[object Object]","$all":[[]]}},{"k.0":"[","k":{"$gte":"[object Object]","$lte":"[object Object]"}},{"k":{"$containedBy":[1,2]}}]}"#.to_owned(),
+            r#"{"$or":[{"k.push.name":{"$ne":"push"}},{"k":{"$containedBy":[1,2]}}]}"#.to_owned(),
         ),
     ] {
         assert_eq!(sent(query), expected);
@@ -254,25 +258,35 @@ fn arrays_and_lists_are_asked_for_value_by_value() {
 
 #[test]
 fn texts_are_matched_without_quotations() {
-    for (query, condition) in [
-        (query().matches("k", "^a", ""), r#"{"$gte":"a","$lt":"b"}"#),
-        (query().starts_with("k", "a.b"), r#"{"$gte":"a.b","$lt":"a.c"}"#),
+    for (query, expected) in [
+        (
+            query().matches("k", "^a", ""),
+            text_with(r#"{"$gte":"a","$lt":"b"}"#),
+        ),
+        (
+            query().starts_with("k", "a.b"),
+            text_with(r#"{"$gte":"a.b","$lt":"a.c"}"#),
+        ),
         (
             query().matches("k", "a|b", "ims"),
-            r#"{"$regex":"a|b","$options":"iu"}"#,
+            any_text_with(r#"{"$regex":"a|b","$options":"iu"}"#),
         ),
-        (query().contains("k", "a(b"), r#"{"$regex":"a\\(b"}"#),
+        (query().contains("k", "a(b"), text_with(r#"{"$regex":"a\\(b"}"#)),
+        (query().contains("k", ""), any_text_with(r#"{"$regex":""}"#)),
         (
             query().starts_with_modifiers("k", "a", "i"),
-            r#"{"$regex":"^a","$options":"i"}"#,
+            text_with(r#"{"$regex":"^a","$options":"i"}"#),
         ),
-        (query().ends_with("k", "\\E"), r#"{"$regex":"\\x5cE$"}"#),
+        (
+            query().ends_with("k", "\\E"),
+            text_with(r#"{"$regex":"\\x5cE$"}"#),
+        ),
         (
             query().ends_with_modifiers("k", "a", "m"),
-            r#"{"$regex":"a(?![^\\n])","$options":"u"}"#,
+            any_text_with(r#"{"$regex":"a(?![^\\n])","$options":"u"}"#),
         ),
     ] {
-        assert_eq!(sent(query), text_with(condition));
+        assert_eq!(sent(query), expected);
     }
 }
 

@@ -224,12 +224,19 @@ function geoAnswer(operator, value, constraint) {
   }
 }
 
-// What MongoDB does and mingo does not: \Q..\E in regular expressions, and $all as the $and of equalities that it is by
+// What MongoDB does and mingo does not: \Q..\E and characters beyond the BMP in regular expressions, and $all as the $and of equalities that it is by
 // MongoDB's manual, for missing fields too.
 function completeMingo(where) {
   for (const [key, value] of Object.entries(where)) {
     if (key === '$regex') {
       where[key] = value.replace(/\\Q(.*?)\\E/gs, (_, text) => text.replace(/[\\^$.*+?()[\]{}|]/g, '\\$&'));
+      const flags = `${where.$options ?? ''}u`;
+      try {
+        new RegExp(where[key], flags);
+        where.$options = flags;
+      } catch {
+        // What PCRE takes as it is written, and JavaScript only without the flag.
+      }
     } else if (Array.isArray(value?.$all) && value.$all.length) {
       const equalities = value.$all.map(item => ({ [key]: item }));
       delete value.$all;

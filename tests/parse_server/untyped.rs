@@ -82,6 +82,9 @@ pub(crate) fn values() -> Vec<Held> {
             "null",
             "a,b",
             "line\nbreak",
+            "constructor",
+            "__proto__",
+            "toString",
             day,
         ]
         .map(Value::from)
@@ -114,11 +117,17 @@ pub(crate) fn values() -> Vec<Held> {
             json!({"name": "a.txt", "objectId": "t1"}),
             json!({"latitude": 10, "longitude": 20}),
             json!({"when": date(day)}),
+            json!({"isPrototypeOf": 1, "toString": "a"}),
+            json!({"hasOwnProperty": null, "valueOf": {"a": 1}}),
         ],
     );
     add(
         "object with length",
-        vec![json!({"length": 2}), json!({"length": "a"})],
+        vec![
+            json!({"length": 2}),
+            json!({"length": "a"}),
+            json!({"length": 1, "0": "a", "at": 0}),
+        ],
     );
     add(
         "array",
@@ -165,6 +174,18 @@ pub(crate) fn values() -> Vec<Held> {
 /// The fields, each with the kinds of values that it can hold.
 pub(crate) const KEYS: &[(&str, &[&str])] = &[
     ("obj.x", &[]),
+    // Names that texts, arrays and all other values have in JavaScript.
+    (
+        "obj.length",
+        &["missing", "null", "number", "string", "array", "object"],
+    ),
+    (
+        "obj.at",
+        &["missing", "null", "number", "string", "array", "object"],
+    ),
+    ("obj.toString", &["missing", "null", "number", "string", "object"]),
+    // Parse Server refuses to keep it.
+    ("obj.constructor", &["missing"]),
     ("num", &["missing", "number"]),
     ("str", &["missing", "string"]),
     ("flag", &["missing", "boolean"]),
@@ -210,6 +231,47 @@ const METHODS: &[&str] = &[
     "within_geo_box",
     "within_polygon",
     "polygon_contains",
+];
+
+/// Regular expressions of each kind that JavaScript and PCRE know, and some that one of them reads otherwise.
+const PATTERNS: &[&str] = &[
+    "^a",
+    "b$",
+    "a|^$",
+    "^(?:a|abc)$",
+    "(a)(b)\\2?c",
+    "^(.)\\1",
+    "[a-c]{2,3}$",
+    "[^a-z]",
+    "^[\\d.-]+$",
+    "\\w+\\s\\w+",
+    "\\bbreak",
+    "a(?=b)",
+    "a(?!b)",
+    "(?<=e)b",
+    "(?<!\\d)5",
+    "^.$",
+    "^..$",
+    "é.b",
+    "😀",
+    "[😀-😎]",
+    "\\x61\\.b",
+    "\\u0061",
+    "a{,2}",
+    "a{2",
+    "x*?x",
+    "^\\[object",
+    "(?<name>a)\\k<name>",
+    "(?i)ABC",
+    "\\Aa",
+    "a++",
+    "(?>a)b",
+    "\\p{L}",
+    "[[:alpha:]]",
+    "(",
+    "a**",
+    "\\",
+    "[",
 ];
 
 /// One condition.
@@ -323,7 +385,7 @@ pub(crate) fn object_with(key: &str, held: Option<&Value>) -> Value {
         "className": "Game", "objectId": "id1", "createdAt": "2024-01-02T03:04:05.678Z",
         "updatedAt": "2024-01-02T03:04:05.678Z",
     });
-    if key == "obj.x" {
+    if key.starts_with("obj.") {
         object["obj"] = json!({});
     }
     if let Some(held) = held {
@@ -365,6 +427,8 @@ pub(crate) fn conditions() -> Vec<Condition> {
                     .filter_map(|operand| Condition::new(method, key, operand.clone())),
             );
         }
+        let patterns = PATTERNS.iter().map(|pattern| json!(pattern));
+        conditions.extend(patterns.filter_map(|pattern| Condition::new("matches", key, pattern)));
     }
     conditions
 }
@@ -504,7 +568,7 @@ pub(crate) fn random_object(rng: &mut StdRng, values: &[Held], misfits: bool) ->
             .collect();
         if let Some((_, Some(held))) = fitting.choose(rng) {
             match key.split_once('.') {
-                Some((outer, inner)) => object[outer] = json!({ inner: held }),
+                Some((outer, inner)) => object[outer][inner] = held.clone(),
                 None => object[*key] = held.clone(),
             }
         }

@@ -8,40 +8,39 @@ use super::member;
 use crate::query::node::Node;
 use crate::query::ordered_json::Json;
 
-/// The text of every object in JavaScript.
-const OBJECT: &str = "[object Object]";
-
 /// The least text but the empty one. Compared with it, numbers, booleans, null and dates are neither less nor
 /// greater, since it is no number.
 const LEAST: &str = "\0";
 
-/// True if the field is a string.
-pub(super) fn is_text(key: &str) -> Node<'_> {
-    let mut nodes = vec![
+/// True if the field is a string, or one that is not empty if that will do.
+///
+/// Strings alone have a `charAt`, which knows its own name. The matcher takes the empty one for `{}` when it looks into it.
+pub(super) fn is_text(key: &str, may_be_empty: bool) -> Node<'_> {
+    let longer = has_method(key, "charAt");
+    if !may_be_empty {
+        return longer;
+    }
+    let empty = Node::Ordered(vec![
+        // Not an array that contains it.
+        exists(member(key, "length"), false),
         Node::Test(key.into(), Json::string("")),
-        Node::Test(key.into(), Json::string(OBJECT)),
-    ];
-    nodes.extend(longer_texts(key));
-    Node::Any(nodes)
+    ]);
+    Node::Any(vec![longer, empty])
 }
 
-/// True, one of the two, if the field is a string that is not empty; but for the one that is every object's.
-///
-/// Texts and arrays have a `length`. So may an object, whose text is known. Of what is left, `indexOf` finds an empty
-/// array at the beginning of each text, and in no array.
-pub(super) fn longer_texts(key: &str) -> [Node<'_>; 2] {
-    ["$lt", "$gt"].map(|operator| {
-        Node::Ordered(vec![
-            exists(member(key, "length"), true),
-            Node::Test(
-                key.into(),
-                Json::Object(vec![
-                    (operator.to_owned(), Json::string(OBJECT)),
-                    ("$all".to_owned(), Json::Array(vec![Json::Array(Vec::new())])),
-                ]),
-            ),
-        ])
-    })
+/// True if the field is an array.
+pub(super) fn is_array(key: &str) -> Node<'_> {
+    has_method(key, "push")
+}
+
+/// True unless the field is an array.
+pub(super) fn is_no_array(key: &str) -> Node<'_> {
+    Node::condition(member(key, "push.name"), "$ne", Json::string("push"))
+}
+
+/// True if the field has this function of JavaScript's, and not a member of its own that has its name.
+fn has_method<'a>(key: &'a str, name: &str) -> Node<'a> {
+    Node::Test(member(key, &format!("{name}.name")), Json::string(name))
 }
 
 /// True if the field is a date: as it is stored, or as the matcher has decoded it in place for an earlier condition
@@ -49,28 +48,15 @@ pub(super) fn longer_texts(key: &str) -> [Node<'_>; 2] {
 pub(super) fn date_guard(key: &str) -> Node<'_> {
     Node::Any(vec![
         Node::Test(member(key, "__type"), Json::string("Date")),
-        Node::Test(member(key, "getTime.name"), Json::string("getTime")),
-    ])
-}
-
-/// True if the field is the text that every object has.
-pub(super) fn text_of_object(key: &str) -> Node<'_> {
-    Node::Ordered(vec![
-        Node::Test(member(key, "0"), Json::string("[")),
-        Node::Test(
-            key.into(),
-            Json::Object(vec![
-                ("$gte".to_owned(), Json::string(OBJECT)),
-                ("$lte".to_owned(), Json::string(OBJECT)),
-            ]),
-        ),
+        has_method(key, "getTime"),
     ])
 }
 
 /// The comparisons with numbers, which hold for numbers alone.
 ///
-/// Neither dates nor arrays get as far as the field itself; texts and objects are not less than the least text, or
-/// greater; the rest are named.
+/// Neither dates nor arrays get as far as the field itself, nor do objects that JavaScript cannot compare, since they
+/// have a `toString` of their own; texts and other objects are not less than the least text, or greater; the rest are
+/// named.
 pub(super) fn number_guards(key: &str, comparisons: Vec<(String, Json)>) -> impl Iterator<Item = Node<'_>> {
     let has = |name: &str| comparisons.iter().any(|(operator, _)| operator == name);
     // The guard needs one of the two for itself.
@@ -102,6 +88,7 @@ pub(super) fn number_guards(key: &str, comparisons: Vec<(String, Json)>) -> impl
             exists(member(key, "__type"), false),
             exists(member(key, "getTime"), false),
             exists(member(key, "length"), false),
+            has_method(key, "toString"),
             Node::Test(key.into(), Json::Object(conditions)),
         ])
     })

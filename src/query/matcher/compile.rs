@@ -83,7 +83,8 @@ fn clause(key: &str, constraint: &Json) -> Clause {
 fn path(key: &str) -> Option<Path> {
     let mut names = key.split('.');
     let root = names.next()?.len();
-    let foreign = key
+    let fields = key.strip_suffix(".toString.name").unwrap_or(key);
+    let foreign = fields
         .split('.')
         .any(|name| name.starts_with("__") && name != "__type" || PROTOTYPE.contains(&name))
         || names.any(|name| ["$or", "$and", "$nor", "$relatedTo"].contains(&name));

@@ -177,6 +177,28 @@ pub(super) fn member<'a>(value: Cow<'a, Value>, name: &str) -> Option<Cow<'a, Va
     }
 }
 
+/// The methods whose names the encoder asks for, to know the kind of a value.
+pub(super) const METHODS: [&str; 3] = ["charAt", "push", "toString"];
+
+/// `value[method].name`, of one of [`METHODS`].
+pub(super) fn name_of_method<'a>(value: Option<Cow<'a, Value>>, method: &str) -> Option<Cow<'a, Value>> {
+    let is_its_own = match value.as_deref() {
+        Some(Value::Object(members)) => members.contains_key(method),
+        _ => false,
+    };
+    if is_its_own {
+        return member(value?, method)
+            .filter(|value| truthy(value))
+            .and_then(|value| member(value, "name"));
+    }
+    let has = match value.as_deref() {
+        Some(Value::String(_)) => method != "push",
+        Some(Value::Array(_)) => method != "charAt",
+        _ => method == "toString",
+    };
+    has.then(|| Cow::Owned(Value::from(method)))
+}
+
 fn unit(text: &str, index: usize) -> Option<Cow<'static, Value>> {
     let unit = text.encode_utf16().nth(index)?;
     Some(Cow::Owned(Value::String(String::from_utf16_lossy(&[unit]))))
