@@ -3,6 +3,8 @@
 //!
 //! Both versions have the same functions, so that the rest of the driver is one code with and without the feature.
 
+#[cfg(feature = "tls")]
+mod platform;
 #[cfg(feature = "_tls")]
 mod with_rustls;
 #[cfg(feature = "webpki-roots")]

@@ -122,14 +122,12 @@ impl Settings {
     ) -> Result<Arc<dyn ServerCertVerifier>> {
         #[cfg(feature = "tls")]
         if self.trust == Trust::Default {
-            return rustls_platform_verifier::Verifier::new_with_extra_roots(extra, Arc::clone(provider))
-                .map(|verifier| Arc::new(verifier) as _)
-                .map_err(|error| {
-                    let text = "the certificates that this system trusts cannot be used; install them (often a package \
-                                called `ca-certificates`), add one with `add_root_certificate`, or build with the \
-                                cargo feature `webpki-roots`";
-                    Error::with_source(ErrorKind::InvalidSetting, text, error)
-                });
+            return super::platform::verifier(extra, Arc::clone(provider)).map_err(|error| {
+                let text = "the certificates that this system trusts cannot be used; install them (often a package \
+                            called `ca-certificates`), add one with `add_root_certificate`, or build with the cargo \
+                            feature `webpki-roots`";
+                Error::with_source(ErrorKind::InvalidSetting, text, error)
+            });
         }
         let mut store = RootCertStore::empty();
         #[cfg(feature = "webpki-roots")]
