@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::settings::{Connection, SECRETS_AND_PROFILES};
-use crate::{calls, doctor, exit, tail, words};
+use crate::{calls, doctor, exit, on, tail, watch, words};
 
 /// Parse LiveQuery in the terminal: follow a class, find out why nothing comes, and call the server.
 #[derive(Parser)]
@@ -25,6 +25,8 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     Tail(tail::Options),
     Doctor(doctor::Options),
+    Watch(watch::Options),
+    On(on::Options),
     Find(calls::Find),
     Get(calls::Get),
     Create(calls::Create),
@@ -51,6 +53,7 @@ Examples:
   export PARSE_SERVER_URL=ws://localhost:1337/parse PARSE_APPLICATION_ID=APP_ID
   livequery tail Game --where '{\"score\": {\"$gt\": 10}}'
   livequery doctor Game --write
+  livequery watch Game --order -score --limit 10
   livequery find Game --order -score --limit 3
   livequery create Game '{\"name\": \"chess\", \"score\": 20}'
 

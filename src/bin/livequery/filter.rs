@@ -21,6 +21,10 @@ pub(crate) struct Filter {
 }
 
 impl Filter {
+    pub(crate) const fn new(class: String, condition: Option<Box<RawValue>>) -> Self {
+        Self { class, condition }
+    }
+
     /// # Errors
     /// Conditions that are none.
     pub(crate) fn query(&self) -> Result<Query, Failure> {

@@ -9,9 +9,11 @@ mod ending;
 mod exit;
 mod filter;
 mod line;
+mod on;
 mod output;
 mod settings;
 mod tail;
+mod watch;
 mod words;
 
 use std::process::ExitCode;
@@ -43,6 +45,8 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     match &arguments.command {
         Command::Tail(options) => options.run(&settings()?),
         Command::Doctor(options) => options.run(&settings()?),
+        Command::On(options) => options.run(&settings()?),
+        Command::Watch(options) => options.run(&settings()?),
         Command::Find(call) => call.run(&settings()?),
         Command::Get(call) => call.run(&settings()?),
         Command::Create(call) => call.run(&settings()?),

@@ -72,6 +72,13 @@ fn without_write_access_it_says_what_it_did_not_try() {
     );
     assert!(last["text"].as_str().unwrap().contains("--write"));
     assert!(server.objects("Game").is_empty());
+
+    let mut doctor = command_for(&server.url(), &["doctor", "--json"]);
+    assert_eq!(self::findings(&mut doctor, 0).last().unwrap()["step"], "class");
+    let wrong = command_for(&server.url(), &["doctor", "--write"])
+        .output()
+        .unwrap();
+    assert_eq!(wrong.status.code(), Some(2));
 }
 
 #[test]

@@ -3,8 +3,10 @@
 mod calls;
 #[cfg(any(feature = "tls", feature = "webpki-roots"))]
 mod doctor;
+mod on;
 mod program;
 mod tail;
+mod watch;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Output, Stdio};
@@ -123,6 +125,15 @@ impl Terminal {
         self.type_in("\x03");
     }
 
+    fn resize(&self, rows: u16, cols: u16) {
+        let size = PtySize {
+            rows,
+            cols,
+            ..PtySize::default()
+        };
+        self.master.resize(size).unwrap();
+    }
+
     fn wait_until_typing_is_hidden(&self) {
         wait_until_within(MINUTE, "the echo to be off", || {
             let flags = format!("{:?}", self.master.get_termios().unwrap().local_flags);
@@ -173,7 +184,12 @@ impl Lines {
 
 /// The program with its output in a pipe, once it follows.
 fn piped(server: &TestServer, arguments: &[&str]) -> (Child, Lines) {
-    let mut child = command_for(&server.url(), arguments).spawn().unwrap();
+    piped_with(server, arguments, &[])
+}
+
+fn piped_with(server: &TestServer, arguments: &[&str], environment: &[(&str, &str)]) -> (Child, Lines) {
+    let mut command = command_for(&server.url(), arguments);
+    let mut child = command.envs(environment.iter().copied()).spawn().unwrap();
     let lines = Lines(child.stdout.take().map(BufReader::new));
     assert!(server.wait_for_subscriptions(1, MINUTE));
     (child, lines)

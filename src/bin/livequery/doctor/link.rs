@@ -42,8 +42,7 @@ pub(super) fn connect(
     client.close();
     match result {
         Ok(()) => {
-            let text =
-                format!("the server takes the WebSocket and the keys, {time:.0?} after the first packet");
+            let text = format!("the server takes the WebSocket and the keys, in {time:.0?}");
             tell(Finding::good("connection", text));
             Ok(())
         }
@@ -172,7 +171,8 @@ fn refused(role: Role, class: &str, error: &Error) -> Finding {
             "Parse Server 6.5 to 9.10 cannot take `select` or `watch` for a class with a `beforeSubscribe` hook: leave \
              them out, or take the hook away.",
         ),
-        Some(119) => fault(
+        // A hook has other words.
+        Some(119) if is_about("Permission denied") => fault(
             "clp",
             "The class-level permissions of the class do not allow `find` (or `get`, for one object) to this role: \
              allow it in the dashboard, or log in as somebody who may (`livequery login`).",

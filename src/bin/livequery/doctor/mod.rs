@@ -10,10 +10,11 @@ mod way;
 use clap::Args;
 use parse_livequery::Query;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use url::Url;
 
 use crate::exit::Failure;
-use crate::filter::Filter;
+use crate::filter::{self, Filter};
 use crate::settings::{Role, SecretName, Settings};
 use report::{Finding, Step};
 use round_trip::Trip;
@@ -26,11 +27,15 @@ use round_trip::Trip;
 #[derive(Args)]
 #[command(after_long_help = AFTER_HELP)]
 pub(crate) struct Options {
-    #[command(flatten)]
-    filter: Filter,
+    /// The class; without one it ends with the session
+    class: Option<String>,
+
+    /// Only objects that meet these conditions, written as in Parse's REST API
+    #[arg(long = "where", value_name = "JSON", value_parser = filter::json, requires = "class")]
+    condition: Option<Box<RawValue>>,
 
     /// Try a round trip: create an object of the class, change it, and remove it
-    #[arg(long)]
+    #[arg(long, requires = "class")]
     write: bool,
 
     /// The fields of that object
@@ -60,8 +65,14 @@ Example:
 
 impl Options {
     pub(crate) fn run(&self, settings: &Settings) -> Result<(), Failure> {
-        let query = self.filter.query()?;
-        query.live_query_where()?;
+        let filter = self
+            .class
+            .clone()
+            .map(|class| Filter::new(class, self.condition.clone()));
+        let query = filter.map(|filter| filter.query()).transpose()?;
+        if let Some(query) = &query {
+            query.live_query_where()?;
+        }
         let fields: Value = serde_json::from_str(&self.data)
             .ok()
             .filter(Value::is_object)
@@ -74,7 +85,7 @@ impl Options {
                 printed = finding.print(self.json);
             }
         };
-        let result = walk(settings, &query, self.write.then_some(&fields), &mut tell);
+        let result = walk(settings, query.as_ref(), self.write.then_some(&fields), &mut tell);
         printed?;
         match result {
             Ok(()) => Ok(()),
@@ -89,12 +100,15 @@ impl Options {
 /// What can be said where the connection stands and nothing comes: the first fault, if one can be seen from here.
 pub(crate) fn glance(settings: &Settings, query: &Query) -> Option<String> {
     let mut quiet = |_| {};
-    listening(settings, query, &mut quiet).err()?.summary()
+    let fault = session(settings, &mut quiet)
+        .and_then(|_| roles(settings, query, &mut quiet))
+        .err();
+    fault?.summary()
 }
 
 fn walk(
     settings: &Settings,
-    query: &Query,
+    query: Option<&Query>,
     fields: Option<&Value>,
     tell: &mut dyn FnMut(Finding),
 ) -> Step<()> {
@@ -123,7 +137,15 @@ fn walk(
     };
     link::connect(settings, &url, address.filter(|_| !is_secure), tell)?;
     access::rest(settings, tell)?;
-    let (roles, user) = listening(settings, query, tell)?;
+    let user = session(settings, tell)?;
+    let Some(query) = query else {
+        tell(Finding::unknown(
+            "class",
+            "no class was named: `livequery doctor CLASS` goes on from here",
+        ));
+        return Ok(());
+    };
+    let roles = roles(settings, query, tell)?;
 
     let listeners = roles
         .iter()
@@ -159,21 +181,20 @@ fn walk(
     result
 }
 
-/// In which roles to listen, and whose the session token is.
-fn listening(
-    settings: &Settings,
-    query: &Query,
-    tell: &mut dyn FnMut(Finding),
-) -> Step<(Vec<Role>, Option<String>)> {
+/// Whose the session token is, if there is one.
+fn session(settings: &Settings, tell: &mut dyn FnMut(Finding)) -> Step<Option<String>> {
+    let has_token = settings.has(SecretName::SessionToken);
+    has_token.then(|| access::session(settings, tell)).transpose()
+}
+
+/// In which roles to listen.
+fn roles(settings: &Settings, query: &Query, tell: &mut dyn FnMut(Finding)) -> Step<Vec<Role>> {
     let mut roles = vec![Role::Public];
-    let mut user = None;
     if settings.has(SecretName::SessionToken) {
-        user = Some(access::session(settings, tell)?);
         roles.push(Role::User);
     }
     if settings.has(SecretName::MasterKey) {
         roles.push(Role::Master);
     }
-    let roles = access::class(settings, &roles, query, tell)?;
-    Ok((roles, user))
+    access::class(settings, &roles, query, tell)
 }

@@ -93,7 +93,7 @@ impl Finding {
                 wrapped(&shell_words(cure), &indent)
             );
         }
-        format!("{style}{mark:<5}{style:#}  {:<12} {text}", self.step)
+        format!("{style}{mark:<5}{style:#}  {:<13} {text}", self.step)
     }
 
     /// In one line, where others have the screen.
@@ -137,5 +137,5 @@ fn wrapped(text: &str, indent: &str) -> String {
 }
 
 /// The mark and the step.
-const INDENT: usize = 20;
+const INDENT: usize = 21;
 const WIDTH: usize = 78;

@@ -144,6 +144,15 @@ impl Trip<'_> {
                 ),
             ));
         }
+        if let Some(time) = heard.create.filter(|time| *time > LATE) {
+            return Err(Finding::fault(
+                "round trip",
+                "buffers",
+                format!("The events come, but late: the first after {time:.1?}."),
+                "Something between holds them back: a proxy that buffers (nginx: `proxy_buffering off;`), an \
+                 `afterLiveQueryEvent` hook that waits, or a server with too much to do.",
+            ));
+        }
         if came.iter().any(|(_, came)| !came) {
             let odd = heard
                 .odd
@@ -170,16 +179,7 @@ impl Trip<'_> {
                 ),
             ));
         }
-        match heard.create {
-            Some(time) if time > LATE => Err(Finding::fault(
-                "round trip",
-                "buffers",
-                format!("The events come, but late: the first after {time:.1?}."),
-                "Something between holds them back: a proxy that buffers (nginx: `proxy_buffering off;`), an \
-                 `afterLiveQueryEvent` hook that waits, or a server with too much to do.",
-            )),
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     /// Creates an object, changes it, removes it, and listens.
@@ -207,18 +207,23 @@ impl Trip<'_> {
                 )
             })
             .collect();
-        listen(listeners, &mut all, &specimen, |heard| heard.create.is_some());
+        listen(listeners, &mut all, &specimen, PATIENCE, |heard| {
+            heard.create.is_some()
+        });
+        // Where nothing came, nothing much is to be expected.
+        let is_silent = all.iter().all(|heard| heard.create.is_none());
+        let patience = if is_silent { SHORT_PATIENCE } else { PATIENCE };
         let changed = specimen
             .rest
             .update(&specimen.class, &specimen.id, &serde_json::json!({}));
         if changed.is_ok() {
-            listen(listeners, &mut all, &specimen, |heard| heard.update);
+            listen(listeners, &mut all, &specimen, patience, |heard| heard.update);
         } else {
             // Who may create may not always change.
             all.iter_mut().for_each(|heard| heard.update = true);
         }
         if specimen.remove().is_ok() {
-            listen(listeners, &mut all, &specimen, |heard| heard.delete);
+            listen(listeners, &mut all, &specimen, patience, |heard| heard.delete);
         } else {
             all.iter_mut().for_each(|heard| heard.delete = true);
         }
@@ -348,7 +353,9 @@ impl Trip<'_> {
         let listeners = [listener];
         let specimen = self.create(self.fields, self.writers)?;
         let mut heard = [Heard::new(role, true)];
-        listen(&listeners, &mut heard, &specimen, |heard| heard.create.is_some());
+        listen(&listeners, &mut heard, &specimen, SHORT_PATIENCE, |heard| {
+            heard.create.is_some()
+        });
         drop(specimen);
         let [listener] = listeners;
         listener.end();
@@ -403,8 +410,14 @@ impl Drop for Specimen {
 }
 
 /// Notes what comes, until all that are meant have what they wait for, or have waited long enough.
-fn listen(listeners: &[Listener], all: &mut [Heard], specimen: &Specimen, has: fn(&Heard) -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+fn listen(
+    listeners: &[Listener],
+    all: &mut [Heard],
+    specimen: &Specimen,
+    patience: Duration,
+    has: fn(&Heard) -> bool,
+) {
+    let deadline = Instant::now() + patience;
     for (listener, heard) in listeners.iter().zip(all) {
         loop {
             // What need not come is not waited for.
@@ -427,5 +440,6 @@ fn listen(listeners: &[Listener], all: &mut [Heard], specimen: &Specimen, has: f
 
 /// How long an event may take before it counts as one that does not come.
 const PATIENCE: Duration = Duration::from_secs(4);
+const SHORT_PATIENCE: Duration = Duration::from_millis(2500);
 const LATE: Duration = Duration::from_secs(2);
 const MORE_TRIES: u32 = 3;
