@@ -34,6 +34,7 @@ pub struct TestServerBuilder {
     keys: Vec<(&'static str, String)>,
     ping_interval: Duration,
     drops_nulls: bool,
+    port: u16,
 }
 
 impl TestServerBuilder {
@@ -42,6 +43,7 @@ impl TestServerBuilder {
             keys: Vec::new(),
             ping_interval: Duration::from_secs(10),
             drops_nulls: false,
+            port: 0,
         }
     }
 
@@ -102,13 +104,28 @@ impl TestServerBuilder {
         self
     }
 
-    /// Starts the server on a free port of 127.0.0.1.
+    /// The port to listen on (default: one that is free).
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # use parse_livequery::test_server::TestServer;
+    /// # fn main() -> std::io::Result<()> {
+    /// let server = TestServer::builder().port(1337).start()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
+    /// Starts the server on 127.0.0.1.
     ///
     /// # Errors
     ///
-    /// The error of the operating system if there is no port or no thread to be had.
+    /// The error of the operating system if there is no port or no thread to be had, or the port is taken.
     pub fn start(self) -> io::Result<TestServer> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, self.port))?;
         let address = listener.local_addr()?;
         let hub = Arc::new(Hub::new(self.keys));
         hub.change(|state| state.drops_nulls = self.drops_nulls);

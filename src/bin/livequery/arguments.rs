@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::settings::{Connection, SECRETS_AND_PROFILES};
-use crate::{calls, doctor, exit, on, tail, watch, words};
+use crate::{calls, doctor, exit, on, serve, tail, watch, words};
 
 /// Parse LiveQuery in the terminal: follow a class, find out why nothing comes, and call the server.
 #[derive(Parser)]
@@ -27,6 +27,7 @@ pub(crate) enum Command {
     Doctor(doctor::Options),
     Watch(watch::Options),
     On(on::Options),
+    Serve(serve::Options),
     Find(calls::Find),
     Get(calls::Get),
     Create(calls::Create),

@@ -11,6 +11,7 @@ mod filter;
 mod line;
 mod on;
 mod output;
+mod serve;
 mod settings;
 mod tail;
 mod watch;
@@ -47,6 +48,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Doctor(options) => options.run(&settings()?),
         Command::On(options) => options.run(&settings()?),
         Command::Watch(options) => options.run(&settings()?),
+        Command::Serve(options) => options.run(),
         Command::Find(call) => call.run(&settings()?),
         Command::Get(call) => call.run(&settings()?),
         Command::Create(call) => call.run(&settings()?),

@@ -5,6 +5,7 @@ mod calls;
 mod doctor;
 mod on;
 mod program;
+mod serve;
 mod tail;
 mod watch;
 
