@@ -47,7 +47,8 @@ const options = {
 process.env.PARSE_SERVER_LOGS_FOLDER = 'null';
 if (options.router) {
   const resolve = Module._resolveFilename;
-  Module._resolveFilename = (name, ...others) => resolve(name === 'router' ? options.router : name, ...others);
+  // With the parts of the package that Parse Server loads by themselves.
+  Module._resolveFilename = (name, ...others) => resolve(name.replace(/^router(?=\/|$)/, options.router), ...others);
 }
 const require = createRequire(import.meta.url);
 const express = require('express');
