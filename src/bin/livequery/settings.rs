@@ -406,17 +406,19 @@ const NAMES: [(&str, &str); 12] = [
 
 /// The chapter of the help.
 pub(crate) const SECRETS_AND_PROFILES: &str = "\
-Secrets are no options, since everybody on the machine can read the arguments of a program. They come from the
-environment, from a profile, or, with --ask, from the keyboard:
+Secrets are no options: everybody on the machine can read the arguments of a program.
+They come from the environment, from a profile, or, with --ask, from the keyboard:
   PARSE_JAVASCRIPT_KEY, PARSE_CLIENT_KEY, PARSE_REST_API_KEY, PARSE_WINDOWS_KEY
                         the keys of the application, as far as the server asks for them
   PARSE_MASTER_KEY      all objects, whatever their ACL
   PARSE_SESSION_TOKEN   the user in whose name to work; `livequery login` prints one
 
-The file of profiles is ~/.config/livequery/profiles.toml, and on Windows %APPDATA%\\livequery\\config\\profiles.toml.
-With --profile NAME nothing is taken from the environment, so that no key goes to another server:
+The file of profiles is ~/.config/livequery/profiles.toml; on Windows it is
+%APPDATA%\\livequery\\config\\profiles.toml. With --profile NAME nothing is taken from the
+environment, so that no key goes to another server:
   [staging]
   server = \"wss://staging.example.com/parse\"
   app-id = \"APP_ID\"
   javascript-key = \"KEY\"
-  # also: rest-url, proxy, ca, parse-server, client-key, rest-api-key, windows-key, master-key, session-token";
+  # also: rest-url, proxy, ca, parse-server, client-key, rest-api-key, windows-key,
+  #       master-key, session-token";

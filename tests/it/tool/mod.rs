@@ -4,6 +4,7 @@ mod calls;
 #[cfg(any(feature = "tls", feature = "webpki-roots"))]
 mod doctor;
 mod on;
+mod picture;
 mod program;
 mod serve;
 mod tail;

@@ -51,11 +51,15 @@ fn kinds_are_chosen_and_gaps_are_told() {
     signal("INT", &deletes);
     assert_eq!(output(deletes).status.code(), Some(0));
 
+    assert!(server.wait_for(MINUTE, |server| server.connections() == 0));
+
     let creates = start(&server, &["--kind", "create", "--exec", &print]);
-    server.cut();
-    assert!(server.wait_for_subscriptions(1, MINUTE));
     server.create("Game", json!({}));
     place.wait_for_lines(3);
+    server.cut();
+    assert!(server.wait_for(MINUTE, |server| server.connects() == 4 && server.subscription_count() == 1));
+    server.create("Game", json!({}));
+    place.wait_for_lines(4);
     signal("INT", &creates);
     let told = output(creates);
     assert!(text(&told.stderr).contains("\"gap\""), "{}", text(&told.stderr));

@@ -376,7 +376,7 @@ impl Heard {
         }
     }
 
-    const fn is_silence(&self) -> bool {
+    fn is_silence(&self) -> bool {
         self.create.is_none() && !self.update && !self.delete && self.odd.is_empty()
     }
 
