@@ -43,7 +43,8 @@ fn a_healthy_server_is_told_to_be_one() {
             "class",
             "subscription",
             "round trip",
-            "token"
+            "token",
+            "master key"
         ],
         "{findings:?}"
     );

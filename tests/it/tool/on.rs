@@ -57,7 +57,8 @@ fn kinds_are_chosen_and_gaps_are_told() {
     server.create("Game", json!({}));
     place.wait_for_lines(3);
     server.cut();
-    assert!(server.wait_for(MINUTE, |server| server.connects() == 4 && server.subscription_count() == 1));
+    assert!(server.wait_for(MINUTE, |server| server.connects() == 4
+        && server.subscription_count() == 1));
     server.create("Game", json!({}));
     place.wait_for_lines(4);
     signal("INT", &creates);

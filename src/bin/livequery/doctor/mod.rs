@@ -58,7 +58,7 @@ The names of the faults, in the JSON lines:
   name tcp-refused tcp-silent tls tls-setup tls-expired tls-not-yet tls-name tls-untrusted tls-none tls-port proxy
   upgrade connection silent key connect-hook application-id rest-address rest-down rest-unreachable route-allow-list
   session session-token clp query regex-forbidden subscription subscribe-hook stand-alone data write-refused acl
-  permissions hook hook-throws buffers router two-processes nothing-sent settings
+  permissions hook hook-throws buffers router master-key two-processes nothing-sent settings
 
 Example:
   livequery doctor Game --write --data '{\"name\": \"a test\"}'";

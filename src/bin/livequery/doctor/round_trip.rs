@@ -49,7 +49,8 @@ struct Specimen {
 
 impl Trip<'_> {
     pub(super) fn run(&self, listeners: &[Listener], tell: &mut dyn FnMut(Finding)) -> Step<()> {
-        let heard = self.once(listeners, self.fields.clone(), self.writers)?;
+        let listeners: Vec<_> = listeners.iter().collect();
+        let heard = self.once(&listeners, self.fields.clone(), self.writers)?;
         if let Some(error) = heard.iter().find_map(|heard| heard.error.as_ref()) {
             return Err(Finding::fault(
                 "round trip",
@@ -81,11 +82,12 @@ impl Trip<'_> {
             );
         }
         tell(Finding::good("round trip", text));
-        self.private(listeners, tell)
+        self.token(&listeners, tell)?;
+        self.master_key(&listeners, tell)
     }
 
     /// An object that the user alone may read tells whether LiveQuery recognises the session token.
-    fn private(&self, listeners: &[Listener], tell: &mut dyn FnMut(Finding)) -> Step<()> {
+    fn token(&self, listeners: &[&Listener], tell: &mut dyn FnMut(Finding)) -> Step<()> {
         let Some(user) = self.user else {
             tell(Finding::unknown(
                 "token",
@@ -93,10 +95,7 @@ impl Trip<'_> {
             ));
             return Ok(());
         };
-        let mut fields = self.fields.clone();
-        fields["ACL"] = Acl::for_user(user).into();
-        let heard = self.once(listeners, fields, &[Role::User])?;
-        let Some(heard) = heard.iter().find(|heard| heard.role == Role::User) else {
+        let Some(heard) = self.private(listeners, Role::User, Acl::for_user(user))? else {
             return Ok(());
         };
         if heard.is_silence() {
@@ -110,12 +109,51 @@ impl Trip<'_> {
                  install anew (`npm ls router` tells the version), and restart it.",
             ));
         }
-        self.judge(heard, "the user, of an object of his or her own")?;
+        self.judge(&heard, "the user, of an object of his or her own")?;
         tell(Finding::good(
             "token",
             "an object that the user alone may read brings its events to the user",
         ));
         Ok(())
+    }
+
+    /// An object that nobody may read tells whether LiveQuery recognises the master key.
+    fn master_key(&self, listeners: &[&Listener], tell: &mut dyn FnMut(Finding)) -> Step<()> {
+        let Some(heard) = self.private(listeners, Role::Master, Acl::new())? else {
+            return Ok(());
+        };
+        if heard.is_silence() {
+            return Err(Finding::fault(
+                "master key",
+                "master-key",
+                "LiveQuery does not recognise the master key: the REST API does, and an object that the master key alone \
+                 may read brings no event, while public ones do.",
+                "LiveQuery takes the master key from who connects only if it is among its keys: add `masterKey` to \
+                 `keyPairs` of the server's `liveQueryServerOptions`. Without it, whoever connects with the master key \
+                 gets what everybody gets.",
+            ));
+        }
+        self.judge(&heard, "the master key, of an object that nobody else may read")?;
+        tell(Finding::good(
+            "master key",
+            "an object that nobody else may read brings its events to it",
+        ));
+        Ok(())
+    }
+
+    /// What this role hears of an object of its own. `None` if it does not listen.
+    fn private(&self, listeners: &[&Listener], role: Role, acl: Acl) -> Step<Option<Heard>> {
+        let listeners: Vec<_> = listeners
+            .iter()
+            .copied()
+            .filter(|listener| listener.role == role)
+            .collect();
+        if listeners.is_empty() {
+            return Ok(None);
+        }
+        let mut fields = self.fields.clone();
+        fields["ACL"] = acl.into();
+        Ok(self.once(&listeners, fields, &[role])?.pop())
     }
 
     /// Whether all came, in time, under its name.
@@ -183,7 +221,7 @@ impl Trip<'_> {
     }
 
     /// Creates an object, changes it, removes it, and listens.
-    fn once(&self, listeners: &[Listener], fields: Value, writers: &[Role]) -> Step<Vec<Heard>> {
+    fn once(&self, listeners: &[&Listener], fields: Value, writers: &[Role]) -> Step<Vec<Heard>> {
         let mut specimen = self.create(&fields, writers)?;
         // What is no longer readable for who wrote it has no public ACL.
         let object = specimen.rest.get(&specimen.class, &specimen.id).ok();
@@ -350,14 +388,12 @@ impl Trip<'_> {
             Role::Configured
         };
         let listener = subscribe(self.settings, role, self.query)?;
-        let listeners = [listener];
         let specimen = self.create(self.fields, self.writers)?;
         let mut heard = [Heard::new(role, true)];
-        listen(&listeners, &mut heard, &specimen, SHORT_PATIENCE, |heard| {
+        listen(&[&listener], &mut heard, &specimen, SHORT_PATIENCE, |heard| {
             heard.create.is_some()
         });
         drop(specimen);
-        let [listener] = listeners;
         listener.end();
         Ok(heard.iter().any(|heard| heard.create.is_some()))
     }
@@ -411,7 +447,7 @@ impl Drop for Specimen {
 
 /// Notes what comes, until all that are meant have what they wait for, or have waited long enough.
 fn listen(
-    listeners: &[Listener],
+    listeners: &[&Listener],
     all: &mut [Heard],
     specimen: &Specimen,
     patience: Duration,
