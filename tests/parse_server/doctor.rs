@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::program::binary;
 use crate::support::{APPLICATION_ID, JAVASCRIPT_KEY, MASTER_KEY, Options, ParseServer, only, spawn_node};
+use crate::versions::{self, Server};
 
 #[test]
 #[ignore = "needs Node.js 20 and npm"]
@@ -152,14 +153,36 @@ fn a_router_that_keeps_livequery_from_recognising_tokens() {
         .names("router");
 }
 
+#[test]
+#[ignore = "needs Node.js and npm"]
+fn other_versions_are_healthy_as_well() {
+    for version in versions::chosen() {
+        eprintln!("Parse Server {}", version.name());
+        let server = Server::start(version);
+        let user = server.sign_up("doctor-version");
+        let url = format!("ws://127.0.0.1:{}/parse", server.port());
+        let mut healthy = doctor_at(url, &["Game", "--write"], Some(&user.session_token)).without_master();
+        let findings = healthy.findings(0);
+        assert_eq!(findings.last().unwrap()["step"], "token", "{findings:?}");
+        assert!(
+            findings.iter().all(|finding| finding["outcome"] == "ok"),
+            "{findings:?}"
+        );
+    }
+}
+
 struct Doctor(Command);
 
 fn doctor(server: &ParseServer, arguments: &[&str], token: Option<&str>) -> Doctor {
+    doctor_at(server.ws_url(), arguments, token)
+}
+
+fn doctor_at(url: String, arguments: &[&str], token: Option<&str>) -> Doctor {
     let mut command = Command::new(binary());
     command
         .args(["doctor", "--json"])
         .args(arguments)
-        .env("PARSE_SERVER_URL", server.ws_url())
+        .env("PARSE_SERVER_URL", url)
         .env("PARSE_APPLICATION_ID", APPLICATION_ID)
         .env("PARSE_JAVASCRIPT_KEY", JAVASCRIPT_KEY)
         .env("PARSE_MASTER_KEY", MASTER_KEY)

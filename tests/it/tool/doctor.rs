@@ -6,11 +6,12 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use parse_livequery::test_server::TestServer;
 use serde_json::{Value, json};
 
-use super::{Terminal, command, command_for, text};
+use super::{Terminal, command, command_for, output, text};
 use crate::harness::MINUTE;
 use crate::support::{Authority, ConnectProxy, Server, Then, TlsServer};
 
@@ -213,6 +214,19 @@ fn faults_that_only_a_round_trip_shows() {
         &mut doctor(&other.url(), &["--write", "--rest-url", &rest]),
     );
     assert!(other.wait_for(MINUTE, |server| server.connections() == 0));
+}
+
+#[test]
+fn events_that_come_late_are_held_back_by_something() {
+    let server = TestServer::start().unwrap();
+    let doctor = doctor(&server.url(), &["--write"]).spawn().unwrap();
+    assert!(server.wait_for_subscriptions(1, MINUTE));
+    server.delay(Duration::from_millis(2100));
+    let output = output(doctor);
+    let lines = text(&output.stdout);
+    let last: Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
+    assert_eq!(last["fault"], "buffers", "{lines}");
+    assert!(server.objects("Game").is_empty());
 }
 
 #[test]

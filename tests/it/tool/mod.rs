@@ -156,6 +156,8 @@ impl Terminal {
             code = self.child.try_wait().unwrap();
             code.is_some()
         });
+        // What it printed last may still be on its way.
+        wait_until_within(MINUTE, "the end of what it prints", || self.screen.0.lock().ended);
         code.unwrap().exit_code()
     }
 }
