@@ -31,20 +31,35 @@ use super::transport::Acceptor;
 #[derive(Clone)]
 #[must_use]
 pub struct TestServerBuilder {
+    port: u16,
     keys: Vec<(&'static str, String)>,
     ping_interval: Duration,
     drops_nulls: bool,
-    port: u16,
 }
 
 impl TestServerBuilder {
     pub(super) fn new() -> Self {
         Self {
+            port: 0,
             keys: Vec::new(),
             ping_interval: Duration::from_secs(10),
             drops_nulls: false,
-            port: 0,
         }
+    }
+
+    /// The port to listen on (default: one that is free).
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # use parse_livequery::test_server::TestServer;
+    /// # fn main() -> std::io::Result<()> {
+    /// let server = TestServer::builder().port(1337).start()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
     }
 
     /// Requires a key of clients. With more than one key set any of them is enough, as in the `keyPairs` of Parse
@@ -104,22 +119,7 @@ impl TestServerBuilder {
         self
     }
 
-    /// The port to listen on (default: one that is free).
-    ///
-    /// # Examples
-    /// ```no_run
-    /// # use parse_livequery::test_server::TestServer;
-    /// # fn main() -> std::io::Result<()> {
-    /// let server = TestServer::builder().port(1337).start()?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn port(mut self, port: u16) -> Self {
-        self.port = port;
-        self
-    }
-
-    /// Starts the server on 127.0.0.1.
+    /// Starts the server on a free port of 127.0.0.1.
     ///
     /// # Errors
     ///
