@@ -6,6 +6,7 @@
 //! - [save]: log in, save and listen;
 //! - [recipes]: what programs need next;
 //! - [testing]: how to test them;
+//! - [tool]: the program `livequery` for the shell;
 //! - [deploying]: Parse Server, set up for LiveQuery;
 //! - [javascript]: the guide of the JavaScript SDK, section by section ([in Chinese](javascript_zh)).
 //!
@@ -35,3 +36,6 @@ pub mod save {}
 
 #[doc = include_str!("testing.md")]
 pub mod testing {}
+
+#[doc = include_str!("tool.md")]
+pub mod tool {}

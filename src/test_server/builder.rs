@@ -31,6 +31,7 @@ use super::transport::Acceptor;
 #[derive(Clone)]
 #[must_use]
 pub struct TestServerBuilder {
+    port: u16,
     keys: Vec<(&'static str, String)>,
     ping_interval: Duration,
     drops_nulls: bool,
@@ -39,10 +40,26 @@ pub struct TestServerBuilder {
 impl TestServerBuilder {
     pub(super) fn new() -> Self {
         Self {
+            port: 0,
             keys: Vec::new(),
             ping_interval: Duration::from_secs(10),
             drops_nulls: false,
         }
+    }
+
+    /// The port to listen on (default: one that is free).
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # use parse_livequery::test_server::TestServer;
+    /// # fn main() -> std::io::Result<()> {
+    /// let server = TestServer::builder().port(1337).start()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
     }
 
     /// Requires a key of clients. With more than one key set any of them is enough, as in the `keyPairs` of Parse
@@ -106,9 +123,9 @@ impl TestServerBuilder {
     ///
     /// # Errors
     ///
-    /// The error of the operating system if there is no port or no thread to be had.
+    /// The error of the operating system if there is no port or no thread to be had, or the port is taken.
     pub fn start(self) -> io::Result<TestServer> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, self.port))?;
         let address = listener.local_addr()?;
         let hub = Arc::new(Hub::new(self.keys));
         hub.change(|state| state.drops_nulls = self.drops_nulls);

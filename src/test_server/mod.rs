@@ -229,6 +229,15 @@ impl TestServer {
         Some(Value::Object(Fields::clone(object)))
     }
 
+    /// The names of the classes that have had an object, sorted.
+    #[must_use]
+    pub fn classes(&self) -> Vec<String> {
+        let state = self.hub.state.lock();
+        let mut classes: Vec<String> = state.classes.keys().cloned().collect();
+        classes.sort();
+        classes
+    }
+
     /// All objects of a class, in the order of their creation.
     #[must_use]
     pub fn objects(&self, class_name: &str) -> Vec<Value> {

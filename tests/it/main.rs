@@ -46,11 +46,11 @@ mod sessions;
 mod shutdown;
 mod subscriptions;
 mod support;
-#[cfg(unix)]
-mod tail;
 mod threads;
 #[cfg(any(feature = "tls", feature = "webpki-roots"))]
 mod tls;
+#[cfg(unix)]
+mod tool;
 mod unheard;
 mod unsubscribe;
 mod update;

@@ -10,6 +10,7 @@
 mod access;
 mod age;
 mod differential;
+mod doctor;
 mod generate;
 mod harness;
 mod js_sdk;
@@ -21,6 +22,8 @@ mod matrix;
 #[cfg(feature = "tls")]
 mod network;
 mod objects;
+#[path = "../it/tool/program.rs"]
+mod program;
 mod queries;
 mod recorder;
 mod rest;

@@ -6,14 +6,10 @@
 // Ends when its stdin ends, so that it does not outlive the test that started it.
 
 import http from 'node:http';
+import Module, { createRequire } from 'node:module';
 
 import { PGlite } from '@electric-sql/pglite';
 import { PGLiteSocketServer } from '@electric-sql/pglite-socket';
-import express from 'express';
-
-// Parse Server writes log files from the moment it is loaded, and a static import would be loaded before this line.
-process.env.PARSE_SERVER_LOGS_FOLDER = 'null';
-const { ParseServer } = await import('parse-server');
 
 const APPLICATION_ID = 'test-app';
 const MASTER_KEY = 'test-master-key';
@@ -39,8 +35,24 @@ const options = {
   cacheTimeout: 5_000,
   // Whether who creates an object may choose its id.
   customIds: false,
+  // Further settings of Parse Server.
+  settings: {},
+  // The folder of another version of the package `router` than the one that is installed.
+  router: null,
   ...JSON.parse(process.argv[2] ?? '{}'),
 };
+
+// Parse Server writes log files from the moment it is loaded, so it is loaded after this line, and after the choice of
+// its router.
+process.env.PARSE_SERVER_LOGS_FOLDER = 'null';
+if (options.router) {
+  const resolve = Module._resolveFilename;
+  // With the parts of the package that Parse Server loads by themselves.
+  Module._resolveFilename = (name, ...others) => resolve(name.replace(/^router(?=\/|$)/, options.router), ...others);
+}
+const require = createRequire(import.meta.url);
+const express = require('express');
+const { ParseServer } = require('parse-server');
 
 // Parse Server logs to stdout, which is for the one line that says the port.
 const print = process.stdout.write.bind(process.stdout);
@@ -97,6 +109,12 @@ function cloud(Parse) {
   Parse.Cloud.afterLiveQueryEvent('Drops', request => {
     request.sendEvent = Math.random() > 0.1;
   });
+  Parse.Cloud.afterLiveQueryEvent('DropsCreate', request => {
+    request.sendEvent = request.event !== 'create';
+  });
+  Parse.Cloud.afterLiveQueryEvent('DropsAll', request => {
+    request.sendEvent = false;
+  });
   for (const className of ['Throws', 'SetThrows']) {
     Parse.Cloud.afterLiveQueryEvent(className, request => {
       if (request.object.get('fail')) {
@@ -142,6 +160,7 @@ const settings = {
   allowClientClassCreation: true,
   allowCustomObjectId: options.customIds,
   logLevel: 'error',
+  ...options.settings,
 };
 const parseServer = new ParseServer(settings);
 await parseServer.start();

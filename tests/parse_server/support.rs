@@ -50,6 +50,10 @@ pub(crate) struct Options {
     pub(crate) cache_timeout: Duration,
     /// Whether who creates an object may choose its id, and must.
     pub(crate) custom_ids: bool,
+    /// Further settings of Parse Server.
+    pub(crate) settings: Value,
+    /// The folder of another version of the npm package `router` than the one that is installed.
+    pub(crate) router: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -65,6 +69,8 @@ impl Default for Options {
             websocket_timeout: Duration::from_secs(10),
             cache_timeout: Duration::from_secs(5),
             custom_ids: false,
+            settings: json!({}),
+            router: None,
         }
     }
 }
@@ -446,6 +452,8 @@ fn spawn(options: &Options, port: u16, data: Option<&Path>) -> Child {
         "websocketTimeout": milliseconds(options.websocket_timeout),
         "cacheTimeout": milliseconds(options.cache_timeout),
         "customIds": options.custom_ids,
+        "settings": options.settings,
+        "router": options.router,
     });
     spawn_node("server.mjs", Some(arguments.to_string())).0
 }

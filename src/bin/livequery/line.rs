@@ -114,7 +114,8 @@ fn change(event: &Event) -> Option<String> {
     Some(line)
 }
 
-fn value(object: &Object, name: &str) -> String {
+/// A field, in one line that is not long.
+pub(crate) fn value(object: &Object, name: &str) -> String {
     let Some(value) = object.get(name) else {
         return "(unset)".to_owned();
     };
@@ -136,10 +137,12 @@ fn shortened(text: &str) -> String {
     }
 }
 
-fn instant(time: SystemTime) -> Option<String> {
+pub(crate) fn instant(time: SystemTime) -> Option<String> {
     Timestamp::try_from(time).ok().map(|time| format!("{time:.3}"))
 }
 
 /// Longer values are cut: an event is one line. `--json` has all of them.
 const LONGEST_VALUE: usize = 80;
-const OF_EVERY_OBJECT: [&str; 6] = ["__type", "className", "objectId", "createdAt", "updatedAt", "ACL"];
+/// What no column is about.
+pub(crate) const OF_EVERY_OBJECT: [&str; 6] =
+    ["__type", "className", "objectId", "createdAt", "updatedAt", "ACL"];

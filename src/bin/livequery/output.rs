@@ -3,12 +3,14 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::mpsc::Sender;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use anstyle::Style;
-use parse_livequery::Event;
+use parse_livequery::{Client, Event};
 
-use crate::{End, line};
+use crate::ending::End;
+use crate::line;
 
 pub(crate) struct Output {
     json: bool,
@@ -38,7 +40,13 @@ impl Output {
         } else {
             line::text(event)
         };
-        let Some(line) = line else { return };
+        if let Some(line) = line {
+            self.line(&line);
+        }
+    }
+
+    /// Prints a line on standard output.
+    pub(crate) fn line(&self, line: &str) {
         let status = self.lock();
         self.erase(&status);
         let mut stdout = anstream::stdout().lock();
@@ -76,14 +84,11 @@ impl Output {
         print_error(text);
     }
 
-    /// The last that is said, if anything is. It does not wait for a line that nobody reads.
-    pub(crate) fn end(&self, text: Option<&str>) {
+    /// Ends the state shown. It does not wait for a line that nobody reads.
+    pub(crate) fn clear(&self) {
         if let Ok(mut status) = self.status.try_lock() {
             self.erase(&status);
             *status = None;
-        }
-        if let Some(text) = text {
-            print_error(text);
         }
     }
 
@@ -106,6 +111,34 @@ impl Output {
             let _ = write!(stderr, "{NO_WRAP}… {text}{WRAP}").and_then(|()| stderr.flush());
         }
     }
+}
+
+/// The time, for JSON.
+pub(crate) fn now() -> Option<String> {
+    line::instant(SystemTime::now())
+}
+
+/// Tells the state of the connection from now on, and when it cannot go on.
+pub(crate) fn tell_state(client: &Client, output: &Arc<Output>, ended: Sender<End>) {
+    let out = Arc::clone(output);
+    client.on("reconnecting", move |event| {
+        let cause = event
+            .error()
+            .map_or_else(String::new, |error| format!(": {error}"));
+        out.status(&format!(
+            "reconnecting, attempt {} in {:.1?}{cause}",
+            event.attempt().unwrap_or_default(),
+            event.delay().unwrap_or_default(),
+        ));
+    });
+    // It hears of the errors of the subscription too.
+    let out = Arc::clone(output);
+    client.on("error", move |event| match event.error() {
+        // Main says it, when the line is free. It has left if it does not listen.
+        Some(error) if error.is_fatal() => drop(ended.send(End::Refused(error.clone()))),
+        Some(error) => out.say(&format!("error: {error}")),
+        None => {}
+    });
 }
 
 fn print_error(text: &str) {

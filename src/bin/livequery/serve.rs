@@ -1,0 +1,99 @@
+//! `serve`: the test server as a program, for developers of any language. Knows nothing of how it works.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::{fs, io};
+
+use clap::Args;
+use parse_livequery::test_server::TestServer;
+use serde_json::{Map, Value, json};
+
+use crate::ending::end_on_request;
+use crate::exit::Failure;
+
+/// Runs a small Parse Server with LiveQuery in memory, to try programs against
+///
+/// Everything is in memory: --data reads objects when it starts, and writes them when it ends. Any application id will
+/// do. It listens on this machine alone.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// The port, on 127.0.0.1; 0 is any that is free
+    #[arg(long, value_name = "PORT", default_value_t = 1337)]
+    port: u16,
+
+    /// Read the objects from this file, if it is there, and write them to it at the end
+    ///
+    /// It is JSON: {"Game": [{"objectId": "..", "name": "chess"}, ..], ..}. Users are in it without their passwords, so
+    /// that they cannot log in again.
+    #[arg(long, value_name = "FILE")]
+    data: Option<PathBuf>,
+
+    /// Print JSON: {"url":..}
+    #[arg(long)]
+    json: bool,
+}
+
+impl Options {
+    pub(crate) fn run(&self) -> Result<(), Failure> {
+        let data = self.data.as_deref().map(read).transpose()?.unwrap_or_default();
+        let (ended, ends) = mpsc::channel();
+        if let Err(error) = end_on_request(ended) {
+            eprintln!("Ctrl-C will end this without writing anything: {error}");
+        }
+        let server = TestServer::builder()
+            .port(self.port)
+            .start()
+            .map_err(|error| Failure::Usage(format!("the port {} cannot be served: {error}", self.port)))?;
+        for (class, objects) in data {
+            for object in objects {
+                server.create(&class, Value::Object(object));
+            }
+        }
+        let url = server.url();
+        if self.json {
+            println!("{}", json!({ "url": url }));
+        } else {
+            let http = url.replacen("ws:", "http:", 1);
+            println!(
+                "serving at {url} until Ctrl-C; any application id will do\n  \
+                 shell       export PARSE_SERVER_URL={url} PARSE_APPLICATION_ID=any\n  \
+                 Rust        Client::builder(\"{url}\", \"any\")\n  \
+                 JavaScript  Parse.initialize('any'); Parse.serverURL = '{http}/parse';"
+            );
+        }
+        // It fails only if nobody can ask for the end.
+        let _ = ends.recv();
+        match &self.data {
+            Some(path) => write(path, &server),
+            None => Ok(()),
+        }
+    }
+}
+
+type Objects = BTreeMap<String, Vec<Map<String, Value>>>;
+
+/// None are there before the file is.
+fn read(path: &Path) -> Result<Objects, Failure> {
+    let refused = |problem: String| Failure::Usage(format!("{}: {problem}", path.display()));
+    match fs::read(path) {
+        Ok(text) => serde_json::from_slice(&text)
+            .map_err(|error| refused(format!("this is no {{\"Class\": [{{..}}, ..], ..}}: {error}"))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Objects::new()),
+        Err(error) => Err(refused(format!("it cannot be read: {error}"))),
+    }
+}
+
+fn write(path: &Path, server: &TestServer) -> Result<(), Failure> {
+    let all: BTreeMap<String, Vec<Value>> = server
+        .classes()
+        .into_iter()
+        .map(|class| (class.clone(), server.objects(&class)))
+        .collect();
+    let text = serde_json::to_vec_pretty(&all).map_err(io::Error::from);
+    // Whatever happens, there is one whole file.
+    let beside = path.with_extension("new");
+    text.and_then(|text| fs::write(&beside, text))
+        .and_then(|()| fs::rename(&beside, path))
+        .map_err(Failure::NotWritten)
+}
