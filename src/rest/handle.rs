@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::ClientEvent;
 use crate::protocol::spec::Credentials;
 use crate::rest::failure::Failure;
-use crate::rest::http::{Body, Http, Method, Request, Role};
+use crate::rest::http::{Body, Http, Method, Place, Request, Role};
 use crate::secret::Secret;
 
 /// The REST API of a client's server: [`Client::rest`](crate::Client::rest).
@@ -61,7 +61,7 @@ struct Desk {
 /// One call.
 pub(super) struct Task<'a> {
     pub(super) method: Method,
-    pub(super) path: &'a [&'a str],
+    pub(super) place: Place<'a>,
     pub(super) body: Body<'a>,
     pub(super) effect: Effect,
     /// As in "the server did not ...".
@@ -157,6 +157,16 @@ impl Rest {
         with: With<'_>,
         read: impl Fn(&str) -> serde_json::Result<T>,
     ) -> Result<T> {
+        self.repeat(task, with, |http, request| http.request(request, &read))
+    }
+
+    /// The same for whatever is made of the answer.
+    pub(super) fn repeat<T>(
+        &self,
+        task: &Task<'_>,
+        with: With<'_>,
+        send: impl Fn(&Http, &Request<'_>) -> Result<T, Failure>,
+    ) -> Result<T> {
         self.desk.shared.check_home()?;
         let mut token = self.token(with);
         let mut is_renewed = false;
@@ -164,12 +174,12 @@ impl Rest {
         let id = is_numbered.then(uuid);
         let mut attempt = 1;
         loop {
-            let failure = match self.once(task, with, token.as_ref(), id.as_deref(), &read) {
+            let failure = match self.once(task, with, token.as_ref(), id.as_deref(), &send) {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
             };
             if failure.error.code() == Some(INVALID_SESSION_TOKEN) && matches!(with, With::Session) {
-                let new = if is_renewed {
+                let new = if is_renewed || !task.body.is_whole() {
                     None
                 } else {
                     self.renewed(token.as_ref())
@@ -187,11 +197,12 @@ impl Rest {
                 is_uncertain,
                 passes,
                 retry_after,
+                status: _,
             } = failure;
             let is_uncertain = is_uncertain && task.effect == Effect::Writes;
             let pause = retry_after.unwrap_or(FIRST_PAUSE * attempt);
             let may_help = passes && !matches!(error.kind(), ErrorKind::Tls | ErrorKind::Protocol);
-            let is_safe = !is_uncertain || id.is_some();
+            let is_safe = (!is_uncertain || id.is_some()) && task.body.is_whole();
             if attempt < ATTEMPTS && may_help && is_safe && pause <= LONGEST_PAUSE {
                 thread::sleep(pause);
                 attempt += 1;
@@ -213,15 +224,12 @@ impl Rest {
         with: With<'_>,
         token: Option<&Secret>,
         id: Option<&str>,
-        read: impl FnOnce(&str) -> serde_json::Result<T>,
+        send: impl FnOnce(&Http, &Request<'_>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let Some(http) = &self.desk.http else {
-            let text = "a client with `connect_with` has no way to the REST API; build another client for it";
-            return Err(Failure::lasting(Error::new(ErrorKind::InvalidSetting, text)));
-        };
+        let http = self.http().map_err(Failure::lasting)?;
         let request = Request {
             method: task.method,
-            path: task.path,
+            place: task.place,
             body: &task.body,
             role: match with {
                 With::Session => Role::Keys,
@@ -231,7 +239,13 @@ impl Rest {
             id,
             purpose: &task.purpose,
         };
-        http.request(&request, read)
+        send(http, &request)
+    }
+
+    pub(super) fn http(&self) -> Result<&Http> {
+        let text = "a client with `connect_with` has no way to the REST API; build another client for it";
+        let http = self.desk.http.as_ref();
+        http.ok_or_else(|| Error::new(ErrorKind::InvalidSetting, text))
     }
 
     /// The session token of this handle.

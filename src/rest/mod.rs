@@ -54,6 +54,7 @@ mod batch;
 mod call;
 mod change;
 mod failure;
+mod files;
 pub(crate) mod handle;
 mod http;
 mod objects;
@@ -64,6 +65,7 @@ mod tls;
 mod users;
 
 pub use batch::Batch;
+pub use files::Download;
 pub use handle::Rest;
 pub use op::Op;
 pub use users::Session;

@@ -13,7 +13,7 @@ use crate::query::Query;
 use crate::query::ordered_json::Json;
 use crate::rest::change::{Change, class, object_id};
 use crate::rest::handle::{Effect, Rest, Task, With};
-use crate::rest::http::{Body, Method};
+use crate::rest::http::{Body, Method, Place};
 use crate::scan::Members;
 use crate::secret::Secret;
 
@@ -123,7 +123,7 @@ impl Rest {
         let path = ["classes", class(class_name)?, object_id(id)?];
         let task = Task {
             method: Method::Get,
-            path: &path,
+            place: Place::Path(&path),
             body: Body::Nothing,
             effect: Effect::Reads,
             purpose: format!("return the object {id} of {class_name}"),
@@ -217,8 +217,8 @@ impl Rest {
             request_for(query.find_form()?),
             format!("return the objects of {class_name}"),
         );
-        let answer = self.once(&task, With::Session, token.as_ref(), None, |text| {
-            found(text, class_name)
+        let answer = self.once(&task, With::Session, token.as_ref(), None, |http, request| {
+            http.request(request, |text| found(text, class_name))
         });
         answer.map_err(|failure| {
             let code = failure.error.code();
@@ -240,7 +240,7 @@ impl Rest {
     fn make(&self, change: Change) -> Result<Object> {
         let task = Task {
             method: change.method(),
-            path: &change.path(),
+            place: Place::Path(&change.path()),
             body: change.body().map_or(Body::Nothing, Body::Json),
             effect: Effect::Writes,
             purpose: change.purpose(),
@@ -267,7 +267,7 @@ impl Rest {
 fn reading<'a>(path: &'a [&'a str], json: String, purpose: String) -> Task<'a> {
     Task {
         method: Method::Post,
-        path,
+        place: Place::Path(path),
         body: Body::Json(json),
         effect: Effect::Reads,
         purpose,

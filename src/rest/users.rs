@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::object::Object;
 use crate::rest::change::fields;
 use crate::rest::handle::{Effect, Rest, Task, With, uuid};
-use crate::rest::http::{Body, Method};
+use crate::rest::http::{Body, Method, Place};
 use crate::rest::objects::object;
 use crate::secret::Secret;
 
@@ -204,7 +204,7 @@ impl Rest {
         self.adopt(None);
         let task = Task {
             method: Method::Post,
-            path: &["logout"],
+            place: Place::Path(&["logout"]),
             body: Body::Json("{}".to_owned()),
             // A session ends once.
             effect: Effect::Reads,
@@ -257,7 +257,7 @@ impl Rest {
     fn user_of(&self, with: With<'_>) -> Result<Object> {
         let task = Task {
             method: Method::Get,
-            path: &["users", "me"],
+            place: Place::Path(&["users", "me"]),
             body: Body::Nothing,
             effect: Effect::Reads,
             purpose: "return the user of the session".to_owned(),
@@ -278,7 +278,7 @@ impl Rest {
     ) -> Result<Map<String, Value>> {
         let task = Task {
             method,
-            path,
+            place: Place::Path(path),
             body: body.map_or(Body::Nothing, |body| Body::Json(json!(body).to_string())),
             effect,
             purpose,

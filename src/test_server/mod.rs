@@ -6,6 +6,7 @@
 mod builder;
 mod caller;
 mod events;
+mod files;
 mod find;
 mod functions;
 mod http;
@@ -65,7 +66,8 @@ use crate::query::version::Age;
 ///   the other query); classes need not be enabled for LiveQuery.
 /// - There are no class-level permissions, protected fields and roles. Who logs in with another service is believed.
 ///   Who is in a relation is not kept. Fields have no types: only operations that do not fit a value are refused.
-/// - Over HTTP there are no files, schemas, jobs and mails: a password reset is accepted, and nothing sent.
+/// - Over HTTP there are no schemas, jobs and mails: a password reset is accepted, and nothing sent. Files are taken as the
+///   real one takes them by default, from users who are logged in and not anonymous; but all sorts of them.
 /// - It sends no event, and says so in the log, where it cannot tell what the real server would make of an object: a
 ///   regular expression with characters beyond ASCII and without the flag `u`, or with the flags `y` and `v`, a date
 ///   after the year 9999.
@@ -338,6 +340,30 @@ impl TestServer {
     pub fn unique(&self, class_name: &str, field: &str) {
         let name = (class_name.to_owned(), field.to_owned());
         self.hub.change(|state| state.unique.insert(name));
+    }
+
+    /// A file that was uploaded, by the name that the server gave it.
+    ///
+    /// # Examples
+    /// ```
+    /// # use parse_livequery::Client;
+    /// # use parse_livequery::test_server::TestServer;
+    /// # #[cfg(feature = "rest")]
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = TestServer::start()?;
+    /// # let client = Client::builder(server.url(), "APP_ID").build()?;
+    /// # client.rest().sign_up("ann", "secret", &serde_json::json!({}))?;
+    /// let note = client.rest().upload("note.txt", "text/plain", b"milk")?;
+    /// assert_eq!(server.file(note.name()), Some(b"milk".to_vec()));
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "rest"))]
+    /// # fn main() {}
+    /// ```
+    #[must_use]
+    pub fn file(&self, name: &str) -> Option<Vec<u8>> {
+        let state = self.hub.state.lock();
+        state.files.get(name).map(|file| file.bytes.clone())
     }
 
     /// Makes a session token invalid.

@@ -8,6 +8,7 @@ use crossbeam_channel::Sender;
 use serde_json::{Map, Value};
 use tungstenite::Message;
 
+use super::files::StoredFile;
 use super::schema::Subscribe;
 use super::socket::Socket;
 use crate::query::matcher::Matcher;
@@ -27,6 +28,8 @@ pub(super) struct State {
     pub(super) sessions: HashMap<String, String>,
     /// Of the users who have one, by their ids.
     pub(super) passwords: HashMap<String, Secret>,
+    /// By their names.
+    pub(super) files: HashMap<String, StoredFile>,
     /// The fields of which no two objects of a class may have the same value.
     pub(super) unique: HashSet<(String, String)>,
     /// By number, also those that are not upgraded yet.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crossbeam_channel::unbounded;
 use parse_livequery::rest::{Op, Rest};
 use parse_livequery::test_server::TestServer;
-use parse_livequery::{ClientEventKind, Dispatch, Error, ErrorKind, GapReason, Query};
+use parse_livequery::{ClientEventKind, Dispatch, Error, ErrorKind, File, GapReason, Query};
 use serde_json::{Value, json};
 
 use crate::harness::*;
@@ -260,6 +260,9 @@ fn is_whole(request: &[u8]) -> bool {
     let Some((head, body)) = text.split_once("\r\n\r\n") else {
         return false;
     };
+    if head.contains("transfer-encoding: chunked") {
+        return body.ends_with("\r\n0\r\n\r\n");
+    }
     let length = head
         .lines()
         .find_map(|line| line.strip_prefix("content-length: "));
@@ -682,4 +685,205 @@ fn duplicates_and_functions_of_the_test_server() {
         "{error}"
     );
     rest.call::<Value>("answer", &json!({"a": 1, "b": 1})).unwrap();
+}
+
+/// What comes back, with a content type and in one piece.
+fn file_says(body: &str) -> Does {
+    Does::Answers(format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/x-note\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    ))
+}
+
+#[test]
+fn keys_and_tokens_go_to_the_server_of_the_rest_api_and_to_nobody_else() {
+    let (url, requests) = scripted(&[file_says("own")]);
+    let (elsewhere, requests_elsewhere) = scripted(&[
+        says(&format!("302 Found\r\nLocation: {url}/moved"), ""),
+        file_says("other"),
+    ]);
+    let client = builder("ws://127.0.0.1:9")
+        .rest_url(&url)
+        .javascript_key("s3cret key")
+        .header("X-Gate", "s3cret gate")
+        .session_token("r:s3cret")
+        .build()
+        .unwrap();
+    let rest = client.rest();
+    let secrets = |request: &String| request.matches("s3cret").count();
+    let download = |url: String| rest.download(&File::new("a.txt").with_url(url)).unwrap();
+    let own = download(format!("{url}/files/app/a.txt"));
+    assert_eq!(own.content_type(), Some("text/x-note"));
+    assert_eq!(own.bytes(3).unwrap(), b"own");
+    assert_eq!(secrets(&requests.lock().unwrap()[0]), 3);
+    // A redirect is followed, since nothing goes with it.
+    assert_eq!(download(format!("{elsewhere}/a.txt")).bytes(10).unwrap(), b"own");
+    assert_eq!(secrets(&requests_elsewhere.lock().unwrap()[0]), 0);
+    assert_eq!(secrets(&requests.lock().unwrap()[1]), 0);
+    assert_eq!(
+        download(format!("{elsewhere}/a.txt")).bytes(10).unwrap(),
+        b"other"
+    );
+    // The same machine has other things as well.
+    let beside = url.replace("/parse", "/parser/a.txt");
+    assert_eq!(download(beside).bytes(10).unwrap(), b"own");
+    assert_eq!(secrets(&requests.lock().unwrap()[2]), 0);
+    for wrong in ["file:///etc/passwd", "nonsense"] {
+        let error = rest.download(&File::new("a").with_url(wrong)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidValue, "{error}");
+    }
+    let error = rest.download(&File::new("../a")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidValue, "{error}");
+}
+
+/// A reader that counts the bytes it gives, and fails at the end if it is told to.
+struct Content {
+    left: usize,
+    fails: bool,
+}
+
+impl Read for Content {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if self.left == 0 && self.fails {
+            return Err(std::io::Error::other("the disk is gone"));
+        }
+        let given = buffer.len().min(self.left);
+        buffer[..given].fill(b'x');
+        self.left -= given;
+        Ok(given)
+    }
+}
+
+#[test]
+fn what_was_read_is_not_sent_twice() {
+    let content = |fails| Content { left: 10_000, fails };
+    let stored = says(
+        "201 Created",
+        r#"{"name":"n_a.txt","url":"http://x.example/n_a.txt"}"#,
+    );
+    // Nothing of it has been read when nobody is there, and the next server gets the whole.
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = nobody.local_addr().unwrap();
+    drop(nobody);
+    let server = server();
+    let client = builder(&format!("ws://{address}"))
+        .add_server(server.url())
+        .build()
+        .unwrap();
+    client.rest().sign_up("ann", "s3cret", &json!({})).unwrap();
+    let file = client
+        .rest()
+        .upload_from("a.txt", "text/plain", content(false))
+        .unwrap();
+    assert_eq!(server.file(file.name()).map(|file| file.len()), Some(10_000));
+    for does in [Does::Dies, says("429 Too Many\r\nRetry-After: 0", "")] {
+        let (url, requests) = scripted(&[does.clone(), stored.clone()]);
+        let error = rest_at(&url)
+            .upload_from("a.txt", "text/plain", content(false))
+            .unwrap_err();
+        assert_eq!(error.may_have_happened(), matches!(does, Does::Dies), "{error}");
+        assert_eq!(requests.lock().unwrap().len(), 1, "{error}");
+    }
+    // Bytes are there for another time.
+    let busy = says("429 Too Many\r\nRetry-After: 0", "");
+    let (url, requests) = scripted(&[busy, stored]);
+    let file = rest_at(&url).upload("a.txt", "text/plain", b"abc").unwrap();
+    assert_eq!(file, File::new("n_a.txt").with_url("http://x.example/n_a.txt"));
+    assert!(
+        requests
+            .lock()
+            .unwrap()
+            .iter()
+            .all(|request| request.ends_with("abc"))
+    );
+    let (url, _requests) = scripted(&[Does::Hangs]);
+    let error = rest_at(&url)
+        .upload_from("a.txt", "text/plain", content(true))
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidValue);
+    assert!(
+        error.to_string().contains("store the file a.txt") && error.to_string().contains("the disk is gone"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_download_that_stops_or_ends_too_early_is_an_error() {
+    let file = File::new("a.txt");
+    for (sent, kind) in [
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc",
+            ErrorKind::ConnectionLost,
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+            ErrorKind::ConnectionLost,
+        ),
+    ] {
+        let (url, _requests) = scripted(&[Does::Answers(sent.to_owned())]);
+        let error = rest_at(&url).download(&file).unwrap().bytes(1000).unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+    }
+    // The server stops sending, and then goes on no more.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/parse", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        let (mut socket, _) = listener.accept().unwrap();
+        let mut request = Vec::new();
+        let mut buffer = [0; 4096];
+        while !is_whole(&request) {
+            let read = socket.read(&mut buffer).unwrap();
+            request.extend(&buffer[..read]);
+        }
+        socket
+            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc")
+            .unwrap();
+        let _ = socket.read(&mut buffer);
+    });
+    let download = rest_with_patience(&url, ms(300)).download(&file).unwrap();
+    let error = download.bytes(1000).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    // What is longer than it may be is not waited for.
+    let (url, _requests) = scripted(&[Does::Answers("HTTP/1.1 200 OK\r\n\r\nabcdef".to_owned())]);
+    let download = rest_at(&url).download(&file).unwrap();
+    assert_eq!(download.content_length(), None);
+    let error = download.bytes(5).unwrap_err();
+    assert!(error.to_string().contains("is longer than 5 bytes"), "{error}");
+}
+
+#[test]
+fn files_of_the_test_server() {
+    let server = TestServer::builder()
+        .master_key("master key")
+        .javascript_key("js key")
+        .start()
+        .unwrap();
+    let rest = builder(&server.url())
+        .javascript_key("js key")
+        .build()
+        .unwrap()
+        .rest();
+    let upload = |rest: &Rest| rest.upload("a.txt", "text/plain", b"abc");
+    assert_eq!(upload(&rest).unwrap_err().code(), Some(130));
+    rest.anonymous().unwrap();
+    assert_eq!(upload(&rest).unwrap_err().code(), Some(130));
+    rest.sign_up("ann", "s3cret", &json!({})).unwrap();
+    let file = upload(&rest).unwrap();
+    // Whoever knows the name may have it.
+    let nobody = builder(&server.url())
+        .javascript_key("js key")
+        .build()
+        .unwrap()
+        .rest();
+    assert_eq!(nobody.download(&file).unwrap().bytes(10).unwrap(), b"abc");
+    let master = builder(&server.url())
+        .master_key("master key")
+        .build()
+        .unwrap()
+        .rest();
+    upload(&master).unwrap();
+    master.delete_file(&file).unwrap();
+    assert_eq!(server.file(file.name()), None);
+    assert_eq!(master.delete_file(&file).unwrap_err().code(), Some(153));
+    assert_eq!(rest.download(&file).unwrap_err().code(), Some(101));
 }

@@ -2,7 +2,7 @@
 //! the same answers. Knows only the public API and what both kinds of server are told to have.
 
 use parse_livequery::rest::{Op, Rest};
-use parse_livequery::{Client, Pointer, Query};
+use parse_livequery::{Client, ErrorKind, File, Pointer, Query};
 use serde_json::{Value, json};
 
 /// What a call must come to.
@@ -22,6 +22,7 @@ pub fn same_answers(client: &Client, name: &str) {
     objects(&client.rest().own_session(), name);
     rights(&rest, name);
     functions(&rest, name);
+    files(&rest.own_session(), name);
 }
 
 #[track_caller]
@@ -377,5 +378,71 @@ fn functions(rest: &Rest, name: &str) {
     let error = rest
         .call::<String>("answer", &json!({"a": 1, "b": 2}))
         .unwrap_err();
-    assert_eq!(error.kind(), parse_livequery::ErrorKind::Decode);
+    assert_eq!(error.kind(), ErrorKind::Decode);
+}
+
+fn files(ann: &Rest, name: &str) {
+    check(
+        "sign up",
+        ann.sign_up(&format!("{name}-files"), "s3cret", &json!({})),
+        Outcome::Done,
+    );
+    let bytes: Vec<u8> = (0..100_000_u32).map(|at| (at % 251) as u8).collect();
+    let read = |file: &File| {
+        let download = check("download", ann.download(file), Outcome::Done).unwrap();
+        assert_eq!(download.content_length(), Some(100_000));
+        download.bytes(100_000).unwrap()
+    };
+    let whole = check(
+        "upload",
+        ann.upload("a b.bin", "image/png", &bytes),
+        Outcome::Done,
+    )
+    .unwrap();
+    assert!(whole.name().ends_with("_a b.bin"), "{whole:?}");
+    assert!(read(&whole) == bytes, "what comes back is what was stored");
+    let streamed = ann.upload_from("b.txt", "text/plain; charset=utf-8", &*bytes);
+    let streamed = check("upload from a reader", streamed, Outcome::Done).unwrap();
+    assert!(read(&streamed) == bytes, "what comes back is what was read");
+    // Without its URL it is found by its name.
+    assert!(read(&File::new(whole.name())) == bytes);
+    let error = ann.download(&whole).unwrap().bytes(99_999).unwrap_err();
+    assert!(
+        error.to_string().contains("is longer than 99999 bytes"),
+        "{error}"
+    );
+
+    let class = "RestFile";
+    let made = check(
+        "create",
+        ann.create(class, &json!({"file": whole})),
+        Outcome::Done,
+    )
+    .unwrap();
+    let held = check("get", ann.get(class, made.id().unwrap()), Outcome::Done).unwrap();
+    let held: File = held.get_as("file").unwrap();
+    assert_eq!(held, whole);
+
+    check(
+        "an empty file",
+        ann.upload("c.txt", "text/plain", b""),
+        Outcome::Code(130),
+    );
+    check(
+        "such a name",
+        ann.upload("c$.txt", "text/plain", b"c"),
+        Outcome::Code(122),
+    );
+    check(
+        "no such file",
+        ann.download(&File::new("nonsense.txt")),
+        Outcome::Code(101),
+    );
+    let error = ann.delete_file(&whole).unwrap_err();
+    assert_eq!(
+        (error.kind(), error.may_have_happened()),
+        (ErrorKind::Refused, false),
+        "{error}"
+    );
+    assert!(read(&whole) == bytes);
 }
