@@ -13,7 +13,7 @@ use ureq::unversioned::transport::{ConnectProxyConnector, Connector, SocksConnec
 use ureq::{Agent, AsSendBody, SendBody};
 use url::Url;
 
-use crate::driver::{Network, ProxyKind, retry_after};
+use crate::driver::{Network, ProxyKind, http_date, retry_after};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::spec::Credentials;
 use crate::rest::failure::{Failure, Refusal};
@@ -262,11 +262,26 @@ impl Http {
         request: &Request<'_>,
         read: impl FnOnce(&str) -> serde_json::Result<T>,
     ) -> Result<T, Failure> {
+        self.dated(request, read).map(|(answer, _)| answer)
+    }
+
+    /// The same, and what time it is by the clock of whoever answers.
+    pub(super) fn dated<T>(
+        &self,
+        request: &Request<'_>,
+        read: impl FnOnce(&str) -> serde_json::Result<T>,
+    ) -> Result<(T, Option<SystemTime>), Failure> {
         self.send(request, false, |server, mut response| {
+            let date = response
+                .headers()
+                .get("Date")
+                .and_then(|value| http_date(value.to_str().ok()?));
             let text = self
                 .read(response.body_mut())
                 .map_err(|error| server.unanswered(request.purpose, Stage::Sent, error))?;
-            read(&text).map_err(|error| Failure::unreadable(&server.name, request.purpose, &text, error))
+            let answer = read(&text)
+                .map_err(|error| Failure::unreadable(&server.name, request.purpose, &text, error))?;
+            Ok((answer, date))
         })
     }
 

@@ -256,7 +256,7 @@ impl Rest {
         if is_user {
             known.remove("password");
             if let Some(Value::String(token)) = known.remove("sessionToken") {
-                self.adopt(Some(Secret::from(token)));
+                self.begin(Secret::from(token));
             }
         }
         Object::from_json(Value::Object(known))

@@ -5,6 +5,7 @@
 use std::cell::OnceCell;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use rand::distr::SampleString;
 use serde_json::{Map, Value};
 use tungstenite::Message;
@@ -149,7 +150,7 @@ impl State {
         subscription.client.has_master_key
             || may(object, None, "read")
             || tokens.any(|token| {
-                let user = self.sessions.get(token);
+                let user = self.user_of(token);
                 user.is_some_and(|user| may(object, Some(user), "read"))
             })
     }
@@ -279,12 +280,14 @@ fn change(object: &mut Fields, name: &str, value: Value) {
 }
 
 /// Ten letters and digits, as Parse Server makes them.
-fn object_id() -> String {
+pub(super) fn object_id() -> String {
     rand::distr::Alphanumeric.sample_string(&mut rand::rng(), 10)
 }
 
 pub(super) fn now() -> String {
-    jiff::Timestamp::now()
-        .strftime("%Y-%m-%dT%H:%M:%S%.3fZ")
-        .to_string()
+    iso(Timestamp::now())
+}
+
+pub(super) fn iso(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
 }

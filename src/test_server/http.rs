@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
 use data_encoding::BASE64;
+use jiff::Timestamp;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 use url::{Url, form_urlencoded};
@@ -52,9 +53,10 @@ impl Hub {
             body,
         } = answer;
         let head = format!(
-            "HTTP/1.1 {status} Answer\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\
+            "HTTP/1.1 {status} Answer\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\nDate: {}\r\n\
              Connection: close\r\n\r\n",
-            body.len()
+            body.len(),
+            Timestamp::now().strftime("%a, %d %b %Y %H:%M:%S GMT"),
         );
         socket.write_all(head.as_bytes())?;
         socket.write_all(&body)
@@ -198,6 +200,7 @@ impl Hub {
                 _ => Err(Refusal::of(204, "you must provide an email")),
             },
             ("GET", ["users", "me"]) => self.state.lock().me(caller).map(without_class).map(ok),
+            ("GET", ["sessions", "me"]) => self.state.lock().session_of(caller).map(ok),
             ("POST", ["functions", name]) => self.functions.call(name, members.into(), caller).map(ok),
             ("POST", ["classes", class_name]) => self
                 .change(|state| state.save_new(class_name, members))
@@ -497,7 +500,7 @@ fn join_chunks(body: &mut Vec<u8>, chunks: &mut Vec<u8>) -> io::Result<bool> {
 }
 
 /// What the REST API has, below its mount path.
-const ROUTES: [&str; 8] = [
+const ROUTES: [&str; 9] = [
     "batch",
     "classes",
     "files",
@@ -505,5 +508,6 @@ const ROUTES: [&str; 8] = [
     "login",
     "logout",
     "requestPasswordReset",
+    "sessions",
     "users",
 ];

@@ -375,7 +375,7 @@ impl State {
         let logged_in = tokens
             .into_iter()
             .flatten()
-            .any(|token| self.sessions.contains_key(token));
+            .any(|token| self.user_of(token).is_some());
         if subscribe.class_name == "_Session" && !logged_in {
             return Err(Failure {
                 code: 209,

@@ -297,8 +297,7 @@ impl TestServer {
     /// # }
     /// ```
     pub fn session(&self, token: &str, user_id: &str) {
-        self.hub
-            .change(|state| state.sessions.insert(token.to_owned(), user_id.to_owned()));
+        self.hub.change(|state| state.add_session(token, user_id));
     }
 
     /// Answers calls of a cloud function. What it returns as an error is answered with code 141, as is a panic. It runs on

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
+use jiff::Timestamp;
 use serde_json::{Map, Value};
 use tungstenite::Message;
 
@@ -24,8 +25,10 @@ pub(super) struct State {
     /// Whether a field that is null is missing once it is stored.
     pub(super) drops_nulls: bool,
     pub(super) classes: HashMap<String, Class>,
-    /// The user of each session token.
-    pub(super) sessions: HashMap<String, String>,
+    /// By their tokens.
+    pub(super) sessions: HashMap<String, Session>,
+    /// How long one lasts; `None` is for ever.
+    pub(super) session_length: Option<Duration>,
     /// Of the users who have one, by their ids.
     pub(super) passwords: HashMap<String, Secret>,
     /// By their names.
@@ -66,6 +69,14 @@ pub(super) struct Failure {
 pub(super) struct Connection {
     pub(super) socket: Arc<Socket>,
     pub(super) link: Option<Link>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Session {
+    pub(super) id: String,
+    pub(super) user: String,
+    pub(super) created: Timestamp,
+    pub(super) expires: Option<Timestamp>,
 }
 
 /// An upgraded connection.

@@ -197,6 +197,75 @@ fn the_end_of_a_session_is_told_once_for_each_token() {
 }
 
 #[test]
+fn a_session_that_has_lasted_its_time_is_told_whatever_is_open() {
+    let server = TestServer::builder()
+        .session_length(Some(ms(1500)))
+        .start()
+        .unwrap();
+    let client = client(&server.url());
+    let (ended, is_ended) = unbounded();
+    client.on("session_ended", move |event| {
+        ended.send(event.error().unwrap().clone()).unwrap()
+    });
+    let rest = client.rest();
+    // Nobody makes a call after this one.
+    let first = rest.sign_up("ann", "s3cret", &json!({})).unwrap();
+    let error = is_ended.recv_timeout(LONG).unwrap();
+    assert_eq!(
+        (error.kind(), error.code()),
+        (ErrorKind::Server, Some(209)),
+        "{error}"
+    );
+    let own = rest.own_session();
+    assert_eq!(own.become_user(first.token()).unwrap_err().code(), Some(209));
+    // One that the program brings is known from when it is asked about. That of another session says nothing.
+    own.log_in("ann", "s3cret").unwrap();
+    own.session().unwrap();
+    let third = own.log_in("ann", "s3cret").unwrap();
+    client.set_session_token(Some(third.token()));
+    rest.session().unwrap();
+    assert_eq!(is_ended.recv_timeout(LONG).unwrap().code(), Some(209));
+    // Who has logged in again meanwhile hears of the last one alone, and nobody of one that was logged out.
+    rest.log_in("ann", "s3cret").unwrap();
+    rest.log_in("ann", "s3cret").unwrap();
+    is_ended.recv_timeout(LONG).unwrap();
+    rest.log_in("ann", "s3cret").unwrap();
+    rest.log_out().unwrap();
+    assert!(is_ended.recv_timeout(ms(2500)).is_err());
+}
+
+/// When it ends is measured by the clock of the server.
+#[test]
+fn a_clock_that_is_wrong_here_does_not_end_a_session() {
+    let session = |date: &str, expires: &str| {
+        let body = format!(r#"{{"objectId":"s","expiresAt":{{"__type":"Date","iso":"{expires}"}}}}"#);
+        says(&format!("200 OK\r\nDate: {date}"), &body)
+    };
+    for (date, expires, ends) in [
+        ("Sun, 06 Nov 1994 08:49:37 GMT", "1994-11-06T08:49:38.000Z", true),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", "1994-12-06T08:49:38.000Z", false),
+        ("Wed, 06 Nov 2999 08:49:37 GMT", "2999-11-06T08:49:38.000Z", true),
+        (
+            "Wed, 06 Nov 2999 08:49:37 GMT",
+            "+275760-09-13T00:00:00.000Z",
+            false,
+        ),
+    ] {
+        let (url, _requests) = scripted(&[session(date, expires)]);
+        let client = builder("ws://127.0.0.1:9")
+            .rest_url(url)
+            .session_token("r:1")
+            .build()
+            .unwrap();
+        let (ended, is_ended) = unbounded();
+        client.on("session_ended", move |_| ended.send(()).unwrap());
+        client.rest().session().unwrap();
+        let patience = if ends { LONG } else { ms(1500) };
+        assert_eq!(is_ended.recv_timeout(patience).is_ok(), ends, "{date} {expires}");
+    }
+}
+
+#[test]
 fn a_provider_is_asked_without_a_connection_and_again_when_its_token_has_ended() {
     let server = server();
     server.session("r:old", "ann");

@@ -2,7 +2,7 @@
 //! the same answers. Knows only the public API and what both kinds of server are told to have.
 
 use parse_livequery::rest::{Op, Rest};
-use parse_livequery::{Client, ErrorKind, File, Pointer, Query};
+use parse_livequery::{Client, Date, ErrorKind, File, Pointer, Query};
 use serde_json::{Value, json};
 
 /// What a call must come to.
@@ -73,6 +73,15 @@ fn users(rest: &Rest, name: &str) {
     let me = check("me", rest.me(), Outcome::Done).unwrap();
     assert_eq!((me.id(), me.get_i64("level")), (ann.user().id(), Some(3)));
     assert!(me.get("sessionToken").is_none());
+
+    let session = check("session", rest.session(), Outcome::Done).unwrap();
+    assert_eq!(session.class_name(), Some("_Session"));
+    assert!(session.get("sessionToken").is_none(), "{session:?}");
+    let user: Pointer = session.get_as("user").unwrap();
+    assert_eq!(Some(user.object_id()), ann.user().id());
+    let expires: Date = session.get_as("expiresAt").unwrap();
+    assert!(expires > session.created_at().unwrap());
+    check("session, as nobody", nobody.session(), Outcome::Code(209));
 
     check(
         "wrong password",

@@ -58,12 +58,14 @@ pub(crate) fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
         // What is too large for the type is long enough for any limit.
         return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
+    http_date(value)?.duration_since(now).ok()
+}
+
+/// A date as HTTP has it: `Sun, 06 Nov 1994 08:49:37 GMT`.
+pub(crate) fn http_date(value: &str) -> Option<SystemTime> {
     let at = rfc2822::DateTimeParser::new().parse_timestamp(value).ok()?;
     let since_epoch = Duration::from_millis(u64::try_from(at.as_millisecond()).ok()?);
-    SystemTime::UNIX_EPOCH
-        .checked_add(since_epoch)?
-        .duration_since(now)
-        .ok()
+    SystemTime::UNIX_EPOCH.checked_add(since_epoch)
 }
 
 /// Collects an answer.

@@ -16,7 +16,7 @@ use url::{Host, Url};
 
 use self::dial::Dial;
 #[cfg(feature = "rest")]
-pub(crate) use self::http::retry_after;
+pub(crate) use self::http::{http_date, retry_after};
 #[cfg(feature = "rest")]
 pub(crate) use self::proxy::Kind as ProxyKind;
 pub(crate) use self::proxy::Proxies;
