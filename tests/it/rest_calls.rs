@@ -2,13 +2,13 @@
 //! it repeats, and what a log-in does to subscriptions.
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::unbounded;
+use crossbeam_channel::{Receiver, unbounded};
 use parse_livequery::rest::{Op, Rest};
 use parse_livequery::test_server::TestServer;
 use parse_livequery::{ClientEventKind, Dispatch, Error, ErrorKind, File, GapReason, Query};
@@ -684,6 +684,105 @@ fn it_goes_through_the_proxy_of_the_client() {
         (ErrorKind::Proxy, false),
         "{error}"
     );
+}
+
+/// A SOCKS5 proxy that wants this user and password, leads everybody to the server, and says which names were asked for.
+fn socks(server: SocketAddr) -> (String, Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (names, asked) = unbounded();
+    thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let names = names.clone();
+            thread::spawn(move || {
+                let mut take = |count: usize| {
+                    let mut bytes = vec![0; count];
+                    client.read_exact(&mut bytes).unwrap();
+                    bytes
+                };
+                let methods = take(2)[1];
+                take(methods.into());
+                client.write_all(&[5, 2]).unwrap();
+                let mut take = |count: usize| {
+                    let mut bytes = vec![0; count];
+                    client.read_exact(&mut bytes).unwrap();
+                    bytes
+                };
+                let mut text = |before: usize| {
+                    let length = *take(before + 1).last().unwrap();
+                    String::from_utf8(take(length.into())).unwrap()
+                };
+                let (user, password) = (text(1), text(0));
+                let is_welcome = (&*user, &*password) == ("ann", "s3cret");
+                client.write_all(&[1, u8::from(!is_welcome)]).unwrap();
+                if !is_welcome {
+                    return;
+                }
+                let mut head = [0; 5];
+                client.read_exact(&mut head).unwrap();
+                let mut name = vec![0; head[4].into()];
+                client.read_exact(&mut name).unwrap();
+                client.read_exact(&mut [0; 2]).unwrap();
+                names.send(String::from_utf8(name).unwrap()).unwrap();
+                client.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).unwrap();
+                let mut up = TcpStream::connect(server).unwrap();
+                let (mut from_client, mut to_server) = (client.try_clone().unwrap(), up.try_clone().unwrap());
+                thread::spawn(move || std::io::copy(&mut from_client, &mut to_server));
+                let _ = std::io::copy(&mut up, &mut client);
+                let _ = client.shutdown(Shutdown::Both);
+            });
+        }
+    });
+    (format!("@{address}"), asked)
+}
+
+#[test]
+fn it_goes_through_a_socks_proxy_with_user_and_password() {
+    let server = server();
+    let (at, asked) = socks(server.address());
+    let through = |user: &str| {
+        builder("ws://livequery.example/parse")
+            .proxy(format!("socks5h://{user}{at}"))
+            .build()
+            .unwrap()
+            .rest()
+    };
+    through("ann:s3cret").create("Game", &json!({})).unwrap();
+    assert_eq!(asked.recv_timeout(LONG).unwrap(), "livequery.example");
+    assert_eq!(server.objects("Game").len(), 1);
+    let error = through("ann:s3cret-no").create("Game", &json!({})).unwrap_err();
+    assert_eq!(
+        (error.kind(), error.may_have_happened()),
+        (ErrorKind::Proxy, false),
+        "{error}"
+    );
+    assert!(!format!("{error} {error:?}").contains("s3cret"), "{error:?}");
+}
+
+/// `Retry-After` may be a date, as it may be for the link.
+#[test]
+fn a_date_in_retry_after_counts() {
+    let at = |after: u64| {
+        let at = std::time::SystemTime::now() + Duration::from_secs(after);
+        let at = jiff::Timestamp::try_from(at).unwrap();
+        says(
+            &format!(
+                "503 Busy\r\nRetry-After: {}",
+                at.strftime("%a, %d %b %Y %H:%M:%S GMT")
+            ),
+            "",
+        )
+    };
+    let made = says("201 Created", r#"{"objectId":"a"}"#);
+    // A server that says when to come back has not begun, so that this is repeated.
+    let (url, requests) = scripted(&[at(3), made.clone()]);
+    rest_at(&url).create("Game", &json!({})).unwrap();
+    assert_eq!(requests.lock().unwrap().len(), 2);
+    // So long nobody waits in a call.
+    let (url, requests) = scripted(&[at(3600), made]);
+    let error = rest_at(&url).create("Game", &json!({})).unwrap_err();
+    assert!(!error.may_have_happened(), "{error}");
+    assert_eq!(requests.lock().unwrap().len(), 1);
 }
 
 #[test]

@@ -58,7 +58,8 @@ pub(crate) fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
         // What is too large for the type is long enough for any limit.
         return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
-    http_date(value)?.duration_since(now).ok()
+    // A time that is over allows it at once.
+    Some(http_date(value)?.duration_since(now).unwrap_or_default())
 }
 
 /// A date as HTTP has it: `Sun, 06 Nov 1994 08:49:37 GMT`.
