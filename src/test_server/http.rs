@@ -13,6 +13,7 @@ use url::{Url, form_urlencoded};
 use super::caller::{Caller, Refusal};
 use super::files::StoredFile;
 use super::hub::Hub;
+use super::permissions::shown;
 use super::socket::Socket;
 use super::state::Fields;
 use crate::query::Query;
@@ -199,17 +200,22 @@ impl Hub {
                 Some(Value::String(_)) => Ok((200, json!({}))),
                 _ => Err(Refusal::of(204, "you must provide an email")),
             },
-            ("GET", ["users", "me"]) => self.state.lock().me(caller).map(without_class).map(ok),
+            ("GET", ["users", "me"]) => self
+                .state
+                .lock()
+                .me(caller)
+                .map(|user| shown("_User", user, caller))
+                .map(ok),
             ("GET", ["sessions", "me"]) => self.state.lock().session_of(caller).map(ok),
             ("POST", ["functions", name]) => self.functions.call(name, members.into(), caller).map(ok),
             ("POST", ["classes", class_name]) => self
-                .change(|state| state.save_new(class_name, members))
+                .change(|state| state.save_new(class_name, members, caller))
                 .map(|answer| (201, answer)),
             ("GET", ["classes", class_name, id]) => self
                 .state
                 .lock()
                 .get_object(class_name, id, caller)
-                .map(without_class)
+                .map(|object| shown(class_name, object, caller))
                 .map(ok),
             ("PUT", ["classes", "_User", id]) => self
                 .change(|state| state.change_user(id, members, caller))
@@ -227,7 +233,12 @@ impl Hub {
         }
     }
 
-    fn find_over_http(&self, class_name: &str, members: Fields, caller: Caller) -> Result<Value, Refusal> {
+    fn find_over_http(
+        &self,
+        class_name: &str,
+        mut members: Fields,
+        caller: Caller,
+    ) -> Result<Value, Refusal> {
         let invalid = |text: String| Refusal::of(102, text);
         if members.contains_key("watch") {
             return Err(invalid("Invalid parameter for query: watch".to_owned()));
@@ -235,17 +246,32 @@ impl Hub {
         let counts = members
             .get("count")
             .is_some_and(|count| *count != 0 && *count != false);
-        let query = Query::from_json(class_name, members).map_err(|error| invalid(error.to_string()))?;
-        let (found, number) = self.change(|state| {
+        // As the JS SDK asks for a relation that it has not seen yet.
+        let relation = match members.remove("redirectClassNameForKey") {
+            Some(Value::String(field)) => self.state.lock().target_of(class_name, &field),
+            _ => None,
+        };
+        let is_redirected = relation.is_some();
+        let class_name = relation.unwrap_or_else(|| class_name.to_owned());
+        let query = Query::from_json(&*class_name, members).map_err(|error| invalid(error.to_string()))?;
+        let (found, number, caller) = self.change(|state| {
             state.begin_find()?;
-            state.find(&query, &state.with_user(caller)?)
+            let caller = state.with_user(caller)?;
+            state.permit(&class_name, if counts { "count" } else { "find" }, &caller)?;
+            let (found, number) = state.find(&state.without_relations(&query)?, &caller)?;
+            Ok::<_, Refusal>((found, number, caller))
         })?;
-        let results: Value = found.into_iter().map(without_class).collect();
-        Ok(if counts {
-            json!({"results": results, "count": number})
-        } else {
-            json!({"results": results})
-        })
+        let results = found
+            .into_iter()
+            .map(|object| shown(&class_name, object, &caller));
+        let mut answer = json!({"results": results.collect::<Value>()});
+        if counts {
+            answer["count"] = number.into();
+        }
+        if is_redirected {
+            answer["className"] = class_name.into();
+        }
+        Ok(answer)
     }
 
     /// Who asks, by headers or, as the JS SDK does it, by members of the body, which are taken out.
@@ -288,6 +314,7 @@ impl Hub {
         }
         Ok(Caller {
             user: None,
+            groups: Vec::new(),
             session_token: session_token.filter(|token| !token.is_empty()),
             has_master_key: self.keys.iter().any(|key| key.0 == "masterKey" && holds(key)),
         })
@@ -306,14 +333,6 @@ fn parts_of(path: &str) -> Vec<String> {
         parts.splice(..1, ["classes".to_owned(), "_User".to_owned()]);
     }
     parts
-}
-
-/// An object as the REST API shows it.
-fn without_class(mut object: Value) -> Value {
-    if let Value::Object(members) = &mut object {
-        members.remove("className");
-    }
-    object
 }
 
 /// What is answered.

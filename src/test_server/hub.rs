@@ -385,6 +385,24 @@ impl State {
         if let Some(message) = invalid_query(&subscribe.condition) {
             return Err(Failure { code: 102, message });
         }
+        if !client.has_master_key {
+            let mut users = tokens
+                .into_iter()
+                .flatten()
+                .filter_map(|token| self.user_of(token));
+            let user = users.next();
+            let operation = if asks_for_one(&subscribe.condition) {
+                "get"
+            } else {
+                "find"
+            };
+            // Roles do not count.
+            self.permit_groups(&subscribe.class_name, operation, user.is_some(), user.into_iter())
+                .map_err(|refusal| Failure {
+                    code: refusal.code.unwrap_or_default(),
+                    message: refusal.text,
+                })?;
+        }
         Ok(Matcher::new(&subscribe.condition))
     }
 
@@ -409,6 +427,16 @@ impl State {
         if answer {
             self.answer(number, "unsubscribed", &client, Some(request_id));
         }
+    }
+}
+
+/// `_getCLPOperation`
+fn asks_for_one(condition: &Json) -> bool {
+    match condition {
+        Json::Object(members) => {
+            matches!(&**members, [(name, Json::String(_))] if name == "objectId")
+        }
+        _ => false,
     }
 }
 

@@ -12,6 +12,8 @@ mod functions;
 mod http;
 mod hub;
 mod ops;
+mod permissions;
+mod relations;
 mod save;
 mod schema;
 mod socket;
@@ -20,6 +22,7 @@ mod subscription;
 #[cfg(test)]
 mod tests;
 mod transport;
+mod types;
 mod users;
 
 use std::fmt;
@@ -64,8 +67,9 @@ use crate::query::version::Age;
 ///
 /// - Two queries with the same hash are never mixed up, as the real server does (it gives a subscriber the events of
 ///   the other query); classes need not be enabled for LiveQuery.
-/// - There are no class-level permissions, protected fields and roles. Who logs in with another service is believed.
-///   Who is in a relation is not kept. Fields have no types: only operations that do not fit a value are refused.
+/// - Of class-level permissions there are no pointer permissions and protected fields, but that users see neither the
+///   e-mail address nor the log-ins of others. Who logs in with another service is believed.
+/// - The types of fields are those of their first values, and only what comes over HTTP is checked.
 /// - Over HTTP there are no schemas, jobs and mails: a password reset is accepted, and nothing sent. Files are taken as the
 ///   real one takes them by default, from users who are logged in and not anonymous; but all sorts of them.
 /// - It sends no event, and says so in the log, where it cannot tell what the real server would make of an object: a
@@ -322,6 +326,36 @@ impl TestServer {
         function: impl Fn(&FunctionCall) -> Result<Value, String> + Send + Sync + 'static,
     ) {
         self.hub.functions.set(name, function);
+    }
+
+    /// Sets the class-level permissions of a class, as a schema has them; without, everybody may do everything. What is not
+    /// named is allowed to nobody but with the master key.
+    ///
+    /// # Panics
+    ///
+    /// If `permissions` is not a JSON object.
+    ///
+    /// # Examples
+    /// ```
+    /// # use parse_livequery::test_server::TestServer;
+    /// # use serde_json::json;
+    /// # fn main() -> std::io::Result<()> {
+    /// # let server = TestServer::start()?;
+    /// server.permissions("News", json!({
+    ///     "get": {"*": true},
+    ///     "find": {"*": true},
+    ///     "create": {"role:Editors": true},
+    ///     "addField": {"role:Editors": true},
+    ///     "update": {"requiresAuthentication": true},
+    /// }));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn permissions(&self, class_name: &str, permissions: Value) {
+        let permissions = members(permissions);
+        self.hub
+            .change(|state| state.permissions.insert(class_name.to_owned(), permissions));
     }
 
     /// Refuses over HTTP, with code 137, what would give two objects of a class the same value in this field, as a unique

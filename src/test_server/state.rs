@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use tungstenite::Message;
 
 use super::files::StoredFile;
+use super::relations::Relations;
 use super::schema::Subscribe;
 use super::socket::Socket;
 use crate::query::matcher::Matcher;
@@ -31,6 +32,11 @@ pub(super) struct State {
     pub(super) session_length: Option<Duration>,
     /// Of the users who have one, by their ids.
     pub(super) passwords: HashMap<String, Secret>,
+    pub(super) relations: Relations,
+    /// Of the fields of classes.
+    pub(super) types: HashMap<(String, String), String>,
+    /// Of classes that have some.
+    pub(super) permissions: HashMap<String, Fields>,
     /// By their names.
     pub(super) files: HashMap<String, StoredFile>,
     /// The fields of which no two objects of a class may have the same value.

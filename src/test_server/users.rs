@@ -50,7 +50,7 @@ impl State {
         }
         fields.remove("password");
         let acl = fields.remove("ACL");
-        let mut answer = self.save_new("_User", fields)?;
+        let mut answer = self.save_new("_User", fields, caller)?;
         let id = answer["objectId"].as_str().unwrap_or_default().to_owned();
         // `enforcePrivateUsers`
         let mut rights = match acl {
@@ -148,6 +148,7 @@ impl State {
                 return Err(Refusal::of(209, "Session token is expired."));
             }
             caller.user = Some(session.user.clone());
+            caller.groups = self.groups_of(&session.user);
         }
         Ok(caller)
     }
@@ -213,6 +214,7 @@ impl State {
             None => Fields::from_iter([("objectId".to_owned(), id.into())]),
         };
         user.insert("sessionToken".to_owned(), token.into());
+        user.remove("password");
         Value::Object(user)
     }
 

@@ -15,7 +15,7 @@ use parse_livequery::{ClientEventKind, Dispatch, Error, ErrorKind, File, GapReas
 use serde_json::{Value, json};
 
 use crate::harness::*;
-use crate::rest_table::same_answers;
+use crate::rest_table::{permissions, same_answers, same_permissions};
 use crate::support::*;
 
 fn server() -> TestServer {
@@ -35,6 +35,26 @@ fn with_functions(server: TestServer) -> TestServer {
 fn the_test_server_answers_the_table() {
     let server = server();
     same_answers(&client(&server.url()), "table");
+}
+
+#[test]
+fn the_test_server_has_the_permissions_of_classes() {
+    let server = server();
+    let client = client(&server.url());
+    let session = client.rest().sign_up("ann", "s3cret", &json!({})).unwrap();
+    server.permissions("RestNews", permissions(session.user().id().unwrap()));
+    let id = server.create("RestNews", json!({"text": "a"}));
+    same_permissions(&client.rest(), &id);
+    // LiveQuery asks for the same.
+    let one = Query::new("RestNews").equal_to("objectId", id);
+    client.subscribe(&one).unwrap().wait_open(LONG).unwrap();
+    server.permissions("RestNews", json!({"get": {"*": true}}));
+    let error = client
+        .subscribe(&Query::new("RestNews"))
+        .unwrap()
+        .wait_open(LONG)
+        .unwrap_err();
+    assert_eq!(error.code(), Some(119), "{error}");
 }
 
 /// With the master key and another one, users are users all the same; with the master key alone as well.
