@@ -128,7 +128,16 @@ impl Rest {
             effect: Effect::Reads,
             purpose: format!("return the object {id} of {class_name}"),
         };
-        self.ask(&task, With::Session, |text| object(text, path[1]))
+        self.ask(&task, With::Session, |text| {
+            let object = object(text, path[1])?;
+            // It comes with the user's own object.
+            if path[1] == "_User" && object.get("sessionToken").is_some() {
+                let mut members: Map<String, Value> = serde_json::from_str(text)?;
+                members.remove("sessionToken");
+                return self::object(&Value::Object(members).to_string(), path[1]);
+            }
+            Ok(object)
+        })
     }
 
     /// Saves a new object: a struct or map of yours, in which [`Op`](crate::rest::Op)s may stand for values.

@@ -216,6 +216,7 @@ impl Hub {
                 .lock()
                 .get_object(class_name, id, caller)
                 .map(|object| shown(class_name, object, caller))
+                .map(|object| with_token(class_name, object, caller))
                 .map(ok),
             ("PUT", ["classes", "_User", id]) => self
                 .change(|state| state.change_user(id, members, caller))
@@ -333,6 +334,15 @@ fn parts_of(path: &str) -> Vec<String> {
         parts.splice(..1, ["classes".to_owned(), "_User".to_owned()]);
     }
     parts
+}
+
+/// Who asks for the own user gets the session token with it (ClassesRouter.js, `handleGet`).
+fn with_token(class_name: &str, mut object: Value, caller: &Caller) -> Value {
+    let id = object.get("objectId").and_then(Value::as_str);
+    if class_name == "_User" && id.is_some() && id == caller.user.as_deref() {
+        object["sessionToken"] = json!(caller.session_token);
+    }
+    object
 }
 
 /// What is answered.

@@ -465,7 +465,7 @@ fn relations(rest: &Rest, name: &str) {
         Pointer::new(class, made.id().unwrap())
     };
     let [ann, bob, eve] = ["ann", "bob", "eve"].map(|player| create("RestPlayer", json!({"name": player})));
-    let players = Op::add_relation([ann.clone(), bob.clone()]);
+    let players = Op::add_relation([ann.clone(), bob]);
     let team = create("RestTeam", json!({"of": name, "players": players}));
     let other = create(
         "RestTeam",
@@ -578,6 +578,7 @@ fn roles(rest: &Rest, name: &str) {
     // What is not for others.
     let user = |who: &Rest| check("a user", who.get("_User", ann_user.object_id()), Outcome::Done).unwrap();
     assert!(user(&ann).get("email").is_some());
+    assert_eq!(user(&ann).get("sessionToken"), None);
     let query = Query::new("_User").equal_to("objectId", ann_user.object_id());
     let found = check("users", bob.find(&query), Outcome::Done).unwrap();
     for shown in [&user(&bob), &found[0]] {
