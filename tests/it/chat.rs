@@ -81,9 +81,14 @@ fn two_see_what_each_other_says_and_the_state_of_the_connection() {
 struct Terminal {
     child: Box<dyn Child + Send + Sync>,
     keyboard: Box<dyn Write + Send>,
-    /// What it has written, and whether it has ended.
-    screen: Arc<(Mutex<(Vec<u8>, bool)>, Condvar)>,
+    screen: Arc<(Mutex<Screen>, Condvar)>,
     seen: usize,
+}
+
+#[derive(Default)]
+struct Screen {
+    raw: Vec<u8>,
+    has_ended: bool,
 }
 
 impl Terminal {
@@ -100,16 +105,16 @@ impl Terminal {
         // So that the reader gets an end when the child is gone.
         drop(pty.slave);
         let mut reader = pty.master.try_clone_reader().unwrap();
-        let screen = Arc::<(Mutex<(Vec<u8>, bool)>, Condvar)>::default();
+        let screen = Arc::<(Mutex<Screen>, Condvar)>::default();
         let shared = Arc::clone(&screen);
         thread::spawn(move || {
             let mut buffer = [0; 4096];
             // Linux ends a terminal with an error.
             while let Ok(count @ 1..) = reader.read(&mut buffer) {
-                shared.0.lock().0.extend_from_slice(&buffer[..count]);
+                shared.0.lock().raw.extend_from_slice(&buffer[..count]);
                 shared.1.notify_all();
             }
-            shared.0.lock().1 = true;
+            shared.0.lock().has_ended = true;
             shared.1.notify_all();
         });
         Self {
@@ -126,14 +131,14 @@ impl Terminal {
         let deadline = Instant::now() + MINUTE;
         let mut screen = self.screen.0.lock();
         loop {
-            let text = String::from_utf8_lossy(&screen.0).into_owned();
+            let text = String::from_utf8_lossy(&screen.raw).into_owned();
             if let Some(at) = text[self.seen..].find(wanted) {
                 self.seen += at + wanted.len();
                 return;
             }
             let left = deadline.saturating_duration_since(Instant::now());
             assert!(
-                !screen.1 && !left.is_zero(),
+                !screen.has_ended && !left.is_zero(),
                 "{wanted:?} did not come after byte {} of {text:?}",
                 self.seen
             );
@@ -142,7 +147,7 @@ impl Terminal {
     }
 
     fn text(&self) -> String {
-        String::from_utf8_lossy(&self.screen.0.lock().0).into_owned()
+        String::from_utf8_lossy(&self.screen.0.lock().raw).into_owned()
     }
 
     fn types(&mut self, keys: &str) {
