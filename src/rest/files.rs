@@ -93,9 +93,11 @@ impl fmt::Debug for Download {
 
 /// # Files
 ///
-/// A file is stored by itself, and then set as the value of a field, with its URL: an object that holds a file without one ends a
-/// Parse Server 9.10 that has LiveQuery (`Tried to encode an unsaved file`, `ParseCloudCodePublisher.js`). It may take as long as it needs, as long as
-/// something moves: the [`fetch_timeout`](crate::ClientBuilder::fetch_timeout) is for each piece of it.
+/// A file is stored by itself, and then set as the value of a field, with its URL: an object with a file that has none
+/// ends a Parse Server 9.10 with LiveQuery (`Tried to encode an unsaved file`, `ParseCloudCodePublisher.js`).
+///
+/// A file may take as long as it needs, as long as something moves: the
+/// [`fetch_timeout`](crate::ClientBuilder::fetch_timeout) is for each piece of it.
 impl Rest {
     /// Stores a file under this name, before which the server puts a random part, and with this content type, such as
     /// `image/png`.

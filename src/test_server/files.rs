@@ -5,14 +5,7 @@
 use serde_json::Value;
 
 use super::caller::{Caller, Refusal};
-use super::state::State;
-
-/// A file, and what sort of file whoever stored it said that it is.
-#[derive(Clone, Debug)]
-pub(super) struct StoredFile {
-    pub(super) content_type: String,
-    pub(super) bytes: Vec<u8>,
-}
+use super::state::{State, StoredFile};
 
 impl State {
     /// Stores a file. Returns its name.

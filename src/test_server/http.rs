@@ -11,11 +11,10 @@ use serde_json::{Value, json};
 use url::{Url, form_urlencoded};
 
 use super::caller::{Caller, Refusal};
-use super::files::StoredFile;
 use super::hub::Hub;
 use super::permissions::shown;
 use super::socket::Socket;
-use super::state::Fields;
+use super::state::{Fields, StoredFile};
 use crate::query::Query;
 
 impl Hub {

@@ -56,7 +56,8 @@ use crate::query::version::Age;
 ///
 /// The program that is tested saves and finds by the REST API, which is at the same address and answers what
 /// [`Client::rest`](crate::Client) asks and, as far as it goes, other SDKs: sign-up, log-in with names, passwords and
-/// other services, log-out, objects with all operations, batches, find and count, ACLs, [functions](Self::function). The test has
+/// other services, log-out, sessions that last a time, objects with all operations, relations and types, batches, find and
+/// count, roles and ACLs, [permissions](Self::permissions) of classes, files, [functions](Self::function). The test has
 /// methods for its part, which need no rights: [`create`](Self::create), [`update`](Self::update),
 /// [`delete`](Self::delete), [`find`](Self::find).
 ///

@@ -3,16 +3,11 @@
 //!
 //! After `DatabaseController.js` (`reduceInRelation`, `reduceRelationKeys`) and `Auth.js` (`getUserRoles`) of Parse Server 9.10.
 
-use std::collections::HashMap;
-
 use serde_json::{Map, Value, json};
 
 use super::caller::Refusal;
 use super::state::{Fields, State};
 use crate::query::Query;
-
-/// The ids in each relation, by the class and the id of the object that has it, and its field.
-pub(super) type Relations = HashMap<(String, String, String), Vec<String>>;
 
 /// What an operation changes in the relation of a field.
 pub(super) struct Change {

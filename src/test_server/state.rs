@@ -9,8 +9,6 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 use tungstenite::Message;
 
-use super::files::StoredFile;
-use super::relations::Relations;
 use super::schema::Subscribe;
 use super::socket::Socket;
 use crate::query::matcher::Matcher;
@@ -32,7 +30,8 @@ pub(super) struct State {
     pub(super) session_length: Option<Duration>,
     /// Of the users who have one, by their ids.
     pub(super) passwords: HashMap<String, Secret>,
-    pub(super) relations: Relations,
+    /// The ids in each relation, by the class and the id of the object that has it, and its field.
+    pub(super) relations: HashMap<(String, String, String), Vec<String>>,
     /// Of the fields of classes.
     pub(super) types: HashMap<(String, String), String>,
     /// Of classes that have some.
@@ -75,6 +74,13 @@ pub(super) struct Failure {
 pub(super) struct Connection {
     pub(super) socket: Arc<Socket>,
     pub(super) link: Option<Link>,
+}
+
+/// A file, and what sort of file whoever stored it said that it is.
+#[derive(Clone, Debug)]
+pub(super) struct StoredFile {
+    pub(super) content_type: String,
+    pub(super) bytes: Vec<u8>,
 }
 
 #[derive(Clone, Debug)]
