@@ -383,6 +383,9 @@ impl ClientBuilder {
     ///
     /// Default: TCP to all addresses of the host, or through the [`proxy`](Self::proxy), which this replaces.
     ///
+    /// It is for the LiveQuery connection alone: calls of `Client::rest`, and live sets that fetch by themselves, are refused
+    /// with [`ErrorKind::InvalidSetting`] (feature `rest`). They need another client without it, or the program's own fetch.
+    ///
     /// # Examples
     /// ```no_run
     /// # #[cfg(unix)]

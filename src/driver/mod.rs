@@ -30,10 +30,10 @@ use tungstenite::Message;
 use url::Url;
 
 use self::command::{Command, Commands};
-#[cfg(feature = "rest")]
-pub(crate) use self::connect::ProxyKind;
 use self::connect::{Attempt, Failed, Io, Progress};
 pub(crate) use self::connect::{Network, Proxies};
+#[cfg(feature = "rest")]
+pub(crate) use self::connect::{ProxyKind, http_date, retry_after};
 pub(crate) use self::connector::Connector;
 use self::link::Link;
 use self::servers::Servers;

@@ -7,7 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::object::Object;
 use crate::rest::change::Change;
 use crate::rest::handle::{Effect, Rest, Task, With};
-use crate::rest::http::{Body, Method};
+use crate::rest::http::{Body, Method, Place};
 
 /// Several changes in one request, up to 50: [`Rest::batch`]. Nothing is sent until [`send`](Self::send) is called.
 #[derive(Clone, Debug)]
@@ -101,7 +101,7 @@ impl Batch {
         };
         let task = Task {
             method: Method::Post,
-            path: &["batch"],
+            place: Place::Path(&["batch"]),
             body: Body::Within(&body),
             effect: Effect::Writes,
             purpose: format!("save {} changes", self.changes.len()),

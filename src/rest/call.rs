@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, ErrorKind, Result};
 use crate::rest::change::part;
 use crate::rest::handle::{Effect, Rest, Task, With};
-use crate::rest::http::{Body, Method};
+use crate::rest::http::{Body, Method, Place};
 
 #[derive(serde::Deserialize)]
 struct Answer {
@@ -44,7 +44,7 @@ impl Rest {
         })?;
         let task = Task {
             method: Method::Post,
-            path: &["functions", part("name of a function", function)?],
+            place: Place::Path(&["functions", part("name of a function", function)?]),
             body: Body::Json(json),
             effect: Effect::Writes,
             purpose,

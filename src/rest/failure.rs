@@ -19,6 +19,8 @@ pub(super) struct Failure {
     pub(super) passes: bool,
     /// How long the server wants to be left alone.
     pub(super) retry_after: Option<Duration>,
+    /// Of the answer.
+    pub(super) status: Option<u16>,
 }
 
 /// An answer that is not the one that was hoped for.
@@ -47,6 +49,7 @@ impl Failure {
             is_uncertain: false,
             passes: false,
             retry_after: None,
+            status: None,
         }
     }
 
@@ -71,6 +74,7 @@ impl Failure {
             is_uncertain: is_sent,
             passes,
             retry_after: None,
+            status: None,
         }
     }
 
@@ -103,7 +107,7 @@ impl Failure {
         let error = match (status, code) {
             (_, Some(code)) => Error::server(ErrorKind::Server, code, text),
             (401 | 403, None) => Error::new(ErrorKind::Refused, text),
-            (408 | 425 | 429 | 500.., None) => Error::new(ErrorKind::Server, text),
+            (408 | 413 | 425 | 429 | 500.., None) => Error::new(ErrorKind::Server, text),
             _ => Error::new(ErrorKind::Protocol, text),
         };
         // A gateway does not know what the server behind it has done, nor does a server that fell over. One that says
@@ -115,6 +119,7 @@ impl Failure {
             is_uncertain,
             passes: matches!(status, 408 | 425 | 429 | 500..),
             retry_after,
+            status: Some(status),
         }
     }
 
@@ -130,6 +135,7 @@ impl Failure {
             is_uncertain: true,
             passes: true,
             retry_after: None,
+            status: None,
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use url::Url;
@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::ClientEvent;
 use crate::protocol::spec::Credentials;
 use crate::rest::failure::Failure;
-use crate::rest::http::{Body, Http, Method, Request, Role};
+use crate::rest::http::{Body, Http, Method, Place, Request, Role};
 use crate::secret::Secret;
 
 /// The REST API of a client's server: [`Client::rest`](crate::Client::rest).
@@ -37,8 +37,9 @@ use crate::secret::Secret;
 /// and `open`, live sets are fetched again. A handle with a session of its [own](Self::own_session) leaves the client
 /// alone.
 ///
-/// When the server refuses the client's token, the client's listeners for
-/// [`session_ended`](crate::ClientEventKind::SessionEnded) are called, once for each token.
+/// When the server refuses the client's token, or the session's time is over, the client's listeners for
+/// [`session_ended`](crate::ClientEventKind::SessionEnded) are called, once for each token. Log-ins ask the server how long
+/// the session lasts; for a token that comes from elsewhere, [`session`](Self::session) does.
 #[derive(Clone)]
 pub struct Rest {
     desk: Arc<Desk>,
@@ -56,12 +57,21 @@ struct Desk {
     has_idempotency: bool,
     /// The last token of which the client was told that its session has ended.
     ended: Mutex<Option<Secret>>,
+    expiry: Mutex<Expiry>,
+}
+
+/// When the client's session ends by itself.
+#[derive(Default)]
+struct Expiry {
+    session: Option<(Secret, Instant)>,
+    /// When somebody looks. Sessions that begin later mostly end later, so that one look is enough for all.
+    look: Option<Instant>,
 }
 
 /// One call.
 pub(super) struct Task<'a> {
     pub(super) method: Method,
-    pub(super) path: &'a [&'a str],
+    pub(super) place: Place<'a>,
     pub(super) body: Body<'a>,
     pub(super) effect: Effect,
     /// As in "the server did not ...".
@@ -102,6 +112,7 @@ impl Rest {
                 provider,
                 has_idempotency,
                 ended: Mutex::new(None),
+                expiry: Mutex::default(),
             }),
             own: None,
         }
@@ -157,6 +168,16 @@ impl Rest {
         with: With<'_>,
         read: impl Fn(&str) -> serde_json::Result<T>,
     ) -> Result<T> {
+        self.repeat(task, with, |http, request| http.request(request, &read))
+    }
+
+    /// The same for whatever is made of the answer.
+    pub(super) fn repeat<T>(
+        &self,
+        task: &Task<'_>,
+        with: With<'_>,
+        send: impl Fn(&Http, &Request<'_>) -> Result<T, Failure>,
+    ) -> Result<T> {
         self.desk.shared.check_home()?;
         let mut token = self.token(with);
         let mut is_renewed = false;
@@ -164,12 +185,12 @@ impl Rest {
         let id = is_numbered.then(uuid);
         let mut attempt = 1;
         loop {
-            let failure = match self.once(task, with, token.as_ref(), id.as_deref(), &read) {
+            let failure = match self.once(task, with, token.as_ref(), id.as_deref(), &send) {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
             };
             if failure.error.code() == Some(INVALID_SESSION_TOKEN) && matches!(with, With::Session) {
-                let new = if is_renewed {
+                let new = if is_renewed || !task.body.is_whole() {
                     None
                 } else {
                     self.renewed(token.as_ref())
@@ -187,11 +208,12 @@ impl Rest {
                 is_uncertain,
                 passes,
                 retry_after,
+                status: _,
             } = failure;
             let is_uncertain = is_uncertain && task.effect == Effect::Writes;
             let pause = retry_after.unwrap_or(FIRST_PAUSE * attempt);
             let may_help = passes && !matches!(error.kind(), ErrorKind::Tls | ErrorKind::Protocol);
-            let is_safe = !is_uncertain || id.is_some();
+            let is_safe = (!is_uncertain || id.is_some()) && task.body.is_whole();
             if attempt < ATTEMPTS && may_help && is_safe && pause <= LONGEST_PAUSE {
                 thread::sleep(pause);
                 attempt += 1;
@@ -213,15 +235,12 @@ impl Rest {
         with: With<'_>,
         token: Option<&Secret>,
         id: Option<&str>,
-        read: impl FnOnce(&str) -> serde_json::Result<T>,
+        send: impl FnOnce(&Http, &Request<'_>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let Some(http) = &self.desk.http else {
-            let text = "a client with `connect_with` has no way to the REST API; build another client for it";
-            return Err(Failure::lasting(Error::new(ErrorKind::InvalidSetting, text)));
-        };
+        let http = self.http().map_err(Failure::lasting)?;
         let request = Request {
             method: task.method,
-            path: task.path,
+            place: task.place,
             body: &task.body,
             role: match with {
                 With::Session => Role::Keys,
@@ -231,7 +250,13 @@ impl Rest {
             id,
             purpose: &task.purpose,
         };
-        http.request(&request, read)
+        send(http, &request)
+    }
+
+    pub(super) fn http(&self) -> Result<&Http> {
+        let text = "a client with `connect_with` has no way to the REST API; build another client for it";
+        let http = self.desk.http.as_ref();
+        http.ok_or_else(|| Error::new(ErrorKind::InvalidSetting, text))
     }
 
     /// The session token of this handle.
@@ -247,6 +272,11 @@ impl Rest {
         self.desk.shared.session_token()
     }
 
+    /// Whether its session is that of the client.
+    pub(super) fn is_of_client(&self) -> bool {
+        self.own.is_none()
+    }
+
     /// Uses another session token from now on.
     pub(super) fn adopt(&self, token: Option<Secret>) {
         match &self.own {
@@ -257,25 +287,22 @@ impl Rest {
 
     /// The server takes this token no longer.
     pub(super) fn session_ended(&self, token: Option<&Secret>, error: &Error) {
-        let shared = &self.desk.shared;
-        let is_clients = match shared.session_token() {
-            Some(current) => Some(&current) == token,
-            // No connection has kept what the provider said.
-            None => self.desk.provider.is_some(),
+        if let (None, Some(token)) = (&self.own, token) {
+            self.desk.session_ended(token, error.clone());
+        }
+    }
+
+    /// The session of this token ends by itself after this time.
+    pub(super) fn session_ends(&self, token: Secret, after: Duration) {
+        // What no clock can show is never.
+        let Some(at) = Instant::now().checked_add(after) else {
+            return;
         };
-        if self.own.is_some() || token.is_none() || !is_clients {
+        if self.own.is_some() {
             return;
         }
-        let mut ended = self.desk.ended.lock();
-        if ended.as_ref() == token {
-            return;
-        }
-        *ended = token.cloned();
-        drop(ended);
-        let event = ClientEvent::session_ended(error.clone());
-        shared.post_and_wake(shared, |mailbox, limits, totals| {
-            mailbox.tell(event, None, limits, totals);
-        });
+        self.desk.expiry.lock().session = Some((token, at));
+        Desk::look_at(&self.desk, at);
     }
 
     fn token(&self, with: With<'_>) -> Option<Secret> {
@@ -298,6 +325,65 @@ impl Rest {
         let new = self.provided().filter(|new| Some(new) != token)?;
         self.desk.shared.set_session_token(Some(new.clone()));
         Some(new)
+    }
+}
+
+impl Desk {
+    /// Tells the client once that its session has ended.
+    fn session_ended(&self, token: &Secret, error: Error) {
+        let shared = &self.shared;
+        let is_clients = match shared.session_token() {
+            Some(current) => current == *token,
+            // No connection has kept what the provider said.
+            None => self.provider.is_some(),
+        };
+        if !is_clients {
+            return;
+        }
+        let mut ended = self.ended.lock();
+        if ended.as_ref() == Some(token) {
+            return;
+        }
+        *ended = Some(token.clone());
+        drop(ended);
+        let event = ClientEvent::session_ended(error);
+        shared.post_and_wake(shared, |mailbox, limits, totals| {
+            mailbox.tell(event, None, limits, totals);
+        });
+    }
+
+    /// Looks at this time, or before, whether the session has ended.
+    fn look_at(desk: &Arc<Self>, at: Instant) {
+        let mut expiry = desk.expiry.lock();
+        if expiry.look.is_some_and(|look| look <= at) {
+            return;
+        }
+        expiry.look = Some(at);
+        drop(expiry);
+        let weak = Arc::downgrade(desk);
+        desk.shared.call_at(at, move || {
+            if let Some(desk) = weak.upgrade() {
+                Self::look(&desk);
+            }
+        });
+    }
+
+    fn look(desk: &Arc<Self>) {
+        let mut expiry = desk.expiry.lock();
+        expiry.look = None;
+        let Some((token, at)) = expiry.session.take() else {
+            return;
+        };
+        if at > Instant::now() {
+            expiry.session = Some((token, at));
+            drop(expiry);
+            Self::look_at(desk, at);
+            return;
+        }
+        drop(expiry);
+        let text = "the session has lasted as long as the server lets it; log in again";
+        let error = Error::server(ErrorKind::Server, INVALID_SESSION_TOKEN, text);
+        desk.session_ended(&token, error);
     }
 }
 

@@ -2,19 +2,22 @@
 //! for, and tries nothing twice.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::fmt;
+use std::io::{self, Read};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use ureq::Agent;
+use ureq::http::Response;
 use ureq::unversioned::transport::{ConnectProxyConnector, Connector, SocksConnector, TcpConnector};
+use ureq::{Agent, AsSendBody, SendBody};
 use url::Url;
 
-use crate::driver::{Network, ProxyKind};
+use crate::driver::{Network, ProxyKind, http_date, retry_after};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::spec::Credentials;
 use crate::rest::failure::{Failure, Refusal};
-use crate::rest::stage::{self, StageConnector, StageResolver};
+use crate::rest::stage::{self, Stage, StageConnector, StageResolver};
 #[cfg(feature = "_tls")]
 use crate::rest::tls::TlsConnector;
 use crate::secret::Secret;
@@ -25,11 +28,15 @@ pub(crate) struct Http {
     servers: Vec<Server>,
     /// The one that is asked; the next one once it fails.
     turn: AtomicUsize,
+    application_id: String,
     headers: Vec<(&'static str, Secret)>,
     /// Beside the master key.
     has_other_keys: bool,
     extra_headers: Vec<(String, Secret)>,
     largest_answer: u64,
+    /// For files that other servers have.
+    network: Network,
+    timeouts: (Duration, Duration),
 }
 
 struct Server {
@@ -39,13 +46,14 @@ struct Server {
     name: String,
     is_proxied: bool,
     agent: Agent,
+    /// It gets keys and session tokens.
+    is_known: bool,
 }
 
 /// What is asked of a server.
 pub(super) struct Request<'a> {
     pub(super) method: Method,
-    /// Below the URL of the REST API, part by part.
-    pub(super) path: &'a [&'a str],
+    pub(super) place: Place<'a>,
     pub(super) body: &'a Body<'a>,
     pub(super) role: Role,
     pub(super) session_token: Option<&'a str>,
@@ -55,12 +63,97 @@ pub(super) struct Request<'a> {
     pub(super) purpose: &'a str,
 }
 
-/// JSON that goes with a request.
+/// Where it is asked.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Place<'a> {
+    /// Below the URL of the REST API, part by part.
+    Path(&'a [&'a str]),
+    /// Here, with keys and session token if this belongs to the REST API, and with nothing of them otherwise.
+    Url(&'a Url),
+}
+
+/// What goes with a request.
 pub(super) enum Body<'a> {
     Nothing,
     Json(String),
-    /// It depends on the path of the REST API.
+    /// JSON that depends on the path of the REST API.
     Within(&'a dyn Fn(&str) -> String),
+    /// Bytes with their content type.
+    Bytes(&'a str, &'a [u8]),
+    /// The same, read as they are sent.
+    Stream(&'a str, &'a dyn Stream),
+}
+
+/// What is read as it is sent, once.
+pub(super) struct Source<R>(RefCell<Reading<R>>);
+
+struct Reading<R> {
+    reader: R,
+    has_begun: bool,
+    error: Option<io::Error>,
+}
+
+impl<R: Read> Source<R> {
+    pub(super) fn new(reader: R) -> Self {
+        Self(RefCell::new(Reading {
+            reader,
+            has_begun: false,
+            error: None,
+        }))
+    }
+}
+
+/// A [`Source`] of any reader.
+pub(super) trait Stream {
+    fn read(&self, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// What comes of it is not the whole any more.
+    fn has_begun(&self) -> bool;
+
+    /// Why the program's reader failed.
+    fn take_error(&self) -> Option<io::Error>;
+}
+
+impl<R: Read> Stream for Source<R> {
+    fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut reading = self.0.borrow_mut();
+        reading.has_begun = true;
+        loop {
+            match reading.reader.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    let kind = error.kind();
+                    reading.error = Some(error);
+                    return Err(kind.into());
+                }
+                read => return read,
+            }
+        }
+    }
+
+    fn has_begun(&self) -> bool {
+        self.0.borrow().has_begun
+    }
+
+    fn take_error(&self) -> Option<io::Error> {
+        self.0.borrow_mut().error.take()
+    }
+}
+
+impl Read for &dyn Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        (**self).read(buffer)
+    }
+}
+
+impl Body<'_> {
+    /// Whether it can be sent again.
+    pub(super) fn is_whole(&self) -> bool {
+        match self {
+            Self::Stream(_, source) => !source.has_begun(),
+            _ => true,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +206,7 @@ impl Http {
                 name: authority(url),
                 is_proxied: network.proxies.proxy_for(url)?.is_some(),
                 agent: agent(url, network, timeouts)?,
+                is_known: true,
             })
         };
         let Credentials {
@@ -143,6 +237,7 @@ impl Http {
         Ok(Self {
             servers: servers.iter().map(server).collect::<Result<_>>()?,
             turn: AtomicUsize::new(0),
+            application_id: application_id.clone(),
             headers: headers
                 .into_iter()
                 .filter_map(|(name, value)| Some((name, value?)))
@@ -152,7 +247,13 @@ impl Http {
                 .any(|key| key.is_some()),
             extra_headers: network.headers.iter().cloned().collect(),
             largest_answer: network.max_message_size as u64,
+            network: network.clone(),
+            timeouts,
         })
+    }
+
+    pub(super) fn application_id(&self) -> &str {
+        &self.application_id
     }
 
     /// Makes a request once, of the server whose turn it is, and reads its answer.
@@ -161,83 +262,214 @@ impl Http {
         request: &Request<'_>,
         read: impl FnOnce(&str) -> serde_json::Result<T>,
     ) -> Result<T, Failure> {
+        self.dated(request, read).map(|(answer, _)| answer)
+    }
+
+    /// The same, and what time it is by the clock of whoever answers.
+    pub(super) fn dated<T>(
+        &self,
+        request: &Request<'_>,
+        read: impl FnOnce(&str) -> serde_json::Result<T>,
+    ) -> Result<(T, Option<SystemTime>), Failure> {
+        self.send(request, false, |server, mut response| {
+            let date = response
+                .headers()
+                .get("Date")
+                .and_then(|value| http_date(value.to_str().ok()?));
+            let text = self
+                .read(response.body_mut())
+                .map_err(|error| server.unanswered(request.purpose, Stage::Sent, error))?;
+            let answer = read(&text)
+                .map_err(|error| Failure::unreadable(&server.name, request.purpose, &text, error))?;
+            Ok((answer, date))
+        })
+    }
+
+    /// Makes a request once, of the server whose turn it is or whose URL it names. What answers it is not read yet.
+    pub(super) fn open(&self, request: &Request<'_>) -> Result<Response<ureq::Body>, Failure> {
+        self.send(request, true, |_, response| Ok(response))
+    }
+
+    fn send<T>(
+        &self,
+        request: &Request<'_>,
+        is_content: bool,
+        take: impl FnOnce(&Server, Response<ureq::Body>) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        if let Place::Url(url) = request.place {
+            return match self.servers.iter().find(|server| server.has(url)) {
+                Some(server) => self.ask(server, request, is_content, take),
+                None => self.ask(
+                    &self.stranger(url).map_err(Failure::lasting)?,
+                    request,
+                    is_content,
+                    take,
+                ),
+            };
+        }
         let turn = self.turn.load(Ordering::Relaxed);
         let Some(server) = self.servers.get(turn % self.servers.len().max(1)) else {
             let error = Error::new(ErrorKind::InvalidSetting, "there is no server to ask");
             return Err(Failure::lasting(error));
         };
-        let answer = self.ask(server, request).and_then(|text| {
-            read(&text).map_err(|error| Failure::unreadable(&server.name, request.purpose, &text, error))
-        });
+        let answer = self.ask(server, request, is_content, take);
         if answer.as_ref().is_err_and(|failure| failure.passes) {
             self.turn.store(turn.wrapping_add(1), Ordering::Relaxed);
         }
         answer
     }
 
-    fn ask(&self, server: &Server, request: &Request<'_>) -> Result<String, Failure> {
+    /// A server that is none of Parse: files may lie anywhere.
+    fn stranger(&self, url: &Url) -> Result<Server> {
+        let mut base = url.clone();
+        // The settings for TLS and proxies are by the scheme of a WebSocket.
+        let _ = base.set_scheme(if url.scheme() == "https" { "wss" } else { "ws" });
+        Ok(Server {
+            url: url.clone(),
+            name: authority(url),
+            is_proxied: self.network.proxies.proxy_for(&base)?.is_some(),
+            agent: agent(&base, &self.network, self.timeouts)?,
+            is_known: false,
+        })
+    }
+
+    fn ask<T>(
+        &self,
+        server: &Server,
+        request: &Request<'_>,
+        is_content: bool,
+        take: impl FnOnce(&Server, Response<ureq::Body>) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let (answer, stage) = stage::watch(|| self.run(server, request, is_content));
+        let mut response = answer.map_err(|error| {
+            if let Body::Stream(_, source) = request.body {
+                if let Some(error) = source.take_error() {
+                    let text = format!("what was to {} cannot be read", request.purpose);
+                    return Failure::lasting(Error::with_source(ErrorKind::InvalidValue, text, error));
+                }
+            }
+            server.unanswered(request.purpose, stage, error)
+        })?;
+        let status = response.status().as_u16();
+        if (200..300).contains(&status) {
+            return take(server, response);
+        }
+        let retry_after = response
+            .headers()
+            .get("Retry-After")
+            .and_then(|value| retry_after(value.to_str().ok()?, SystemTime::now()));
+        let body = self
+            .read(response.body_mut())
+            .map_err(|error| server.unanswered(request.purpose, stage, error))?;
+        Err(Failure::refused(&Refusal {
+            server: &server.name,
+            purpose: request.purpose,
+            status,
+            retry_after,
+            body: &body,
+        }))
+    }
+
+    fn run(
+        &self,
+        server: &Server,
+        request: &Request<'_>,
+        is_content: bool,
+    ) -> Result<Response<ureq::Body>, ureq::Error> {
         let mut url = server.url.clone();
-        if let Ok(mut path) = url.path_segments_mut() {
-            path.pop_if_empty().extend(request.path);
+        match request.place {
+            Place::Path(parts) => {
+                if let Ok(mut path) = url.path_segments_mut() {
+                    path.pop_if_empty().extend(parts);
+                }
+            }
+            Place::Url(place) => url = place.clone(),
         }
         let mut builder = ureq::http::Request::builder()
             .method(request.method.as_str())
             .uri(url.as_str());
-        for (name, value) in &self.extra_headers {
-            builder = builder.header(name, value.reveal());
-        }
-        let leaves_master_key_out = request.role == Role::User && self.has_other_keys;
-        for (name, value) in &self.headers {
-            if !(leaves_master_key_out && *name == MASTER_KEY) {
-                builder = builder.header(*name, value.reveal());
+        if server.is_known {
+            for (name, value) in &self.extra_headers {
+                builder = builder.header(name, value.reveal());
+            }
+            let leaves_master_key_out = request.role == Role::User && self.has_other_keys;
+            for (name, value) in &self.headers {
+                if !(leaves_master_key_out && *name == MASTER_KEY) {
+                    builder = builder.header(*name, value.reveal());
+                }
+            }
+            if let Some(token) = request.session_token {
+                builder = builder.header("X-Parse-Session-Token", token);
+            }
+            if let Some(id) = request.id {
+                builder = builder.header("X-Parse-Request-Id", id);
             }
         }
-        if let Some(token) = request.session_token {
-            builder = builder.header("X-Parse-Session-Token", token);
+        let json = match request.body {
+            Body::Nothing => None,
+            Body::Json(json) => Some(Cow::Borrowed(&**json)),
+            Body::Within(json) => Some(Cow::Owned(json(server.url.path()))),
+            Body::Bytes(content_type, bytes) => {
+                let request = typed(builder, content_type).body(*bytes)?;
+                return server.agent.run(self.patient(server, request));
+            }
+            Body::Stream(content_type, source) => {
+                let mut source = *source;
+                // Without it Parse Server has all of a file in memory before it stores the first byte (FilesRouter.js).
+                let builder = typed(builder, content_type).header("X-Parse-Upload-Mode", "stream");
+                let request = builder.body(SendBody::from_reader(&mut source))?;
+                return server.agent.run(self.patient(server, request));
+            }
+        };
+        match json {
+            Some(json) => {
+                let builder = builder.header("Content-Type", "application/json");
+                server.agent.run(builder.body(&*json)?)
+            }
+            None if is_content => server.agent.run(self.patient(server, builder.body(())?)),
+            None => server.agent.run(builder.body(())?),
         }
-        if let Some(id) = request.id {
-            builder = builder.header("X-Parse-Request-Id", id);
-        }
-        let (answer, stage) = stage::watch(|| {
-            let json = match request.body {
-                Body::Nothing => None,
-                Body::Json(json) => Some(Cow::Borrowed(&**json)),
-                Body::Within(json) => Some(Cow::Owned(json(server.url.path()))),
-            };
-            let response = match json {
-                Some(json) => {
-                    let builder = builder.header("Content-Type", "application/json");
-                    server.agent.run(builder.body(&*json)?)
-                }
-                None => server.agent.run(builder.body(())?),
-            };
-            let mut response = response?;
-            let retry_after = response
-                .headers()
-                .get("Retry-After")
-                .and_then(|seconds| seconds.to_str().ok()?.trim().parse().ok())
-                .map(Duration::from_secs);
-            let text = self.read(response.body_mut())?;
-            Ok((response.status().as_u16(), retry_after, text))
-        });
-        let purpose = request.purpose;
-        let (status, retry_after, text) = answer
-            .map_err(|error| Failure::unanswered(&server.name, purpose, stage, server.is_proxied, error))?;
-        if !(200..300).contains(&status) {
-            return Err(Failure::refused(&Refusal {
-                server: &server.name,
-                purpose,
-                status,
-                retry_after,
-                body: &text,
-            }));
-        }
-        Ok(text)
+    }
+
+    /// A request with as much time as its content needs, as long as it goes on.
+    fn patient<S: AsSendBody>(
+        &self,
+        server: &Server,
+        request: ureq::http::Request<S>,
+    ) -> ureq::http::Request<S> {
+        let (_, fetch_timeout) = self.timeouts;
+        server
+            .agent
+            .configure_request(request)
+            .timeout_send_body(None)
+            .timeout_recv_body(None)
+            .timeout_per_read(Some(fetch_timeout))
+            .timeout_per_write(Some(fetch_timeout))
+            // A file that is not Parse Server's may have moved; it is asked for without keys.
+            .max_redirects(if server.is_known { 0 } else { 5 })
+            .build()
     }
 
     fn read(&self, body: &mut ureq::Body) -> Result<String, ureq::Error> {
         body.with_config().limit(self.largest_answer).read_to_string()
     }
+}
+
+impl Server {
+    /// Whether this is a URL of its REST API.
+    fn has(&self, url: &Url) -> bool {
+        let mount = self.url.path().trim_end_matches('/');
+        let below = url.path().strip_prefix(mount);
+        url.origin() == self.url.origin() && below.is_some_and(|below| below.starts_with('/'))
+    }
+
+    fn unanswered(&self, purpose: &str, stage: Stage, error: ureq::Error) -> Failure {
+        Failure::unanswered(&self.name, purpose, stage, self.is_proxied, error)
+    }
+}
+
+fn typed(builder: ureq::http::request::Builder, content_type: &str) -> ureq::http::request::Builder {
+    builder.header("Content-Type", content_type)
 }
 
 impl fmt::Debug for Http {

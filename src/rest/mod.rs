@@ -1,4 +1,4 @@
-//! Parse Server's REST API beside LiveQuery: log in, save, find, call functions.
+//! Parse Server's REST API beside LiveQuery: log in, save, find, store files, call functions.
 //!
 //! A program that listens also logs in, saves and finds. [`Client::rest`](crate::Client::rest) returns a [`Rest`]: a
 //! blocking handle with the keys, headers, TLS, proxy, servers and session token of the client. It needs no connection,
@@ -47,13 +47,14 @@
 
 // The rooms: `handle` knows whose session a call is made in and when it is repeated; `http` makes one request, with
 // `stage` to know how far it got and `failure` to say what went wrong; `tls` is the client's TLS for it. The calls
-// stand on `handle`: `users`, `objects`, `batch`, `call`. `change` and `op` are values. None of them knows live
+// stand on `handle`: `users`, `objects`, `files`, `batch`, `call`. `change` and `op` are values. None of them knows live
 // sets, sockets of the link or listeners; all are below `client`, which makes the handle.
 
 mod batch;
 mod call;
 mod change;
 mod failure;
+mod files;
 pub(crate) mod handle;
 mod http;
 mod objects;
@@ -64,6 +65,7 @@ mod tls;
 mod users;
 
 pub use batch::Batch;
+pub use files::Download;
 pub use handle::Rest;
 pub use op::Op;
 pub use users::Session;

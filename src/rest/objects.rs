@@ -13,7 +13,7 @@ use crate::query::Query;
 use crate::query::ordered_json::Json;
 use crate::rest::change::{Change, class, object_id};
 use crate::rest::handle::{Effect, Rest, Task, With};
-use crate::rest::http::{Body, Method};
+use crate::rest::http::{Body, Method, Place};
 use crate::scan::Members;
 use crate::secret::Secret;
 
@@ -123,12 +123,21 @@ impl Rest {
         let path = ["classes", class(class_name)?, object_id(id)?];
         let task = Task {
             method: Method::Get,
-            path: &path,
+            place: Place::Path(&path),
             body: Body::Nothing,
             effect: Effect::Reads,
             purpose: format!("return the object {id} of {class_name}"),
         };
-        self.ask(&task, With::Session, |text| object(text, path[1]))
+        self.ask(&task, With::Session, |text| {
+            let object = object(text, path[1])?;
+            // It comes with the user's own object.
+            if path[1] == "_User" && object.get("sessionToken").is_some() {
+                let mut members: Map<String, Value> = serde_json::from_str(text)?;
+                members.remove("sessionToken");
+                return self::object(&Value::Object(members).to_string(), path[1]);
+            }
+            Ok(object)
+        })
     }
 
     /// Saves a new object: a struct or map of yours, in which [`Op`](crate::rest::Op)s may stand for values.
@@ -217,8 +226,8 @@ impl Rest {
             request_for(query.find_form()?),
             format!("return the objects of {class_name}"),
         );
-        let answer = self.once(&task, With::Session, token.as_ref(), None, |text| {
-            found(text, class_name)
+        let answer = self.once(&task, With::Session, token.as_ref(), None, |http, request| {
+            http.request(request, |text| found(text, class_name))
         });
         answer.map_err(|failure| {
             let code = failure.error.code();
@@ -240,7 +249,7 @@ impl Rest {
     fn make(&self, change: Change) -> Result<Object> {
         let task = Task {
             method: change.method(),
-            path: &change.path(),
+            place: Place::Path(&change.path()),
             body: change.body().map_or(Body::Nothing, Body::Json),
             effect: Effect::Writes,
             purpose: change.purpose(),
@@ -256,7 +265,7 @@ impl Rest {
         if is_user {
             known.remove("password");
             if let Some(Value::String(token)) = known.remove("sessionToken") {
-                self.adopt(Some(Secret::from(token)));
+                self.begin(Secret::from(token));
             }
         }
         Object::from_json(Value::Object(known))
@@ -267,7 +276,7 @@ impl Rest {
 fn reading<'a>(path: &'a [&'a str], json: String, purpose: String) -> Task<'a> {
     Task {
         method: Method::Post,
-        path,
+        place: Place::Path(path),
         body: Body::Json(json),
         effect: Effect::Reads,
         purpose,

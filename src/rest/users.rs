@@ -1,7 +1,9 @@
 //! Users and their sessions: sign up, log in, log out. No password or token of theirs is ever shown.
 
 use std::fmt;
+use std::time::SystemTime;
 
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -9,9 +11,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::object::Object;
 use crate::rest::change::fields;
 use crate::rest::handle::{Effect, Rest, Task, With, uuid};
-use crate::rest::http::{Body, Method};
+use crate::rest::http::{Body, Method, Place};
 use crate::rest::objects::object;
 use crate::secret::Secret;
+use crate::types::Date;
 
 /// A user who is logged in. `Debug` does not show the token.
 #[derive(Clone)]
@@ -70,7 +73,7 @@ impl Rest {
     /// ```
     pub fn log_in(&self, username: &str, password: &str) -> Result<Session> {
         let session = self.session_of(username, password)?;
-        self.adopt(Some(session.token.clone()));
+        self.begin(session.token.clone());
         Ok(session)
     }
 
@@ -142,7 +145,7 @@ impl Rest {
             Some(session) => session?,
             None => self.session_of(username, password)?,
         };
-        self.adopt(Some(session.token.clone()));
+        self.begin(session.token.clone());
         Ok(session)
     }
 
@@ -166,8 +169,9 @@ impl Rest {
     pub fn become_user(&self, token: &str) -> Result<Session> {
         let token = Secret::from(token);
         let user = self.user_of(With::Token(&token))?;
-        self.adopt(Some(token.clone()));
-        Ok(Session { user, token })
+        let session = Session { user, token };
+        self.begin(session.token.clone());
+        Ok(session)
     }
 
     /// The user who is logged in, asked of the server.
@@ -176,6 +180,44 @@ impl Rest {
     /// Code 209 if nobody is, or the session has ended. Otherwise as in [errors](crate::rest#errors).
     pub fn me(&self) -> Result<Object> {
         self.user_of(With::Session)
+    }
+
+    /// The session itself, an object of the class `_Session` without its token: `createdWith`, `installationId`, and
+    /// `expiresAt`, a [`Date`](crate::Date), if it ends by itself.
+    ///
+    /// When the client's session ends is kept in mind: at that time the client's listeners for
+    /// [`session_ended`](crate::ClientEventKind::SessionEnded) are called. It is measured from the date of the answer, so
+    /// neither a clock that is wrong here nor one that is set matters. Log-ins of the client ask for it by themselves,
+    /// once, and do not fail if there is no answer.
+    ///
+    /// # Errors
+    /// Code 209 if nobody is logged in, or the session has ended. Otherwise as in [errors](crate::rest#errors).
+    ///
+    /// # Examples
+    /// ```
+    /// # use parse_livequery::{Client, Date};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = parse_livequery::test_server::TestServer::start()?;
+    /// # server.session("r:kept from the last time", "ann");
+    /// let client = Client::builder(server.url(), "APP_ID")
+    ///     .session_token("r:kept from the last time")
+    ///     .build()?;
+    /// let session = client.rest().session()?;
+    /// println!("logged in until {:?}", session.get_as::<Date>("expiresAt"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn session(&self) -> Result<Object> {
+        let asked = Mutex::new(None);
+        let (answer, date) = self.repeat(&session_task(), With::Session, |http, request| {
+            *asked.lock() = request.session_token.map(Secret::from);
+            http.dated(request, |text| serde_json::from_str(text))
+        })?;
+        let (session, _) = object_in(answer, "_Session")?;
+        if let Some(token) = asked.into_inner() {
+            self.note_end(&session, date, token);
+        }
+        Ok(session)
     }
 
     /// Ends the session on the server, and forgets its token here. Does nothing if nobody is logged in; a session that
@@ -204,7 +246,7 @@ impl Rest {
         self.adopt(None);
         let task = Task {
             method: Method::Post,
-            path: &["logout"],
+            place: Place::Path(&["logout"]),
             body: Body::Json("{}".to_owned()),
             // A session ends once.
             effect: Effect::Reads,
@@ -232,6 +274,34 @@ impl Rest {
             .map(drop)
     }
 
+    /// Makes this the session token from now on. How long it lasts is worth one question, and no failure.
+    pub(super) fn begin(&self, token: Secret) {
+        self.adopt(Some(token.clone()));
+        if !self.is_of_client() {
+            return;
+        }
+        let answer = self.once(
+            &session_task(),
+            With::Token(&token),
+            Some(&token),
+            None,
+            |http, request| http.dated(request, |text| serde_json::from_str(text)),
+        );
+        if let Ok((answer, date)) = answer {
+            if let Ok((session, _)) = object_in(answer, "_Session") {
+                self.note_end(&session, date, token);
+            }
+        }
+    }
+
+    fn note_end(&self, session: &Object, date: Option<SystemTime>, token: Secret) {
+        if let Ok(at) = session.get_as::<Date>("expiresAt") {
+            let now = date.unwrap_or_else(SystemTime::now);
+            let after = SystemTime::from(at).duration_since(now);
+            self.session_ends(token, after.unwrap_or_default());
+        }
+    }
+
     /// A session for this name and password.
     fn session_of(&self, username: &str, password: &str) -> Result<Session> {
         let body = Map::from_iter([
@@ -250,14 +320,14 @@ impl Rest {
         let effect = Effect::Writes;
         let user = self.answer(Method::Post, &["users"], Some(&body), effect, purpose.to_owned())?;
         let session = session_in(user).unwrap_or_else(|| Err(no_session()))?;
-        self.adopt(Some(session.token.clone()));
+        self.begin(session.token.clone());
         Ok(session)
     }
 
     fn user_of(&self, with: With<'_>) -> Result<Object> {
         let task = Task {
             method: Method::Get,
-            path: &["users", "me"],
+            place: Place::Path(&["users", "me"]),
             body: Body::Nothing,
             effect: Effect::Reads,
             purpose: "return the user of the session".to_owned(),
@@ -278,7 +348,7 @@ impl Rest {
     ) -> Result<Map<String, Value>> {
         let task = Task {
             method,
-            path,
+            place: Place::Path(path),
             body: body.map_or(Body::Nothing, |body| Body::Json(json!(body).to_string())),
             effect,
             purpose,
@@ -295,17 +365,32 @@ fn session_in(answer: Map<String, Value>) -> Option<Result<Session>> {
     }
 }
 
-/// The user of an answer, without the token that comes with it.
-fn user_in(mut answer: Map<String, Value>) -> Result<(Object, Option<Secret>)> {
+fn user_in(answer: Map<String, Value>) -> Result<(Object, Option<Secret>)> {
+    object_in(answer, "_User")
+}
+
+/// The user or session of an answer, without the token that comes with it.
+fn object_in(mut answer: Map<String, Value>, class_name: &str) -> Result<(Object, Option<Secret>)> {
     let token = match answer.remove("sessionToken") {
         Some(Value::String(token)) => Some(Secret::from(token)),
         _ => None,
     };
     let text = Value::Object(answer).to_string();
-    let user = object(&text, "_User").map_err(|error| {
-        Error::with_source(ErrorKind::Protocol, "the server's user cannot be read", error)
+    let object = object(&text, class_name).map_err(|error| {
+        let text = format!("the server's {class_name} cannot be read");
+        Error::with_source(ErrorKind::Protocol, text, error)
     })?;
-    Ok((user, token))
+    Ok((object, token))
+}
+
+fn session_task() -> Task<'static> {
+    Task {
+        method: Method::Get,
+        place: Place::Path(&["sessions", "me"]),
+        body: Body::Nothing,
+        effect: Effect::Reads,
+        purpose: "return the session".to_owned(),
+    }
 }
 
 fn no_session() -> Error {

@@ -35,6 +35,7 @@ pub struct TestServerBuilder {
     keys: Vec<(&'static str, String)>,
     ping_interval: Duration,
     drops_nulls: bool,
+    session_length: Option<Duration>,
 }
 
 impl TestServerBuilder {
@@ -44,6 +45,7 @@ impl TestServerBuilder {
             keys: Vec::new(),
             ping_interval: Duration::from_secs(10),
             drops_nulls: false,
+            session_length: Some(Duration::from_secs(365 * 24 * 60 * 60)),
         }
     }
 
@@ -119,6 +121,23 @@ impl TestServerBuilder {
         self
     }
 
+    /// How long a session lasts (default: a year, as Parse Server's `sessionLength`); `None` is for ever, as without
+    /// its `expireInactiveSessions`.
+    ///
+    /// # Examples
+    /// ```
+    /// # use std::time::Duration;
+    /// # use parse_livequery::test_server::TestServer;
+    /// # fn main() -> std::io::Result<()> {
+    /// let server = TestServer::builder().session_length(Some(Duration::from_secs(2))).start()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn session_length(mut self, length: Option<Duration>) -> Self {
+        self.session_length = length;
+        self
+    }
+
     /// Starts the server on a free port of 127.0.0.1.
     ///
     /// # Errors
@@ -128,7 +147,10 @@ impl TestServerBuilder {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, self.port))?;
         let address = listener.local_addr()?;
         let hub = Arc::new(Hub::new(self.keys));
-        hub.change(|state| state.drops_nulls = self.drops_nulls);
+        hub.change(|state| {
+            state.drops_nulls = self.drops_nulls;
+            state.session_length = self.session_length;
+        });
         let acceptor = Acceptor::start(listener, Arc::clone(&hub), self.ping_interval)?;
         Ok(TestServer {
             hub,
@@ -146,6 +168,7 @@ impl fmt::Debug for TestServerBuilder {
             .field("keys", &keys)
             .field("ping_interval", &self.ping_interval)
             .field("drops_nulls", &self.drops_nulls)
+            .field("session_length", &self.session_length)
             .finish()
     }
 }

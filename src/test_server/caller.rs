@@ -37,6 +37,8 @@ impl Refusal {
 pub(super) struct Caller {
     /// The id of the user of the session.
     pub(super) user: Option<String>,
+    /// As whom ACLs know the user: by the id and by roles.
+    pub(super) groups: Vec<String>,
     pub(super) session_token: Option<String>,
     pub(super) has_master_key: bool,
 }
@@ -46,16 +48,17 @@ impl Caller {
     pub(super) fn master() -> Self {
         Self {
             user: None,
+            groups: Vec::new(),
             session_token: None,
             has_master_key: true,
         }
     }
 
     pub(super) fn may_read(&self, object: &Fields) -> bool {
-        self.has_master_key || events::may(object, self.user.as_deref(), "read")
+        self.has_master_key || events::may(object, &self.groups, "read")
     }
 
     pub(super) fn may_write(&self, object: &Fields) -> bool {
-        self.has_master_key || events::may(object, self.user.as_deref(), "write")
+        self.has_master_key || events::may(object, &self.groups, "write")
     }
 }

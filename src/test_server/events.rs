@@ -5,11 +5,13 @@
 use std::cell::OnceCell;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use rand::distr::SampleString;
 use serde_json::{Map, Value};
 use tungstenite::Message;
 
 use super::ops;
+use super::relations;
 use super::state::{Fields, State, Subscription, frame_start};
 use crate::query::matcher::{Matcher, Verdict};
 
@@ -18,6 +20,7 @@ impl State {
         let now = now();
         let mut object = Fields::new();
         object.insert(String::from("objectId"), Value::from(object_id()));
+        let relating = relations::changes(&fields);
         for (name, value) in fields {
             change(&mut object, &name, value);
         }
@@ -31,6 +34,7 @@ impl State {
         };
         close_rings(&mut object);
         let kept = Arc::new(self.kept(object.clone()));
+        self.relate(class_name, &id, relating);
         let class = self.classes.entry(class_name.to_owned()).or_default();
         class.next += 1;
         class.objects.insert(id.clone(), (class.next, kept));
@@ -46,9 +50,11 @@ impl State {
         };
         let mut object = Fields::clone(&original);
         object.insert(String::from("updatedAt"), Value::from(now()));
+        let relating = relations::changes(&fields);
         for (name, value) in fields {
             change(&mut object, &name, value);
         }
+        self.relate(class_name, id, relating);
         let mut kept = self.kept(object.clone());
         close_rings(&mut kept);
         let class = self.classes.get_mut(class_name);
@@ -147,21 +153,21 @@ impl State {
             .into_iter()
             .flatten();
         subscription.client.has_master_key
-            || may(object, None, "read")
+            || may(object, &[], "read")
             || tokens.any(|token| {
-                let user = self.sessions.get(token);
-                user.is_some_and(|user| may(object, Some(user), "read"))
+                let user = self.user_of(token);
+                user.is_some_and(|user| may(object, &self.groups_of(user), "read"))
             })
     }
 }
 
 /// `_matchesACL`: without an ACL everyone may.
-pub(super) fn may(object: &Fields, user: Option<&str>, right: &str) -> bool {
+pub(super) fn may(object: &Fields, groups: &[String], right: &str) -> bool {
     let Some(Value::Object(acl)) = object.get("ACL") else {
         return true;
     };
     let may = |who: &str| acl.get(who).and_then(|rights| rights.get(right)) == Some(&Value::Bool(true));
-    may("*") || user.is_some_and(may)
+    may("*") || groups.iter().any(|group| may(group))
 }
 
 /// `None` if the server's matcher throws, or if it cannot be told here what it does.
@@ -279,12 +285,14 @@ fn change(object: &mut Fields, name: &str, value: Value) {
 }
 
 /// Ten letters and digits, as Parse Server makes them.
-fn object_id() -> String {
+pub(super) fn object_id() -> String {
     rand::distr::Alphanumeric.sample_string(&mut rand::rng(), 10)
 }
 
 pub(super) fn now() -> String {
-    jiff::Timestamp::now()
-        .strftime("%Y-%m-%dT%H:%M:%S%.3fZ")
-        .to_string()
+    iso(Timestamp::now())
+}
+
+pub(super) fn iso(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
 }

@@ -82,7 +82,7 @@ impl Hub {
         let found = self
             .change(|state| {
                 state.begin_find()?;
-                state.find(query, &Caller::master())
+                state.find(&state.without_relations(query)?, &Caller::master())
             })
             .map_err(|refusal: Refusal| {
                 let text = format!("HTTP {}: {}", refusal.status, refusal.text);

@@ -4,14 +4,17 @@
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
+use data_encoding::BASE64;
+use jiff::Timestamp;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
-use url::form_urlencoded;
+use url::{Url, form_urlencoded};
 
 use super::caller::{Caller, Refusal};
 use super::hub::Hub;
+use super::permissions::shown;
 use super::socket::Socket;
-use super::state::Fields;
+use super::state::{Fields, StoredFile};
 use crate::query::Query;
 
 impl Hub {
@@ -23,14 +26,15 @@ impl Hub {
         request: &HttpRequest,
     ) -> io::Result<()> {
         let mut is_find = false;
-        let (status, body) = self.answer(request, &mut is_find).unwrap_or_else(|refusal| {
-            let Refusal { status, code, text } = refusal;
-            let body = match code {
-                Some(code) => json!({"code": code, "error": text}),
-                None => json!({"error": text}),
-            };
-            (status, body)
-        });
+        let answer = self
+            .answer(request, &mut is_find)
+            .unwrap_or_else(|Refusal { status, code, text }| {
+                let body = match code {
+                    Some(code) => json!({"code": code, "error": text}),
+                    None => json!({"error": text}),
+                };
+                Answer::json(status, &body)
+            });
         let delay = {
             let state = self.state.lock();
             let of_finds = if is_find {
@@ -43,27 +47,47 @@ impl Hub {
         if !self.wait_for_turn(number, Instant::now().checked_add(delay)) {
             return Ok(());
         }
-        let body = body.to_string();
+        let Answer {
+            status,
+            content_type,
+            body,
+        } = answer;
         let head = format!(
-            "HTTP/1.1 {status} Answer\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: {}\r\n\
+            "HTTP/1.1 {status} Answer\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\nDate: {}\r\n\
              Connection: close\r\n\r\n",
-            body.len()
+            body.len(),
+            Timestamp::now().strftime("%a, %d %b %Y %H:%M:%S GMT"),
         );
         socket.write_all(head.as_bytes())?;
-        socket.write_all(body.as_bytes())
+        socket.write_all(&body)
     }
 
-    fn answer(&self, request: &HttpRequest, is_find: &mut bool) -> Result<(u16, Value), Refusal> {
+    fn answer(&self, request: &HttpRequest, is_find: &mut bool) -> Result<Answer, Refusal> {
         let (path, query) = request.target.split_once('?').unwrap_or((&request.target, ""));
         let parts = parts_of(path);
         let route: Vec<_> = parts.iter().map(|part| &**part).collect();
+        if let ["files", route @ ..] = &*route {
+            return self.answer_file(request, path, route);
+        }
+        self.answer_json(request, query, &route, is_find)
+            .map(|(status, answer)| Answer::json(status, &answer))
+    }
+
+    fn answer_json(
+        &self,
+        request: &HttpRequest,
+        query: &str,
+        route: &[&str],
+        is_find: &mut bool,
+    ) -> Result<(u16, Value), Refusal> {
         let mut members = request.parameters(query)?;
         let method = match members.remove("_method") {
             Some(Value::String(method)) => method,
             _ => request.method.clone(),
         };
         let caller = self.caller(request, &mut members)?;
-        let call = (&*method, &*route);
+        members.remove("_ApplicationId");
+        let call = (&*method, route);
         if let ("GET", ["classes", class_name]) = call {
             *is_find = true;
             return self
@@ -79,6 +103,63 @@ impl Hub {
             return self.answer_batch(&members, &caller).map(|answer| (200, answer));
         }
         self.act(call, members, &caller)
+    }
+
+    fn answer_file(&self, request: &HttpRequest, path: &str, route: &[&str]) -> Result<Answer, Refusal> {
+        match (&*request.method, route) {
+            // Whoever knows the name may have it.
+            ("GET", [_, name @ ..]) => Ok(match self.state.lock().files.get(&name.join("/")) {
+                Some(file) => Answer {
+                    status: 200,
+                    content_type: file.content_type.clone(),
+                    body: file.bytes.clone(),
+                },
+                None => Answer {
+                    status: 404,
+                    content_type: "text/plain".to_owned(),
+                    body: b"File not found.".to_vec(),
+                },
+            }),
+            ("POST", [name]) => {
+                let (file, mut members) = request.file()?;
+                let caller = self.caller(request, &mut members)?;
+                let application = members.remove("_ApplicationId");
+                let application = application.as_ref().and_then(Value::as_str);
+                let application = request.header("X-Parse-Application-Id").or(application);
+                let url = |name: &str| {
+                    let mount = path
+                        .find("/files/")
+                        .and_then(|at| path.get(..at))
+                        .unwrap_or_default();
+                    let host = request.header("Host").unwrap_or("127.0.0.1");
+                    let mut url = Url::parse(&format!("http://{host}{mount}/files")).ok()?;
+                    url.path_segments_mut()
+                        .ok()?
+                        .extend([application.unwrap_or_default(), name]);
+                    Some(url)
+                };
+                let name = self.change(|state| {
+                    let caller = state.with_user(caller)?;
+                    state.store_file(name, file, &caller)
+                })?;
+                let url = url(&name).map(String::from);
+                Ok(Answer::json(201, &json!({"name": name, "url": url})))
+            }
+            ("DELETE", name) => {
+                let caller = self.caller(request, &mut Fields::new())?;
+                self.change(|state| state.delete_file(&name.join("/"), &caller))?;
+                Ok(Answer {
+                    status: 200,
+                    content_type: "text/plain".to_owned(),
+                    body: Vec::new(),
+                })
+            }
+            ("POST", []) => Err(Refusal::of(122, "Filename not provided.")),
+            (method, _) => {
+                let text = format!("the test server does not know {method} {path}");
+                Err(Refusal::new(404, None, text))
+            }
+        }
     }
 
     /// Each of several changes by itself.
@@ -118,16 +199,23 @@ impl Hub {
                 Some(Value::String(_)) => Ok((200, json!({}))),
                 _ => Err(Refusal::of(204, "you must provide an email")),
             },
-            ("GET", ["users", "me"]) => self.state.lock().me(caller).map(without_class).map(ok),
+            ("GET", ["users", "me"]) => self
+                .state
+                .lock()
+                .me(caller)
+                .map(|user| shown("_User", user, caller))
+                .map(ok),
+            ("GET", ["sessions", "me"]) => self.state.lock().session_of(caller).map(ok),
             ("POST", ["functions", name]) => self.functions.call(name, members.into(), caller).map(ok),
             ("POST", ["classes", class_name]) => self
-                .change(|state| state.save_new(class_name, members))
+                .change(|state| state.save_new(class_name, members, caller))
                 .map(|answer| (201, answer)),
             ("GET", ["classes", class_name, id]) => self
                 .state
                 .lock()
                 .get_object(class_name, id, caller)
-                .map(without_class)
+                .map(|object| shown(class_name, object, caller))
+                .map(|object| with_token(class_name, object, caller))
                 .map(ok),
             ("PUT", ["classes", "_User", id]) => self
                 .change(|state| state.change_user(id, members, caller))
@@ -145,7 +233,12 @@ impl Hub {
         }
     }
 
-    fn find_over_http(&self, class_name: &str, members: Fields, caller: Caller) -> Result<Value, Refusal> {
+    fn find_over_http(
+        &self,
+        class_name: &str,
+        mut members: Fields,
+        caller: Caller,
+    ) -> Result<Value, Refusal> {
         let invalid = |text: String| Refusal::of(102, text);
         if members.contains_key("watch") {
             return Err(invalid("Invalid parameter for query: watch".to_owned()));
@@ -153,17 +246,32 @@ impl Hub {
         let counts = members
             .get("count")
             .is_some_and(|count| *count != 0 && *count != false);
-        let query = Query::from_json(class_name, members).map_err(|error| invalid(error.to_string()))?;
-        let (found, number) = self.change(|state| {
+        // As the JS SDK asks for a relation that it has not seen yet.
+        let relation = match members.remove("redirectClassNameForKey") {
+            Some(Value::String(field)) => self.state.lock().target_of(class_name, &field),
+            _ => None,
+        };
+        let is_redirected = relation.is_some();
+        let class_name = relation.unwrap_or_else(|| class_name.to_owned());
+        let query = Query::from_json(&*class_name, members).map_err(|error| invalid(error.to_string()))?;
+        let (found, number, caller) = self.change(|state| {
             state.begin_find()?;
-            state.find(&query, &state.with_user(caller)?)
+            let caller = state.with_user(caller)?;
+            state.permit(&class_name, if counts { "count" } else { "find" }, &caller)?;
+            let (found, number) = state.find(&state.without_relations(&query)?, &caller)?;
+            Ok::<_, Refusal>((found, number, caller))
         })?;
-        let results: Value = found.into_iter().map(without_class).collect();
-        Ok(if counts {
-            json!({"results": results, "count": number})
-        } else {
-            json!({"results": results})
-        })
+        let results = found
+            .into_iter()
+            .map(|object| shown(&class_name, object, &caller));
+        let mut answer = json!({"results": results.collect::<Value>()});
+        if counts {
+            answer["count"] = number.into();
+        }
+        if is_redirected {
+            answer["className"] = class_name.into();
+        }
+        Ok(answer)
     }
 
     /// Who asks, by headers or, as the JS SDK does it, by members of the body, which are taken out.
@@ -193,13 +301,7 @@ impl Hub {
             ),
         ];
         let session_token = secret("X-Parse-Session-Token", "_SessionToken");
-        for member in [
-            "_ApplicationId",
-            "_ClientVersion",
-            "_ContentType",
-            "_InstallationId",
-            "_context",
-        ] {
+        for member in ["_ClientVersion", "_ContentType", "_InstallationId", "_context"] {
             members.remove(member);
         }
         let holds = |(name, key): &(&str, String)| {
@@ -212,6 +314,7 @@ impl Hub {
         }
         Ok(Caller {
             user: None,
+            groups: Vec::new(),
             session_token: session_token.filter(|token| !token.is_empty()),
             has_master_key: self.keys.iter().any(|key| key.0 == "masterKey" && holds(key)),
         })
@@ -232,12 +335,30 @@ fn parts_of(path: &str) -> Vec<String> {
     parts
 }
 
-/// An object as the REST API shows it.
-fn without_class(mut object: Value) -> Value {
-    if let Value::Object(members) = &mut object {
-        members.remove("className");
+/// Who asks for the own user gets the session token with it (ClassesRouter.js, `handleGet`).
+fn with_token(class_name: &str, mut object: Value, caller: &Caller) -> Value {
+    let id = object.get("objectId").and_then(Value::as_str);
+    if class_name == "_User" && id.is_some() && id == caller.user.as_deref() {
+        object["sessionToken"] = json!(caller.session_token);
     }
     object
+}
+
+/// What is answered.
+struct Answer {
+    status: u16,
+    content_type: String,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn json(status: u16, body: &Value) -> Self {
+        Self {
+            status,
+            content_type: "application/json; charset=utf-8".to_owned(),
+            body: body.to_string().into_bytes(),
+        }
+    }
 }
 
 /// A request, as far as it was read.
@@ -269,14 +390,26 @@ impl HttpRequest {
             .header("Content-Length")
             .and_then(|length| length.parse().ok())
             .unwrap_or(0);
-        while request.body.len() < length {
+        let is_chunked = request
+            .header("Transfer-Encoding")
+            .is_some_and(|encoding| encoding.eq_ignore_ascii_case("chunked"));
+        let mut buffer = [0; 64 * 1024];
+        let mut chunks = Vec::new();
+        loop {
+            if is_chunked {
+                if join_chunks(&mut request.body, &mut chunks)? {
+                    request.body = chunks;
+                    return Ok(Some(request));
+                }
+            } else if request.body.len() >= length {
+                return Ok(Some(request));
+            }
             let read = socket.read(&mut buffer)?;
             if read == 0 {
                 return Ok(None);
             }
             request.body.extend(buffer.iter().take(read));
         }
-        Ok(Some(request))
     }
 
     /// `None` if the head has not come in full.
@@ -338,6 +471,28 @@ impl HttpRequest {
         Ok(parameters)
     }
 
+    /// The file that is the body or, as the JS SDK has it where keys are in the body, a member of it; and the others.
+    fn file(&self) -> Result<(StoredFile, Fields), Refusal> {
+        if self.header("X-Parse-Application-Id").is_some() {
+            let content_type = self.header("Content-Type");
+            let file = StoredFile {
+                content_type: content_type.unwrap_or("application/octet-stream").to_owned(),
+                bytes: self.body.clone(),
+            };
+            return Ok((file, Fields::new()));
+        }
+        let mut members: Fields =
+            serde_json::from_slice(&self.body).map_err(|_| Refusal::of(107, "Invalid JSON"))?;
+        let mut text = |name: &str| match members.remove(name) {
+            Some(Value::String(text)) => Some(text),
+            _ => None,
+        };
+        let content_type = text("_ContentType").unwrap_or_else(|| "application/octet-stream".to_owned());
+        let bytes = text("base64").and_then(|base64| BASE64.decode(base64.as_bytes()).ok());
+        let bytes = bytes.ok_or_else(|| Refusal::of(130, "Invalid file upload."))?;
+        Ok((StoredFile { content_type, bytes }, members))
+    }
+
     fn header(&self, name: &str) -> Option<&str> {
         self.headers
             .iter()
@@ -346,13 +501,41 @@ impl HttpRequest {
     }
 }
 
+/// Moves the chunks that are there to the others. `true` if the last one was among them.
+fn join_chunks(body: &mut Vec<u8>, chunks: &mut Vec<u8>) -> io::Result<bool> {
+    let invalid = || io::Error::from(io::ErrorKind::InvalidData);
+    let mut at = 0;
+    loop {
+        let rest = body.get(at..).unwrap_or_default();
+        let (start, size) = match httparse::parse_chunk_size(rest).map_err(|_| invalid())? {
+            httparse::Status::Complete(found) => found,
+            httparse::Status::Partial => break,
+        };
+        let size = usize::try_from(size).map_err(|_| invalid())?;
+        let end = start.checked_add(size).ok_or_else(invalid)?;
+        let after = end.checked_add(2).ok_or_else(invalid)?;
+        if rest.len() < after {
+            break;
+        }
+        if size == 0 {
+            return Ok(true);
+        }
+        chunks.extend(rest.get(start..end).unwrap_or_default());
+        at += after;
+    }
+    body.drain(..at);
+    Ok(false)
+}
+
 /// What the REST API has, below its mount path.
-const ROUTES: [&str; 7] = [
+const ROUTES: [&str; 9] = [
     "batch",
     "classes",
+    "files",
     "functions",
     "login",
     "logout",
     "requestPasswordReset",
+    "sessions",
     "users",
 ];

@@ -375,7 +375,7 @@ impl State {
         let logged_in = tokens
             .into_iter()
             .flatten()
-            .any(|token| self.sessions.contains_key(token));
+            .any(|token| self.user_of(token).is_some());
         if subscribe.class_name == "_Session" && !logged_in {
             return Err(Failure {
                 code: 209,
@@ -384,6 +384,24 @@ impl State {
         }
         if let Some(message) = invalid_query(&subscribe.condition) {
             return Err(Failure { code: 102, message });
+        }
+        if !client.has_master_key {
+            let mut users = tokens
+                .into_iter()
+                .flatten()
+                .filter_map(|token| self.user_of(token));
+            let user = users.next();
+            let operation = if asks_for_one(&subscribe.condition) {
+                "get"
+            } else {
+                "find"
+            };
+            // Roles do not count.
+            self.permit_groups(&subscribe.class_name, operation, user.is_some(), user.into_iter())
+                .map_err(|refusal| Failure {
+                    code: refusal.code.unwrap_or_default(),
+                    message: refusal.text,
+                })?;
         }
         Ok(Matcher::new(&subscribe.condition))
     }
@@ -409,6 +427,16 @@ impl State {
         if answer {
             self.answer(number, "unsubscribed", &client, Some(request_id));
         }
+    }
+}
+
+/// `_getCLPOperation`
+fn asks_for_one(condition: &Json) -> bool {
+    match condition {
+        Json::Object(members) => {
+            matches!(&**members, [(name, Json::String(_))] if name == "objectId")
+        }
+        _ => false,
     }
 }
 

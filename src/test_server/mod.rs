@@ -6,11 +6,14 @@
 mod builder;
 mod caller;
 mod events;
+mod files;
 mod find;
 mod functions;
 mod http;
 mod hub;
 mod ops;
+mod permissions;
+mod relations;
 mod save;
 mod schema;
 mod socket;
@@ -19,6 +22,7 @@ mod subscription;
 #[cfg(test)]
 mod tests;
 mod transport;
+mod types;
 mod users;
 
 use std::fmt;
@@ -52,7 +56,8 @@ use crate::query::version::Age;
 ///
 /// The program that is tested saves and finds by the REST API, which is at the same address and answers what
 /// [`Client::rest`](crate::Client) asks and, as far as it goes, other SDKs: sign-up, log-in with names, passwords and
-/// other services, log-out, objects with all operations, batches, find and count, ACLs, [functions](Self::function). The test has
+/// other services, log-out, sessions that last a time, objects with all operations, relations and types, batches, find and
+/// count, roles and ACLs, [permissions](Self::permissions) of classes, files, [functions](Self::function). The test has
 /// methods for its part, which need no rights: [`create`](Self::create), [`update`](Self::update),
 /// [`delete`](Self::delete), [`find`](Self::find).
 ///
@@ -63,9 +68,11 @@ use crate::query::version::Age;
 ///
 /// - Two queries with the same hash are never mixed up, as the real server does (it gives a subscriber the events of
 ///   the other query); classes need not be enabled for LiveQuery.
-/// - There are no class-level permissions, protected fields and roles. Who logs in with another service is believed.
-///   Who is in a relation is not kept. Fields have no types: only operations that do not fit a value are refused.
-/// - Over HTTP there are no files, schemas, jobs and mails: a password reset is accepted, and nothing sent.
+/// - Of class-level permissions there are no pointer permissions and protected fields, but that users see neither the
+///   e-mail address nor the log-ins of others. Who logs in with another service is believed.
+/// - The types of fields are those of their first values, and only what comes over HTTP is checked.
+/// - Over HTTP there are no schemas, jobs and mails: a password reset is accepted, and nothing sent. Files are taken as the
+///   real one takes them by default, from users who are logged in and not anonymous; but all sorts of them.
 /// - It sends no event, and says so in the log, where it cannot tell what the real server would make of an object: a
 ///   regular expression with characters beyond ASCII and without the flag `u`, or with the flags `y` and `v`, a date
 ///   after the year 9999.
@@ -304,8 +311,7 @@ impl TestServer {
     /// # }
     /// ```
     pub fn session(&self, token: &str, user_id: &str) {
-        self.hub
-            .change(|state| state.sessions.insert(token.to_owned(), user_id.to_owned()));
+        self.hub.change(|state| state.add_session(token, user_id));
     }
 
     /// Answers calls of a cloud function. What it returns as an error is answered with code 141, as is a panic. It runs on
@@ -332,6 +338,36 @@ impl TestServer {
         self.hub.functions.set(name, function);
     }
 
+    /// Sets the class-level permissions of a class, as a schema has them; without, everybody may do everything. What is not
+    /// named is allowed to nobody but with the master key.
+    ///
+    /// # Panics
+    ///
+    /// If `permissions` is not a JSON object.
+    ///
+    /// # Examples
+    /// ```
+    /// # use parse_livequery::test_server::TestServer;
+    /// # use serde_json::json;
+    /// # fn main() -> std::io::Result<()> {
+    /// # let server = TestServer::start()?;
+    /// server.permissions("News", json!({
+    ///     "get": {"*": true},
+    ///     "find": {"*": true},
+    ///     "create": {"role:Editors": true},
+    ///     "addField": {"role:Editors": true},
+    ///     "update": {"requiresAuthentication": true},
+    /// }));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn permissions(&self, class_name: &str, permissions: Value) {
+        let permissions = members(permissions);
+        self.hub
+            .change(|state| state.permissions.insert(class_name.to_owned(), permissions));
+    }
+
     /// Refuses over HTTP, with code 137, what would give two objects of a class the same value in this field, as a unique
     /// index of a database does.
     ///
@@ -347,6 +383,30 @@ impl TestServer {
     pub fn unique(&self, class_name: &str, field: &str) {
         let name = (class_name.to_owned(), field.to_owned());
         self.hub.change(|state| state.unique.insert(name));
+    }
+
+    /// A file that was uploaded, by the name that the server gave it.
+    ///
+    /// # Examples
+    /// ```
+    /// # use parse_livequery::Client;
+    /// # use parse_livequery::test_server::TestServer;
+    /// # #[cfg(feature = "rest")]
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = TestServer::start()?;
+    /// # let client = Client::builder(server.url(), "APP_ID").build()?;
+    /// # client.rest().sign_up("ann", "secret", &serde_json::json!({}))?;
+    /// let note = client.rest().upload("note.txt", "text/plain", b"milk")?;
+    /// assert_eq!(server.file(note.name()), Some(b"milk".to_vec()));
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "rest"))]
+    /// # fn main() {}
+    /// ```
+    #[must_use]
+    pub fn file(&self, name: &str) -> Option<Vec<u8>> {
+        let state = self.hub.state.lock();
+        state.files.get(name).map(|file| file.bytes.clone())
     }
 
     /// Makes a session token invalid.

@@ -11,6 +11,10 @@ pub(super) fn apply(object: &mut Fields, name: &str, value: Value) -> Result<(),
         object.insert(name.to_owned(), with_numbers_of_javascript(value));
         return Ok(());
     };
+    if op == "Batch" {
+        let ops = value.get("ops").and_then(Value::as_array).into_iter().flatten();
+        return ops.cloned().try_for_each(|op| apply(object, name, op));
+    }
     let held = object.get(name);
     let new = match op {
         "Delete" => None,

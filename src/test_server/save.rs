@@ -10,13 +10,21 @@ use super::state::{Class, Fields, State};
 
 impl State {
     /// The answer to a `create`.
-    pub(super) fn save_new(&mut self, class_name: &str, mut fields: Fields) -> Result<Value, Refusal> {
+    pub(super) fn save_new(
+        &mut self,
+        class_name: &str,
+        mut fields: Fields,
+        caller: &Caller,
+    ) -> Result<Value, Refusal> {
+        self.permit(class_name, "create", caller)?;
         if fields.contains_key("objectId") {
             return Err(Refusal::of(105, "objectId is an invalid field name."));
         }
         remove_times(&mut fields);
+        let types = self.fitting(class_name, &fields, caller)?;
         let object = applied(&Fields::new(), &fields)?;
         self.check_unique(class_name, None, &object)?;
+        self.learn_types(class_name, types);
         let id = self.create(class_name, fields);
         let created = self.member(class_name, &id, "createdAt");
         Ok(json!({"objectId": id, "createdAt": created}))
@@ -33,11 +41,14 @@ impl State {
         if class_name == "_User" && caller.user.is_none() && !caller.has_master_key {
             return Err(Refusal::of(206, "Permission denied"));
         }
+        self.permit(class_name, "update", caller)?;
         let object = self.writable(class_name, id, caller)?;
         remove_times(&mut fields);
         fields.remove("objectId");
+        let types = self.fitting(class_name, &fields, caller)?;
         let changed = applied(&object, &fields)?;
         self.check_unique(class_name, Some(id), &changed)?;
+        self.learn_types(class_name, types);
         let answered: Vec<_> = fields
             .iter()
             .filter(|(_, value)| ops::is_answered(value))
@@ -59,6 +70,7 @@ impl State {
         id: &str,
         caller: &Caller,
     ) -> Result<Value, Refusal> {
+        self.permit(class_name, "delete", caller)?;
         self.writable(class_name, id, caller)?;
         self.delete(class_name, id);
         Ok(json!({}))
@@ -66,6 +78,7 @@ impl State {
 
     /// One object, for somebody who may read it.
     pub(super) fn get_object(&self, class_name: &str, id: &str, caller: &Caller) -> Result<Value, Refusal> {
+        self.permit(class_name, "get", caller)?;
         let object = self
             .object(class_name, id)
             .filter(|object| caller.may_read(object));
@@ -76,6 +89,20 @@ impl State {
 
     pub(super) fn object(&self, class_name: &str, id: &str) -> Option<&Arc<Fields>> {
         self.classes.get(class_name)?.get(id)
+    }
+
+    /// What is new in these fields, if they fit the class and may be new.
+    fn fitting(
+        &self,
+        class_name: &str,
+        fields: &Fields,
+        caller: &Caller,
+    ) -> Result<Vec<(String, String)>, Refusal> {
+        let new = self.check_types(class_name, fields)?;
+        if !new.is_empty() {
+            self.permit(class_name, "addField", caller)?;
+        }
+        Ok(new)
     }
 
     fn writable(&self, class_name: &str, id: &str, caller: &Caller) -> Result<Arc<Fields>, Refusal> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
+use jiff::Timestamp;
 use serde_json::{Map, Value};
 use tungstenite::Message;
 
@@ -23,10 +24,20 @@ pub(super) struct State {
     /// Whether a field that is null is missing once it is stored.
     pub(super) drops_nulls: bool,
     pub(super) classes: HashMap<String, Class>,
-    /// The user of each session token.
-    pub(super) sessions: HashMap<String, String>,
+    /// By their tokens.
+    pub(super) sessions: HashMap<String, Session>,
+    /// How long one lasts; `None` is for ever.
+    pub(super) session_length: Option<Duration>,
     /// Of the users who have one, by their ids.
     pub(super) passwords: HashMap<String, Secret>,
+    /// The ids in each relation, by the class and the id of the object that has it, and its field.
+    pub(super) relations: HashMap<(String, String, String), Vec<String>>,
+    /// Of the fields of classes.
+    pub(super) types: HashMap<(String, String), String>,
+    /// Of classes that have some.
+    pub(super) permissions: HashMap<String, Fields>,
+    /// By their names.
+    pub(super) files: HashMap<String, StoredFile>,
     /// The fields of which no two objects of a class may have the same value.
     pub(super) unique: HashSet<(String, String)>,
     /// By number, also those that are not upgraded yet.
@@ -63,6 +74,21 @@ pub(super) struct Failure {
 pub(super) struct Connection {
     pub(super) socket: Arc<Socket>,
     pub(super) link: Option<Link>,
+}
+
+/// A file, and what sort of file whoever stored it said that it is.
+#[derive(Clone, Debug)]
+pub(super) struct StoredFile {
+    pub(super) content_type: String,
+    pub(super) bytes: Vec<u8>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Session {
+    pub(super) id: String,
+    pub(super) user: String,
+    pub(super) created: Timestamp,
+    pub(super) expires: Option<Timestamp>,
 }
 
 /// An upgraded connection.

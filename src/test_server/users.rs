@@ -4,12 +4,20 @@
 
 use std::sync::Arc;
 
+use jiff::{SignedDuration, Timestamp};
 use rand::distr::SampleString;
 use serde_json::{Value, json};
 
 use super::caller::{Caller, Refusal};
-use super::state::{Class, Fields, State};
+use super::events::{iso, object_id};
+use super::state::{Class, Fields, Session, State};
 use crate::secret::Secret;
+
+impl Session {
+    fn has_expired(&self) -> bool {
+        self.expires.is_some_and(|expires| expires <= Timestamp::now())
+    }
+}
 
 impl State {
     /// The answer to a sign-up, or to a log-in with what another service says; with the HTTP status.
@@ -42,7 +50,7 @@ impl State {
         }
         fields.remove("password");
         let acl = fields.remove("ACL");
-        let mut answer = self.save_new("_User", fields)?;
+        let mut answer = self.save_new("_User", fields, caller)?;
         let id = answer["objectId"].as_str().unwrap_or_default().to_owned();
         // `enforcePrivateUsers`
         let mut rights = match acl {
@@ -123,7 +131,7 @@ impl State {
         let mut answer = self.save_changes("_User", id, fields, caller)?;
         if let Some(Value::String(password)) = password {
             self.passwords.insert(id.to_owned(), Secret::from(password));
-            self.sessions.retain(|_, user| user != id);
+            self.sessions.retain(|_, session| session.user != id);
             if let (false, Value::Object(answer)) = (caller.has_master_key, &mut answer) {
                 answer.insert("sessionToken".to_owned(), self.begin_session(id).into());
             }
@@ -134,9 +142,13 @@ impl State {
     /// The caller with the user of the session, which has to be there if there is a token.
     pub(super) fn with_user(&self, mut caller: Caller) -> Result<Caller, Refusal> {
         if let Some(token) = &caller.session_token {
-            let user = self.sessions.get(token);
-            let user = user.ok_or_else(|| Refusal::of(209, "Invalid session token"))?;
-            caller.user = Some(user.clone());
+            let session = self.sessions.get(token);
+            let session = session.ok_or_else(|| Refusal::of(209, "Invalid session token"))?;
+            if session.has_expired() {
+                return Err(Refusal::of(209, "Session token is expired."));
+            }
+            caller.user = Some(session.user.clone());
+            caller.groups = self.groups_of(&session.user);
         }
         Ok(caller)
     }
@@ -149,8 +161,50 @@ impl State {
 
     fn begin_session(&mut self, id: &str) -> String {
         let token = format!("r:{:032x}", rand::random::<u128>());
-        self.sessions.insert(token.clone(), id.to_owned());
+        self.add_session(&token, id);
         token
+    }
+
+    pub(super) fn add_session(&mut self, token: &str, user: &str) {
+        let created = Timestamp::now();
+        let length = self
+            .session_length
+            .and_then(|length| SignedDuration::try_from(length).ok());
+        let session = Session {
+            id: object_id(),
+            user: user.to_owned(),
+            created,
+            // What lies beyond the calendar is for ever.
+            expires: length.and_then(|length| created.checked_add(length).ok()),
+        };
+        self.sessions.insert(token.to_owned(), session);
+    }
+
+    /// Whose session this is, as long as it lasts.
+    pub(super) fn user_of(&self, token: &str) -> Option<&str> {
+        let session = self.sessions.get(token);
+        let session = session.filter(|session| !session.has_expired());
+        session.map(|session| &*session.user)
+    }
+
+    /// The session of a caller, as the object that it is.
+    pub(super) fn session_of(&self, caller: &Caller) -> Result<Value, Refusal> {
+        let token = caller.session_token.as_deref().unwrap_or_default();
+        let session = self.sessions.get(token);
+        let session = session.ok_or_else(|| Refusal::of(209, "Session token required."))?;
+        let created = iso(session.created);
+        let mut object = json!({
+            "objectId": session.id,
+            "sessionToken": token,
+            "user": {"__type": "Pointer", "className": "_User", "objectId": session.user},
+            "createdWith": {"action": "login", "authProvider": "password"},
+            "createdAt": created,
+            "updatedAt": created,
+        });
+        if let Some(expires) = session.expires {
+            object["expiresAt"] = json!({"__type": "Date", "iso": iso(expires)});
+        }
+        Ok(object)
     }
 
     fn user(&self, id: &str, token: &str) -> Value {
@@ -160,6 +214,7 @@ impl State {
             None => Fields::from_iter([("objectId".to_owned(), id.into())]),
         };
         user.insert("sessionToken".to_owned(), token.into());
+        user.remove("password");
         Value::Object(user)
     }
 

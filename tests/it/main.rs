@@ -19,6 +19,8 @@ mod age;
 mod api;
 mod callbacks;
 mod chaos;
+#[cfg(unix)]
+mod chat;
 mod connecting;
 mod decoding;
 mod delivery;

@@ -2,20 +2,20 @@
 //! it repeats, and what a log-in does to subscriptions.
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::unbounded;
+use crossbeam_channel::{Receiver, unbounded};
 use parse_livequery::rest::{Op, Rest};
 use parse_livequery::test_server::TestServer;
-use parse_livequery::{ClientEventKind, Dispatch, Error, ErrorKind, GapReason, Query};
+use parse_livequery::{ClientEventKind, Dispatch, Error, ErrorKind, File, GapReason, Query};
 use serde_json::{Value, json};
 
 use crate::harness::*;
-use crate::rest_table::same_answers;
+use crate::rest_table::{permissions, same_answers, same_permissions};
 use crate::support::*;
 
 fn server() -> TestServer {
@@ -35,6 +35,26 @@ fn with_functions(server: TestServer) -> TestServer {
 fn the_test_server_answers_the_table() {
     let server = server();
     same_answers(&client(&server.url()), "table");
+}
+
+#[test]
+fn the_test_server_has_the_permissions_of_classes() {
+    let server = server();
+    let client = client(&server.url());
+    let session = client.rest().sign_up("ann", "s3cret", &json!({})).unwrap();
+    server.permissions("RestNews", permissions(session.user().id().unwrap()));
+    let id = server.create("RestNews", json!({"text": "a"}));
+    same_permissions(&client.rest(), &id);
+    // LiveQuery asks for the same.
+    let one = Query::new("RestNews").equal_to("objectId", id);
+    client.subscribe(&one).unwrap().wait_open(LONG).unwrap();
+    server.permissions("RestNews", json!({"get": {"*": true}}));
+    let error = client
+        .subscribe(&Query::new("RestNews"))
+        .unwrap()
+        .wait_open(LONG)
+        .unwrap_err();
+    assert_eq!(error.code(), Some(119), "{error}");
 }
 
 /// With the master key and another one, users are users all the same; with the master key alone as well.
@@ -197,6 +217,75 @@ fn the_end_of_a_session_is_told_once_for_each_token() {
 }
 
 #[test]
+fn a_session_that_has_lasted_its_time_is_told_whatever_is_open() {
+    let server = TestServer::builder()
+        .session_length(Some(ms(1500)))
+        .start()
+        .unwrap();
+    let client = client(&server.url());
+    let (ended, is_ended) = unbounded();
+    client.on("session_ended", move |event| {
+        ended.send(event.error().unwrap().clone()).unwrap()
+    });
+    let rest = client.rest();
+    // Nobody makes a call after this one.
+    let first = rest.sign_up("ann", "s3cret", &json!({})).unwrap();
+    let error = is_ended.recv_timeout(LONG).unwrap();
+    assert_eq!(
+        (error.kind(), error.code()),
+        (ErrorKind::Server, Some(209)),
+        "{error}"
+    );
+    let own = rest.own_session();
+    assert_eq!(own.become_user(first.token()).unwrap_err().code(), Some(209));
+    // One that the program brings is known from when it is asked about. That of another session says nothing.
+    own.log_in("ann", "s3cret").unwrap();
+    own.session().unwrap();
+    let third = own.log_in("ann", "s3cret").unwrap();
+    client.set_session_token(Some(third.token()));
+    rest.session().unwrap();
+    assert_eq!(is_ended.recv_timeout(LONG).unwrap().code(), Some(209));
+    // Who has logged in again meanwhile hears of the last one alone, and nobody of one that was logged out.
+    rest.log_in("ann", "s3cret").unwrap();
+    rest.log_in("ann", "s3cret").unwrap();
+    is_ended.recv_timeout(LONG).unwrap();
+    rest.log_in("ann", "s3cret").unwrap();
+    rest.log_out().unwrap();
+    assert!(is_ended.recv_timeout(ms(2500)).is_err());
+}
+
+/// When it ends is measured by the clock of the server.
+#[test]
+fn a_clock_that_is_wrong_here_does_not_end_a_session() {
+    let session = |date: &str, expires: &str| {
+        let body = format!(r#"{{"objectId":"s","expiresAt":{{"__type":"Date","iso":"{expires}"}}}}"#);
+        says(&format!("200 OK\r\nDate: {date}"), &body)
+    };
+    for (date, expires, ends) in [
+        ("Sun, 06 Nov 1994 08:49:37 GMT", "1994-11-06T08:49:38.000Z", true),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", "1994-12-06T08:49:38.000Z", false),
+        ("Wed, 06 Nov 2999 08:49:37 GMT", "2999-11-06T08:49:38.000Z", true),
+        (
+            "Wed, 06 Nov 2999 08:49:37 GMT",
+            "+275760-09-13T00:00:00.000Z",
+            false,
+        ),
+    ] {
+        let (url, _requests) = scripted(&[session(date, expires)]);
+        let client = builder("ws://127.0.0.1:9")
+            .rest_url(url)
+            .session_token("r:1")
+            .build()
+            .unwrap();
+        let (ended, is_ended) = unbounded();
+        client.on("session_ended", move |_| ended.send(()).unwrap());
+        client.rest().session().unwrap();
+        let patience = if ends { LONG } else { ms(1500) };
+        assert_eq!(is_ended.recv_timeout(patience).is_ok(), ends, "{date} {expires}");
+    }
+}
+
+#[test]
 fn a_provider_is_asked_without_a_connection_and_again_when_its_token_has_ended() {
     let server = server();
     server.session("r:old", "ann");
@@ -260,6 +349,9 @@ fn is_whole(request: &[u8]) -> bool {
     let Some((head, body)) = text.split_once("\r\n\r\n") else {
         return false;
     };
+    if head.contains("transfer-encoding: chunked") {
+        return body.ends_with("\r\n0\r\n\r\n");
+    }
     let length = head
         .lines()
         .find_map(|line| line.strip_prefix("content-length: "));
@@ -614,6 +706,105 @@ fn it_goes_through_the_proxy_of_the_client() {
     );
 }
 
+/// A SOCKS5 proxy that wants this user and password, leads everybody to the server, and says which names were asked for.
+fn socks(server: SocketAddr) -> (String, Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (names, asked) = unbounded();
+    thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let names = names.clone();
+            thread::spawn(move || {
+                let mut take = |count: usize| {
+                    let mut bytes = vec![0; count];
+                    client.read_exact(&mut bytes).unwrap();
+                    bytes
+                };
+                let methods = take(2)[1];
+                take(methods.into());
+                client.write_all(&[5, 2]).unwrap();
+                let mut take = |count: usize| {
+                    let mut bytes = vec![0; count];
+                    client.read_exact(&mut bytes).unwrap();
+                    bytes
+                };
+                let mut text = |before: usize| {
+                    let length = *take(before + 1).last().unwrap();
+                    String::from_utf8(take(length.into())).unwrap()
+                };
+                let (user, password) = (text(1), text(0));
+                let is_welcome = (&*user, &*password) == ("ann", "s3cret");
+                client.write_all(&[1, u8::from(!is_welcome)]).unwrap();
+                if !is_welcome {
+                    return;
+                }
+                let mut head = [0; 5];
+                client.read_exact(&mut head).unwrap();
+                let mut name = vec![0; head[4].into()];
+                client.read_exact(&mut name).unwrap();
+                client.read_exact(&mut [0; 2]).unwrap();
+                names.send(String::from_utf8(name).unwrap()).unwrap();
+                client.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).unwrap();
+                let mut up = TcpStream::connect(server).unwrap();
+                let (mut from_client, mut to_server) = (client.try_clone().unwrap(), up.try_clone().unwrap());
+                thread::spawn(move || std::io::copy(&mut from_client, &mut to_server));
+                let _ = std::io::copy(&mut up, &mut client);
+                let _ = client.shutdown(Shutdown::Both);
+            });
+        }
+    });
+    (format!("@{address}"), asked)
+}
+
+#[test]
+fn it_goes_through_a_socks_proxy_with_user_and_password() {
+    let server = server();
+    let (at, asked) = socks(server.address());
+    let through = |user: &str| {
+        builder("ws://livequery.example/parse")
+            .proxy(format!("socks5h://{user}{at}"))
+            .build()
+            .unwrap()
+            .rest()
+    };
+    through("ann:s3cret").create("Game", &json!({})).unwrap();
+    assert_eq!(asked.recv_timeout(LONG).unwrap(), "livequery.example");
+    assert_eq!(server.objects("Game").len(), 1);
+    let error = through("ann:s3cret-no").create("Game", &json!({})).unwrap_err();
+    assert_eq!(
+        (error.kind(), error.may_have_happened()),
+        (ErrorKind::Proxy, false),
+        "{error}"
+    );
+    assert!(!format!("{error} {error:?}").contains("s3cret"), "{error:?}");
+}
+
+/// `Retry-After` may be a date, as it may be for the link.
+#[test]
+fn a_date_in_retry_after_counts() {
+    let at = |after: u64| {
+        let at = std::time::SystemTime::now() + Duration::from_secs(after);
+        let at = jiff::Timestamp::try_from(at).unwrap();
+        says(
+            &format!(
+                "503 Busy\r\nRetry-After: {}",
+                at.strftime("%a, %d %b %Y %H:%M:%S GMT")
+            ),
+            "",
+        )
+    };
+    let made = says("201 Created", r#"{"objectId":"a"}"#);
+    // A server that says when to come back has not begun, so that this is repeated.
+    let (url, requests) = scripted(&[at(3), made.clone()]);
+    rest_at(&url).create("Game", &json!({})).unwrap();
+    assert_eq!(requests.lock().unwrap().len(), 2);
+    // So long nobody waits in a call.
+    let (url, requests) = scripted(&[at(3600), made]);
+    let error = rest_at(&url).create("Game", &json!({})).unwrap_err();
+    assert!(!error.may_have_happened(), "{error}");
+    assert_eq!(requests.lock().unwrap().len(), 1);
+}
+
 #[test]
 fn a_connection_of_the_programs_own_has_no_way_to_the_rest_api() {
     let client = builder("ws://livequery.example")
@@ -682,4 +873,205 @@ fn duplicates_and_functions_of_the_test_server() {
         "{error}"
     );
     rest.call::<Value>("answer", &json!({"a": 1, "b": 1})).unwrap();
+}
+
+/// What comes back, with a content type and in one piece.
+fn file_says(body: &str) -> Does {
+    Does::Answers(format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/x-note\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    ))
+}
+
+#[test]
+fn keys_and_tokens_go_to_the_server_of_the_rest_api_and_to_nobody_else() {
+    let (url, requests) = scripted(&[file_says("own")]);
+    let (elsewhere, requests_elsewhere) = scripted(&[
+        says(&format!("302 Found\r\nLocation: {url}/moved"), ""),
+        file_says("other"),
+    ]);
+    let client = builder("ws://127.0.0.1:9")
+        .rest_url(&url)
+        .javascript_key("s3cret key")
+        .header("X-Gate", "s3cret gate")
+        .session_token("r:s3cret")
+        .build()
+        .unwrap();
+    let rest = client.rest();
+    let secrets = |request: &String| request.matches("s3cret").count();
+    let download = |url: String| rest.download(&File::new("a.txt").with_url(url)).unwrap();
+    let own = download(format!("{url}/files/app/a.txt"));
+    assert_eq!(own.content_type(), Some("text/x-note"));
+    assert_eq!(own.bytes(3).unwrap(), b"own");
+    assert_eq!(secrets(&requests.lock().unwrap()[0]), 3);
+    // A redirect is followed, since nothing goes with it.
+    assert_eq!(download(format!("{elsewhere}/a.txt")).bytes(10).unwrap(), b"own");
+    assert_eq!(secrets(&requests_elsewhere.lock().unwrap()[0]), 0);
+    assert_eq!(secrets(&requests.lock().unwrap()[1]), 0);
+    assert_eq!(
+        download(format!("{elsewhere}/a.txt")).bytes(10).unwrap(),
+        b"other"
+    );
+    // The same machine has other things as well.
+    let beside = url.replace("/parse", "/parser/a.txt");
+    assert_eq!(download(beside).bytes(10).unwrap(), b"own");
+    assert_eq!(secrets(&requests.lock().unwrap()[2]), 0);
+    for wrong in ["file:///etc/passwd", "nonsense"] {
+        let error = rest.download(&File::new("a").with_url(wrong)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidValue, "{error}");
+    }
+    let error = rest.download(&File::new("../a")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidValue, "{error}");
+}
+
+/// A reader that counts the bytes it gives, and fails at the end if it is told to.
+struct Content {
+    left: usize,
+    fails: bool,
+}
+
+impl Read for Content {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if self.left == 0 && self.fails {
+            return Err(std::io::Error::other("the disk is gone"));
+        }
+        let given = buffer.len().min(self.left);
+        buffer[..given].fill(b'x');
+        self.left -= given;
+        Ok(given)
+    }
+}
+
+#[test]
+fn what_was_read_is_not_sent_twice() {
+    let content = |fails| Content { left: 10_000, fails };
+    let stored = says(
+        "201 Created",
+        r#"{"name":"n_a.txt","url":"http://x.example/n_a.txt"}"#,
+    );
+    // Nothing of it has been read when nobody is there, and the next server gets the whole.
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = nobody.local_addr().unwrap();
+    drop(nobody);
+    let server = server();
+    let client = builder(&format!("ws://{address}"))
+        .add_server(server.url())
+        .build()
+        .unwrap();
+    client.rest().sign_up("ann", "s3cret", &json!({})).unwrap();
+    let file = client
+        .rest()
+        .upload_from("a.txt", "text/plain", content(false))
+        .unwrap();
+    assert_eq!(server.file(file.name()).map(|file| file.len()), Some(10_000));
+    for does in [Does::Dies, says("429 Too Many\r\nRetry-After: 0", "")] {
+        let (url, requests) = scripted(&[does.clone(), stored.clone()]);
+        let error = rest_at(&url)
+            .upload_from("a.txt", "text/plain", content(false))
+            .unwrap_err();
+        assert_eq!(error.may_have_happened(), matches!(does, Does::Dies), "{error}");
+        assert_eq!(requests.lock().unwrap().len(), 1, "{error}");
+    }
+    // Bytes are there for another time.
+    let busy = says("429 Too Many\r\nRetry-After: 0", "");
+    let (url, requests) = scripted(&[busy, stored]);
+    let file = rest_at(&url).upload("a.txt", "text/plain", b"abc").unwrap();
+    assert_eq!(file, File::new("n_a.txt").with_url("http://x.example/n_a.txt"));
+    assert!(
+        requests
+            .lock()
+            .unwrap()
+            .iter()
+            .all(|request| request.ends_with("abc"))
+    );
+    let (url, _requests) = scripted(&[Does::Hangs]);
+    let error = rest_at(&url)
+        .upload_from("a.txt", "text/plain", content(true))
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidValue);
+    assert!(
+        error.to_string().contains("store the file a.txt") && error.to_string().contains("the disk is gone"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_download_that_stops_or_ends_too_early_is_an_error() {
+    let file = File::new("a.txt");
+    for (sent, kind) in [
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc",
+            ErrorKind::ConnectionLost,
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+            ErrorKind::ConnectionLost,
+        ),
+    ] {
+        let (url, _requests) = scripted(&[Does::Answers(sent.to_owned())]);
+        let error = rest_at(&url).download(&file).unwrap().bytes(1000).unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+    }
+    // The server stops sending, and then goes on no more.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/parse", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        let (mut socket, _) = listener.accept().unwrap();
+        let mut request = Vec::new();
+        let mut buffer = [0; 4096];
+        while !is_whole(&request) {
+            let read = socket.read(&mut buffer).unwrap();
+            request.extend(&buffer[..read]);
+        }
+        socket
+            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc")
+            .unwrap();
+        let _ = socket.read(&mut buffer);
+    });
+    let download = rest_with_patience(&url, ms(300)).download(&file).unwrap();
+    let error = download.bytes(1000).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    // What is longer than it may be is not waited for.
+    let (url, _requests) = scripted(&[Does::Answers("HTTP/1.1 200 OK\r\n\r\nabcdef".to_owned())]);
+    let download = rest_at(&url).download(&file).unwrap();
+    assert_eq!(download.content_length(), None);
+    let error = download.bytes(5).unwrap_err();
+    assert!(error.to_string().contains("is longer than 5 bytes"), "{error}");
+}
+
+#[test]
+fn files_of_the_test_server() {
+    let server = TestServer::builder()
+        .master_key("master key")
+        .javascript_key("js key")
+        .start()
+        .unwrap();
+    let rest = builder(&server.url())
+        .javascript_key("js key")
+        .build()
+        .unwrap()
+        .rest();
+    let upload = |rest: &Rest| rest.upload("a.txt", "text/plain", b"abc");
+    assert_eq!(upload(&rest).unwrap_err().code(), Some(130));
+    rest.anonymous().unwrap();
+    assert_eq!(upload(&rest).unwrap_err().code(), Some(130));
+    rest.sign_up("ann", "s3cret", &json!({})).unwrap();
+    let file = upload(&rest).unwrap();
+    // Whoever knows the name may have it.
+    let nobody = builder(&server.url())
+        .javascript_key("js key")
+        .build()
+        .unwrap()
+        .rest();
+    assert_eq!(nobody.download(&file).unwrap().bytes(10).unwrap(), b"abc");
+    let master = builder(&server.url())
+        .master_key("master key")
+        .build()
+        .unwrap()
+        .rest();
+    upload(&master).unwrap();
+    master.delete_file(&file).unwrap();
+    assert_eq!(server.file(file.name()), None);
+    assert_eq!(master.delete_file(&file).unwrap_err().code(), Some(153));
+    assert_eq!(rest.download(&file).unwrap_err().code(), Some(101));
 }

@@ -2,7 +2,7 @@
 //! the same answers. Knows only the public API and what both kinds of server are told to have.
 
 use parse_livequery::rest::{Op, Rest};
-use parse_livequery::{Client, Pointer, Query};
+use parse_livequery::{Client, Date, ErrorKind, File, Pointer, Query};
 use serde_json::{Value, json};
 
 /// What a call must come to.
@@ -22,6 +22,10 @@ pub fn same_answers(client: &Client, name: &str) {
     objects(&client.rest().own_session(), name);
     rights(&rest, name);
     functions(&rest, name);
+    files(&rest.own_session(), name);
+    relations(&rest.own_session(), name);
+    roles(&rest, name);
+    types(&rest.own_session(), name);
 }
 
 #[track_caller]
@@ -72,6 +76,15 @@ fn users(rest: &Rest, name: &str) {
     let me = check("me", rest.me(), Outcome::Done).unwrap();
     assert_eq!((me.id(), me.get_i64("level")), (ann.user().id(), Some(3)));
     assert!(me.get("sessionToken").is_none());
+
+    let session = check("session", rest.session(), Outcome::Done).unwrap();
+    assert_eq!(session.class_name(), Some("_Session"));
+    assert!(session.get("sessionToken").is_none(), "{session:?}");
+    let user: Pointer = session.get_as("user").unwrap();
+    assert_eq!(Some(user.object_id()), ann.user().id());
+    let expires: Date = session.get_as("expiresAt").unwrap();
+    assert!(expires > session.created_at().unwrap());
+    check("session, as nobody", nobody.session(), Outcome::Code(209));
 
     check(
         "wrong password",
@@ -377,5 +390,297 @@ fn functions(rest: &Rest, name: &str) {
     let error = rest
         .call::<String>("answer", &json!({"a": 1, "b": 2}))
         .unwrap_err();
-    assert_eq!(error.kind(), parse_livequery::ErrorKind::Decode);
+    assert_eq!(error.kind(), ErrorKind::Decode);
+}
+
+fn files(ann: &Rest, name: &str) {
+    check(
+        "sign up",
+        ann.sign_up(&format!("{name}-files"), "s3cret", &json!({})),
+        Outcome::Done,
+    );
+    let bytes: Vec<u8> = (0..100_000_u32).map(|at| (at % 251) as u8).collect();
+    let read = |file: &File| {
+        let download = check("download", ann.download(file), Outcome::Done).unwrap();
+        assert_eq!(download.content_length(), Some(100_000));
+        download.bytes(100_000).unwrap()
+    };
+    let whole = check(
+        "upload",
+        ann.upload("a b.bin", "image/png", &bytes),
+        Outcome::Done,
+    )
+    .unwrap();
+    assert!(whole.name().ends_with("_a b.bin"), "{whole:?}");
+    assert!(read(&whole) == bytes, "what comes back is what was stored");
+    let streamed = ann.upload_from("b.txt", "text/plain; charset=utf-8", &*bytes);
+    let streamed = check("upload from a reader", streamed, Outcome::Done).unwrap();
+    assert!(read(&streamed) == bytes, "what comes back is what was read");
+    // Without its URL it is found by its name.
+    assert!(read(&File::new(whole.name())) == bytes);
+    let error = ann.download(&whole).unwrap().bytes(99_999).unwrap_err();
+    assert!(
+        error.to_string().contains("is longer than 99999 bytes"),
+        "{error}"
+    );
+
+    let class = "RestFile";
+    let made = check(
+        "create",
+        ann.create(class, &json!({"file": whole})),
+        Outcome::Done,
+    )
+    .unwrap();
+    let held = check("get", ann.get(class, made.id().unwrap()), Outcome::Done).unwrap();
+    let held: File = held.get_as("file").unwrap();
+    assert_eq!(held, whole);
+
+    check(
+        "an empty file",
+        ann.upload("c.txt", "text/plain", b""),
+        Outcome::Code(130),
+    );
+    check(
+        "such a name",
+        ann.upload("c$.txt", "text/plain", b"c"),
+        Outcome::Code(122),
+    );
+    check(
+        "no such file",
+        ann.download(&File::new("nonsense.txt")),
+        Outcome::Code(101),
+    );
+    let error = ann.delete_file(&whole).unwrap_err();
+    assert_eq!(
+        (error.kind(), error.may_have_happened()),
+        (ErrorKind::Refused, false),
+        "{error}"
+    );
+    assert!(read(&whole) == bytes);
+}
+
+fn relations(rest: &Rest, name: &str) {
+    let create = |class: &str, object: Value| {
+        let made = check("create", rest.create(class, &object), Outcome::Done).unwrap();
+        Pointer::new(class, made.id().unwrap())
+    };
+    let [ann, bob, eve] = ["ann", "bob", "eve"].map(|player| create("RestPlayer", json!({"name": player})));
+    let players = Op::add_relation([ann.clone(), bob]);
+    let team = create("RestTeam", json!({"of": name, "players": players}));
+    let other = create(
+        "RestTeam",
+        json!({"of": name, "players": Op::add_relation([eve.clone()])}),
+    );
+    let names = |team: &Pointer| -> Vec<String> {
+        let related = json!({"$relatedTo": {"object": team, "key": "players"}});
+        let query = Query::from_json("RestPlayer", json!({"where": related, "order": "name"})).unwrap();
+        let found = check("related to", rest.find(&query), Outcome::Done).unwrap();
+        assert_eq!(rest.count(&query).unwrap(), found.len() as u64);
+        found
+            .iter()
+            .map(|player| player.get_str("name").unwrap().to_owned())
+            .collect()
+    };
+    let teams_of = |player: &Pointer| -> Vec<String> {
+        let query = Query::new("RestTeam")
+            .equal_to("players", player)
+            .equal_to("of", name);
+        let found = check("with it in its relation", rest.find(&query), Outcome::Done).unwrap();
+        found.iter().map(|team| team.id().unwrap().to_owned()).collect()
+    };
+    assert_eq!(
+        (names(&team), names(&other)),
+        (vec!["ann".into(), "bob".into()], vec!["eve".into()])
+    );
+    assert_eq!(teams_of(&ann), [team.object_id()]);
+    let change = |op: Op| {
+        let changed = rest.update("RestTeam", team.object_id(), &json!({"players": op}));
+        check("change a relation", changed, Outcome::Done);
+    };
+    change(Op::add_relation([eve.clone()]));
+    change(Op::remove_relation([ann.clone()]));
+    // Once more changes nothing.
+    change(Op::add_relation([eve.clone()]));
+    assert_eq!(
+        (names(&team), names(&other)),
+        (vec!["bob".into(), "eve".into()], vec!["eve".into()])
+    );
+    assert_eq!(teams_of(&ann), [""; 0]);
+    assert_eq!(teams_of(&eve).len(), 2);
+    let team = check("get", rest.get("RestTeam", team.object_id()), Outcome::Done).unwrap();
+    assert_eq!(
+        team.get("players"),
+        Some(&json!({"__type": "Relation", "className": "RestPlayer"}))
+    );
+    check(
+        "players of another class",
+        rest.update(
+            "RestTeam",
+            other.object_id(),
+            &json!({"players": Op::add_relation([other.clone()])}),
+        ),
+        Outcome::Code(111),
+    );
+}
+
+fn roles(rest: &Rest, name: &str) {
+    let (ann, bob) = (rest.own_session(), rest.own_session());
+    let sign_up = |who: &Rest, at: &str| {
+        let more = json!({"email": format!("{name}-{at}@example.com"), "ACL": {"*": {"read": true}}});
+        let session = who.sign_up(&format!("{name}-{at}"), "s3cret", &more);
+        let session = check("sign up", session, Outcome::Done).unwrap();
+        Pointer::new("_User", session.user().id().unwrap())
+    };
+    let (ann_user, bob_user) = (sign_up(&ann, "role-a"), sign_up(&bob, "role-b"));
+    let role = |name: &str, members: Value| {
+        let mut role = json!({"name": name, "ACL": {"*": {"read": true, "write": true}}});
+        role.as_object_mut()
+            .unwrap()
+            .extend(members.as_object().unwrap().clone());
+        let role = check("a role", ann.create("_Role", &role), Outcome::Done).unwrap();
+        Pointer::new("_Role", role.id().unwrap())
+    };
+    let (editors, readers) = (format!("{name}-editors"), format!("{name}-readers"));
+    let role_of_editors = role(&editors, json!({"users": Op::add_relation([ann_user.clone()])}));
+    // Whoever is an editor is a reader.
+    let role_of_readers = role(&readers, json!({"roles": Op::add_relation([role_of_editors])}));
+    let acl = json!({
+        format!("role:{editors}"): {"write": true},
+        format!("role:{readers}"): {"read": true},
+    });
+    let article = check(
+        "create",
+        ann.create("RestArticle", &json!({"ACL": acl})),
+        Outcome::Done,
+    )
+    .unwrap();
+    let id = article.id().unwrap();
+    check("by a role in a role", ann.get("RestArticle", id), Outcome::Done);
+    check(
+        "by a role",
+        ann.update("RestArticle", id, &json!({"n": 1})),
+        Outcome::Done,
+    );
+    check("without a role", bob.get("RestArticle", id), Outcome::Code(101));
+    let readers = json!({"users": Op::add_relation([bob_user])});
+    check(
+        "a role's users",
+        ann.update("_Role", role_of_readers.object_id(), &readers),
+        Outcome::Done,
+    );
+    check("by a role", bob.get("RestArticle", id), Outcome::Done);
+    check(
+        "for reading alone",
+        bob.update("RestArticle", id, &json!({"n": 2})),
+        Outcome::Code(101),
+    );
+
+    // What is not for others.
+    let user = |who: &Rest| check("a user", who.get("_User", ann_user.object_id()), Outcome::Done).unwrap();
+    assert!(user(&ann).get("email").is_some());
+    assert_eq!(user(&ann).get("sessionToken"), None);
+    let query = Query::new("_User").equal_to("objectId", ann_user.object_id());
+    let found = check("users", bob.find(&query), Outcome::Done).unwrap();
+    for shown in [&user(&bob), &found[0]] {
+        assert_eq!(shown.get_str("username"), Some(&*format!("{name}-role-a")));
+        for hidden in ["email", "password", "authData", "sessionToken"] {
+            assert_eq!(shown.get(hidden), None);
+        }
+    }
+}
+
+fn types(rest: &Rest, name: &str) {
+    let class = format!("RestTyped{}", name.replace('-', ""));
+    let class = class.as_str();
+    let typed = json!({
+        "number": 1, "text": "a", "yes": true, "list": [1], "object": {"a": 1}, "nothing": null,
+        "date": {"__type": "Date", "iso": "2024-01-02T03:04:05.678Z"},
+        "place": {"__type": "GeoPoint", "latitude": 1, "longitude": 2},
+        "bytes": {"__type": "Bytes", "base64": "AQID"},
+        // Without a URL it ends a Parse Server 9.10 that has LiveQuery: `Tried to encode an unsaved file`.
+        "file": {"__type": "File", "name": "a.txt", "url": "http://127.0.0.1/a.txt"},
+        "area": {"__type": "Polygon", "coordinates": [[0, 0], [0, 1], [1, 1], [0, 0]]},
+        "friend": {"__type": "Pointer", "className": "RestPlayer", "objectId": "x"},
+    });
+    let made = check("create", rest.create(class, &typed), Outcome::Done).unwrap();
+    let id = made.id().unwrap();
+    let others = [
+        ("number", json!("1")),
+        ("number", json!([1])),
+        ("text", json!(1)),
+        ("text", json!({"a": 1})),
+        ("yes", json!("true")),
+        ("list", json!({"a": 1})),
+        ("object", json!([1])),
+        ("date", json!("2024-01-02T03:04:05.678Z")),
+        ("place", typed["area"].clone()),
+        ("bytes", json!("AQID")),
+        ("file", json!("a.txt")),
+        ("area", typed["place"].clone()),
+        (
+            "friend",
+            json!({"__type": "Pointer", "className": "RestTeam", "objectId": "x"}),
+        ),
+        ("friend", json!("x")),
+        ("text", json!(Op::increment(1))),
+        ("number", json!(Op::add([1]))),
+        // What is none of its kind.
+        ("new", json!({"__type": "Date"})),
+        ("new", json!({"__type": "GeoPoint", "latitude": 1})),
+        ("new", json!({"__type": "Pointer", "objectId": "x"})),
+        ("new", json!({"__type": "Nonsense"})),
+    ];
+    for (field, value) in others {
+        let what = format!("{field}: {value}");
+        check(
+            &what,
+            rest.update(class, id, &json!({field: value})),
+            Outcome::Code(111),
+        );
+        check(
+            &what,
+            rest.create(class, &json!({field: value})),
+            Outcome::Code(111),
+        );
+    }
+    for field in ["a b", "1a", "_a", "a-b"] {
+        check(field, rest.create(class, &json!({field: 1})), Outcome::Code(105));
+    }
+    // Null and nothing fit everything.
+    let nothing = json!({"text": null, "number": Op::delete(), "nothing": 1});
+    check("nothing", rest.update(class, id, &nothing), Outcome::Done);
+    check(
+        "the type stays",
+        rest.update(class, id, &json!({"text": 1})),
+        Outcome::Code(111),
+    );
+}
+
+/// The class `RestNews` lets everybody find, users get, the user of this session create with no new fields, and nobody else anything.
+pub fn permissions(user: &str) -> Value {
+    json!({"find": {"*": true}, "get": {"requiresAuthentication": true}, "create": {user: true}})
+}
+
+/// As [`same_answers`], for the class with these permissions, which has an object with the field `text`.
+pub fn same_permissions(ann: &Rest, id: &str) {
+    let (class, nobody) = ("RestNews", ann.own_session());
+    let query = Query::new(class);
+    let text = json!({"text": "b"});
+    check("find", nobody.find(&query), Outcome::Done);
+    check("count", nobody.count(&query), Outcome::Code(119));
+    check("get, as nobody", nobody.get(class, id), Outcome::Code(101));
+    check("get", ann.get(class, id), Outcome::Done);
+    check(
+        "create, as nobody",
+        nobody.create(class, &text),
+        Outcome::Code(119),
+    );
+    check("create", ann.create(class, &text), Outcome::Done);
+    check(
+        "a new field",
+        ann.create(class, &json!({"more": 1})),
+        Outcome::Code(119),
+    );
+    check("update", ann.update(class, id, &text), Outcome::Code(119));
+    check("delete", ann.delete(class, id), Outcome::Code(119));
 }

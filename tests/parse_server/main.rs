@@ -38,3 +38,4 @@ mod transcript;
 mod untyped;
 mod untyped_live;
 mod versions;
+mod whole_program;

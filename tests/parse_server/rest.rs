@@ -9,7 +9,7 @@ use parse_livequery::{Date, Error, ErrorKind, EventKind, Pointer, Query};
 use serde_json::{Value, json};
 
 use crate::recorder::{Recorder, builder, client};
-use crate::rest_table::same_answers;
+use crate::rest_table::{permissions, same_answers, same_permissions};
 use crate::support::{APPLICATION_ID, Options, PATIENCE, ParseServer, only, wait_until};
 use crate::versions::{self, Server};
 
@@ -18,6 +18,28 @@ use crate::versions::{self, Server};
 fn the_answers_are_those_of_the_test_server() {
     let server = ParseServer::shared();
     same_answers(&client(server), "table");
+}
+
+#[test]
+#[ignore = "needs Node.js 20 and npm"]
+fn the_permissions_of_a_class_are_those_of_the_test_server() {
+    let server = ParseServer::shared();
+    let client = client(server);
+    let session = client
+        .rest()
+        .sign_up("rest-permissions", "s3cret", &json!({}))
+        .unwrap();
+    let id = server.create("RestNews", &json!({"text": "a"}));
+    let permissions = permissions(session.user().id().unwrap());
+    let schema = json!({"className": "RestNews", "classLevelPermissions": permissions});
+    server.rest("PUT", "/schemas/RestNews", &[], Some(&schema));
+    same_permissions(&client.rest(), &id);
+    let one = Query::new("RestNews").equal_to("objectId", id);
+    client.subscribe(&one).unwrap().wait_open(PATIENCE).unwrap();
+    let schema = json!({"className": "RestNews", "classLevelPermissions": {"get": {"*": true}}});
+    server.rest("PUT", "/schemas/RestNews", &[], Some(&schema));
+    let refused = client.subscribe(&Query::new("RestNews")).unwrap();
+    assert_eq!(refused.wait_open(PATIENCE).unwrap_err().code(), Some(119));
 }
 
 #[test]

@@ -149,6 +149,26 @@ const databaseURI = async () => {
 };
 const redis = options.redisURL ? { redisURL: options.redisURL } : {};
 
+// In place of the one that needs MongoDB.
+const files = new Map();
+const filesAdapter = {
+  createFile: async (name, data) => {
+    files.set(name, data);
+  },
+  deleteFile: async name => {
+    if (!files.delete(name)) {
+      throw new Error(`there is no file ${name}`);
+    }
+  },
+  getFileData: async name => {
+    if (!files.has(name)) {
+      throw new Error(`there is no file ${name}`);
+    }
+    return files.get(name);
+  },
+  getFileLocation: (config, name) => `${config.mount}/files/${config.applicationId}/${encodeURIComponent(name)}`,
+};
+
 const settings = {
   appId: APPLICATION_ID,
   masterKey: MASTER_KEY,
@@ -157,6 +177,7 @@ const settings = {
   // A machine that is busy takes longer than its 100 ms, and the event is lost then (QueryTools.js).
   liveQuery: { classNames: options.classNames, regexTimeout: 0, ...redis },
   cloud,
+  filesAdapter,
   allowClientClassCreation: true,
   allowCustomObjectId: options.customIds,
   logLevel: 'error',

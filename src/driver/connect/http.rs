@@ -34,19 +34,9 @@ impl Answer {
             .any(|item| item.trim().eq_ignore_ascii_case(token))
     }
 
-    /// How long the server asks to wait before the next request, if it does: in seconds, or up to a date.
+    /// How long the server asks to wait before the next request, if it does.
     pub(crate) fn retry_after(&self, now: SystemTime) -> Option<Duration> {
-        let value = self.header("Retry-After")?.trim();
-        if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-            // What is too large for the type is long enough for any limit.
-            return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
-        }
-        let at = rfc2822::DateTimeParser::new().parse_timestamp(value).ok()?;
-        let since_epoch = Duration::from_millis(u64::try_from(at.as_millisecond()).ok()?);
-        SystemTime::UNIX_EPOCH
-            .checked_add(since_epoch)?
-            .duration_since(now)
-            .ok()
+        retry_after(self.header("Retry-After")?, now)
     }
 
     /// The status and the beginning of the body, for an error message.
@@ -59,6 +49,24 @@ impl Answer {
             format!("HTTP {} (`{}`)", self.status, excerpt(&body))
         }
     }
+}
+
+/// What `Retry-After` says: seconds, or a date.
+pub(crate) fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
+    let value = value.trim();
+    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        // What is too large for the type is long enough for any limit.
+        return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
+    }
+    // A time that is over allows it at once.
+    Some(http_date(value)?.duration_since(now).unwrap_or_default())
+}
+
+/// A date as HTTP has it: `Sun, 06 Nov 1994 08:49:37 GMT`.
+pub(crate) fn http_date(value: &str) -> Option<SystemTime> {
+    let at = rfc2822::DateTimeParser::new().parse_timestamp(value).ok()?;
+    let since_epoch = Duration::from_millis(u64::try_from(at.as_millisecond()).ok()?);
+    SystemTime::UNIX_EPOCH.checked_add(since_epoch)
 }
 
 /// Collects an answer.

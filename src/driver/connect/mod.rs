@@ -16,6 +16,8 @@ use url::{Host, Url};
 
 use self::dial::Dial;
 #[cfg(feature = "rest")]
+pub(crate) use self::http::{http_date, retry_after};
+#[cfg(feature = "rest")]
 pub(crate) use self::proxy::Kind as ProxyKind;
 pub(crate) use self::proxy::Proxies;
 use self::proxy::{Kind, Proxy};
