@@ -5,6 +5,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 
 use super::{Handle, LiveSet};
@@ -124,22 +125,22 @@ impl LiveSetBuilder {
 
     /// As [`LiveSet::on_change`].
     pub fn on_change(self, listener: impl FnMut(&Change, &Snapshot) + Send + 'static) -> Self {
-        self.listen(SetEventKind::Change, for_change(listener))
+        self.listen(SetEventKind::Change, Times::Always, for_change(listener))
     }
 
     /// As [`LiveSet::on_ready`].
     pub fn on_ready(self, listener: impl FnMut(&Snapshot) + Send + 'static) -> Self {
-        self.listen(SetEventKind::Ready, for_ready(listener))
+        self.listen(SetEventKind::Ready, Times::Always, for_ready(listener))
     }
 
     /// As [`LiveSet::on_stale`].
     pub fn on_stale(self, listener: impl FnMut(SystemTime) + Send + 'static) -> Self {
-        self.listen(SetEventKind::Stale, for_stale(listener))
+        self.listen(SetEventKind::Stale, Times::Always, for_stale(listener))
     }
 
     /// As [`LiveSet::on_error`].
     pub fn on_error(self, listener: impl FnMut(&Error) + Send + 'static) -> Self {
-        self.listen(SetEventKind::Error, for_error(listener))
+        self.listen(SetEventKind::Error, Times::Always, for_error(listener))
     }
 
     /// Subscribes, and fetches as soon as the server has acknowledged it.
@@ -166,21 +167,30 @@ impl LiveSetBuilder {
         let core = Core::new(&query, rand::random());
         let shared = Arc::clone(client.shared());
         let keeper = Keeper::new(core, emitter, fetch, session_token.clone(), shared);
-        let builder = SubscriptionBuilder::new(client, query);
+        let builder = SubscriptionBuilder::new(client, query.clone());
         let builder = match session_token {
             Some(token) => builder.session_token(token.reveal()),
             None => builder,
         };
         let subscription = builder.start(encoded, |subscription| keeper.follow(subscription));
-        Ok(LiveSet(Arc::new(Handle { keeper, subscription })))
+        Ok(LiveSet(Arc::new(Handle {
+            keeper,
+            subscription,
+            query,
+            is_detached: AtomicBool::new(false),
+        })))
     }
 
-    fn listen(
+    pub(super) fn listen(
         self,
         kind: SetEventKind,
+        times: Times,
         listener: impl FnMut(&SetEvent) -> Result<()> + Send + 'static,
     ) -> Self {
-        self.emitter.on(Some(kind), Times::Always, listener);
+        if kind == SetEventKind::Batch {
+            self.emitter.held(|shown| shown.gathered.is_wanted = true);
+        }
+        self.emitter.on(Some(kind), times, listener);
         self
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of handles. What follows from what is in [`core`](super::core).
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Instant, SystemTime};
 
@@ -46,6 +47,10 @@ pub(crate) struct Keeper {
     stale_since: Mutex<Option<SystemTime>>,
     /// The last refresh of which it is known what came of it, and that.
     refreshed: Mutex<(u64, Result<()>)>,
+    /// Itself, where no handle holds it until its end.
+    held: Mutex<Option<Arc<Self>>>,
+    /// How often changes were told.
+    posts: AtomicU64,
 }
 
 /// The thread that fetches, which is there while there is something to fetch.
@@ -94,6 +99,8 @@ impl Keeper {
             shared,
             subscription: OnceLock::new(),
             telling: Arc::default(),
+            held: Mutex::default(),
+            posts: AtomicU64::new(0),
         })
     }
 
@@ -107,13 +114,19 @@ impl Keeper {
     pub(super) fn listen(
         self: &Arc<Self>,
         kind: SetEventKind,
+        times: Times,
         listener: impl FnMut(&SetEvent) -> Result<()> + Send + 'static,
     ) -> ListenerId {
         if !self.shared.is_home() {
             drop_quietly(listener);
             return ListenerId::unused();
         }
-        let (id, missed) = self.subscriber.emitter.on(Some(kind), Times::Always, listener);
+        if kind == SetEventKind::Batch {
+            self.subscriber
+                .emitter
+                .held(|shown| shown.gathered.is_wanted = true);
+        }
+        let (id, missed) = self.subscriber.emitter.on(Some(kind), times, listener);
         if missed == Missed::Yes {
             self.shared.late(self, id);
         }
@@ -146,6 +159,28 @@ impl Keeper {
         Some(known.map_or(told, |known| known.min(told)))
     }
 
+    /// It stays until its end, whether there are handles or not.
+    pub(super) fn hold_on(self: &Arc<Self>) {
+        if !self.shared.is_home() {
+            return;
+        }
+        *self.held.lock() = Some(Arc::clone(self));
+        if self.has_ended() {
+            self.let_go();
+        }
+    }
+
+    fn let_go(&self) {
+        let held = self.held.lock().take();
+        drop(held);
+    }
+
+    fn has_ended(&self) -> bool {
+        self.subscription
+            .get()
+            .is_some_and(|core| self.shared.is_ended(core))
+    }
+
     /// No handle is left.
     pub(super) fn end(&self) {
         if !self.shared.is_home() {
@@ -171,11 +206,21 @@ impl Keeper {
         *self.stale_since.lock() = core.stale_since();
         let mut errors = Vec::new();
         let mut refreshed = None;
+        let gathers = self.subscriber.emitter.is_heard(SetEventKind::Batch);
         let ((), is_ready) = self.shared.put(self, |mailbox, limits, totals| {
+            // Changes that no batch in the mailbox stands for.
+            let mut is_pending = false;
             if let Some(error) = error {
                 mailbox.tell(SetEvent::Error(error.clone()), None, limits, totals);
             }
             while let Some(output) = core.next_output() {
+                let is_change = matches!(output, Output::Change(..));
+                if gathers && is_change && !is_pending && !self.is_long_run() {
+                    mailbox.withdraw_sum(totals);
+                } else if is_pending && !is_change {
+                    mailbox.tell(SetEvent::batch(), None, limits, totals);
+                }
+                is_pending = gathers && is_change;
                 let (event, receipt) = match output {
                     Output::Change(change, snapshot) => {
                         let single = parcel(change, snapshot.clone(), generation);
@@ -204,12 +249,20 @@ impl Keeper {
                 };
                 mailbox.tell(event, receipt, limits, totals);
             }
+            if is_pending {
+                mailbox.tell(SetEvent::batch(), None, limits, totals);
+            }
         });
         if let Some(refreshed) = refreshed {
             *self.refreshed.lock() = refreshed;
             self.shared.status.changed();
         }
         Posted { is_ready, errors }
+    }
+
+    /// However fast changes come, there is a batch now and then.
+    fn is_long_run(&self) -> bool {
+        self.posts.fetch_add(1, Ordering::Relaxed) % LONGEST_RUN == 0
     }
 
     /// Code of the program may be called by this, which may ask the set: no lock is held.
@@ -359,8 +412,8 @@ impl Follower for Keeper {
         let posted = self.post(&mut core, told, generation);
         drop(core);
         self.announce(posted);
-        let has_ended = self.subscription.get().is_some_and(|core| shared.is_ended(core));
-        if has_ended && event.kind() == EventKind::Close {
+        if self.has_ended() && event.kind() == EventKind::Close {
+            self.let_go();
             self.subscriber.end();
             let last = SetEvent::Stale(SystemTime::now());
             let void = shared.post(&self, |mailbox, _, totals| mailbox.end(last, totals));
@@ -396,7 +449,15 @@ impl Addressee for Keeper {
         }
     }
 
-    fn prepare(&self, _: &Arc<Shared>, event: SetEvent, _: Option<u64>) -> SetEvent {
+    fn prepare(&self, shared: &Arc<Shared>, event: SetEvent, generation: Option<u64>) -> SetEvent {
+        let is_of_batches = matches!(event, SetEvent::Change(..) | SetEvent::Batch(..));
+        if is_of_batches && self.subscriber.emitter.is_heard(SetEventKind::Batch) {
+            let current = || self.subscription.get().map(|core| shared.generation(core));
+            let generation = generation.or_else(current).unwrap_or_default();
+            self.subscriber
+                .emitter
+                .held(|shown| shown.gathered.under(generation));
+        }
         event
     }
 
@@ -419,6 +480,9 @@ impl Addressee for Keeper {
         }
     }
 }
+
+/// After so many inputs that led to changes a batch is told, even if another change waits behind it.
+const LONGEST_RUN: u64 = 256;
 
 #[cfg(all(test, feature = "test-server", not(shuttle)))]
 mod tests {

@@ -8,6 +8,7 @@ pub(crate) mod core;
 mod events;
 mod keeper;
 pub(crate) mod list;
+mod listeners;
 mod paging;
 #[cfg(test)]
 mod properties;
@@ -15,18 +16,20 @@ mod refresh;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-pub use self::change::{Change, Snapshot, SnapshotIter};
+pub use self::change::{Change, Snapshot, SnapshotIntoIter, SnapshotIter};
 use self::events::{SetEventKind, Shown, for_error, for_late_change, for_ready, for_stale};
 use self::keeper::Keeper;
 pub use self::refresh::Refresh;
 use crate::client::subscription::Subscription;
-use crate::delivery::emitter::ListenerId;
+use crate::delivery::emitter::{ListenerId, Times};
 use crate::delivery::inside::refuse_in_listener;
 use crate::delivery::status::Look;
 use crate::error::{Error, ErrorKind, Result};
 use crate::object::Object;
+use crate::query::Query;
 use crate::secret::Secret;
 use crate::text::deadline;
 
@@ -110,6 +113,8 @@ pub struct LiveSet(Arc<Handle>);
 struct Handle {
     keeper: Arc<Keeper>,
     subscription: Subscription,
+    query: Query,
+    is_detached: AtomicBool,
 }
 
 impl LiveSet {
@@ -134,18 +139,22 @@ impl LiveSet {
     pub fn on_change(&self, listener: impl FnMut(&Change, &Snapshot) + Send + 'static) -> ListenerId {
         self.0
             .keeper
-            .listen(SetEventKind::Change, for_late_change(listener))
+            .listen(SetEventKind::Change, Times::Always, for_late_change(listener))
     }
 
     /// Calls the listener when everything was fetched: the first time, and each time after the set was stale. If it is
     /// so already, at once.
     pub fn on_ready(&self, listener: impl FnMut(&Snapshot) + Send + 'static) -> ListenerId {
-        self.0.keeper.listen(SetEventKind::Ready, for_ready(listener))
+        self.0
+            .keeper
+            .listen(SetEventKind::Ready, Times::Always, for_ready(listener))
     }
 
     /// Calls the listener when the contents may be old from now on, with the time since when that is.
     pub fn on_stale(&self, listener: impl FnMut(SystemTime) + Send + 'static) -> ListenerId {
-        self.0.keeper.listen(SetEventKind::Stale, for_stale(listener))
+        self.0
+            .keeper
+            .listen(SetEventKind::Stale, Times::Always, for_stale(listener))
     }
 
     /// Calls the listener for each error: a fetch that failed, and what the subscription reports. The client's listeners
@@ -153,7 +162,9 @@ impl LiveSet {
     ///
     /// After one that [is fatal](Error::is_fatal) and comes from the subscription the set is not kept any more.
     pub fn on_error(&self, listener: impl FnMut(&Error) + Send + 'static) -> ListenerId {
-        self.0.keeper.listen(SetEventKind::Error, for_error(listener))
+        self.0
+            .keeper
+            .listen(SetEventKind::Error, Times::Always, for_error(listener))
     }
 
     /// Removes a listener. `false` if it was not there any more.
@@ -179,11 +190,23 @@ impl LiveSet {
         self.len() == 0
     }
 
+    /// The query, as it was given.
+    #[must_use]
+    pub fn query(&self) -> Query {
+        self.0.query.clone()
+    }
+
+    /// The object at this place, counted from 0.
+    #[must_use]
+    pub fn at(&self, index: usize) -> Option<Object> {
+        self.shown(|shown| shown.snapshot.at(index).cloned())
+    }
+
     /// The object with this id, if it is in the set.
     #[must_use]
     pub fn get(&self, id: &str) -> Option<Object> {
         let (snapshot, index) = self.locate(id)?;
-        snapshot.get(index).cloned()
+        snapshot.at(index).cloned()
     }
 
     /// Where the object with this id is.
@@ -306,6 +329,14 @@ impl LiveSet {
         self.0.subscription.unsubscribe_and_wait(timeout)
     }
 
+    /// Lets go of the set without ending it: it lives as long as its client, until [`Client::close`](crate::Client::close),
+    /// and its listeners are called. Clones that are left can still be used.
+    pub fn detach(self) {
+        self.0.is_detached.store(true, Ordering::Relaxed);
+        self.0.subscription.clone().detach();
+        self.0.keeper.hold_on();
+    }
+
     /// The subscription that the set follows: for its state and its figures.
     pub fn subscription(&self) -> &Subscription {
         &self.0.subscription
@@ -346,6 +377,8 @@ impl fmt::Debug for LiveSet {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.keeper.end();
+        if !*self.is_detached.get_mut() {
+            self.keeper.end();
+        }
     }
 }
