@@ -14,10 +14,12 @@ use crate::client::subscription::SubscriptionBuilder;
 use crate::delivery::emitter::{Emitter, Times};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fenced::Fenced;
+use crate::live_set::another::Handles;
 use crate::live_set::change::{Change, Snapshot};
 use crate::live_set::core::Core;
 use crate::live_set::events::{SetEvent, SetEventKind, for_change, for_error, for_ready, for_stale};
 use crate::live_set::keeper::{FetchFn, Keeper};
+use crate::live_set::saved::Start;
 use crate::object::Object;
 use crate::query::Query;
 use crate::secret::Secret;
@@ -56,6 +58,7 @@ pub struct LiveSetBuilder {
     query: Query,
     fetch: Option<Box<FetchFn>>,
     session_token: Option<Secret>,
+    pub(super) saved: Option<Start>,
     emitter: Emitter<SetEvent>,
 }
 
@@ -66,6 +69,7 @@ impl LiveSetBuilder {
             query,
             fetch: None,
             session_token: None,
+            saved: None,
             emitter: Emitter::new(),
         }
     }
@@ -156,6 +160,7 @@ impl LiveSetBuilder {
             query,
             fetch,
             session_token,
+            saved,
             emitter,
         } = self;
         client.shared().check_home()?;
@@ -164,7 +169,17 @@ impl LiveSetBuilder {
             Some(fetch) => fetch,
             None => built_in(&client)?,
         };
-        let core = Core::new(&query, rand::random());
+        let has_saved = saved.is_some();
+        let saved = saved.map(|start| start.entries(&client, &query, SystemTime::now()));
+        let core = match saved {
+            Some(Ok((entries, since))) => Core::starting_from(&query, entries, since, rand::random()),
+            Some(Err(error)) => {
+                let mut core = Core::new(&query, rand::random());
+                core.tell(error);
+                core
+            }
+            None => Core::new(&query, rand::random()),
+        };
         let shared = Arc::clone(client.shared());
         let keeper = Keeper::new(core, emitter, fetch, session_token.clone(), shared);
         let builder = SubscriptionBuilder::new(client, query.clone());
@@ -172,11 +187,15 @@ impl LiveSetBuilder {
             Some(token) => builder.session_token(token.reveal()),
             None => builder,
         };
-        let subscription = builder.start(encoded, |subscription| keeper.follow(subscription));
+        let subscription = builder.start(encoded, |subscription| keeper.follow(0, subscription));
+        let handles = Handles::new(query, subscription);
+        keeper.handles.get_or_init(|| Arc::downgrade(&handles));
+        if has_saved {
+            keeper.begin();
+        }
         Ok(LiveSet(Arc::new(Handle {
             keeper,
-            subscription,
-            query,
+            handles,
             is_detached: AtomicBool::new(false),
         })))
     }
