@@ -6,7 +6,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::{Handle, LiveSet};
 use crate::client::Client;
@@ -19,7 +19,7 @@ use crate::live_set::change::{Change, Snapshot};
 use crate::live_set::core::Core;
 use crate::live_set::events::{SetEvent, SetEventKind, for_change, for_error, for_ready, for_stale};
 use crate::live_set::keeper::{FetchFn, Keeper};
-use crate::live_set::saved::Start;
+use crate::live_set::saved::{Saved, Start};
 use crate::object::Object;
 use crate::query::Query;
 use crate::secret::Secret;
@@ -58,7 +58,7 @@ pub struct LiveSetBuilder {
     query: Query,
     fetch: Option<Box<FetchFn>>,
     session_token: Option<Secret>,
-    pub(super) saved: Option<Start>,
+    saved: Option<Start>,
     emitter: Emitter<SetEvent>,
 }
 
@@ -127,6 +127,44 @@ impl LiveSetBuilder {
         self
     }
 
+    /// Shows these contents at once, before there is a connection, until those of the server are there. The set is stale
+    /// meanwhile, since the time when they were saved. What differs comes as changes then.
+    ///
+    /// They are not used, and the set starts empty, if they are of another query, server or user, or were saved longer ago
+    /// than `max_age`. Why is told to [`on_error`](Self::on_error), in an error of kind
+    /// [`ErrorKind::InvalidValue`].
+    ///
+    /// It spares the user the wait, and costs the server what a set costs without it: everything is fetched once.
+    ///
+    /// # Examples
+    /// ```
+    /// use parse_livequery::{LiveSetBuilder, Saved};
+    /// use std::{fs, path::Path, time::Duration};
+    ///
+    /// const WEEK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+    ///
+    /// fn with_saved(games: LiveSetBuilder, user: &str, path: &Path) -> LiveSetBuilder {
+    ///     let Ok(bytes) = fs::read(path) else {
+    ///         return games; // the first run
+    ///     };
+    ///     match Saved::from_slice(&bytes) {
+    ///         Ok(saved) => games.start_from(saved, user, WEEK),
+    ///         Err(error) => {
+    ///             eprintln!("{}: {error}", path.display());
+    ///             games
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    pub fn start_from(mut self, saved: Saved, user: &str, max_age: Duration) -> Self {
+        self.saved = Some(Start {
+            saved,
+            user: user.to_owned(),
+            max_age,
+        });
+        self
+    }
+
     /// As [`LiveSet::on_change`].
     pub fn on_change(self, listener: impl FnMut(&Change, &Snapshot) + Send + 'static) -> Self {
         self.listen(SetEventKind::Change, Times::Always, for_change(listener))
@@ -189,7 +227,11 @@ impl LiveSetBuilder {
         };
         let subscription = builder.start(encoded, |subscription| keeper.follow(0, subscription));
         let handles = Handles::new(query, subscription);
-        keeper.handles.get_or_init(|| Arc::downgrade(&handles));
+        let kept = Arc::downgrade(&handles);
+        keeper.stay_in_step(move |keeper| match kept.upgrade() {
+            Some(handles) => handles.keep_in_step(keeper),
+            None => drop(keeper.drop_sources(&keeper.numbers())),
+        });
         if has_saved {
             keeper.begin();
         }

@@ -20,7 +20,6 @@ use crate::event::{ClientEventKind, Event, EventKind};
 use crate::fence;
 use crate::fenced::drop_quietly;
 use crate::fetch_error::FetchError;
-use crate::live_set::another::Handles;
 use crate::live_set::change::{Change, Entry, Snapshot};
 use crate::live_set::core::query::SAVED;
 use crate::live_set::core::{Core, Moment, Output, Request, Task};
@@ -33,6 +32,8 @@ use crate::secret::Secret;
 /// How a set fetches: what `find()` returns for a query, with this session token.
 pub(super) type FetchFn = dyn Fn(&Query, Option<&str>) -> Result<Vec<Object>, FetchError> + Send + Sync;
 
+type InStep = dyn Fn(&Keeper) + Send + Sync;
+
 /// One live set.
 pub(crate) struct Keeper {
     pub(super) subscriber: Subscriber<SetEvent>,
@@ -43,8 +44,8 @@ pub(crate) struct Keeper {
     pub(super) shared: Arc<Shared>,
     /// Where the events of the query come from whose contents are shown, and of the one that is to come.
     sources: Mutex<Vec<Arc<Source>>>,
-    /// The handles of these, while there is one of the set.
-    pub(super) handles: OnceLock<Weak<Handles>>,
+    /// What is to be done when another query is shown, or one that was to come is not wanted any more.
+    in_step: OnceLock<Box<InStep>>,
     /// The session token with which everything was fetched last, as generation.
     pub(super) filled_under: Mutex<Option<u64>>,
     /// The last query of which it is known whether the server takes it, and that.
@@ -106,7 +107,7 @@ impl Keeper {
             refreshed: Mutex::new((0, Ok(()))),
             shared,
             sources: Mutex::default(),
-            handles: OnceLock::new(),
+            in_step: OnceLock::new(),
             filled_under: Mutex::default(),
             answered: Mutex::new((0, Ok(()))),
             telling: Arc::default(),
@@ -184,12 +185,9 @@ impl Keeper {
         (last >= number && self.telling.get() == 0).then_some(result)
     }
 
-    /// Another query is shown, or one that was to come is not wanted any more: lets go of what is not needed.
-    fn keep_in_step(&self) {
-        match self.handles.get().and_then(Weak::upgrade) {
-            Some(handles) => handles.keep_in_step(self),
-            None => drop(self.drop_sources(&self.numbers())),
-        }
+    /// What lets go of the subscriptions that are not needed any more.
+    pub(super) fn stay_in_step(&self, keep: impl Fn(&Self) + Send + Sync + 'static) {
+        self.in_step.get_or_init(|| Box::new(keep));
     }
 
     /// Takes no events any more but those of these queries.
@@ -384,8 +382,8 @@ impl Keeper {
         if posted.is_ready {
             self.shared.list(self);
         }
-        if posted.is_answered {
-            self.keep_in_step();
+        if let Some(keep) = self.in_step.get().filter(|_| posted.is_answered) {
+            keep(self);
         }
         for error in posted.errors {
             if self.shared.subscriber.emitter.is_heard(ClientEventKind::Error) {

@@ -8,7 +8,6 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::LiveSet;
-use super::builder::LiveSetBuilder;
 use super::change::{Entry, Snapshot};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
@@ -59,46 +58,6 @@ impl LiveSet {
             saved_at: millis(since.unwrap_or_else(SystemTime::now)),
             objects: snapshot.into_iter().collect(),
         }))
-    }
-}
-
-impl LiveSetBuilder {
-    /// Shows these contents at once, before there is a connection, until those of the server are there. The set is stale
-    /// meanwhile, since the time when they were saved. What differs comes as changes then.
-    ///
-    /// They are not used, and the set starts empty, if they are of another query, server or user, or were saved longer ago
-    /// than `max_age`. Why is told to [`on_error`](Self::on_error), in an error of kind
-    /// [`ErrorKind::InvalidValue`].
-    ///
-    /// It spares the user the wait, and costs the server what a set costs without it: everything is fetched once.
-    ///
-    /// # Examples
-    /// ```
-    /// use parse_livequery::{LiveSetBuilder, Saved};
-    /// use std::{fs, path::Path, time::Duration};
-    ///
-    /// const WEEK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-    ///
-    /// fn with_saved(games: LiveSetBuilder, user: &str, path: &Path) -> LiveSetBuilder {
-    ///     let Ok(bytes) = fs::read(path) else {
-    ///         return games; // the first run
-    ///     };
-    ///     match Saved::from_slice(&bytes) {
-    ///         Ok(saved) => games.start_from(saved, user, WEEK),
-    ///         Err(error) => {
-    ///             eprintln!("{}: {error}", path.display());
-    ///             games
-    ///         }
-    ///     }
-    /// }
-    /// ```
-    pub fn start_from(mut self, saved: Saved, user: &str, max_age: Duration) -> Self {
-        self.saved = Some(Start {
-            saved,
-            user: user.to_owned(),
-            max_age,
-        });
-        self
     }
 }
 
@@ -187,9 +146,9 @@ impl fmt::Debug for Saved {
 
 /// What a set is to start from.
 pub(super) struct Start {
-    saved: Saved,
-    user: String,
-    max_age: Duration,
+    pub(super) saved: Saved,
+    pub(super) user: String,
+    pub(super) max_age: Duration,
 }
 
 impl Start {

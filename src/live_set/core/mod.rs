@@ -54,7 +54,7 @@ pub(crate) struct Core {
     /// That of the query.
     number: u64,
     /// The query that is to come.
-    next: Option<Box<Core>>,
+    next: Option<Box<Self>>,
     class_name: Box<str>,
     /// The conditions and the fields, without order and window.
     query: Query,
