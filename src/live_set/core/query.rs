@@ -4,7 +4,7 @@
 //!
 //! Each query has a number, and so has all that is asked and told of it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -12,6 +12,7 @@ use super::super::change::{Change, Entry, Snapshot};
 use super::super::list::List;
 use super::held::ById;
 use super::merge::FEW;
+use super::places::longest_rise;
 use super::{Core, Moment, Output, State, Task};
 use crate::error::Error;
 use crate::query::Query;
@@ -176,37 +177,65 @@ fn steps(before: &List<Arc<Entry>>, after: &List<Arc<Entry>>) -> Option<Vec<(Cha
         let object = entry.object().clone();
         steps.push((Change::Removed { index, object }, list.clone()));
     }
-    for (index, entry) in (0..).zip(after.iter()) {
+    // Those that keep their places among each other, so that as few as can be are moved.
+    let places: HashMap<_, _> = before.iter().map(|entry| entry.key.id()).zip(0..).collect();
+    let ranks: Vec<Option<u64>> = after
+        .iter()
+        .map(|entry| places.get(entry.key.id()).copied())
+        .collect();
+    let stays: HashSet<usize> = longest_rise(&ranks).into_iter().collect();
+    // Behind the one that was put in its place last.
+    let mut next = 0;
+    for (place, entry) in after.iter().enumerate() {
         let is_same = |other: &Arc<Entry>| other.key.id() == entry.key.id();
         let object = || entry.object().clone();
-        let from = match list.get(index) {
-            Some(there) if is_same(there) => Some(index),
-            _ if known.contains(entry.key.id()) => list.iter().position(is_same),
-            _ => None,
-        };
-        let old = from.and_then(|from| list.remove(from));
-        list.insert(index, Arc::clone(entry));
-        let change = match (from, old) {
-            (Some(from), Some(old)) if from == index => {
-                if old.has_same_content(entry) {
-                    continue;
-                }
-                Change::Updated {
-                    index,
-                    object: object(),
-                    original: old.object().clone(),
-                }
+        let change = if stays.contains(&place) {
+            // Before it there may be some that are moved later.
+            let index = (next..list.len())
+                .find(|index| list.get(*index).is_some_and(is_same))
+                .unwrap_or(next);
+            next = index + 1;
+            let Some(old) = list.get(index).cloned() else {
+                continue;
+            };
+            let has_same_content = old.has_same_content(entry);
+            if !has_same_content || old.key != entry.key {
+                list.replace(index, Arc::clone(entry));
             }
-            (Some(from), Some(old)) => Change::Moved {
-                from,
-                to: index,
-                object: object(),
-                original: old.object().clone(),
-            },
-            _ => Change::Inserted {
+            if has_same_content {
+                continue;
+            }
+            Change::Updated {
                 index,
                 object: object(),
-            },
+                original: old.object().clone(),
+            }
+        } else {
+            let is_known = known.contains(entry.key.id());
+            let from = is_known.then(|| list.iter().position(is_same)).flatten();
+            let old = from.and_then(|from| list.remove(from));
+            let to = next - usize::from(from.is_some_and(|from| from < next));
+            list.insert(to, Arc::clone(entry));
+            next = to + 1;
+            match from.zip(old) {
+                None => Change::Inserted {
+                    index: to,
+                    object: object(),
+                },
+                // What was before it was moved away.
+                Some((from, old)) if from == to && old.has_same_content(entry) => continue,
+                Some((from, old)) if from == to => Change::Updated {
+                    index: to,
+                    object: object(),
+                    original: old.object().clone(),
+                },
+                Some((from, old)) => Change::Moved {
+                    from,
+                    to,
+                    object: object(),
+                    original: old.object().clone(),
+                },
+            }
         };
         steps.push((change, list.clone()));
         if steps.len() > most {
