@@ -27,6 +27,7 @@ use crate::query::version::Age;
 #[cfg(feature = "rest")]
 use crate::rest::handle::Rest;
 use crate::secret::Secret;
+use crate::server_url::authority;
 use crate::state::ClientState;
 use crate::stats::ClientStats;
 use crate::text::deadline;
@@ -514,6 +515,12 @@ impl Client {
             .map(without_query)
             .collect::<Vec<_>>()
             .join(" or ")
+    }
+
+    /// The address of the server that was given first, without what may be a secret.
+    pub(crate) fn server(&self) -> String {
+        let address = |url: &Url| format!("{}://{}{}", url.scheme(), authority(url), url.path());
+        self.0.servers.first().map(address).unwrap_or_default()
     }
 
     fn remove_listeners(&self, kind: Option<ClientEventKind>) {

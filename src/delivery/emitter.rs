@@ -73,6 +73,8 @@ pub(crate) enum Role {
     Retries,
     Fails,
     Tells,
+    /// It stands for all that was told before it.
+    Sums,
 }
 
 impl Role {

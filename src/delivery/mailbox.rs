@@ -182,7 +182,20 @@ impl<E: Emit> Mailbox<E> {
             return;
         }
         while self.take_oldest(totals).is_some() {}
+        let before = self.letters.len();
+        self.letters.retain(|letter| !letter.is_sum());
+        totals
+            .letters
+            .fetch_sub(before - self.letters.len(), Ordering::Release);
         self.push(Letter::Object(all()), totals);
+    }
+
+    /// What stands for all before it comes again behind what is about to come in.
+    pub(crate) fn withdraw_sum(&mut self, totals: &Totals) {
+        if self.letters.back().is_some_and(Letter::is_sum) {
+            self.letters.pop_back();
+            totals.letters.fetch_sub(1, Ordering::Release);
+        }
     }
 
     /// A listener came late.
@@ -345,7 +358,7 @@ impl<E: Emit> Mailbox<E> {
                 }
                 Some(event)
             }
-            Role::Closes | Role::Fails | Role::Tells => Some(event),
+            Role::Closes | Role::Fails | Role::Tells | Role::Sums => Some(event),
         }
     }
 
@@ -390,6 +403,10 @@ impl<E: Emit> Mailbox<E> {
 }
 
 impl<E: Emit> Letter<E> {
+    fn is_sum(&self) -> bool {
+        matches!(self, Self::Told(event, _) if event.role() == Role::Sums)
+    }
+
     /// What counts towards the sum of what may wait. It does not change while the letter waits.
     fn bytes(&self) -> usize {
         match self {

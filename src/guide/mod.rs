@@ -4,6 +4,7 @@
 //! Beside it:
 //!
 //! - [save]: log in, save and listen;
+//! - [live_sets]: search boxes, lists that load more, contents from disk;
 //! - [recipes]: what programs need next;
 //! - [testing]: how to test them;
 //! - [tool]: the program `livequery` for the shell;
@@ -27,6 +28,9 @@ pub mod javascript {}
 
 #[doc = include_str!("javascript_zh.md")]
 pub mod javascript_zh {}
+
+#[doc = include_str!("live_sets.md")]
+pub mod live_sets {}
 
 #[doc = include_str!("recipes.md")]
 pub mod recipes {}

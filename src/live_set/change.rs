@@ -2,11 +2,14 @@
 
 use std::fmt;
 use std::iter::FusedIterator;
+use std::ops::{Index, Range};
 use std::sync::{Arc, OnceLock};
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::list::{self, List};
+use crate::error::Result;
 use crate::object::Object;
 use crate::query::order::{Order, SortKey, version_in};
 use crate::scan::Members;
@@ -15,16 +18,18 @@ use crate::scan::Members;
 ///
 /// Applied one after another to a list that was empty at first, the changes always give the contents of the set;
 /// [`apply_to`](Self::apply_to) does that.
+///
+/// [`decode`](Self::decode) makes its objects ones of your own type.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub enum Change {
+pub enum Change<T = Object> {
     /// An object came in.
     #[non_exhaustive]
     Inserted {
         /// Where it is now.
         index: usize,
         /// The object.
-        object: Object,
+        object: T,
     },
     /// An object changed, and stayed where it is.
     #[non_exhaustive]
@@ -32,9 +37,9 @@ pub enum Change {
         /// Where it is.
         index: usize,
         /// As it is now.
-        object: Object,
+        object: T,
         /// As it was in the set before.
-        original: Object,
+        original: T,
     },
     /// An object changed, and is sorted in at another place.
     #[non_exhaustive]
@@ -44,9 +49,9 @@ pub enum Change {
         /// Where it is now: it was taken out first.
         to: usize,
         /// As it is now.
-        object: Object,
+        object: T,
         /// As it was in the set before.
-        original: Object,
+        original: T,
     },
     /// An object is gone: deleted, no longer met by the query, no longer readable, or beyond the limit.
     #[non_exhaustive]
@@ -54,16 +59,16 @@ pub enum Change {
         /// Where it was.
         index: usize,
         /// As it was in the set.
-        object: Object,
+        object: T,
     },
     /// So much changed that the contents are best read anew.
     Reset,
 }
 
-impl Change {
+impl<T> Change<T> {
     /// The object that changed, as it is now or, if it is gone, was. `None` for [`Reset`](Self::Reset).
     #[must_use]
-    pub fn object(&self) -> Option<&Object> {
+    pub fn object(&self) -> Option<&T> {
         match self {
             Self::Inserted { object, .. }
             | Self::Updated { object, .. }
@@ -75,10 +80,51 @@ impl Change {
 
     /// The object that changed, as it was in the set before: for `Updated` and `Moved`.
     #[must_use]
-    pub fn original(&self) -> Option<&Object> {
+    pub fn original(&self) -> Option<&T> {
         match self {
             Self::Updated { original, .. } | Self::Moved { original, .. } => Some(original),
             Self::Inserted { .. } | Self::Removed { .. } | Self::Reset => None,
+        }
+    }
+}
+
+impl Change {
+    /// The same change with its objects decoded as a type of your own. One that does not fit is an error of kind
+    /// [`ErrorKind::Decode`](crate::ErrorKind::Decode) in its place.
+    ///
+    /// [`LiveSet::on_change_as`](crate::LiveSet::on_change_as) calls a listener with it.
+    #[must_use]
+    pub fn decode<T: DeserializeOwned>(&self) -> Change<Result<T>> {
+        match self {
+            Self::Inserted { index, object } => Change::Inserted {
+                index: *index,
+                object: object.decode(),
+            },
+            Self::Updated {
+                index,
+                object,
+                original,
+            } => Change::Updated {
+                index: *index,
+                object: object.decode(),
+                original: original.decode(),
+            },
+            Self::Moved {
+                from,
+                to,
+                object,
+                original,
+            } => Change::Moved {
+                from: *from,
+                to: *to,
+                object: object.decode(),
+                original: original.decode(),
+            },
+            Self::Removed { index, object } => Change::Removed {
+                index: *index,
+                object: object.decode(),
+            },
+            Self::Reset => Change::Reset,
         }
     }
 
@@ -135,6 +181,50 @@ impl Change {
     }
 }
 
+impl<T: DeserializeOwned> Change<Result<T>> {
+    /// Makes the change in a list that a program keeps for itself; `set` is what the listener got with it. A row that
+    /// cannot be decoded is an error in its place, so that all others are where they belong.
+    ///
+    /// # Panics
+    ///
+    /// If the list is not the one that all changes before were made in, as a `Vec` does.
+    ///
+    /// # Examples
+    /// ```
+    /// use parse_livequery::LiveSet;
+    ///
+    /// #[derive(serde::Deserialize)]
+    /// struct Game {
+    ///     name: String,
+    /// }
+    ///
+    /// fn show(games: &LiveSet) {
+    ///     let mut rows: Vec<parse_livequery::Result<Game>> = Vec::new();
+    ///     games.on_change_as::<Game>(move |change, set| {
+    ///         change.apply_to(&mut rows, set);
+    ///         for row in &rows {
+    ///             match row {
+    ///                 Ok(game) => println!("{}", game.name),
+    ///                 Err(error) => println!("? {error}"),
+    ///             }
+    ///         }
+    ///     });
+    /// }
+    /// ```
+    pub fn apply_to(self, list: &mut Vec<Result<T>>, set: &Snapshot) {
+        match self {
+            Self::Inserted { index, object } => list.insert(index, object),
+            Self::Updated { index, object, .. } => list[index] = object,
+            Self::Moved { from, to, object, .. } => {
+                drop(list.remove(from));
+                list.insert(to, object);
+            }
+            Self::Removed { index, .. } => drop(list.remove(index)),
+            Self::Reset => *list = set.decode(),
+        }
+    }
+}
+
 /// The contents of a [`LiveSet`](crate::LiveSet) at one time, in order.
 ///
 /// It stays as it is whatever becomes of the set. Making one and cloning it takes constant time: it shares the objects
@@ -170,10 +260,54 @@ impl Snapshot {
         self.len() == 0
     }
 
-    /// The object at this place.
+    /// The object at this place, counted from 0. `snapshot[index]` is the same, and panics where there is none.
     #[must_use]
-    pub fn get(&self, index: usize) -> Option<&Object> {
+    pub fn at(&self, index: usize) -> Option<&Object> {
         self.0.get(index).map(|entry| entry.object())
+    }
+
+    /// The object with this id. It is looked for from the first to the last; [`LiveSet::get`](crate::LiveSet::get) looks
+    /// it up.
+    #[must_use]
+    pub fn get(&self, id: &str) -> Option<&Object> {
+        self.at(self.index_of(id)?)
+    }
+
+    /// Where the object with this id is. It is looked for from the first to the last.
+    #[must_use]
+    pub fn index_of(&self, id: &str) -> Option<usize> {
+        self.0.iter().position(|entry| entry.key.id() == id.as_bytes())
+    }
+
+    /// All objects as a type of your own, in order. One that does not fit is an error of kind
+    /// [`ErrorKind::Decode`](crate::ErrorKind::Decode) in its place, and the others are there all the same.
+    ///
+    /// # Examples
+    /// ```
+    /// use parse_livequery::Snapshot;
+    ///
+    /// #[derive(serde::Deserialize)]
+    /// struct Game {
+    ///     name: String,
+    /// }
+    ///
+    /// fn print(games: &Snapshot) {
+    ///     for (place, game) in games.decode::<Game>().into_iter().enumerate() {
+    ///         match game {
+    ///             Ok(game) => println!("{place}. {}", game.name),
+    ///             Err(error) => println!("{place}. {:?}: {error}", games[place].id()),
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// // All or nothing:
+    /// fn games(games: &Snapshot) -> parse_livequery::Result<Vec<Game>> {
+    ///     games.decode().into_iter().collect()
+    /// }
+    /// ```
+    #[must_use]
+    pub fn decode<T: DeserializeOwned>(&self) -> Vec<Result<T>> {
+        self.iter().map(Object::decode).collect()
     }
 
     /// The objects in order.
@@ -202,6 +336,71 @@ impl<'a> IntoIterator for &'a Snapshot {
         self.iter()
     }
 }
+
+impl Index<usize> for Snapshot {
+    type Output = Object;
+
+    /// The object at this place.
+    ///
+    /// # Panics
+    ///
+    /// If there is none, as a slice does. [`at`](Self::at) returns `None` then.
+    #[track_caller]
+    #[expect(
+        clippy::panic,
+        reason = "an index beyond the end is a fault of the program, as with a slice"
+    )]
+    fn index(&self, index: usize) -> &Object {
+        match self.at(index) {
+            Some(object) => object,
+            None => panic!(
+                "the index is {index}, but the live set has {} objects",
+                self.len()
+            ),
+        }
+    }
+}
+
+impl IntoIterator for Snapshot {
+    type Item = Object;
+    type IntoIter = SnapshotIntoIter;
+
+    fn into_iter(self) -> SnapshotIntoIter {
+        SnapshotIntoIter {
+            places: 0..self.len(),
+            snapshot: self,
+        }
+    }
+}
+
+/// The objects of a [`Snapshot`], in order, which are the program's own: to clone one takes constant time.
+#[derive(Clone, Debug)]
+pub struct SnapshotIntoIter {
+    snapshot: Snapshot,
+    places: Range<usize>,
+}
+
+impl Iterator for SnapshotIntoIter {
+    type Item = Object;
+
+    fn next(&mut self) -> Option<Object> {
+        self.snapshot.at(self.places.next()?).cloned()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.places.size_hint()
+    }
+}
+
+impl DoubleEndedIterator for SnapshotIntoIter {
+    fn next_back(&mut self) -> Option<Object> {
+        self.snapshot.at(self.places.next_back()?).cloned()
+    }
+}
+
+impl ExactSizeIterator for SnapshotIntoIter {}
+
+impl FusedIterator for SnapshotIntoIter {}
 
 /// The objects of a [`Snapshot`], in order.
 #[derive(Clone, Debug)]

@@ -3,6 +3,7 @@
 //! Knows nothing of threads and of how a set comes about.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::delivery::emitter::{Emit, Role};
@@ -12,6 +13,8 @@ use crate::live_set::change::{Change, Snapshot};
 #[derive(Clone, Debug)]
 pub(crate) enum SetEvent {
     Change(Change, Snapshot),
+    /// What was told since the last one of these, as one. It is put together when it is told.
+    Batch(Batch, Snapshot),
     /// The session token that it came under, as generation.
     Ready(Snapshot, u64),
     Stale(SystemTime),
@@ -24,6 +27,75 @@ pub(crate) enum SetEventKind {
     Ready,
     Stale,
     Error,
+    Batch,
+}
+
+/// Changes that followed one another.
+#[derive(Clone, Debug)]
+pub(crate) struct Batch {
+    changes: Arc<[Change]>,
+    /// How many changes were told up to the last of them.
+    end: u64,
+}
+
+impl SetEvent {
+    /// The batch of all changes before it.
+    pub(super) fn batch() -> Self {
+        let changes = [].into();
+        Self::Batch(Batch { changes, end: 0 }, Snapshot::empty())
+    }
+}
+
+/// The changes that wait to be told as one.
+#[derive(Clone, Default)]
+pub(crate) struct Gathered {
+    /// Somebody listens for batches.
+    pub(crate) is_wanted: bool,
+    changes: Vec<Change>,
+    bytes: usize,
+    /// How many changes were told.
+    count: u64,
+    /// The session token under which they were told.
+    generation: u64,
+}
+
+impl Gathered {
+    fn add(&mut self, change: &Change) {
+        self.count += 1;
+        if !self.is_wanted || matches!(*self.changes, [Change::Reset]) {
+            return;
+        }
+        self.bytes += change.size();
+        if matches!(change, Change::Reset) || self.changes.len() >= LONGEST || self.bytes > LARGEST {
+            self.tear();
+        } else {
+            self.changes.push(change.clone());
+        }
+    }
+
+    /// From here on this is the session token. What was told under another one is not told again.
+    pub(super) fn under(&mut self, generation: u64) {
+        if std::mem::replace(&mut self.generation, generation) != generation && !self.changes.is_empty() {
+            self.tear();
+        }
+    }
+
+    /// The contents say it all.
+    fn tear(&mut self) {
+        self.changes = vec![Change::Reset];
+        self.bytes = 0;
+    }
+
+    fn take(&mut self) -> Option<Batch> {
+        if self.changes.is_empty() {
+            return None;
+        }
+        self.bytes = 0;
+        Some(Batch {
+            changes: std::mem::take(&mut self.changes).into(),
+            end: self.count,
+        })
+    }
 }
 
 /// What listeners were told last.
@@ -37,6 +109,7 @@ pub(crate) struct Shown {
     pub(crate) last_error: Option<Error>,
     /// A change was passed over. The next one is told as the contents that it leads to.
     pub(crate) is_torn: bool,
+    pub(crate) gathered: Gathered,
 }
 
 impl Default for Shown {
@@ -48,6 +121,7 @@ impl Default for Shown {
             stale_since: None,
             last_error: None,
             is_torn: false,
+            gathered: Gathered::default(),
         }
     }
 }
@@ -59,6 +133,7 @@ impl fmt::Display for SetEventKind {
             Self::Ready => "ready",
             Self::Stale => "stale",
             Self::Error => "error",
+            Self::Batch => "changes",
         })
     }
 }
@@ -73,6 +148,7 @@ impl Emit for SetEvent {
             Self::Ready(..) => SetEventKind::Ready,
             Self::Stale(_) => SetEventKind::Stale,
             Self::Error(_) => SetEventKind::Error,
+            Self::Batch(..) => SetEventKind::Batch,
         }
     }
 
@@ -85,10 +161,13 @@ impl Emit for SetEvent {
             Self::Change(change, snapshot) => {
                 held.snapshot = snapshot.clone();
                 let is_torn = std::mem::take(&mut held.is_torn);
-                Some(Self::Change(
-                    if is_torn { Change::Reset } else { change },
-                    snapshot,
-                ))
+                let change = if is_torn { Change::Reset } else { change };
+                held.gathered.add(&change);
+                Some(Self::Change(change, snapshot))
+            }
+            Self::Batch(..) => {
+                let batch = held.gathered.take()?;
+                Some(Self::Batch(batch, held.snapshot.clone()))
             }
             Self::Ready(_, generation) => {
                 held.is_ready = true;
@@ -113,6 +192,13 @@ impl Emit for SetEvent {
             SetEventKind::Change if !held.snapshot.is_empty() => {
                 Some(Self::Change(Change::Reset, held.snapshot.clone()))
             }
+            SetEventKind::Batch if !held.snapshot.is_empty() => {
+                let batch = Batch {
+                    changes: [Change::Reset].into(),
+                    end: held.gathered.count,
+                };
+                Some(Self::Batch(batch, held.snapshot.clone()))
+            }
             SetEventKind::Ready if held.is_ready => {
                 Some(Self::Ready(held.snapshot.clone(), held.ready_under))
             }
@@ -123,6 +209,7 @@ impl Emit for SetEvent {
     fn role(&self) -> Role {
         match self {
             Self::Change(..) => Role::Tells,
+            Self::Batch(..) => Role::Sums,
             Self::Ready(..) => Role::Opens,
             Self::Stale(_) => Role::Closes,
             Self::Error(_) => Role::Fails,
@@ -175,6 +262,40 @@ pub(super) fn for_late_change(
     })
 }
 
+/// Each change is told once: a listener that came late is told the contents first, and not what led to them.
+fn for_batches(
+    mut listener: impl FnMut(&[Change], &Snapshot) + Send + 'static,
+    mut told: Option<u64>,
+) -> impl FnMut(&SetEvent) -> Result<()> + Send + 'static {
+    move |event| {
+        let SetEvent::Batch(batch, set) = event else {
+            return Ok(());
+        };
+        let Some(before) = told.replace(batch.end) else {
+            listener(&[Change::Reset], set);
+            return Ok(());
+        };
+        let new = usize::try_from(batch.end.saturating_sub(before)).unwrap_or(usize::MAX);
+        let known = batch.changes.len().saturating_sub(new);
+        if let Some(changes @ [_, ..]) = batch.changes.get(known..) {
+            listener(changes, set);
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn for_changes(
+    listener: impl FnMut(&[Change], &Snapshot) + Send + 'static,
+) -> impl FnMut(&SetEvent) -> Result<()> + Send + 'static {
+    for_batches(listener, Some(0))
+}
+
+pub(super) fn for_late_changes(
+    listener: impl FnMut(&[Change], &Snapshot) + Send + 'static,
+) -> impl FnMut(&SetEvent) -> Result<()> + Send + 'static {
+    for_batches(listener, None)
+}
+
 pub(super) fn for_ready(
     mut listener: impl FnMut(&Snapshot) + Send + 'static,
 ) -> impl FnMut(&SetEvent) -> Result<()> + Send + 'static {
@@ -207,3 +328,7 @@ pub(super) fn for_error(
         Ok(())
     }
 }
+
+/// More changes than these, or larger ones, are told as the contents.
+const LONGEST: usize = 1000;
+const LARGEST: usize = 4 << 20;

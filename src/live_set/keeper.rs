@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of handles. What follows from what is in [`core`](super::core).
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Instant, SystemTime};
 
@@ -20,6 +21,7 @@ use crate::fence;
 use crate::fenced::drop_quietly;
 use crate::fetch_error::FetchError;
 use crate::live_set::change::{Change, Entry, Snapshot};
+use crate::live_set::core::query::SAVED;
 use crate::live_set::core::{Core, Moment, Output, Request, Task};
 use crate::live_set::events::{SetEvent, SetEventKind};
 use crate::logging::warn;
@@ -30,6 +32,8 @@ use crate::secret::Secret;
 /// How a set fetches: what `find()` returns for a query, with this session token.
 pub(super) type FetchFn = dyn Fn(&Query, Option<&str>) -> Result<Vec<Object>, FetchError> + Send + Sync;
 
+type InStep = dyn Fn(&Keeper) + Send + Sync;
+
 /// One live set.
 pub(crate) struct Keeper {
     pub(super) subscriber: Subscriber<SetEvent>,
@@ -38,14 +42,24 @@ pub(crate) struct Keeper {
     fetch: Box<FetchFn>,
     worker: Mutex<Worker>,
     pub(super) shared: Arc<Shared>,
-    /// There as soon as the subscription is.
-    subscription: OnceLock<Arc<SubscriptionCore>>,
+    /// Where the events of the query come from whose contents are shown, and of the one that is to come.
+    sources: Mutex<Vec<Arc<Source>>>,
+    /// What is to be done when another query is shown, or one that was to come is not wanted any more.
+    in_step: OnceLock<Box<InStep>>,
+    /// The session token with which everything was fetched last, as generation.
+    pub(super) filled_under: Mutex<Option<u64>>,
+    /// The last query of which it is known whether the server takes it, and that.
+    answered: Mutex<(u64, Result<()>)>,
     /// That the set is ready, or refreshed, and was not told yet.
     pub(super) telling: Arc<Count>,
     /// Since when the core knows that the contents may be old, which may be earlier than was told.
     stale_since: Mutex<Option<SystemTime>>,
     /// The last refresh of which it is known what came of it, and that.
     refreshed: Mutex<(u64, Result<()>)>,
+    /// Itself, where no handle holds it until its end.
+    held: Mutex<Option<Arc<Self>>>,
+    /// How often changes were told.
+    posts: AtomicU64,
 }
 
 /// The thread that fetches, which is there while there is something to fetch.
@@ -92,28 +106,117 @@ impl Keeper {
             stale_since: Mutex::default(),
             refreshed: Mutex::new((0, Ok(()))),
             shared,
-            subscription: OnceLock::new(),
+            sources: Mutex::default(),
+            in_step: OnceLock::new(),
+            filled_under: Mutex::default(),
+            answered: Mutex::new((0, Ok(()))),
             telling: Arc::default(),
+            held: Mutex::default(),
+            posts: AtomicU64::new(0),
         })
     }
 
-    /// The subscription whose events make the set. To be called before the first of them.
-    pub(super) fn follow(self: &Arc<Self>, subscription: &Arc<SubscriptionCore>) {
-        self.subscription.get_or_init(|| Arc::clone(subscription));
-        let follower: Weak<Self> = Arc::downgrade(self);
+    /// The subscription for the query with this number. To be called before the first of its events.
+    pub(super) fn follow(self: &Arc<Self>, number: u64, subscription: &Arc<SubscriptionCore>) {
+        let mut sources = self.sources.lock();
+        let source = Arc::new(Source {
+            keeper: Arc::downgrade(self),
+            number,
+            subscription: Arc::clone(subscription),
+            // All have had the same session tokens from here on.
+            base: sources.first().map_or(0, |source| source.tokens()),
+        });
+        let follower: Weak<Source> = Arc::downgrade(&source);
         subscription.follow(follower);
+        sources.truncate(1);
+        sources.push(source);
+    }
+
+    /// Where the events come from of what is shown.
+    pub(super) fn source(&self) -> Option<Arc<Source>> {
+        self.sources.lock().first().cloned()
+    }
+
+    /// Counts the session tokens that the set and the client have had.
+    pub(super) fn generation(&self) -> u64 {
+        let source = self.source();
+        source.map_or(0, |source| source.generation(&self.shared))
+    }
+
+    /// Tells what there is to tell from the start.
+    pub(super) fn begin(self: &Arc<Self>) {
+        self.heard(SAVED, self.generation(), |_, _| ());
+    }
+
+    /// Asks for another query beside the present one. Its subscription is to be [followed](Self::follow) next.
+    /// What comes of it is to be [announced](Self::announce) when no lock is held.
+    pub(super) fn set_query(self: &Arc<Self>, number: u64, query: &Query) -> Posted {
+        let generation = self.generation();
+        let mut core = self.core.lock();
+        core.set_query(number, query, rand::random(), Moment::now());
+        self.post(&mut core, None, generation)
+    }
+
+    /// The numbers of the query that is shown, and of those that are to come.
+    pub(super) fn numbers(&self) -> Vec<u64> {
+        self.core.lock().numbers().collect()
+    }
+
+    /// Shows more of what the query has.
+    pub(super) fn extend(self: &Arc<Self>, number: usize) {
+        let generation = self.generation();
+        let mut core = self.core.lock();
+        core.extend(number, Moment::now());
+        let posted = self.post(&mut core, None, generation);
+        drop(core);
+        self.announce(posted);
+        // Who waits until the set is ready waits for what was held already as well.
+        if let Some(receipt) = self.shared.receipt(&self.telling) {
+            self.shared
+                .post(self, |mailbox, _, totals| mailbox.receipt(receipt, totals));
+        }
+        self.shared.wake_delivery();
+        self.attend();
+    }
+
+    /// What came of a query, as soon as that is known and told.
+    pub(super) fn answered(&self, number: u64) -> Option<Result<()>> {
+        let (last, result) = self.answered.lock().clone();
+        (last >= number && self.telling.get() == 0).then_some(result)
+    }
+
+    /// What lets go of the subscriptions that are not needed any more.
+    pub(super) fn stay_in_step(&self, keep: impl Fn(&Self) + Send + Sync + 'static) {
+        self.in_step.get_or_init(|| Box::new(keep));
+    }
+
+    /// Takes no events any more but those of these queries.
+    #[must_use = "code of the program may run when a source is dropped"]
+    pub(super) fn drop_sources(&self, numbers: &[u64]) -> Vec<Arc<Source>> {
+        let mut sources = self.sources.lock();
+        let (wanted, done) = std::mem::take(&mut *sources)
+            .into_iter()
+            .partition(|source| numbers.contains(&source.number));
+        *sources = wanted;
+        done
     }
 
     pub(super) fn listen(
         self: &Arc<Self>,
         kind: SetEventKind,
+        times: Times,
         listener: impl FnMut(&SetEvent) -> Result<()> + Send + 'static,
     ) -> ListenerId {
         if !self.shared.is_home() {
             drop_quietly(listener);
             return ListenerId::unused();
         }
-        let (id, missed) = self.subscriber.emitter.on(Some(kind), Times::Always, listener);
+        if kind == SetEventKind::Batch {
+            self.subscriber
+                .emitter
+                .held(|shown| shown.gathered.is_wanted = true);
+        }
+        let (id, missed) = self.subscriber.emitter.on(Some(kind), times, listener);
         if missed == Missed::Yes {
             self.shared.late(self, id);
         }
@@ -146,6 +249,32 @@ impl Keeper {
         Some(known.map_or(told, |known| known.min(told)))
     }
 
+    /// It stays until its end, whether there are handles or not.
+    pub(super) fn hold_on(self: &Arc<Self>) {
+        if !self.shared.is_home() {
+            return;
+        }
+        *self.held.lock() = Some(Arc::clone(self));
+        if self.has_ended() {
+            self.let_go();
+        }
+    }
+
+    fn let_go(&self) {
+        let held = self.held.lock().take();
+        drop(held);
+    }
+
+    fn has_ended(&self) -> bool {
+        self.source()
+            .is_some_and(|source| self.shared.is_ended(&source.subscription))
+    }
+
+    /// Whether it is known that the contents may be old, told or not.
+    pub(super) fn is_stale(&self) -> bool {
+        self.stale_since.lock().is_some()
+    }
+
     /// No handle is left.
     pub(super) fn end(&self) {
         if !self.shared.is_home() {
@@ -155,9 +284,11 @@ impl Keeper {
     }
 
     /// Something has become of what was to be fetched.
-    fn heard(self: &Arc<Self>, generation: u64, hear: impl FnOnce(&mut Core, Moment)) {
+    fn heard(self: &Arc<Self>, number: u64, generation: u64, hear: impl FnOnce(&mut Core, Moment)) {
         let mut core = self.core.lock();
-        hear(&mut core, Moment::now());
+        if let Some(core) = core.of(number) {
+            hear(core, Moment::now());
+        }
         let posted = self.post(&mut core, None, generation);
         drop(core);
         self.announce(posted);
@@ -168,14 +299,26 @@ impl Keeper {
     /// core stays locked meanwhile, so that what was first in there is first in here; what comes of it is
     /// [announced](Self::announce) when it is not.
     fn post(self: &Arc<Self>, core: &mut Core, error: Option<&Error>, generation: u64) -> Posted {
+        core.take_over();
         *self.stale_since.lock() = core.stale_since();
+        let mut answered = None;
         let mut errors = Vec::new();
         let mut refreshed = None;
+        let gathers = self.subscriber.emitter.is_heard(SetEventKind::Batch);
         let ((), is_ready) = self.shared.put(self, |mailbox, limits, totals| {
+            // Changes that no batch in the mailbox stands for.
+            let mut is_pending = false;
             if let Some(error) = error {
                 mailbox.tell(SetEvent::Error(error.clone()), None, limits, totals);
             }
             while let Some(output) = core.next_output() {
+                let is_change = matches!(output, Output::Change(..));
+                if gathers && is_change && !is_pending && !self.is_long_run() {
+                    mailbox.withdraw_sum(totals);
+                } else if is_pending && !is_change {
+                    mailbox.tell(SetEvent::batch(), None, limits, totals);
+                }
+                is_pending = gathers && is_change;
                 let (event, receipt) = match output {
                     Output::Change(change, snapshot) => {
                         let single = parcel(change, snapshot.clone(), generation);
@@ -185,6 +328,7 @@ impl Keeper {
                         continue;
                     }
                     Output::Ready => {
+                        *self.filled_under.lock() = Some(generation);
                         let receipt = self.shared.receipt(&self.telling);
                         (SetEvent::Ready(Snapshot::empty(), generation), receipt)
                     }
@@ -193,8 +337,12 @@ impl Keeper {
                         errors.push(error.clone());
                         (SetEvent::Error(error), None)
                     }
-                    Output::Refreshed(number, result) => {
-                        refreshed = Some((number, result));
+                    output @ (Output::Refreshed(..) | Output::Answered(..)) => {
+                        match output {
+                            Output::Answered(number, result) => answered = Some((number, result)),
+                            Output::Refreshed(number, result) => refreshed = Some((number, result)),
+                            _ => {}
+                        }
                         // Behind the changes that it led to.
                         if let Some(receipt) = self.shared.receipt(&self.telling) {
                             mailbox.receipt(receipt, totals);
@@ -204,18 +352,38 @@ impl Keeper {
                 };
                 mailbox.tell(event, receipt, limits, totals);
             }
+            if is_pending {
+                mailbox.tell(SetEvent::batch(), None, limits, totals);
+            }
         });
         if let Some(refreshed) = refreshed {
             *self.refreshed.lock() = refreshed;
             self.shared.status.changed();
         }
-        Posted { is_ready, errors }
+        let is_answered = answered.is_some();
+        if let Some(answered) = answered {
+            *self.answered.lock() = answered;
+            self.shared.status.changed();
+        }
+        Posted {
+            is_ready,
+            is_answered,
+            errors,
+        }
+    }
+
+    /// However fast changes come, there is a batch now and then.
+    fn is_long_run(&self) -> bool {
+        self.posts.fetch_add(1, Ordering::Relaxed) % LONGEST_RUN == 0
     }
 
     /// Code of the program may be called by this, which may ask the set: no lock is held.
-    fn announce(self: &Arc<Self>, posted: Posted) {
+    pub(super) fn announce(self: &Arc<Self>, posted: Posted) {
         if posted.is_ready {
             self.shared.list(self);
+        }
+        if let Some(keep) = self.in_step.get().filter(|_| posted.is_answered) {
+            keep(self);
         }
         for error in posted.errors {
             if self.shared.subscriber.emitter.is_heard(ClientEventKind::Error) {
@@ -234,15 +402,14 @@ impl Keeper {
         let Some(request) = self.next_request(&mut worker) else {
             return;
         };
-        let keeper = Arc::clone(self);
+        let (keeper, number) = (Arc::clone(self), request.number);
         let Err(error) = worker.start(move || keeper.work(request)) else {
             return;
         };
         drop(worker);
         let text = "the thread that fetches cannot be started";
         let error = Error::with_source(ErrorKind::Io, text, error);
-        let generation = self.subscription.get().map(|core| self.shared.generation(core));
-        self.heard(generation.unwrap_or_default(), |core, now| {
+        self.heard(number, self.generation(), |core, now| {
             core.could_not_start(error, now);
         });
         // It has a next time.
@@ -251,7 +418,7 @@ impl Keeper {
 
     /// What there is to fetch now. If that is later, the I/O looks again then.
     fn next_request(self: &Arc<Self>, worker: &mut Worker) -> Option<Box<Request>> {
-        let task = self.core.lock().next_task(Instant::now());
+        let task = self.core.lock().next_task_of_any(Instant::now());
         match task {
             Task::Fetch(request) => return Some(request),
             Task::Wait(None) => {}
@@ -291,11 +458,16 @@ impl Keeper {
     }
 
     fn carry_out(self: &Arc<Self>, request: Box<Request>) {
-        let Request { ticket, query, order } = *request;
-        let Some(subscription) = self.subscription.get() else {
+        let Request {
+            number,
+            ticket,
+            query,
+            order,
+        } = *request;
+        let Some(source) = self.source() else {
             return;
         };
-        let generation = self.shared.generation(subscription);
+        let (subscription, generation) = (&source.subscription, self.generation());
         let token = self.session_token.lock().clone();
         let fetch = || (self.fetch)(&query, token.as_ref().map(Secret::reveal));
         let result = fence::run(fetch).unwrap_or_else(|text| {
@@ -311,8 +483,8 @@ impl Keeper {
             }
             entries
         });
-        let is_asked = self.shared.generation(subscription) == generation;
-        self.heard(generation, |core, now| {
+        let is_asked = self.generation() == generation;
+        self.heard(number, generation, |core, now| {
             if is_asked {
                 core.fetched(ticket, result, now);
             } else {
@@ -324,9 +496,11 @@ impl Keeper {
 }
 
 /// What a set has put into its mailbox, and nobody was told of yet.
-struct Posted {
+pub(super) struct Posted {
     /// It is not in the list of those that have letters.
     is_ready: bool,
+    /// Another query is shown, or was refused.
+    is_answered: bool,
     /// For the listeners of the client.
     errors: Vec<Error>,
 }
@@ -340,9 +514,49 @@ fn parcel(change: Change, snapshot: Snapshot, generation: u64) -> Parcel<SetEven
     }
 }
 
-impl Follower for Keeper {
+/// Where the events of a query come from.
+pub(super) struct Source {
+    keeper: Weak<Keeper>,
+    /// That of the query.
+    number: u64,
+    pub(super) subscription: Arc<SubscriptionCore>,
+    /// How many session tokens the set had when it was made.
+    base: u64,
+}
+
+impl Source {
+    /// How many session tokens the set has had.
+    fn tokens(&self) -> u64 {
+        self.base + self.subscription.subscriber.generation()
+    }
+
+    fn generation(&self, shared: &Shared) -> u64 {
+        self.base + shared.generation(&self.subscription)
+    }
+}
+
+impl Follower for Source {
     fn take(self: Arc<Self>, shared: &Arc<Shared>, event: &Event, generation: u64) {
-        let (mut core, now) = (self.core.lock(), Moment::now());
+        if let Some(keeper) = self.keeper.upgrade() {
+            keeper.take_from(&self, shared, event, self.base + generation);
+        }
+    }
+
+    fn pass_on(self: Arc<Self>, shared: &Arc<Shared>, receipt: Arc<Receipt>) {
+        if let Some(keeper) = self.keeper.upgrade() {
+            shared.post(&keeper, |mailbox, _, totals| mailbox.receipt(receipt, totals));
+        }
+    }
+}
+
+impl Keeper {
+    fn take_from(self: &Arc<Self>, source: &Source, shared: &Arc<Shared>, event: &Event, generation: u64) {
+        let (mut cores, now) = (self.core.lock(), Moment::now());
+        let is_shown = self.source().is_some_and(|shown| shown.number == source.number);
+        let Some(core) = cores.of(source.number) else {
+            // Nobody wants it any more.
+            return;
+        };
         let mut told = None;
         match (event.kind(), event.object(), event.error()) {
             // By now the last proof that nothing was missing before the cut is known.
@@ -351,26 +565,28 @@ impl Follower for Keeper {
             (EventKind::Error, _, Some(error)) => {
                 // Whatever it is: an event may be lost with it.
                 core.missed(now);
-                told = Some(error);
+                told = Some(error.clone());
+                if error.is_fatal() && !is_shown {
+                    let text = "the new query is refused, and the live set stays with the one that it has";
+                    let error = Error::with_source(error.kind(), text, error.clone());
+                    cores.withdraw(source.number, error.clone(), now);
+                    told = Some(error);
+                }
             }
             (kind, Some(object), _) => core.event(kind, object, event.original(), now),
             _ => {}
         }
-        let posted = self.post(&mut core, told, generation);
-        drop(core);
+        let posted = self.post(&mut cores, told.as_ref(), generation);
+        drop(cores);
         self.announce(posted);
-        let has_ended = self.subscription.get().is_some_and(|core| shared.is_ended(core));
-        if has_ended && event.kind() == EventKind::Close {
+        if is_shown && self.has_ended() && event.kind() == EventKind::Close {
+            self.let_go();
             self.subscriber.end();
             let last = SetEvent::Stale(SystemTime::now());
-            let void = shared.post(&self, |mailbox, _, totals| mailbox.end(last, totals));
+            let void = shared.post(self, |mailbox, _, totals| mailbox.end(last, totals));
             drop(void);
         }
         self.attend();
-    }
-
-    fn pass_on(self: Arc<Self>, shared: &Arc<Shared>, receipt: Arc<Receipt>) {
-        shared.post(&self, |mailbox, _, totals| mailbox.receipt(receipt, totals));
     }
 }
 
@@ -382,11 +598,11 @@ impl Addressee for Keeper {
     }
 
     fn may_hear(&self, shared: &Shared, kind: SetEventKind, generation: Option<u64>) -> bool {
-        let Some(subscription) = self.subscription.get() else {
+        let Some(source) = self.source() else {
             return true;
         };
-        (kind == SetEventKind::Stale || !shared.is_ended(subscription))
-            && generation.is_none_or(|generation| generation == shared.generation(subscription))
+        (kind == SetEventKind::Stale || !shared.is_ended(&source.subscription))
+            && generation.is_none_or(|generation| generation == source.generation(shared))
     }
 
     fn generation_of(&self, event: &SetEvent) -> Option<u64> {
@@ -396,7 +612,14 @@ impl Addressee for Keeper {
         }
     }
 
-    fn prepare(&self, _: &Arc<Shared>, event: SetEvent, _: Option<u64>) -> SetEvent {
+    fn prepare(&self, _: &Arc<Shared>, event: SetEvent, generation: Option<u64>) -> SetEvent {
+        let is_of_batches = matches!(event, SetEvent::Change(..) | SetEvent::Batch(..));
+        if is_of_batches && self.subscriber.emitter.is_heard(SetEventKind::Batch) {
+            let generation = generation.unwrap_or_else(|| self.generation());
+            self.subscriber
+                .emitter
+                .held(|shown| shown.gathered.under(generation));
+        }
         event
     }
 
@@ -413,12 +636,15 @@ impl Addressee for Keeper {
     }
 
     fn name(&self) -> String {
-        match self.subscription.get() {
-            Some(subscription) => format!("the live set of {subscription}"),
+        match self.source() {
+            Some(source) => format!("the live set of {}", source.subscription),
             None => "a live set".to_owned(),
         }
     }
 }
+
+/// After so many inputs that led to changes a batch is told, even if another change waits behind it.
+const LONGEST_RUN: u64 = 256;
 
 #[cfg(all(test, feature = "test-server", not(shuttle)))]
 mod tests {

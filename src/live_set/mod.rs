@@ -2,32 +2,38 @@
 //!
 //! What follows from an event or a fetch is in [`core`], a value without threads; [`keeper`] brings both together.
 
+mod another;
 pub(crate) mod builder;
 pub(crate) mod change;
 pub(crate) mod core;
 mod events;
 mod keeper;
 pub(crate) mod list;
+mod listeners;
 mod paging;
 #[cfg(test)]
 mod properties;
 mod refresh;
+mod saved;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-pub use self::change::{Change, Snapshot, SnapshotIter};
+use self::another::Handles;
+pub use self::another::QueryChange;
+pub use self::change::{Change, Snapshot, SnapshotIntoIter, SnapshotIter};
 use self::events::{SetEventKind, Shown, for_error, for_late_change, for_ready, for_stale};
-use self::keeper::Keeper;
+use self::keeper::{Keeper, Source};
 pub use self::refresh::Refresh;
+pub use self::saved::Saved;
 use crate::client::subscription::Subscription;
-use crate::delivery::emitter::ListenerId;
+use crate::delivery::emitter::{ListenerId, Times};
 use crate::delivery::inside::refuse_in_listener;
 use crate::delivery::status::Look;
 use crate::error::{Error, ErrorKind, Result};
 use crate::object::Object;
-use crate::secret::Secret;
 use crate::text::deadline;
 
 /// The objects that a query meets, now and from now on: a collection that is equal to `find()` whenever the link is up
@@ -109,7 +115,8 @@ pub struct LiveSet(Arc<Handle>);
 
 struct Handle {
     keeper: Arc<Keeper>,
-    subscription: Subscription,
+    handles: Arc<Handles>,
+    is_detached: AtomicBool,
 }
 
 impl LiveSet {
@@ -134,18 +141,22 @@ impl LiveSet {
     pub fn on_change(&self, listener: impl FnMut(&Change, &Snapshot) + Send + 'static) -> ListenerId {
         self.0
             .keeper
-            .listen(SetEventKind::Change, for_late_change(listener))
+            .listen(SetEventKind::Change, Times::Always, for_late_change(listener))
     }
 
     /// Calls the listener when everything was fetched: the first time, and each time after the set was stale. If it is
     /// so already, at once.
     pub fn on_ready(&self, listener: impl FnMut(&Snapshot) + Send + 'static) -> ListenerId {
-        self.0.keeper.listen(SetEventKind::Ready, for_ready(listener))
+        self.0
+            .keeper
+            .listen(SetEventKind::Ready, Times::Always, for_ready(listener))
     }
 
     /// Calls the listener when the contents may be old from now on, with the time since when that is.
     pub fn on_stale(&self, listener: impl FnMut(SystemTime) + Send + 'static) -> ListenerId {
-        self.0.keeper.listen(SetEventKind::Stale, for_stale(listener))
+        self.0
+            .keeper
+            .listen(SetEventKind::Stale, Times::Always, for_stale(listener))
     }
 
     /// Calls the listener for each error: a fetch that failed, and what the subscription reports. The client's listeners
@@ -153,7 +164,9 @@ impl LiveSet {
     ///
     /// After one that [is fatal](Error::is_fatal) and comes from the subscription the set is not kept any more.
     pub fn on_error(&self, listener: impl FnMut(&Error) + Send + 'static) -> ListenerId {
-        self.0.keeper.listen(SetEventKind::Error, for_error(listener))
+        self.0
+            .keeper
+            .listen(SetEventKind::Error, Times::Always, for_error(listener))
     }
 
     /// Removes a listener. `false` if it was not there any more.
@@ -179,11 +192,17 @@ impl LiveSet {
         self.len() == 0
     }
 
+    /// The object at this place, counted from 0.
+    #[must_use]
+    pub fn at(&self, index: usize) -> Option<Object> {
+        self.shown(|shown| shown.snapshot.at(index).cloned())
+    }
+
     /// The object with this id, if it is in the set.
     #[must_use]
     pub fn get(&self, id: &str) -> Option<Object> {
         let (snapshot, index) = self.locate(id)?;
-        snapshot.get(index).cloned()
+        snapshot.at(index).cloned()
     }
 
     /// Where the object with this id is.
@@ -214,7 +233,8 @@ impl LiveSet {
     pub fn wait_ready(&self, timeout: Duration) -> Result<()> {
         let is_ready = |_: &Look<'_>| {
             let is_told = self.0.keeper.telling.get() == 0;
-            (self.is_ready() && is_told).then_some(Ok(()))
+            // What makes it stale may not be told yet.
+            (self.is_ready() && is_told && !self.0.keeper.is_stale()).then_some(Ok(()))
         };
         let text = "the live set is not complete yet, and goes on trying";
         self.wait("wait_ready", timeout, text, is_ready)
@@ -231,13 +251,18 @@ impl LiveSet {
         let shared = &self.0.keeper.shared;
         shared.check_home()?;
         refuse_in_listener(shared, method)?;
-        let subscription = self.0.subscription.core();
+        // Those that were asked are dropped when no lock is held.
+        let mut asked: Vec<Arc<Source>> = Vec::new();
         shared
             .status
             .wait(Some(deadline(timeout)), |look| {
                 if let Some(answer) = answer(&look) {
                     return Some(answer);
                 }
+                let source = self.0.keeper.source()?;
+                let is_new = asked.last().is_none_or(|last| !Arc::ptr_eq(last, &source));
+                asked.extend(is_new.then(|| Arc::clone(&source)));
+                let subscription = &source.subscription;
                 if shared.is_ended(subscription) {
                     return Some(Err(Error::new(ErrorKind::Closed, "the live set was closed")));
                 }
@@ -283,13 +308,12 @@ impl LiveSet {
     /// [`ErrorKind::Closed`] if the set has ended.
     pub fn set_session_token(&self, token: Option<&str>) -> Result<()> {
         self.0.keeper.shared.check_home()?;
-        *self.0.keeper.session_token.lock() = token.map(Secret::from);
-        self.0.subscription.set_session_token(token)
+        self.0.handles.set_session_token(&self.0.keeper, token)
     }
 
     /// Ends the set, which keeps what it has. No listener is called any more, but for one last `stale`.
     pub fn close(&self) {
-        self.0.subscription.unsubscribe();
+        self.0.handles.close();
     }
 
     /// Ends the set as [`close`](Self::close) does, and waits until a listener that is running has returned and the last
@@ -303,12 +327,21 @@ impl LiveSet {
         self.0.keeper.shared.check_home()?;
         self.close();
         refuse_in_listener(&self.0.keeper.shared, "close_and_wait")?;
-        self.0.subscription.unsubscribe_and_wait(timeout)
+        self.0.handles.current().unsubscribe_and_wait(timeout)
     }
 
-    /// The subscription that the set follows: for its state and its figures.
-    pub fn subscription(&self) -> &Subscription {
-        &self.0.subscription
+    /// Lets go of the set without ending it: it lives as long as its client, until [`Client::close`](crate::Client::close),
+    /// and its listeners are called. Clones that are left can still be used.
+    pub fn detach(self) {
+        self.0.is_detached.store(true, Ordering::Relaxed);
+        self.0.handles.detach();
+        self.0.keeper.hold_on();
+    }
+
+    /// The subscription that the set follows: for its state and its figures. After [`set_query`](Self::set_query) it is
+    /// another one.
+    pub fn subscription(&self) -> Subscription {
+        self.0.handles.current()
     }
 
     #[cfg(test)]
@@ -329,7 +362,8 @@ impl LiveSet {
         }
         let key = self.0.keeper.core.lock().key_of(id).cloned()?;
         let snapshot = self.snapshot();
-        let index = snapshot.find(&key)?;
+        // Before listeners were told of another order the key is one of that.
+        let index = snapshot.find(&key).or_else(|| snapshot.index_of(id))?;
         Some((snapshot, index))
     }
 }
@@ -337,7 +371,7 @@ impl LiveSet {
 impl fmt::Debug for LiveSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LiveSet")
-            .field("subscription", &self.0.subscription)
+            .field("subscription", &self.subscription())
             .field("len", &self.len())
             .field("is_ready", &self.is_ready())
             .finish()
@@ -346,6 +380,8 @@ impl fmt::Debug for LiveSet {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.keeper.end();
+        if !*self.is_detached.get_mut() {
+            self.keeper.end();
+        }
     }
 }

@@ -16,6 +16,8 @@ pub(super) struct Paging {
     /// How many were asked for last, and how many of those were known already.
     asked: usize,
     overlap: usize,
+    /// How many of those that are known are asked for again at most.
+    most_overlap: usize,
     restarts: u32,
     /// Pages that brought something.
     pages: u32,
@@ -46,8 +48,27 @@ impl Paging {
             entries: Vec::new(),
             asked: wanted.unwrap_or(PAGE).min(PAGE),
             overlap: 0,
+            most_overlap: usize::MAX,
             restarts: 0,
             pages: 0,
+        }
+    }
+
+    /// Those that come behind these, which are the first of those that are wanted: they are taken for pages that were
+    /// read already.
+    pub(super) fn behind(entries: Vec<Arc<Entry>>, wanted: usize, largest: usize) -> Self {
+        let overlap = (largest / 2).min(entries.len()).min(OVERLAP);
+        if overlap == 0 || entries.len() >= wanted {
+            return Self::new(Some(wanted));
+        }
+        Self {
+            wanted: Some(wanted),
+            asked: (wanted - entries.len()).saturating_add(overlap).min(PAGE),
+            overlap,
+            most_overlap: OVERLAP,
+            entries,
+            restarts: 0,
+            pages: 1,
         }
     }
 
@@ -110,7 +131,7 @@ impl Paging {
         if self.entries.len() <= known {
             return self.restart();
         }
-        self.overlap = (largest / 2).min(self.entries.len());
+        self.overlap = (largest / 2).min(self.entries.len()).min(self.most_overlap);
         self.asked = (wanted - self.entries.len() + self.overlap).min(PAGE);
         Turn::More
     }
@@ -141,4 +162,6 @@ impl Paging {
 
 /// How many objects are asked for at once.
 const PAGE: usize = 1000;
+/// How many of those that are held are fetched again, to know where the others go on.
+const OVERLAP: usize = 4;
 const MOST_RESTARTS: u32 = 5;

@@ -14,6 +14,7 @@ use fastrand::Rng;
 use serde_json::{Value, json};
 
 use super::change::{Entry, Snapshot};
+use super::core::query::SAVED;
 use super::core::{Core, Moment, Output, Request, Task};
 use super::list::List;
 use crate::error::{Error, ErrorKind};
@@ -350,11 +351,23 @@ impl Server {
     }
 }
 
+/// Another query that the set was given, and that it does not show yet.
+struct Next {
+    number: u64,
+    query: Query,
+    is_open: bool,
+    events: VecDeque<Message>,
+}
+
 struct World {
     rng: Rng,
     server: Server,
     core: Core,
     query: Query,
+    /// The number of that query, and of the last that was set.
+    number: u64,
+    last_number: u64,
+    next: Option<Next>,
     now: Moment,
     is_open: bool,
     /// On their way to the set.
@@ -378,23 +391,7 @@ impl World {
     fn new(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
         let server = Server::new(&mut rng);
-        let mut query = Query::new("Game").equal_to("member", true);
-        query = match rng.u8(0..8) {
-            0 => query,
-            1 => query.ascending(["score"]),
-            2 => query.descending(["score"]).add_ascending(["name"]),
-            3 => query.descending(["name"]),
-            4 => query.ascending(["when"]).add_descending(["name"]),
-            5 => query.ascending(["box.inner"]),
-            6 => query.descending(["box.inner"]).add_ascending(["objectId"]),
-            _ => query.ascending(["name", "score"]).add_descending(["createdAt"]),
-        };
-        if rng.bool() {
-            query = query.limit(rng.u64(0..6));
-        }
-        if rng.u8(0..3) == 0 {
-            query = query.skip(rng.u64(0..5));
-        }
+        let query = random_query(&mut rng);
         let mut world = Self {
             core: Core::new(&query, seed),
             rng,
@@ -416,6 +413,9 @@ impl World {
             refreshed: 0,
             failures: 0,
             query,
+            number: 0,
+            last_number: 0,
+            next: None,
         };
         if world.server.habits.is_unclear {
             world.core.cannot_judge();
@@ -423,7 +423,39 @@ impl World {
         for _ in 0..world.rng.usize(0..60) {
             world.server.create(&mut world.rng);
         }
+        if world.rng.u8(0..4) == 0 {
+            world.start_from_saved(seed);
+        }
         world
+    }
+
+    /// It was there before, and then the server went on without it.
+    fn start_from_saved(&mut self, seed: u64) {
+        let order = crate::query::order::Order::new(self.query.window().order);
+        let found = self
+            .server
+            .find(&self.query.clone().ascending(order.for_find()), false);
+        let entry = |object: &Object| Entry::new(&order, object, "Game").unwrap();
+        let saved: Vec<_> = found.iter().map(entry).collect();
+        let (length, since) = (saved.len(), self.now.time - Duration::from_secs(3600));
+        self.core = Core::starting_from(&self.query, saved, since, seed);
+        if self.server.habits.is_unclear {
+            self.core.of(0).unwrap().cannot_judge();
+        }
+        for _ in 0..self.rng.usize(0..10) {
+            self.server.update(&mut self.rng);
+            self.server.delete(&mut self.rng);
+        }
+        self.number = SAVED;
+        self.next = Some(Next {
+            number: 0,
+            query: self.query.clone(),
+            is_open: false,
+            events: VecDeque::new(),
+        });
+        self.note(format_args!("starts from {length} that were saved"));
+        self.look().unwrap();
+        assert!(self.copy.len() == length && self.stale_since == Some(since));
     }
 
     fn note(&mut self, text: std::fmt::Arguments<'_>) {
@@ -445,7 +477,10 @@ impl World {
                 self.send("delete", message);
             }
             40..61 => self.deliver(),
-            61..71 => self.ask(),
+            61..70 => self.ask(),
+            70 if self.rng.bool() => self.extend(),
+            70 if self.number != SAVED => self.set_query(),
+            70 => {}
             71..79 => self.read(),
             79..87 => self.answer(),
             87..91 => {
@@ -478,8 +513,51 @@ impl World {
             "{what}: {} {:?} was {:?}",
             message.kind, message.object, message.original
         ));
+        if let Some(next) = self.next.as_mut().filter(|next| next.is_open) {
+            next.events.push_back(message.clone());
+        }
         if self.is_open {
             self.events.push_back(message);
+        }
+    }
+
+    fn set_query(&mut self) {
+        if self.next.as_ref().is_some_and(|next| next.number > 0) && self.rng.bool() {
+            self.note(format_args!("the new query is refused"));
+            let error = Error::new(ErrorKind::Server, "no such query");
+            self.core.withdraw(self.last_number, error, self.now);
+            return;
+        }
+        let query = random_query(&mut self.rng);
+        self.last_number += 1;
+        let number = self.last_number;
+        self.note(format_args!("set query {number}: {}", query.to_json().unwrap()));
+        self.core.set_query(number, &query, number, self.now);
+        if self.server.habits.is_unclear {
+            self.core.of(number).unwrap().cannot_judge();
+        }
+        self.next = Some(Next {
+            number,
+            query,
+            is_open: false,
+            events: VecDeque::new(),
+        });
+    }
+
+    fn extend(&mut self) {
+        let number = self.rng.u64(0..5);
+        self.note(format_args!("extend by {number}"));
+        self.core.extend(usize::try_from(number).unwrap(), self.now);
+        let query = self.next.as_mut().map_or(&mut self.query, |next| &mut next.query);
+        if let Some(limit) = query.window().limit {
+            *query = query.clone().limit(limit + number);
+        }
+    }
+
+    /// The core that a number stands for, unless it is gone.
+    fn core_of(&mut self, number: u64, hear: impl FnOnce(&mut Core, Moment)) {
+        if let Some(core) = self.core.of(number).filter(|_| number != SAVED) {
+            hear(core, self.now);
         }
     }
 
@@ -490,21 +568,30 @@ impl World {
         } else {
             0
         };
-        let at = ahead.min(self.events.len().saturating_sub(1));
-        let Some(message) = self.events.remove(at) else {
+        let is_for_next = self.events.is_empty() || self.rng.bool();
+        let (number, events) = match &mut self.next {
+            Some(next) if is_for_next && !next.events.is_empty() => (next.number, &mut next.events),
+            _ => (self.number, &mut self.events),
+        };
+        let at = ahead.min(events.len().saturating_sub(1));
+        let Some(message) = events.remove(at) else {
             return;
         };
-        self.note(format_args!("  arrives: {} {:?}", message.kind, message.object));
-        self.core
-            .event(message.kind, &message.object, message.original.as_ref(), self.now);
         if self.rng.u8(0..20) == 0 {
             // Again, and late.
-            self.events.push_back(message);
+            events.push_back(message.clone());
         }
+        self.note(format_args!(
+            "  arrives: {number} {} {:?}",
+            message.kind, message.object
+        ));
+        self.core_of(number, |core, now| {
+            core.event(message.kind, &message.object, message.original.as_ref(), now);
+        });
     }
 
     fn ask(&mut self) {
-        if let Task::Fetch(request) = self.core.next_task(self.now.at) {
+        if let Task::Fetch(request) = self.core.next_task_of_any(self.now.at) {
             self.asked(request);
         }
     }
@@ -534,7 +621,9 @@ impl World {
                 .iter()
                 .map(|object| Entry::new(&request.order, object, "Game").unwrap())
                 .collect();
-            self.core.fetched(request.ticket, Ok(entries), self.now);
+            self.core_of(request.number, |core, now| {
+                core.fetched(request.ticket, Ok(entries), now);
+            });
         }
     }
 
@@ -542,16 +631,18 @@ impl World {
         let error = Error::new(ErrorKind::Fetch, "the server is busy");
         if self.rng.bool() {
             self.fail_with(error.into());
-        } else if let Task::Fetch(request) = self.core.next_task(self.now.at) {
+        } else if let Task::Fetch(request) = self.core.next_task_of_any(self.now.at) {
             self.note(format_args!("cannot start: {}", request.ticket));
-            self.core.could_not_start(error, self.now);
+            self.core_of(request.number, |core, now| core.could_not_start(error, now));
         }
     }
 
     fn fail_with(&mut self, failure: FetchError) {
         if let Some(request) = self.request.take() {
             self.note(format_args!("fails: {}", request.ticket));
-            self.core.fetched(request.ticket, Err(failure), self.now);
+            self.core_of(request.number, |core, now| {
+                core.fetched(request.ticket, Err(failure), now);
+            });
         }
     }
 
@@ -559,15 +650,22 @@ impl World {
     fn discard(&mut self) {
         if let Some((request, _)) = self.page.take() {
             self.note(format_args!("is discarded: {}", request.ticket));
-            self.core.discarded(request.ticket, self.now);
+            self.core_of(request.number, |core, now| core.discarded(request.ticket, now));
         }
     }
 
     fn cut(&mut self) {
+        let next = self.next.as_mut().filter(|next| next.is_open);
+        if let Some(next) = next {
+            next.is_open = false;
+            next.events.clear();
+            let number = next.number;
+            self.core_of(number, |core, now| core.closed(now.time));
+        }
         if std::mem::take(&mut self.is_open) {
             self.note(format_args!("cut"));
             self.events.clear();
-            self.core.closed(self.now.time);
+            self.core_of(self.number, |core, now| core.closed(now.time));
         }
     }
 
@@ -575,7 +673,13 @@ impl World {
         if !std::mem::replace(&mut self.is_open, true) {
             self.note(format_args!("open"));
             let lost_since = self.rng.bool().then(|| self.now.time - Duration::from_secs(10));
-            self.core.opened(lost_since, self.now);
+            self.core_of(self.number, |core, now| core.opened(lost_since, now));
+        }
+        if let Some(next) = self.next.as_mut().filter(|next| !next.is_open) {
+            next.is_open = true;
+            let number = next.number;
+            self.note(format_args!("open {number}"));
+            self.core_of(number, |core, now| core.opened(None, now));
         }
     }
 
@@ -605,6 +709,8 @@ impl World {
 
     /// What the listeners would be told.
     fn look(&mut self) -> Result<(), String> {
+        self.core.take_over();
+        let mut lengths = vec![self.last.len()];
         while let Some(output) = self.core.next_output() {
             match output {
                 Output::Change(change, snapshot) => {
@@ -613,6 +719,7 @@ impl World {
                     if !self.copy.iter().eq(snapshot.iter()) {
                         return Err(format!("the copy is {:#?}, the set {snapshot:#?}", self.copy));
                     }
+                    lengths.push(snapshot.len());
                     self.last = snapshot;
                 }
                 Output::Ready if self.is_ready => return Err("ready twice".to_owned()),
@@ -620,6 +727,9 @@ impl World {
                     self.note(format_args!("    ready"));
                     self.is_ready = true;
                     self.stale_since = None;
+                }
+                Output::Stale(since) if self.number == SAVED && self.stale_since.is_none() => {
+                    self.stale_since = Some(since);
                 }
                 Output::Stale(_) if !self.is_ready => return Err("stale, and was not ready".to_owned()),
                 Output::Stale(since) => {
@@ -632,6 +742,24 @@ impl World {
                     return Err(format!("refreshed {number} after {}", self.refreshed));
                 }
                 Output::Refreshed(number, _) => self.refreshed = number,
+                Output::Answered(number, Err(_)) => {
+                    self.next
+                        .take_if(|next| next.number == number)
+                        .ok_or("answered twice")?;
+                }
+                Output::Answered(number, Ok(())) => {
+                    let next = self
+                        .next
+                        .take_if(|next| next.number == number)
+                        .ok_or("answered twice")?;
+                    self.note(format_args!("    query {number} is shown"));
+                    (self.number, self.query, self.events) = (next.number, next.query, next.events);
+                    self.is_open = next.is_open;
+                    let has_ends = lengths.first() != Some(&0) && lengths.last() != Some(&0);
+                    if has_ends && lengths.contains(&0) {
+                        return Err(format!("an empty moment: {lengths:?}"));
+                    }
+                }
             }
         }
         Ok(())
@@ -647,8 +775,10 @@ impl World {
             return Err(format!("stale since {since:?}, and told {:?}", self.stale_since));
         }
         for object in self.last.iter() {
-            let key = self.core.key_of(object.id().unwrap());
-            if key.is_none_or(|key| self.last.find(key).is_none()) {
+            let id = object.id().unwrap();
+            let key = self.core.key_of(id);
+            // A change of the order that changes no place is not told.
+            if key.is_none_or(|key| self.last.find(key).or_else(|| self.last.index_of(id)).is_none()) {
                 return Err(format!("{object:?} is shown, and not found"));
             }
         }
@@ -665,14 +795,15 @@ impl World {
         self.open();
         for _ in 0..10_000 {
             self.look()?;
-            if !self.events.is_empty() {
+            let next_has_events = self.next.as_ref().is_some_and(|next| !next.events.is_empty());
+            if !self.events.is_empty() || next_has_events {
                 self.deliver();
             } else if self.page.is_some() {
                 self.answer();
             } else if self.request.is_some() {
                 self.read();
             } else {
-                match self.core.next_task(self.now.at) {
+                match self.core.next_task_of_any(self.now.at) {
                     Task::Fetch(request) => self.asked(request),
                     Task::Wait(Some(at)) => self.pass(at - self.now.at),
                     Task::Wait(None) => return self.rest(),
@@ -711,6 +842,27 @@ impl World {
         }
         Ok(())
     }
+}
+
+fn random_query(rng: &mut Rng) -> Query {
+    let mut query = Query::new("Game").equal_to("member", true);
+    query = match rng.u8(0..8) {
+        0 => query,
+        1 => query.ascending(["score"]),
+        2 => query.descending(["score"]).add_ascending(["name"]),
+        3 => query.descending(["name"]),
+        4 => query.ascending(["when"]).add_descending(["name"]),
+        5 => query.ascending(["box.inner"]),
+        6 => query.descending(["box.inner"]).add_ascending(["objectId"]),
+        _ => query.ascending(["name", "score"]).add_descending(["createdAt"]),
+    };
+    if rng.bool() {
+        query = query.limit(rng.u64(0..6));
+    }
+    if rng.u8(0..3) == 0 {
+        query = query.skip(rng.u64(0..5));
+    }
+    query
 }
 
 fn history(seed: u64) {

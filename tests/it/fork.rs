@@ -134,7 +134,7 @@ fn use_set(set: &LiveSet) {
     assert_forked(set.set_session_token(None));
     assert_forked(set.close_and_wait(HOUR));
     set.close();
-    use_subscription(set.subscription());
+    use_subscription(&set.subscription());
 }
 
 #[test]

@@ -21,6 +21,8 @@ pub(super) struct Due {
     all_in_doubt: bool,
     /// A fetch of everything is to begin.
     wants_all: bool,
+    /// A fetch of what comes behind that which is held is to begin.
+    wants_more: bool,
     /// Objects of which something is missing or late.
     doubts: HashSet<Box<str>>,
     pub(super) fetch: Option<Fetch>,
@@ -64,6 +66,7 @@ impl Due {
             is_open: false,
             all_in_doubt: true,
             wants_all: true,
+            wants_more: false,
             doubts: HashSet::new(),
             fetch: None,
             in_flight: None,
@@ -77,6 +80,16 @@ impl Due {
             refreshes: 0,
             refreshed: 0,
         }
+    }
+
+    /// What was asked of another one is asked of this one as well.
+    pub(super) fn goes_on_from(&mut self, other: &Self) {
+        (self.refreshes, self.refreshed) = (other.refreshes, other.refreshed);
+        self.largest_page = other.largest_page;
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.is_open
     }
 
     pub(super) fn opened(&mut self) {
@@ -129,6 +142,21 @@ impl Due {
         self.wants_all |= !self.fetches_all();
     }
 
+    /// Fetches what comes behind that which is held, unless everything is to be fetched. Somebody waits for it.
+    pub(super) fn want_more(&mut self) {
+        self.wants_more = true;
+        self.not_before = None;
+    }
+
+    pub(super) fn has_enough(&mut self) {
+        self.wants_more = false;
+    }
+
+    /// Whether a fetch of what comes behind that which is held is to begin.
+    pub(super) fn wants_more(&self) -> bool {
+        self.wants_more
+    }
+
     pub(super) fn fetches_all(&self) -> bool {
         matches!(&self.fetch, Some(Fetch { job: Job::All(_), .. }))
     }
@@ -175,7 +203,8 @@ impl Due {
         self.tell_refreshed(refreshes)
     }
 
-    fn tell_refreshed(&mut self, refreshes: u64) -> Option<u64> {
+    /// Whether what came of this refresh was not told yet.
+    pub(super) fn tell_refreshed(&mut self, refreshes: u64) -> Option<u64> {
         let is_new = refreshes > self.refreshed;
         self.refreshed = self.refreshed.max(refreshes);
         is_new.then_some(refreshes)
@@ -186,18 +215,25 @@ impl Due {
         &mut self,
         wanted: Option<usize>,
         pair: Option<&[Box<str>; 2]>,
+        rest: impl FnOnce() -> Paging,
         now: Instant,
     ) -> Option<Instant> {
-        let is_due = self.wants_all || !self.doubts.is_empty() || pair.is_some();
+        let is_due = self.wants_all || self.wants_more || !self.doubts.is_empty() || pair.is_some();
         let at = self.not_before.unwrap_or(now);
         if !is_due || at > now {
             return is_due.then_some(at);
         }
+        let mut refreshes = self.refreshes;
         let job = if std::mem::take(&mut self.wants_all) {
             // It answers these as well.
             self.all_in_doubt |= !self.doubts.is_empty();
             self.doubts.clear();
+            self.wants_more = false;
             Job::All(Paging::new(wanted))
+        } else if self.doubts.is_empty() && std::mem::take(&mut self.wants_more) {
+            // What is held was not looked at again: that answers nobody who has asked for that.
+            refreshes = self.refreshed;
+            Job::All(rest())
         } else if self.doubts.is_empty() {
             Job::Pair(pair?.clone())
         } else {
@@ -211,7 +247,7 @@ impl Due {
         self.fetch = Some(Fetch {
             job,
             spent: Duration::ZERO,
-            refreshes: self.refreshes,
+            refreshes,
             touched: HashMap::new(),
         });
         Some(now)
@@ -239,7 +275,16 @@ impl Core {
                 Some(window) => Some(window.end().saturating_add(window.margin())),
                 None => self.places.are_ranks().then_some(usize::MAX),
             };
-            let Some(at) = due.begin(wanted, self.places.question(), now) else {
+            let largest = due.largest_page;
+            let held = &self.held.list;
+            let rest = || {
+                Paging::behind(
+                    held.iter().cloned().collect(),
+                    wanted.unwrap_or(usize::MAX),
+                    largest,
+                )
+            };
+            let Some(at) = due.begin(wanted, self.places.question(), rest, now) else {
                 return Task::Wait(None);
             };
             if at > now {
@@ -260,6 +305,7 @@ impl Core {
         due.asked_at = Some(now);
         due.retry_at = None;
         Task::Fetch(Box::new(Request {
+            number: self.number,
             ticket: due.next_ticket,
             query,
             order: Arc::clone(order),

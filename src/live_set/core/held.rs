@@ -189,9 +189,12 @@ impl Core {
     /// With a limit: lets go of what is far behind it, and fetches more when too little is left.
     pub(super) fn keep_to_boundary(&mut self) {
         if self.is_short() {
-            self.due.want_all();
+            if !self.due.wants_more() {
+                self.due.want_all();
+            }
             return;
         }
+        self.due.has_enough();
         let Some(window) = self.window else { return };
         let kept = window.end().saturating_add(window.margin());
         if self.held.list.len() <= kept.saturating_add(window.margin()) {

@@ -210,7 +210,10 @@ impl Core {
             .collect();
         let changed: Vec<_> = target.iter().filter(|entry| !is_same(entry)).cloned().collect();
         gone.iter().for_each(|entry| self.remember(entry));
-        if gone.len() + changed.len() > FEW.max(self.held.list.len() / 4) || self.held.list.len() == 0 {
+        // Those that were asked for are told one by one as well, and what is held beyond them.
+        let extended = std::mem::take(&mut self.extended).saturating_mul(2);
+        let few = FEW.saturating_add(extended).max(self.held.list.len() / 4);
+        if gone.len() + changed.len() > few || self.held.list.len() == 0 {
             if !(gone.is_empty() && changed.is_empty()) {
                 self.reset(target);
             }
@@ -282,4 +285,4 @@ impl Core {
 }
 
 /// Up to so many changes are told one by one.
-const FEW: usize = 100;
+pub(super) const FEW: usize = 100;

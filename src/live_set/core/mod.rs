@@ -21,14 +21,17 @@
 //!    ([`places`]), and an object that has none puts everything in doubt.
 //!
 //! The rooms: [`due`] is what is to be fetched, and when; [`merge`] what follows from what was fetched; [`held`] what is
-//! held, and what is known of the rest; [`window`] what is shown of it.
+//! held, and what is known of the rest; [`window`] what is shown of it; [`query`] how another query takes the place of this one;
+//! [`extend`] how the window grows.
 
 mod due;
+mod extend;
 mod held;
 mod judge;
 mod merge;
 mod news;
 mod places;
+pub(crate) mod query;
 #[cfg(test)]
 mod tests;
 mod window;
@@ -48,12 +51,18 @@ use crate::query::order::{Order, SortKey};
 use crate::query::{Judge, Query};
 
 pub(crate) struct Core {
+    /// That of the query.
+    number: u64,
+    /// The query that is to come.
+    next: Option<Box<Self>>,
     class_name: Box<str>,
     /// The conditions and the fields, without order and window.
     query: Query,
     /// `None` if the query is none that can be subscribed to.
     judge: Option<Judge>,
     window: Option<Window>,
+    /// By how much the window has grown, and what was fetched since did not.
+    extended: usize,
     places: Places,
     held: Held,
     /// Nothing that is sorted behind this is held. `None` if everything is held.
@@ -108,11 +117,15 @@ pub(crate) enum Output {
     /// A fetch of everything that began after the [refresh](Core::refresh) with this number, and all before it, has
     /// succeeded or failed.
     Refreshed(u64, Result<(), Error>),
+    /// The query with this number, and all before it, is the one whose contents are shown, or was refused.
+    Answered(u64, Result<(), Error>),
 }
 
 /// What is to be fetched next.
 #[derive(Debug)]
 pub(crate) struct Request {
+    /// That of the query that it is for.
+    pub(crate) number: u64,
     pub(crate) ticket: u64,
     pub(crate) query: Query,
     pub(crate) order: Arc<Order>,
@@ -141,10 +154,13 @@ impl Core {
         let order = Order::new(parts.order);
         let query = query.without_window();
         Self {
+            number: 0,
+            next: None,
             class_name: query.class_name().into(),
             judge: query.judge().ok(),
             query,
             window,
+            extended: 0,
             places: Places::new(order),
             held: Held {
                 list: List::new(),
@@ -213,11 +229,6 @@ impl Core {
         self.settle(now.time);
     }
 
-    /// All is to be fetched anew, at once. [`Output::Refreshed`] says when that was done.
-    pub(crate) fn refresh(&mut self) -> u64 {
-        self.due.refresh()
-    }
-
     /// Says whether the set is ready, if that has changed.
     fn settle(&mut self, since: SystemTime) {
         match (self.state, self.has_doubts()) {
@@ -236,7 +247,11 @@ impl Core {
 
     /// Whether what is held may be something else than what there is.
     fn has_doubts(&self) -> bool {
-        !self.is_filled || self.due.has_doubts() || self.places.has_doubts() || self.is_short()
+        !self.is_filled
+            || self.next.is_some()
+            || self.due.has_doubts()
+            || self.places.has_doubts()
+            || self.is_short()
     }
 }
 

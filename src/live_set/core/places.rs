@@ -341,7 +341,7 @@ fn at_rank(entry: Arc<Entry>, rank: u64) -> Arc<Entry> {
 }
 
 /// The indices of the longest part of these numbers that rises, in order.
-fn longest_rise(numbers: &[Option<u64>]) -> Vec<usize> {
+pub(super) fn longest_rise(numbers: &[Option<u64>]) -> Vec<usize> {
     // For each length, where the rise of this length ends that ends lowest.
     let mut ends: Vec<usize> = Vec::new();
     let mut before: HashMap<usize, usize> = HashMap::new();

@@ -143,6 +143,9 @@ impl Set {
                 Output::Refreshed(number, result) => {
                     format!("refreshed {number} {}", if result.is_ok() { "ok" } else { "not" })
                 }
+                Output::Answered(number, result) => {
+                    format!("answered {number} {}", if result.is_ok() { "ok" } else { "not" })
+                }
             })
             .collect()
     }

@@ -124,7 +124,7 @@ impl Core {
     }
 
     /// What is at this place of what is held comes into the window.
-    fn show_in(&mut self, place: usize, window: Window) {
+    pub(super) fn show_in(&mut self, place: usize, window: Window) {
         let index = place - window.skip;
         if let Some(entry) = self.held.list.get(place).cloned() {
             let object = entry.object().clone();

@@ -1,0 +1,108 @@
+//! The ways of listening to a set that add something to its events: many as one, decoded, once, or none any more.
+//!
+//! Knows nothing of how a listener is called.
+
+use serde::de::DeserializeOwned;
+
+use super::LiveSet;
+use super::builder::LiveSetBuilder;
+use super::change::{Change, Snapshot};
+use super::events::{SetEventKind, for_change, for_changes, for_late_change, for_late_changes, for_ready};
+use crate::delivery::emitter::{ListenerId, Times};
+use crate::error::Result;
+
+impl LiveSet {
+    /// Calls the listener with all changes that were waiting for it, in their order, and with the contents that they led
+    /// to: a table is redrawn once after a fetch or a burst of events, and not once for each row.
+    ///
+    /// A change is [`Change::Reset`] only if it is the only one: after an overflow, after more than a thousand changes at
+    /// once, and for a listener that came when the set had contents already, which is called at once. What
+    /// [`on_ready`](Self::on_ready) tells comes after all changes that led to it.
+    ///
+    /// # Examples
+    /// ```
+    /// use parse_livequery::{LiveSet, Object};
+    ///
+    /// fn show(games: &LiveSet) {
+    ///     let mut rows: Vec<Object> = Vec::new();
+    ///     games.on_changes(move |changes, set| {
+    ///         for change in changes {
+    ///             change.apply_to(&mut rows, set);
+    ///         }
+    ///         println!("{} rows to draw", rows.len());
+    ///     });
+    /// }
+    /// ```
+    pub fn on_changes(&self, listener: impl FnMut(&[Change], &Snapshot) + Send + 'static) -> ListenerId {
+        self.0
+            .keeper
+            .listen(SetEventKind::Batch, Times::Always, for_late_changes(listener))
+    }
+
+    /// As [`on_change`](Self::on_change), with objects decoded as a type of your own. The listener owns what it gets.
+    ///
+    /// An object that does not fit the type is an error of kind [`ErrorKind::Decode`](crate::ErrorKind::Decode) in its
+    /// place, which names the field: the change is told all the same, since others would be at wrong places without it.
+    ///
+    /// # Examples
+    /// ```
+    /// use parse_livequery::{Change, LiveSet};
+    ///
+    /// #[derive(serde::Deserialize)]
+    /// struct Game {
+    ///     name: String,
+    /// }
+    ///
+    /// fn show(games: &LiveSet) {
+    ///     games.on_change_as::<Game>(|change, set| match change {
+    ///         Change::Inserted { index, object: Ok(game), .. } => println!("{index}: {} is new", game.name),
+    ///         Change::Inserted { index, object: Err(error), .. } => println!("{index}: {error}"),
+    ///         _ => println!("{} games", set.len()),
+    ///     });
+    /// }
+    /// ```
+    pub fn on_change_as<T: DeserializeOwned>(
+        &self,
+        mut listener: impl FnMut(Change<Result<T>>, &Snapshot) + Send + 'static,
+    ) -> ListenerId {
+        let listener = for_late_change(move |change, set| listener(change.decode(), set));
+        self.0
+            .keeper
+            .listen(SetEventKind::Change, Times::Always, listener)
+    }
+
+    /// As [`on_ready`](Self::on_ready), but once: at once if the set is ready, or else as soon as it is.
+    pub fn once_ready(&self, listener: impl FnMut(&Snapshot) + Send + 'static) -> ListenerId {
+        self.0
+            .keeper
+            .listen(SetEventKind::Ready, Times::Once, for_ready(listener))
+    }
+
+    /// Removes all listeners of this set. The set goes on.
+    pub fn off_all(&self) {
+        if self.0.keeper.shared.is_home() {
+            self.0.keeper.subscriber.emitter.remove_all(None);
+        }
+    }
+}
+
+impl LiveSetBuilder {
+    /// As [`LiveSet::on_changes`].
+    pub fn on_changes(self, listener: impl FnMut(&[Change], &Snapshot) + Send + 'static) -> Self {
+        self.listen(SetEventKind::Batch, Times::Always, for_changes(listener))
+    }
+
+    /// As [`LiveSet::on_change_as`].
+    pub fn on_change_as<T: DeserializeOwned>(
+        self,
+        mut listener: impl FnMut(Change<Result<T>>, &Snapshot) + Send + 'static,
+    ) -> Self {
+        let listener = for_change(move |change, set| listener(change.decode(), set));
+        self.listen(SetEventKind::Change, Times::Always, listener)
+    }
+
+    /// As [`LiveSet::once_ready`].
+    pub fn once_ready(self, listener: impl FnMut(&Snapshot) + Send + 'static) -> Self {
+        self.listen(SetEventKind::Ready, Times::Once, for_ready(listener))
+    }
+}
