@@ -55,6 +55,7 @@ pub use event::{
     ClientEvent, ClientEventKind, Decoded, Event, EventKind, EventName, Gap, GapReason, UnknownEvent,
 };
 pub use live_set::builder::LiveSetBuilder;
+pub use live_set::live_object::{LiveObject, LiveObjectBuilder, ObjectState};
 pub use live_set::{Change, LiveSet, Refresh, Snapshot, SnapshotIter};
 pub use object::Object;
 pub use query::Query;

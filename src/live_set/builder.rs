@@ -56,6 +56,8 @@ pub struct LiveSetBuilder {
     fetch: Option<Box<FetchFn>>,
     session_token: Option<Secret>,
     emitter: Emitter<SetEvent>,
+    /// The query is about this one object, which is asked for by its id.
+    only: Option<String>,
 }
 
 impl LiveSetBuilder {
@@ -66,7 +68,23 @@ impl LiveSetBuilder {
             fetch: None,
             session_token: None,
             emitter: Emitter::new(),
+            only: None,
         }
+    }
+
+    pub(super) fn fetch_by(mut self, fetch: Box<FetchFn>) -> Self {
+        self.fetch = Some(fetch);
+        self
+    }
+
+    pub(super) fn fetch_one_by_id(mut self, id: String) -> Self {
+        self.only = Some(id);
+        self
+    }
+
+    pub(super) fn with_query(mut self, change: impl FnOnce(Query) -> Query) -> Self {
+        self.query = change(self.query);
+        self
     }
 
     /// How to fetch: a function that does what `find()` does in other SDKs, with the whole of the query that it is given:
@@ -124,22 +142,22 @@ impl LiveSetBuilder {
 
     /// As [`LiveSet::on_change`].
     pub fn on_change(self, listener: impl FnMut(&Change, &Snapshot) + Send + 'static) -> Self {
-        self.listen(SetEventKind::Change, for_change(listener))
+        self.listen(Some(SetEventKind::Change), for_change(listener))
     }
 
     /// As [`LiveSet::on_ready`].
     pub fn on_ready(self, listener: impl FnMut(&Snapshot) + Send + 'static) -> Self {
-        self.listen(SetEventKind::Ready, for_ready(listener))
+        self.listen(Some(SetEventKind::Ready), for_ready(listener))
     }
 
     /// As [`LiveSet::on_stale`].
     pub fn on_stale(self, listener: impl FnMut(SystemTime) + Send + 'static) -> Self {
-        self.listen(SetEventKind::Stale, for_stale(listener))
+        self.listen(Some(SetEventKind::Stale), for_stale(listener))
     }
 
     /// As [`LiveSet::on_error`].
     pub fn on_error(self, listener: impl FnMut(&Error) + Send + 'static) -> Self {
-        self.listen(SetEventKind::Error, for_error(listener))
+        self.listen(Some(SetEventKind::Error), for_error(listener))
     }
 
     /// Subscribes, and fetches as soon as the server has acknowledged it.
@@ -156,14 +174,18 @@ impl LiveSetBuilder {
             fetch,
             session_token,
             emitter,
+            only,
         } = self;
         client.shared().check_home()?;
         let encoded = query.encode_for_set(client.age())?;
         let fetch = match fetch {
             Some(fetch) => fetch,
-            None => built_in(&client)?,
+            None => built_in(&client, only.clone())?,
         };
-        let core = Core::new(&query, rand::random());
+        let mut core = Core::new(&query, rand::random());
+        if only.is_some() {
+            core.is_of_one();
+        }
         let shared = Arc::clone(client.shared());
         let keeper = Keeper::new(core, emitter, fetch, session_token.clone(), shared);
         let builder = SubscriptionBuilder::new(client, query);
@@ -175,12 +197,12 @@ impl LiveSetBuilder {
         Ok(LiveSet(Arc::new(Handle { keeper, subscription })))
     }
 
-    fn listen(
+    pub(super) fn listen(
         self,
-        kind: SetEventKind,
+        kind: Option<SetEventKind>,
         listener: impl FnMut(&SetEvent) -> Result<()> + Send + 'static,
     ) -> Self {
-        self.emitter.on(Some(kind), Times::Always, listener);
+        self.emitter.on(kind, Times::Always, listener);
         self
     }
 }
@@ -196,7 +218,7 @@ impl fmt::Debug for LiveSetBuilder {
 }
 
 #[cfg(feature = "rest")]
-fn built_in(client: &Client) -> Result<Box<FetchFn>> {
+fn built_in(client: &Client, only: Option<String>) -> Result<Box<FetchFn>> {
     let rest = client.rest();
     if !rest.can_ask() {
         return Err(Error::new(
@@ -204,11 +226,14 @@ fn built_in(client: &Client) -> Result<Box<FetchFn>> {
             "a live set cannot fetch through `connect_with`; give it a function with `fetch_with`",
         ));
     }
-    Ok(Box::new(move |query, token| rest.fetch(query, token)))
+    Ok(match only {
+        Some(id) => Box::new(move |query, token| rest.fetch_one(query, &id, token)),
+        None => Box::new(move |query, token| rest.fetch(query, token)),
+    })
 }
 
 #[cfg(not(feature = "rest"))]
-fn built_in(_: &Client) -> Result<Box<FetchFn>> {
+fn built_in(_: &Client, _: Option<String>) -> Result<Box<FetchFn>> {
     Err(Error::new(
         ErrorKind::InvalidSetting,
         "a live set needs a way to fetch: give it a function with `fetch_with`, or use the cargo feature `rest`",

@@ -31,6 +31,8 @@ pub(crate) enum SetEventKind {
 pub(crate) struct Shown {
     pub(crate) snapshot: Snapshot,
     pub(crate) is_ready: bool,
+    /// It was ready once.
+    pub(crate) was_ready: bool,
     /// The session token under which it became ready.
     pub(crate) ready_under: u64,
     pub(crate) stale_since: Option<SystemTime>,
@@ -44,6 +46,7 @@ impl Default for Shown {
         Self {
             snapshot: Snapshot::empty(),
             is_ready: false,
+            was_ready: false,
             ready_under: 0,
             stale_since: None,
             last_error: None,
@@ -92,6 +95,7 @@ impl Emit for SetEvent {
             }
             Self::Ready(_, generation) => {
                 held.is_ready = true;
+                held.was_ready = true;
                 held.ready_under = generation;
                 held.stale_since = None;
                 held.last_error = None;
@@ -109,12 +113,12 @@ impl Emit for SetEvent {
     }
 
     fn missed(kind: Option<SetEventKind>, held: &Shown) -> Option<Self> {
-        match kind? {
-            SetEventKind::Change if !held.snapshot.is_empty() => {
-                Some(Self::Change(Change::Reset, held.snapshot.clone()))
-            }
-            SetEventKind::Ready if held.is_ready => {
+        match kind {
+            Some(SetEventKind::Ready) | None if held.is_ready => {
                 Some(Self::Ready(held.snapshot.clone(), held.ready_under))
+            }
+            Some(SetEventKind::Change) | None if !held.snapshot.is_empty() => {
+                Some(Self::Change(Change::Reset, held.snapshot.clone()))
             }
             _ => None,
         }

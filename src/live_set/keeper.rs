@@ -106,14 +106,14 @@ impl Keeper {
 
     pub(super) fn listen(
         self: &Arc<Self>,
-        kind: SetEventKind,
+        kind: Option<SetEventKind>,
         listener: impl FnMut(&SetEvent) -> Result<()> + Send + 'static,
     ) -> ListenerId {
         if !self.shared.is_home() {
             drop_quietly(listener);
             return ListenerId::unused();
         }
-        let (id, missed) = self.subscriber.emitter.on(Some(kind), Times::Always, listener);
+        let (id, missed) = self.subscriber.emitter.on(kind, Times::Always, listener);
         if missed == Missed::Yes {
             self.shared.late(self, id);
         }

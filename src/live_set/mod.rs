@@ -8,6 +8,7 @@ pub(crate) mod core;
 mod events;
 mod keeper;
 pub(crate) mod list;
+pub(crate) mod live_object;
 mod paging;
 #[cfg(test)]
 mod properties;
@@ -134,18 +135,18 @@ impl LiveSet {
     pub fn on_change(&self, listener: impl FnMut(&Change, &Snapshot) + Send + 'static) -> ListenerId {
         self.0
             .keeper
-            .listen(SetEventKind::Change, for_late_change(listener))
+            .listen(Some(SetEventKind::Change), for_late_change(listener))
     }
 
     /// Calls the listener when everything was fetched: the first time, and each time after the set was stale. If it is
     /// so already, at once.
     pub fn on_ready(&self, listener: impl FnMut(&Snapshot) + Send + 'static) -> ListenerId {
-        self.0.keeper.listen(SetEventKind::Ready, for_ready(listener))
+        self.0.keeper.listen(Some(SetEventKind::Ready), for_ready(listener))
     }
 
     /// Calls the listener when the contents may be old from now on, with the time since when that is.
     pub fn on_stale(&self, listener: impl FnMut(SystemTime) + Send + 'static) -> ListenerId {
-        self.0.keeper.listen(SetEventKind::Stale, for_stale(listener))
+        self.0.keeper.listen(Some(SetEventKind::Stale), for_stale(listener))
     }
 
     /// Calls the listener for each error: a fetch that failed, and what the subscription reports. The client's listeners
@@ -153,7 +154,7 @@ impl LiveSet {
     ///
     /// After one that [is fatal](Error::is_fatal) and comes from the subscription the set is not kept any more.
     pub fn on_error(&self, listener: impl FnMut(&Error) + Send + 'static) -> ListenerId {
-        self.0.keeper.listen(SetEventKind::Error, for_error(listener))
+        self.0.keeper.listen(Some(SetEventKind::Error), for_error(listener))
     }
 
     /// Removes a listener. `false` if it was not there any more.

@@ -225,6 +225,11 @@ impl Fetch {
 }
 
 impl Core {
+    /// The query is about one object, so there is no second page.
+    pub(crate) fn is_of_one(&mut self) {
+        self.due.largest_page = usize::MAX;
+    }
+
     /// What there is to fetch now.
     pub(crate) fn next_task(&mut self, now: Instant) -> Task {
         let due = &mut self.due;
