@@ -56,7 +56,7 @@ pub use event::{
 };
 pub use live_set::builder::LiveSetBuilder;
 pub use live_set::live_object::{LiveObject, LiveObjectBuilder, ObjectState};
-pub use live_set::{Change, LiveSet, Refresh, Snapshot, SnapshotIter};
+pub use live_set::{Change, LiveSet, LiveSetStats, Refresh, Snapshot, SnapshotIter};
 pub use object::Object;
 pub use query::Query;
 pub use query::keys::Keys;

@@ -5,7 +5,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::{Handle, LiveSet};
 use crate::client::Client;
@@ -56,6 +56,7 @@ pub struct LiveSetBuilder {
     fetch: Option<Box<FetchFn>>,
     session_token: Option<Secret>,
     emitter: Emitter<SetEvent>,
+    min_fetch_interval: Option<Duration>,
     /// The query is about this one object, which is asked for by its id.
     only: Option<String>,
 }
@@ -68,6 +69,7 @@ impl LiveSetBuilder {
             fetch: None,
             session_token: None,
             emitter: Emitter::new(),
+            min_fetch_interval: None,
             only: None,
         }
     }
@@ -140,6 +142,16 @@ impl LiveSetBuilder {
         self
     }
 
+    /// How much time lies between two fetches of everything, at least: 1 second unless this is called, where events cannot
+    /// tell which objects match the query; otherwise 0.2 seconds.
+    ///
+    /// What happens meanwhile is answered by the next fetch; until then the set is stale. What the user asks for by
+    /// [`refresh`](LiveSet::refresh) does not wait.
+    pub fn min_fetch_interval(mut self, interval: Duration) -> Self {
+        self.min_fetch_interval = Some(interval);
+        self
+    }
+
     /// As [`LiveSet::on_change`].
     pub fn on_change(self, listener: impl FnMut(&Change, &Snapshot) + Send + 'static) -> Self {
         self.listen(Some(SetEventKind::Change), for_change(listener))
@@ -164,8 +176,8 @@ impl LiveSetBuilder {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidQuery`] for what [`Client::subscribe`] refuses, and for `watch`, `include`, `exclude` and an
-    /// order by distance, with which the set could not be equal to `find()`. [`ErrorKind::InvalidSetting`] if there is
+    /// [`ErrorKind::InvalidQuery`] for what is wrong in `find()` as well, and for `watch` and `exclude`, with which the set
+    /// could not be equal to `find()`. [`ErrorKind::InvalidSetting`] if there is
     /// no way to fetch: neither [`fetch_with`](Self::fetch_with) nor the cargo feature `rest`.
     pub fn start(self) -> Result<LiveSet> {
         let Self {
@@ -174,10 +186,15 @@ impl LiveSetBuilder {
             fetch,
             session_token,
             emitter,
+            min_fetch_interval,
             only,
         } = self;
         client.shared().check_home()?;
-        let encoded = query.encode_for_set(client.age())?;
+        query.check_for_set()?;
+        let plan = query.plan()?;
+        let encode = |query: &Query| query.encode_conditions_for(client.age());
+        let encoded = encode(&plan.own)?;
+        let others = plan.others.iter().map(encode).collect::<Result<Vec<_>>>()?;
         let fetch = match fetch {
             Some(fetch) => fetch,
             None => built_in(&client, only.clone())?,
@@ -186,14 +203,21 @@ impl LiveSetBuilder {
         if only.is_some() {
             core.is_of_one();
         }
-        let shared = Arc::clone(client.shared());
-        let keeper = Keeper::new(core, emitter, fetch, session_token.clone(), shared);
+        if !plan.is_exact || query.has_order_of_server() {
+            core.asks_again(min_fetch_interval.unwrap_or(MIN_FETCH_INTERVAL));
+        } else if let Some(interval) = min_fetch_interval {
+            core.space_out(interval);
+        }
+        let keeper = Keeper::new(core, emitter, fetch, session_token.clone(), client.clone());
         let builder = SubscriptionBuilder::new(client, query);
         let builder = match session_token {
             Some(token) => builder.session_token(token.reveal()),
             None => builder,
         };
-        let subscription = builder.start(encoded, |subscription| keeper.follow(subscription));
+        let subscription = builder.start(encoded, |subscription| {
+            keeper.follow(subscription);
+            keeper.follow_others(others);
+        });
         Ok(LiveSet(Arc::new(Handle { keeper, subscription })))
     }
 
@@ -216,6 +240,9 @@ impl fmt::Debug for LiveSetBuilder {
             .finish_non_exhaustive()
     }
 }
+
+/// Between two fetches of everything that events lead to.
+const MIN_FETCH_INTERVAL: Duration = Duration::from_secs(1);
 
 #[cfg(feature = "rest")]
 fn built_in(client: &Client, only: Option<String>) -> Result<Box<FetchFn>> {

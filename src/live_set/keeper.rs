@@ -7,6 +7,7 @@ use std::time::{Instant, SystemTime};
 
 use parking_lot::Mutex;
 
+use crate::client::Client;
 use crate::delivery::emitter::{Emitter, ListenerId, Missed, Times};
 use crate::delivery::mailbox::{Letter, Parcel};
 use crate::delivery::shared::Addressee;
@@ -22,9 +23,10 @@ use crate::fetch_error::FetchError;
 use crate::live_set::change::{Change, Entry, Snapshot};
 use crate::live_set::core::{Core, Moment, Output, Request, Task};
 use crate::live_set::events::{SetEvent, SetEventKind};
+use crate::live_set::follow::{Follows, Host};
 use crate::logging::warn;
 use crate::object::Object;
-use crate::query::Query;
+use crate::query::{EncodedQuery, Query};
 use crate::secret::Secret;
 
 /// How a set fetches: what `find()` returns for a query, with this session token.
@@ -35,6 +37,8 @@ pub(crate) struct Keeper {
     pub(super) subscriber: Subscriber<SetEvent>,
     pub(super) core: Mutex<Core>,
     pub(super) session_token: Mutex<Option<Secret>>,
+    /// What it follows besides its own subscription.
+    pub(super) follows: Follows,
     fetch: Box<FetchFn>,
     worker: Mutex<Worker>,
     pub(super) shared: Arc<Shared>,
@@ -81,9 +85,11 @@ impl Keeper {
         emitter: Emitter<SetEvent>,
         fetch: Box<FetchFn>,
         session_token: Option<Secret>,
-        shared: Arc<Shared>,
+        client: Client,
     ) -> Arc<Self> {
+        let shared = Arc::clone(client.shared());
         Arc::new(Self {
+            follows: Follows::new(client),
             subscriber: Subscriber::new(emitter),
             core: Mutex::new(core),
             session_token: Mutex::new(session_token),
@@ -152,6 +158,7 @@ impl Keeper {
             return;
         }
         self.worker.lock().has_ended = true;
+        self.follows.end();
     }
 
     /// Something has become of what was to be fetched.
@@ -161,7 +168,25 @@ impl Keeper {
         let posted = self.post(&mut core, None, generation);
         drop(core);
         self.announce(posted);
+        self.see_to_includes();
         self.shared.wake_delivery();
+    }
+
+    /// Follows the included objects that there are now.
+    fn see_to_includes(self: &Arc<Self>) {
+        let host: Arc<dyn Host> = Arc::clone(self) as _;
+        self.follows.see_to_includes(&host);
+    }
+
+    /// Follows what decides which objects are in the set. To be called before its own subscription is sent.
+    pub(super) fn follow_others(self: &Arc<Self>, others: Vec<EncodedQuery>) {
+        let host: Arc<dyn Host> = Arc::clone(self) as _;
+        self.follows.follow_others(&host, others);
+    }
+
+    fn generation(&self) -> u64 {
+        let subscription = self.subscription.get();
+        subscription.map_or(0, |core| self.shared.generation(core))
     }
 
     /// Puts what the core has to tell into the mailbox, all at once: what follows from one thing is told in one go. The
@@ -241,8 +266,7 @@ impl Keeper {
         drop(worker);
         let text = "the thread that fetches cannot be started";
         let error = Error::with_source(ErrorKind::Io, text, error);
-        let generation = self.subscription.get().map(|core| self.shared.generation(core));
-        self.heard(generation.unwrap_or_default(), |core, now| {
+        self.heard(self.generation(), |core, now| {
             core.could_not_start(error, now);
         });
         // It has a next time.
@@ -359,6 +383,7 @@ impl Follower for Keeper {
         let posted = self.post(&mut core, told, generation);
         drop(core);
         self.announce(posted);
+        self.see_to_includes();
         let has_ended = self.subscription.get().is_some_and(|core| shared.is_ended(core));
         if has_ended && event.kind() == EventKind::Close {
             self.subscriber.end();
@@ -371,6 +396,34 @@ impl Follower for Keeper {
 
     fn pass_on(self: Arc<Self>, shared: &Arc<Shared>, receipt: Arc<Receipt>) {
         shared.post(&self, |mailbox, _, totals| mailbox.receipt(receipt, totals));
+    }
+}
+
+impl Host for Keeper {
+    fn told(self: Arc<Self>, error: Option<&Error>, hear: &mut dyn FnMut(&mut Core, Moment)) {
+        let mut core = self.core.lock();
+        hear(&mut core, Moment::now());
+        let posted = self.post(&mut core, error, self.generation());
+        drop(core);
+        self.announce(posted);
+        self.see_to_includes();
+        self.attend();
+    }
+
+    fn core(&self) -> &Mutex<Core> {
+        &self.core
+    }
+
+    fn follows(&self) -> &Follows {
+        &self.follows
+    }
+
+    fn session_token(&self) -> Option<Secret> {
+        self.session_token.lock().clone()
+    }
+
+    fn pass_on(self: Arc<Self>, shared: &Arc<Shared>, receipt: Arc<Receipt>) {
+        Follower::pass_on(self, shared, receipt);
     }
 }
 
@@ -427,7 +480,7 @@ mod tests {
     use std::time::Duration;
 
     use crate::client::Client;
-    use crate::query::Query;
+    use crate::query::{EncodedQuery, Query};
     use crate::test_server::TestServer;
 
     const LONG: Duration = Duration::from_secs(60);

@@ -6,6 +6,8 @@ pub(crate) mod builder;
 pub(crate) mod change;
 pub(crate) mod core;
 mod events;
+pub(crate) mod figures;
+mod follow;
 mod keeper;
 pub(crate) mod list;
 pub(crate) mod live_object;
@@ -18,8 +20,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use self::core::Figures;
 pub use self::change::{Change, Snapshot, SnapshotIter};
 use self::events::{SetEventKind, Shown, for_error, for_late_change, for_ready, for_stale};
+pub use self::figures::LiveSetStats;
 use self::keeper::Keeper;
 pub use self::refresh::Refresh;
 use crate::client::subscription::Subscription;
@@ -242,7 +246,7 @@ impl LiveSet {
                 if shared.is_ended(subscription) {
                     return Some(Err(Error::new(ErrorKind::Closed, "the live set was closed")));
                 }
-                let refusal = subscription.refusal();
+                let refusal = subscription.refusal().or_else(|| self.0.keeper.follows.refusal());
                 refusal.or_else(|| look.refusal()).map(Err)
             })
             .unwrap_or_else(|unanswered| {
@@ -285,12 +289,16 @@ impl LiveSet {
     pub fn set_session_token(&self, token: Option<&str>) -> Result<()> {
         self.0.keeper.shared.check_home()?;
         *self.0.keeper.session_token.lock() = token.map(Secret::from);
-        self.0.subscription.set_session_token(token)
+        self.0.subscription.set_session_token(token)?;
+        self.0.keeper.follows.set_session_token(token)
     }
 
     /// Ends the set, which keeps what it has. No listener is called any more, but for one last `stale`.
     pub fn close(&self) {
         self.0.subscription.unsubscribe();
+        if self.0.keeper.shared.is_home() {
+            self.0.keeper.follows.end();
+        }
     }
 
     /// Ends the set as [`close`](Self::close) does, and waits until a listener that is running has returned and the last
@@ -305,6 +313,17 @@ impl LiveSet {
         self.close();
         refuse_in_listener(&self.0.keeper.shared, "close_and_wait")?;
         self.0.subscription.unsubscribe_and_wait(timeout)
+    }
+
+    /// What it took to be right: fetches, and the events that led to them.
+    #[must_use]
+    pub fn stats(&self) -> LiveSetStats {
+        let keeper = &self.0.keeper;
+        if !keeper.shared.is_home() {
+            return LiveSetStats::new(Figures::default(), 0);
+        }
+        let figures = keeper.core.lock().figures();
+        LiveSetStats::new(figures, keeper.follows.len() + 1)
     }
 
     /// The subscription that the set follows: for its state and its figures.

@@ -35,9 +35,22 @@ pub(super) struct Due {
     retry_at: Option<Instant>,
     /// Requests of no hurry are gathered until then.
     not_before: Option<Instant>,
+    /// How much later than the one before it a fetch of everything comes at least.
+    min_interval: Duration,
+    pub(super) figures: Figures,
     /// How often it was told to refresh, and up to which of them it has told what came of it.
     refreshes: u64,
     refreshed: u64,
+}
+
+/// What it took to be right.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Figures {
+    pub(crate) requests: u64,
+    /// Those that a fetch of everything began with.
+    pub(crate) fetches: u64,
+    /// Events that led to a fetch.
+    pub(crate) events: u64,
 }
 
 pub(super) struct Fetch {
@@ -74,6 +87,8 @@ impl Due {
             rng: StdRng::seed_from_u64(seed),
             retry_at: None,
             not_before: None,
+            min_interval: GATHERING,
+            figures: Figures::default(),
             refreshes: 0,
             refreshed: 0,
         }
@@ -115,6 +130,23 @@ impl Due {
     pub(super) fn doubt_all(&mut self) {
         self.all_in_doubt = true;
         self.wants_all = true;
+    }
+
+    /// Something may have changed everything: what else changes with it is gathered.
+    pub(super) fn doubt_all_soon(&mut self, now: Instant) {
+        if !self.wants_all {
+            let gathered = now + GATHERING.min(self.min_interval);
+            self.not_before = self.not_before.max(Some(gathered));
+        }
+        self.doubt_all();
+    }
+
+    pub(super) fn space_out(&mut self, min_interval: Duration) {
+        self.min_interval = min_interval;
+    }
+
+    pub(super) fn count_event(&mut self) {
+        self.figures.events += 1;
     }
 
     pub(super) fn doubt(&mut self, id: &str, now: Instant) {
@@ -165,7 +197,7 @@ impl Due {
     /// However often there is a reason to fetch everything, the server spends most of its time on something else.
     pub(super) fn rest(&mut self, spent: Duration, now: Instant) {
         let rest = spent.saturating_mul(4);
-        self.not_before = Some(now + rest.max(GATHERING));
+        self.not_before = Some(now + rest.max(self.min_interval));
     }
 
     /// A fetch of everything has succeeded. Returns which refresh that was for, if it was for one.
@@ -197,6 +229,7 @@ impl Due {
             // It answers these as well.
             self.all_in_doubt |= !self.doubts.is_empty();
             self.doubts.clear();
+            self.figures.fetches += 1;
             Job::All(Paging::new(wanted))
         } else if self.doubts.is_empty() {
             Job::Pair(pair?.clone())
@@ -225,6 +258,10 @@ impl Fetch {
 }
 
 impl Core {
+    pub(crate) fn figures(&self) -> Figures {
+        self.due.figures
+    }
+
     /// The query is about one object, so there is no second page.
     pub(crate) fn is_of_one(&mut self) {
         self.due.largest_page = usize::MAX;
@@ -256,11 +293,12 @@ impl Core {
         };
         let order = &self.places.order;
         let query = match &fetch.job {
-            Job::All(paging) => paging.next(&self.query, order),
+            Job::All(paging) => paging.next(&self.query, self.places.for_find()),
             Job::Doubts(ids) => query_of(&self.query, ids).limit(ids.len() as u64),
             Job::Pair(ids) => query_of(&self.query, ids).limit(2).ascending(order.for_find()),
         };
         due.next_ticket += 1;
+        due.figures.requests += 1;
         due.in_flight = Some(due.next_ticket);
         due.asked_at = Some(now);
         due.retry_at = None;

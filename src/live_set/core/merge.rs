@@ -238,6 +238,7 @@ impl Core {
         };
         let was_empty = self.held.list.len() == 0;
         self.held.list = entries.into_iter().collect();
+        self.include_reset();
         self.look_everywhere();
         if !(was_empty && self.held.list.len() == 0) {
             self.show(Change::Reset);
