@@ -480,7 +480,7 @@ mod tests {
     use std::time::Duration;
 
     use crate::client::Client;
-    use crate::query::{EncodedQuery, Query};
+    use crate::query::Query;
     use crate::test_server::TestServer;
 
     const LONG: Duration = Duration::from_secs(60);

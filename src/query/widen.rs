@@ -245,3 +245,177 @@ fn add(query: Query, others: &mut Vec<Query>) {
     }
     others.push(query);
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Map, Value, json};
+
+    use super::*;
+    use crate::object::Object;
+
+    /// A tree of conditions, some of which LiveQuery cannot judge.
+    #[derive(Clone, Debug)]
+    enum Tree {
+        /// The field of this number is 1.
+        Field(usize),
+        /// What this stands for is true or not, whatever the object.
+        Foreign(usize),
+        And(Vec<Self>),
+        Or(Vec<Self>),
+        Nor(Vec<Self>),
+        /// In one object: that is an `and` as well.
+        Members(Vec<Self>),
+    }
+
+    impl Tree {
+        fn json(&self) -> Value {
+            let list = |trees: &[Self]| Value::from(trees.iter().map(Self::json).collect::<Vec<_>>());
+            match self {
+                Self::Field(number) => json!({ format!("f{number}"): 1 }),
+                Self::Foreign(number) => {
+                    json!({ format!("u{number}"): {"$inQuery": {"className": "Other", "where": {}}} })
+                }
+                Self::And(trees) => json!({"$and": list(trees)}),
+                Self::Or(trees) => json!({"$or": list(trees)}),
+                Self::Nor(trees) => json!({"$nor": list(trees)}),
+                Self::Members(trees) => {
+                    let mut members = Map::new();
+                    for tree in trees {
+                        if let Value::Object(more) = tree.json() {
+                            members.extend(more);
+                        }
+                    }
+                    members.into()
+                }
+            }
+        }
+
+        fn holds(&self, fields: &[bool], foreign: &[bool]) -> bool {
+            let holds = |tree: &Self| tree.holds(fields, foreign);
+            match self {
+                Self::Field(number) => fields[*number],
+                Self::Foreign(number) => foreign[*number],
+                Self::And(trees) => trees.iter().all(holds),
+                Self::Or(trees) => trees.iter().any(holds),
+                Self::Nor(trees) => !trees.iter().any(holds),
+                // A later member of the same name takes the place of one before.
+                Self::Members(trees) => {
+                    let name = |tree: &Self| tree.json().as_object().unwrap().keys().next().cloned();
+                    trees.iter().enumerate().all(|(at, tree)| {
+                        trees[at + 1..].iter().any(|later| name(later) == name(tree)) || holds(tree)
+                    })
+                }
+            }
+        }
+
+        fn has_foreign(&self) -> bool {
+            self.json().to_string().contains("$inQuery")
+        }
+    }
+
+    fn trees() -> impl Strategy<Value = Tree> {
+        let leaf = prop_oneof![(0..3usize).prop_map(Tree::Field), (0..3usize).prop_map(Tree::Foreign)];
+        leaf.prop_recursive(4, 24, 3, |inner| {
+            let some = prop::collection::vec(inner, 1..4);
+            prop_oneof![
+                some.clone().prop_map(Tree::And),
+                some.clone().prop_map(Tree::Or),
+                some.clone().prop_map(Tree::Nor),
+                some.prop_map(Tree::Members),
+            ]
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn what_is_followed_is_never_narrower_than_the_query(
+            tree in trees(),
+            fields: [bool; 3],
+            foreign: [bool; 3],
+        ) {
+            let query = Query::from_json("Game", json!({"where": tree.json()})).unwrap();
+            let plan = query.plan().unwrap();
+            prop_assert_eq!(plan.is_exact, !tree.has_foreign());
+            let mut object = json!({"className": "Game", "objectId": "a"});
+            for (at, is_one) in fields.iter().enumerate() {
+                object[format!("f{at}")] = i32::from(*is_one).into();
+            }
+            let object = Object::from_json(object).unwrap();
+            let is_followed = plan.own.matches_object(&object).unwrap().unwrap();
+            let holds = tree.holds(&fields, &foreign);
+            prop_assert!(!holds || is_followed, "{}", plan.own.live_query_where().unwrap());
+            prop_assert!(!plan.is_exact || holds == is_followed);
+        }
+    }
+
+    fn wide(query: &Query) -> (String, Vec<(String, String)>) {
+        let plan = query.plan().unwrap();
+        let text = |query: &Query| query.to_json().unwrap();
+        let others = plan.others.iter().map(|other| (other.class_name.clone(), text(other)));
+        (text(&plan.own), others.collect())
+    }
+
+    #[test]
+    fn what_decides_is_followed_as_narrowly_as_it_can_be() {
+        let games = || Query::new("Game");
+        let players = || Query::new("Player").equal_to("level", 1);
+        let followed = |class: &str, json: &str| (class.to_owned(), json.to_owned());
+        let player = || followed("Player", r#"{"where":{"level":1}}"#);
+        for (query, own, others) in [
+            (
+                games().equal_to("a", 1).matches_query("owner", players()),
+                r#"{"where":{"a":1}}"#,
+                vec![player()],
+            ),
+            (
+                games().matches_key_in_query("owner", "name", players()).does_not_match_query("b", players()),
+                r#"{"where":{}}"#,
+                vec![player()],
+            ),
+            (
+                Query::or([games().equal_to("a", 1), games().matches_query("owner", players())]).equal_to("c", 2),
+                r#"{"where":{"c":2}}"#,
+                vec![player()],
+            ),
+            (
+                Query::nor([games().equal_to("a", 1), games().matches_query("owner", players())]),
+                r#"{"where":{"$nor":[{"a":1}]}}"#,
+                vec![player()],
+            ),
+            (
+                games().matches_query("owner", Query::new("Player").matches_query("team", Query::new("Team"))),
+                r#"{"where":{}}"#,
+                vec![followed("Player", r#"{"where":{}}"#), followed("Team", r#"{"where":{}}"#)],
+            ),
+            (
+                games().related_to(&crate::types::Pointer::new("Club", "c1"), "games").limit(3),
+                r#"{"where":{}}"#,
+                vec![followed("Club", r#"{"where":{"objectId":"c1"}}"#)],
+            ),
+            (
+                games().full_text("name", "chess").equal_to("a", 1),
+                r#"{"where":{"a":1}}"#,
+                vec![],
+            ),
+            (
+                games().raw_where(json!({"a": 1, "b": {"$gt": 2, "$inQuery": {"className": "Player", "where": {}}}})),
+                r#"{"where":{"a":1,"b":{"$gt":2}}}"#,
+                vec![followed("Player", r#"{"where":{}}"#)],
+            ),
+        ] {
+            assert_eq!(wide(&query), (own.to_owned(), others), "{query:?}");
+        }
+    }
+
+    #[test]
+    fn what_changes_with_time_or_is_unknown_to_find_is_still_refused() {
+        for condition in [json!({"$gt": {"$relativeTime": "1 day ago"}}), json!({"$size": 2}), json!({"$foo": 1})] {
+            let query = Query::from_json("Game", json!({"where": {"a": condition}})).unwrap();
+            let plan = query.plan().unwrap();
+            assert!(plan.is_exact && plan.own.encode().is_err(), "{condition}");
+        }
+    }
+}

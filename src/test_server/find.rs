@@ -27,7 +27,8 @@ impl State {
     pub(super) fn find(&self, query: &Query, caller: &Caller) -> Result<(Vec<Value>, usize), Refusal> {
         let invalid = |text: String| Refusal::new(400, Some(102), text);
         // In the form in which the LiveQuery matcher answers as a database does.
-        let conditions = query
+        let conditions = self
+            .with_inner_found(query, caller)?
             .encode_conditions_for(None)
             .map_err(|error| invalid(error.to_string()))?;
         let matcher = Matcher::parse(&conditions.where_json).map_err(|error| invalid(error.to_string()))?;
@@ -59,7 +60,9 @@ impl State {
             .into_iter()
             .skip(count(window.skip))
             .take(count(window.limit.unwrap_or(DEFAULT_LIMIT)));
-        Ok((page.map(|object| project(object, query)).collect(), number))
+        let mut page: Vec<_> = page.map(|object| project(object, query)).collect();
+        self.include(&mut page, query.included(), caller);
+        Ok((page, number))
     }
 }
 

@@ -10,6 +10,7 @@ mod find;
 mod functions;
 mod http;
 mod hub;
+mod inner;
 mod ops;
 mod save;
 mod schema;

@@ -35,6 +35,7 @@ mod kit;
 mod leaks;
 mod link;
 mod live_set;
+mod live_set_any;
 mod load;
 mod manual;
 mod proxies;

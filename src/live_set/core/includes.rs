@@ -20,6 +20,8 @@ pub(super) struct Includes {
     paths: Vec<Vec<String>>,
     classes: BTreeMap<Box<str>, Class>,
     targets: HashMap<Box<str>, Vec<Target>>,
+    /// What events said that objects point to: `find()` leaves out what may not be read.
+    told: HashMap<Box<str>, Vec<Target>>,
 }
 
 /// Class and id.
@@ -53,13 +55,17 @@ impl Includes {
             paths: names.iter().map(path).collect(),
             classes: BTreeMap::new(),
             targets: HashMap::new(),
+            told: HashMap::new(),
         })
     }
 
     /// This object is held.
     fn add(&mut self, id: &str, text: &str) {
         self.remove(id);
-        let targets = targets_in(text, &self.paths);
+        let mut targets = targets_in(text, &self.paths);
+        targets.extend(self.told.get(id).into_iter().flatten().cloned());
+        targets.sort_unstable();
+        targets.dedup();
         for (class_name, target) in &targets {
             let class = self.classes.entry(class_name.clone()).or_default();
             let holders = class.holders.entry(target.clone()).or_default();
@@ -180,6 +186,7 @@ impl Core {
     pub(super) fn include_dropped(&mut self, id: &str) {
         if let Some(includes) = &mut self.includes {
             includes.remove(id);
+            includes.told.remove(id);
         }
     }
 
@@ -189,6 +196,7 @@ impl Core {
         let is_held = |id: &str| self.held.get(id).is_some();
         let dropped: Vec<_> = includes.targets.keys().filter(|id| !is_held(id)).cloned().collect();
         dropped.iter().for_each(|id| includes.remove(id));
+        includes.told.retain(|id, _| is_held(id));
         for entry in self.held.list.iter() {
             includes.add(&id_of(entry), entry.text());
         }
@@ -196,10 +204,11 @@ impl Core {
 
     /// The object of an event, with the included objects in place of the pointers that it has: those that are held with
     /// the same pointers. `None` if there is one that is not held.
-    pub(super) fn with_included(&self, id: &str, told: Arc<Entry>) -> Option<Arc<Entry>> {
-        let Some(includes) = &self.includes else {
+    pub(super) fn with_included(&mut self, id: &str, told: Arc<Entry>) -> Option<Arc<Entry>> {
+        let Some(includes) = &mut self.includes else {
             return Some(told);
         };
+        includes.told.insert(id.into(), targets_in(told.text(), &includes.paths));
         let parse = |text: &str| serde_json::from_str::<Value>(text).ok();
         let held = self.held.get(id).and_then(|held| parse(held.text()));
         let mut value = parse(told.text())?;
@@ -232,8 +241,6 @@ fn targets_in(text: &str, paths: &[Vec<String>]) -> Vec<Target> {
     if let Ok(value) = serde_json::from_str::<Value>(text) {
         paths.iter().for_each(|path| walk(&value, path, &mut targets));
     }
-    targets.sort_unstable();
-    targets.dedup();
     targets
 }
 
