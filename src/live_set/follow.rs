@@ -130,11 +130,11 @@ impl Follows {
         drop(subscription);
     }
 
-    /// Ends those to the included objects of a class, but for the newest.
-    fn keep_newest(&self, class_name: &str, newest: Option<u64>) {
+    /// Ends those to the included objects of a class that are older than the one with this number.
+    fn end_older(&self, class_name: &str, newest: u64) {
         let mut inner = self.0.lock();
         let is_old = |follow: &Follow| match follow.follower.role {
-            Role::Included(number) => *follow.follower.class_name == *class_name && Some(number) != newest,
+            Role::Included(number) => *follow.follower.class_name == *class_name && number < newest,
             Role::Decides => false,
         };
         let list = std::mem::take(&mut inner.list);
@@ -156,7 +156,7 @@ impl Follows {
         let due = host.core().lock().next_includes();
         for Following { class_name, number, ids } in due {
             if ids.is_empty() {
-                self.keep_newest(&class_name, None);
+                self.end_older(&class_name, number);
                 continue;
             }
             let ids: Vec<&str> = ids.iter().map(|id| &**id).collect();
@@ -198,7 +198,7 @@ impl Follower for Beside {
         let error = event.error().map(|error| cannot_be_followed(&self.class_name, error));
         Arc::clone(&host).told(error.as_ref(), &mut |core, now| self.told(core, event, now));
         if let (EventKind::Open, Role::Included(number)) = (event.kind(), &self.role) {
-            host.follows().keep_newest(&self.class_name, Some(*number));
+            host.follows().end_older(&self.class_name, *number);
         }
     }
 

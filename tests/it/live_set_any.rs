@@ -82,8 +82,9 @@ fn wait_equal(server: &TestServer, set: &LiveSet, query: &Query) {
         }
         assert!(
             Instant::now() < deadline,
-            "ready: {}\nheld: {held:#?}\nfound: {found:#?}",
-            set.is_ready()
+            "{json}, ready: {}, {:?}\nheld: {held:#?}\nfound: {found:#?}",
+            set.is_ready(),
+            set.stats()
         );
         thread::sleep(Duration::from_millis(10));
     }

@@ -107,6 +107,9 @@ impl Includes {
             class.asked = class.holders.keys().cloned().collect();
             class.number += 1;
             class.is_pending = wanted > 0;
+            if wanted == 0 {
+                class.followed.clear();
+            }
             due.push(Following {
                 class_name: class_name.clone(),
                 number: class.number,
