@@ -57,6 +57,7 @@ pub struct LiveSetBuilder {
     session_token: Option<Secret>,
     emitter: Emitter<SetEvent>,
     min_fetch_interval: Option<Duration>,
+    refresh_every: Option<Duration>,
     /// The query is about this one object, which is asked for by its id.
     only: Option<String>,
 }
@@ -70,6 +71,7 @@ impl LiveSetBuilder {
             session_token: None,
             emitter: Emitter::new(),
             min_fetch_interval: None,
+            refresh_every: None,
             only: None,
         }
     }
@@ -152,6 +154,16 @@ impl LiveSetBuilder {
         self
     }
 
+    /// Fetches everything again each time that so much time has passed, at least 0.1 seconds; never, unless this is called.
+    ///
+    /// For what no event tells: changes that bypass Parse Server, changes of roles, and all changes of a class for which
+    /// LiveQuery is not enabled. The server acknowledges a subscription to such a class as any other, so nobody can know it
+    /// from the start. If a change was found that no event has told, nor tells until the next time, an error names the classes.
+    pub fn refresh_every(mut self, interval: Duration) -> Self {
+        self.refresh_every = Some(interval);
+        self
+    }
+
     /// As [`LiveSet::on_change`].
     pub fn on_change(self, listener: impl FnMut(&Change, &Snapshot) + Send + 'static) -> Self {
         self.listen(Some(SetEventKind::Change), for_change(listener))
@@ -187,6 +199,7 @@ impl LiveSetBuilder {
             session_token,
             emitter,
             min_fetch_interval,
+            refresh_every,
             only,
         } = self;
         client.shared().check_home()?;
@@ -208,7 +221,10 @@ impl LiveSetBuilder {
         } else if let Some(interval) = min_fetch_interval {
             core.space_out(interval);
         }
-        let keeper = Keeper::new(core, emitter, fetch, session_token.clone(), client.clone());
+        if let Some(interval) = refresh_every {
+            core.refresh_every(interval.max(SHORTEST_REFRESH));
+        }
+        let keeper = Keeper::new(core, emitter, fetch, session_token.clone(), client.clone(), only.is_some());
         let builder = SubscriptionBuilder::new(client, query);
         let builder = match session_token {
             Some(token) => builder.session_token(token.reveal()),
@@ -241,6 +257,8 @@ impl fmt::Debug for LiveSetBuilder {
     }
 }
 
+/// With less the server does nothing else.
+const SHORTEST_REFRESH: Duration = Duration::from_millis(100);
 /// Between two fetches of everything that events lead to.
 const MIN_FETCH_INTERVAL: Duration = Duration::from_secs(1);
 

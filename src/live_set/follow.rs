@@ -115,7 +115,7 @@ impl Follows {
         let subscription = builder.start(query, |core| {
             follower.id.get_or_init(|| core.id);
             if let Role::Decides = follower.role {
-                host.core().lock().follows(core.id);
+                host.core().lock().follows(core.id, &core.class_name);
             }
             let weak: Weak<Beside> = Arc::downgrade(&follower);
             core.follow(weak);

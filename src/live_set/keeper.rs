@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of handles. What follows from what is in [`core`](super::core).
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Instant, SystemTime};
 
@@ -37,6 +38,9 @@ pub(crate) struct Keeper {
     pub(super) subscriber: Subscriber<SetEvent>,
     pub(super) core: Mutex<Core>,
     pub(super) session_token: Mutex<Option<Secret>>,
+    /// What it may do that the server does not let it subscribe to: fetch.
+    may_go_without: bool,
+    is_without: AtomicBool,
     /// What it follows besides its own subscription.
     pub(super) follows: Follows,
     fetch: Box<FetchFn>,
@@ -86,9 +90,12 @@ impl Keeper {
         fetch: Box<FetchFn>,
         session_token: Option<Secret>,
         client: Client,
+        may_go_without: bool,
     ) -> Arc<Self> {
         let shared = Arc::clone(client.shared());
         Arc::new(Self {
+            may_go_without,
+            is_without: AtomicBool::new(false),
             follows: Follows::new(client),
             subscriber: Subscriber::new(emitter),
             core: Mutex::new(core),
@@ -184,6 +191,20 @@ impl Keeper {
         self.follows.follow_others(&host, others);
     }
 
+    /// Why the server refused what it follows, if it cannot go without.
+    pub(super) fn refusal(&self, subscription: &SubscriptionCore) -> Option<Error> {
+        let own = subscription.refusal().filter(|_| !self.is_without.load(Ordering::Acquire));
+        own.or_else(|| self.follows.refusal())
+    }
+
+    /// Parse Server 9.10 (ParseLiveQueryServer.js, `_handleSubscribe`) asks for the class permission `find` at each
+    /// subscription, also at one to a single object, for which `get` is enough everywhere else.
+    fn goes_without(&self, error: &Error) -> bool {
+        let goes_without = self.may_go_without && error.is_fatal() && error.code() == Some(OPERATION_FORBIDDEN);
+        self.is_without.fetch_or(goes_without, Ordering::AcqRel);
+        goes_without
+    }
+
     fn generation(&self) -> u64 {
         let subscription = self.subscription.get();
         subscription.map_or(0, |core| self.shared.generation(core))
@@ -252,7 +273,8 @@ impl Keeper {
     /// Sees to it that what is to be fetched is fetched, now or when it is due.
     fn attend(self: &Arc<Self>) {
         let mut worker = self.worker.lock();
-        if worker.is_running || worker.has_ended {
+        let has_ended = self.subscription.get().is_some_and(|core| self.shared.is_ended(core));
+        if worker.is_running || worker.has_ended || has_ended {
             // The thread looks again before it ends.
             return;
         }
@@ -347,6 +369,9 @@ impl Keeper {
     }
 }
 
+/// A code of Parse.
+const OPERATION_FORBIDDEN: i64 = 119;
+
 /// What a set has put into its mailbox, and nobody was told of yet.
 struct Posted {
     /// It is not in the list of those that have letters.
@@ -372,6 +397,11 @@ impl Follower for Keeper {
             // By now the last proof that nothing was missing before the cut is known.
             (EventKind::Open, ..) => core.opened(event.gap().map(|gap| gap.start()), now),
             (EventKind::Close, ..) => core.closed(now.time),
+            (EventKind::Error, _, Some(error)) if self.goes_without(error) => {
+                let name = self.name();
+                warn!("{name}: {error}; it fetches again from time to time instead");
+                core.go_without(now);
+            }
             (EventKind::Error, _, Some(error)) => {
                 // Whatever it is: an event may be lost with it.
                 core.missed(now);

@@ -57,9 +57,13 @@ impl Client {
 
 /// One object, now and from now on: what a window shows that is about a single object.
 ///
-/// It follows the object as a [`LiveSet`](crate::LiveSet) follows the objects of a query, by the same rules, and needs
-/// less of the server: the class permission `get` alone, and not `find`. [`Client::live_object`] makes one. Clones are
-/// cheap and mean the same object; it is followed until the last one is dropped.
+/// It follows the object as a [`LiveSet`](crate::LiveSet) follows the objects of a query, by the same rules. It fetches by
+/// the object's id, so it needs the class permission `get` alone, and not `find`. [`Client::live_object`] makes one. Clones
+/// are cheap and mean the same object; it is followed until the last one is dropped.
+///
+/// Parse Server from 9.10 on asks for `find` at each subscription, also at one to a single object. Where it refuses it
+/// (code 119), the object is fetched every 10 seconds instead, or as often as
+/// [`refresh_every`](LiveObjectBuilder::refresh_every) says; a warning is logged.
 ///
 /// An object that was deleted, never existed, or may not be read is [`Gone`](ObjectState::Gone): the server makes no
 /// difference between them. It may come back when a permission is given.
@@ -248,6 +252,14 @@ impl LiveObjectBuilder {
     /// A session token of its own, in place of the client's.
     pub fn session_token(mut self, token: impl Into<String>) -> Self {
         self.set = self.set.session_token(token);
+        self
+    }
+
+    /// Fetches the object again each time that so much time has passed, also if nothing happened: see
+    /// [`LiveSetBuilder::refresh_every`]. Never unless this is called, or unless the server does not let it subscribe: then
+    /// every 10 seconds.
+    pub fn refresh_every(mut self, interval: Duration) -> Self {
+        self.set = self.set.refresh_every(interval);
         self
     }
 

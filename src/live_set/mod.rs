@@ -246,7 +246,7 @@ impl LiveSet {
                 if shared.is_ended(subscription) {
                     return Some(Err(Error::new(ErrorKind::Closed, "the live set was closed")));
                 }
-                let refusal = subscription.refusal().or_else(|| self.0.keeper.follows.refusal());
+                let refusal = self.0.keeper.refusal(subscription);
                 refusal.or_else(|| look.refusal()).map(Err)
             })
             .unwrap_or_else(|unanswered| {

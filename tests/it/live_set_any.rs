@@ -417,6 +417,97 @@ fn an_object_that_never_was_is_gone_and_one_that_was_not_fetched_is_unknown() {
     assert!(client.live_object("Game", "").start().is_err());
 }
 
+#[test]
+fn without_the_right_to_subscribe_an_object_is_fetched_again_and_again() {
+    let server = server();
+    server.refuse_class("Game", 119, "Permission denied for action find on class Game.");
+    let client = client(&server);
+    let id = server.create("Game", json!({"score": 1}));
+    let getting = Arc::clone(&server);
+    let game = client
+        .live_object("Game", &id)
+        .fetch_with(move |class, id| getting.get(class, id).map(Object::from_json).transpose())
+        .refresh_every(Duration::from_millis(100))
+        .start()
+        .unwrap();
+    game.wait_ready(LONG).unwrap();
+    server.update("Game", &id, json!({"score": 2}));
+    let score = || game.object().and_then(|object| object.get_i64("score"));
+    wait_until("the new score is there", || score() == Some(2));
+    server.cut();
+    server.update("Game", &id, json!({"score": 3}));
+    wait_until("the next score is there", || score() == Some(3));
+    server.delete("Game", &id);
+    wait_until("it is gone", || game.state() == ObjectState::Gone);
+    assert!(game.is_ready());
+}
+
+#[test]
+fn changes_that_no_event_tells_are_found_and_said() {
+    let server = server();
+    let client = client(&server);
+    let answer = Arc::new(AtomicBool::new(false));
+    let answering = Arc::clone(&answer);
+    let query = Query::new("Game").matches_query("owner", Query::new("Player"));
+    let (told, errors) = unbounded();
+    let set = client
+        .live_set(&query)
+        .fetch_with(move |query: &Query| -> parse_livequery::Result<Vec<Object>> {
+            // As if an object of the inner query had changed, and LiveQuery were not enabled for its class.
+            let game = json!({"className": "Game", "objectId": "go", "createdAt": "2024-01-01T00:00:00.000Z",
+                "updatedAt": "2024-01-01T00:00:00.000Z"});
+            let is_first_page = !query.to_json()?.contains("$gt");
+            let games = (is_first_page && answering.load(Ordering::SeqCst)).then(|| Object::from_json(game));
+            games.into_iter().collect()
+        })
+        .refresh_every(Duration::from_millis(200))
+        .on_error(move |error| told.send(error.to_string()).unwrap())
+        .start()
+        .unwrap();
+    set.wait_ready(LONG).unwrap();
+    answer.store(true, Ordering::SeqCst);
+    let text = errors.recv_timeout(LONG).unwrap();
+    assert!(text.contains("enable LiveQuery") && text.contains("(Game, Player)"), "{text}");
+    assert!(set.is_ready() && set.len() == 1);
+}
+
+#[test]
+fn the_order_of_a_near_is_that_of_the_server() {
+    let server = server();
+    let client = client(&server);
+    let here = parse_livequery::GeoPoint::new(0.0, 0.0).unwrap();
+    let query = Query::new("Place").near("at", here);
+    let at = |longitude: f64| json!({"at": {"__type": "GeoPoint", "latitude": 0.0, "longitude": longitude}});
+    let far = server.create("Place", at(3.0));
+    let near = server.create("Place", at(1.0));
+    let finding = Arc::clone(&server);
+    // The test server does not sort by distance.
+    let find = move |query: &Query| -> parse_livequery::Result<Vec<Object>> {
+        assert!(!query.to_json()?.contains("order"));
+        let mut found = finding.find(&query.clone().skip(0).limit(1000))?;
+        let distance = |object: &Object| object.get("at").and_then(|at| at["longitude"].as_f64()).unwrap();
+        found.sort_by(|one, other| distance(one).total_cmp(&distance(other)));
+        let skip = serde_json::from_str::<Value>(&query.to_json()?).unwrap()["skip"].as_u64().unwrap_or(0);
+        Ok(found.into_iter().skip(skip as usize).collect())
+    };
+    let set = client
+        .live_set(&query)
+        .fetch_with(find)
+        .min_fetch_interval(Duration::from_millis(100))
+        .start()
+        .unwrap();
+    set.wait_ready(LONG).unwrap();
+    let ids = || -> Vec<String> {
+        set.snapshot().iter().map(|object| object.id().unwrap().to_owned()).collect()
+    };
+    assert_eq!(ids(), [near.clone(), far.clone()]);
+    server.update("Place", &far, at(0.5));
+    wait_until("they change places", || ids() == [far.clone(), near.clone()]);
+    let middle = server.create("Place", at(0.7));
+    wait_until("a third comes in between", || ids() == [far.clone(), middle.clone(), near.clone()]);
+    wait_until("that is certain", || set.is_ready());
+}
+
 fn live_object(
     server: &Arc<TestServer>,
     client: &Client,

@@ -38,6 +38,7 @@ pub(super) struct Due {
     /// How much later than the one before it a fetch of everything comes at least.
     min_interval: Duration,
     pub(super) figures: Figures,
+    pub(super) again: Again,
     /// How often it was told to refresh, and up to which of them it has told what came of it.
     refreshes: u64,
     refreshed: u64,
@@ -53,8 +54,20 @@ pub(crate) struct Figures {
     pub(crate) events: u64,
 }
 
+/// Fetches that nothing leads to but time.
+#[derive(Default)]
+pub(super) struct Again {
+    pub(super) every: Option<Duration>,
+    pub(super) at: Option<Instant>,
+    /// The last one found something that no event had told, nor has one since.
+    pub(super) is_suspect: bool,
+    pub(super) has_warned: bool,
+}
+
 pub(super) struct Fetch {
     pub(super) job: Job,
+    /// There was a doubt when it began.
+    pub(super) is_of_doubt: bool,
     /// How long its requests took that were answered.
     pub(super) spent: Duration,
     /// The last refresh before it began.
@@ -89,6 +102,7 @@ impl Due {
             not_before: None,
             min_interval: GATHERING,
             figures: Figures::default(),
+            again: Again::default(),
             refreshes: 0,
             refreshed: 0,
         }
@@ -99,6 +113,7 @@ impl Due {
         self.backoff.reset();
         self.retry_at = None;
         self.not_before = None;
+        self.again.at = None;
         self.start_over();
     }
 
@@ -147,6 +162,7 @@ impl Due {
 
     pub(super) fn count_event(&mut self) {
         self.figures.events += 1;
+        self.again.is_suspect = false;
     }
 
     pub(super) fn doubt(&mut self, id: &str, now: Instant) {
@@ -203,6 +219,7 @@ impl Due {
     /// A fetch of everything has succeeded. Returns which refresh that was for, if it was for one.
     pub(super) fn has_all(&mut self, spent: Duration, refreshes: u64, now: Instant) -> Option<u64> {
         self.rest(spent, now);
+        self.again.at = self.again.every.map(|every| now + every);
         self.all_in_doubt &= self.wants_all;
         self.tell_refreshed(refreshes)
     }
@@ -243,6 +260,7 @@ impl Due {
         self.not_before = Some(now + GATHERING);
         self.fetch = Some(Fetch {
             job,
+            is_of_doubt: self.all_in_doubt,
             spent: Duration::ZERO,
             refreshes: self.refreshes,
             touched: HashMap::new(),
@@ -269,6 +287,16 @@ impl Core {
 
     /// What there is to fetch now.
     pub(crate) fn next_task(&mut self, now: Instant) -> Task {
+        self.look_again(now);
+        match self.due_task(now) {
+            Task::Wait(at) if self.due.is_open && self.due.in_flight.is_none() => {
+                Task::Wait(at.into_iter().chain(self.due.again.at).min())
+            }
+            task => task,
+        }
+    }
+
+    fn due_task(&mut self, now: Instant) -> Task {
         let due = &mut self.due;
         if !due.is_open || due.in_flight.is_some() {
             return Task::Wait(None);

@@ -50,7 +50,11 @@ impl Core {
                 }
                 Turn::Done(page) => {
                     refreshed = fetch.has_all(&mut self.due, now.at);
+                    let before = self.outputs.len();
                     self.merge_all(page, fetch.touched, now.at);
+                    if !fetch.is_of_doubt {
+                        self.suspect(before);
+                    }
                 }
             },
             Job::Doubts(ids) => {

@@ -25,6 +25,7 @@ impl Core {
         if self.due.fetch.is_none() {
             self.graves.age(now.at);
         }
+        self.due.again.is_suspect = false;
         if self.asks_again {
             self.answer_may_change(now);
             return;
