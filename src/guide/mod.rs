@@ -5,6 +5,7 @@
 //!
 //! - [save]: log in, save and listen;
 //! - [recipes]: what programs need next;
+//! - [live_sets_any]: live sets of any query, included objects, single objects;
 //! - [testing]: how to test them;
 //! - [deploying]: Parse Server, set up for LiveQuery;
 //! - [javascript]: the guide of the JavaScript SDK, section by section ([in Chinese](javascript_zh)).
@@ -26,6 +27,9 @@ pub mod javascript {}
 
 #[doc = include_str!("javascript_zh.md")]
 pub mod javascript_zh {}
+
+#[doc = include_str!("live_sets_any.md")]
+pub mod live_sets_any {}
 
 #[doc = include_str!("recipes.md")]
 pub mod recipes {}

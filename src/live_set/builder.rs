@@ -224,7 +224,14 @@ impl LiveSetBuilder {
         if let Some(interval) = refresh_every {
             core.refresh_every(interval.max(SHORTEST_REFRESH));
         }
-        let keeper = Keeper::new(core, emitter, fetch, session_token.clone(), client.clone(), only.is_some());
+        let keeper = Keeper::new(
+            core,
+            emitter,
+            fetch,
+            session_token.clone(),
+            client.clone(),
+            only.is_some(),
+        );
         let builder = SubscriptionBuilder::new(client, query);
         let builder = match session_token {
             Some(token) => builder.session_token(token.reveal()),

@@ -93,8 +93,15 @@ impl Follows {
     }
 
     pub(super) fn set_session_token(&self, token: Option<&str>) -> Result<()> {
-        let list: Vec<_> = self.0.lock().list.iter().map(|follow| follow.subscription.clone()).collect();
-        list.iter().try_for_each(|subscription| subscription.set_session_token(token))
+        let list: Vec<_> = self
+            .0
+            .lock()
+            .list
+            .iter()
+            .map(|follow| follow.subscription.clone())
+            .collect();
+        list.iter()
+            .try_for_each(|subscription| subscription.set_session_token(token))
     }
 
     fn start(&self, host: &Arc<dyn Host>, query: EncodedQuery, role: Role) {
@@ -122,7 +129,10 @@ impl Follows {
         });
         let mut inner = self.0.lock();
         if inner.client.is_some() {
-            inner.list.push(Follow { subscription, follower });
+            inner.list.push(Follow {
+                subscription,
+                follower,
+            });
             return;
         }
         // The set has ended meanwhile.
@@ -154,7 +164,12 @@ impl Follows {
     /// Follows the included objects that there are now.
     pub(super) fn see_to_includes(&self, host: &Arc<dyn Host>) {
         let due = host.core().lock().next_includes();
-        for Following { class_name, number, ids } in due {
+        for Following {
+            class_name,
+            number,
+            ids,
+        } in due
+        {
             if ids.is_empty() {
                 self.end_older(&class_name, number);
                 continue;
@@ -195,7 +210,9 @@ impl Follower for Beside {
         let Some(host) = self.host.upgrade() else {
             return;
         };
-        let error = event.error().map(|error| cannot_be_followed(&self.class_name, error));
+        let error = event
+            .error()
+            .map(|error| cannot_be_followed(&self.class_name, error));
         Arc::clone(&host).told(error.as_ref(), &mut |core, now| self.told(core, event, now));
         if let (EventKind::Open, Role::Included(number)) = (event.kind(), &self.role) {
             host.follows().end_older(&self.class_name, *number);
@@ -210,7 +227,8 @@ impl Follower for Beside {
 }
 
 fn cannot_be_followed(class_name: &str, error: &Error) -> Error {
-    let text = format!("the objects of {class_name}, which the query of the live set names, cannot be followed");
+    let text =
+        format!("the objects of {class_name}, which the query of the live set names, cannot be followed");
     let wrapped = Error::with_source(error.kind(), text, error.clone());
     match error.code() {
         Some(code) => wrapped.with_code(code),

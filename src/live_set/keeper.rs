@@ -41,6 +41,7 @@ pub(crate) struct Keeper {
     /// What it may do that the server does not let it subscribe to: fetch.
     may_go_without: bool,
     is_without: AtomicBool,
+    has_includes: bool,
     /// What it follows besides its own subscription.
     pub(super) follows: Follows,
     fetch: Box<FetchFn>,
@@ -95,6 +96,7 @@ impl Keeper {
         let shared = Arc::clone(client.shared());
         Arc::new(Self {
             may_go_without,
+            has_includes: core.has_includes(),
             is_without: AtomicBool::new(false),
             follows: Follows::new(client),
             subscriber: Subscriber::new(emitter),
@@ -181,6 +183,9 @@ impl Keeper {
 
     /// Follows the included objects that there are now.
     fn see_to_includes(self: &Arc<Self>) {
+        if !self.has_includes {
+            return;
+        }
         let host: Arc<dyn Host> = Arc::clone(self) as _;
         self.follows.see_to_includes(&host);
     }
@@ -193,14 +198,17 @@ impl Keeper {
 
     /// Why the server refused what it follows, if it cannot go without.
     pub(super) fn refusal(&self, subscription: &SubscriptionCore) -> Option<Error> {
-        let own = subscription.refusal().filter(|_| !self.is_without.load(Ordering::Acquire));
+        let own = subscription
+            .refusal()
+            .filter(|_| !self.is_without.load(Ordering::Acquire));
         own.or_else(|| self.follows.refusal())
     }
 
     /// Parse Server 9.10 (ParseLiveQueryServer.js, `_handleSubscribe`) asks for the class permission `find` at each
     /// subscription, also at one to a single object, for which `get` is enough everywhere else.
     fn goes_without(&self, error: &Error) -> bool {
-        let goes_without = self.may_go_without && error.is_fatal() && error.code() == Some(OPERATION_FORBIDDEN);
+        let goes_without =
+            self.may_go_without && error.is_fatal() && error.code() == Some(OPERATION_FORBIDDEN);
         self.is_without.fetch_or(goes_without, Ordering::AcqRel);
         goes_without
     }
@@ -273,7 +281,10 @@ impl Keeper {
     /// Sees to it that what is to be fetched is fetched, now or when it is due.
     fn attend(self: &Arc<Self>) {
         let mut worker = self.worker.lock();
-        let has_ended = self.subscription.get().is_some_and(|core| self.shared.is_ended(core));
+        let has_ended = self
+            .subscription
+            .get()
+            .is_some_and(|core| self.shared.is_ended(core));
         if worker.is_running || worker.has_ended || has_ended {
             // The thread looks again before it ends.
             return;

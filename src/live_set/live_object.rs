@@ -104,7 +104,9 @@ impl LiveObject {
     #[must_use]
     pub fn state(&self) -> ObjectState {
         self.0.shown(|shown| match shown {
-            Shown { snapshot, was_ready, .. } if *was_ready || !snapshot.is_empty() => ObjectState::of(snapshot),
+            Shown {
+                snapshot, was_ready, ..
+            } if *was_ready || !snapshot.is_empty() => ObjectState::of(snapshot),
             _ => ObjectState::Unknown,
         })
     }

@@ -20,8 +20,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use self::core::Figures;
 pub use self::change::{Change, Snapshot, SnapshotIter};
+use self::core::Figures;
 use self::events::{SetEventKind, Shown, for_error, for_late_change, for_ready, for_stale};
 pub use self::figures::LiveSetStats;
 use self::keeper::Keeper;
@@ -41,6 +41,14 @@ use crate::text::deadline;
 /// It subscribes, fetches, and follows the events; after a reconnect, or whenever events may have been lost, it fetches
 /// again and tells the differences as ordinary changes. [`Client::live_set`](crate::Client::live_set) makes one. Clones are cheap and mean the
 /// same set, which ends when the last one is dropped.
+///
+/// # Any query
+///
+/// Where LiveQuery cannot judge the query (inner queries, relations, full text), or only the server knows the order (that
+/// of a distance), the set follows each class that the query names, and fetches everything again after events there, at
+/// most once in [so much time](LiveSetBuilder::min_fetch_interval). It is stale until then, and keeps what it has. With
+/// `include`, the included objects are followed as well, and an object is told when it is whole. The manual says what each
+/// costs the server and needs of it; [`stats`](Self::stats) counts it.
 ///
 /// # Order and limit
 ///
@@ -145,12 +153,16 @@ impl LiveSet {
     /// Calls the listener when everything was fetched: the first time, and each time after the set was stale. If it is
     /// so already, at once.
     pub fn on_ready(&self, listener: impl FnMut(&Snapshot) + Send + 'static) -> ListenerId {
-        self.0.keeper.listen(Some(SetEventKind::Ready), for_ready(listener))
+        self.0
+            .keeper
+            .listen(Some(SetEventKind::Ready), for_ready(listener))
     }
 
     /// Calls the listener when the contents may be old from now on, with the time since when that is.
     pub fn on_stale(&self, listener: impl FnMut(SystemTime) + Send + 'static) -> ListenerId {
-        self.0.keeper.listen(Some(SetEventKind::Stale), for_stale(listener))
+        self.0
+            .keeper
+            .listen(Some(SetEventKind::Stale), for_stale(listener))
     }
 
     /// Calls the listener for each error: a fetch that failed, and what the subscription reports. The client's listeners
@@ -158,7 +170,9 @@ impl LiveSet {
     ///
     /// After one that [is fatal](Error::is_fatal) and comes from the subscription the set is not kept any more.
     pub fn on_error(&self, listener: impl FnMut(&Error) + Send + 'static) -> ListenerId {
-        self.0.keeper.listen(Some(SetEventKind::Error), for_error(listener))
+        self.0
+            .keeper
+            .listen(Some(SetEventKind::Error), for_error(listener))
     }
 
     /// Removes a listener. `false` if it was not there any more.

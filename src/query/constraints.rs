@@ -399,7 +399,7 @@ impl Query {
 
     /// The field is a pointer to an object that the other query finds.
     ///
-    /// Works in `find()` only.
+    /// Works in `find()` and in live sets only.
     ///
     /// # Errors
     ///
@@ -412,7 +412,7 @@ impl Query {
 
     /// The field is no pointer to an object that the other query finds.
     ///
-    /// Works in `find()` only.
+    /// Works in `find()` and in live sets only.
     ///
     /// # Errors
     ///
@@ -425,7 +425,7 @@ impl Query {
 
     /// The field equals the field `query_key` of an object that the other query finds.
     ///
-    /// Works in `find()` only.
+    /// Works in `find()` and in live sets only.
     ///
     /// # Errors
     ///
@@ -438,7 +438,7 @@ impl Query {
 
     /// The field equals the field `query_key` of no object that the other query finds.
     ///
-    /// Works in `find()` only.
+    /// Works in `find()` and in live sets only.
     ///
     /// # Errors
     ///

@@ -267,8 +267,9 @@ impl Query {
 
     /// `find()` returns the objects that these fields point to. Called again, it adds to the fields.
     ///
-    /// Events are not affected, of which the log is warned: the field is a [`Pointer`](crate::Pointer) there, unless
-    /// the server's `afterLiveQueryEvent` hook fetches the object.
+    /// A live set keeps the included objects as they are on the server. Events of a subscription are not affected; a
+    /// warning is logged: the field is a [`Pointer`](crate::Pointer) there, unless the server's `afterLiveQueryEvent` hook
+    /// fetches the object.
     #[must_use]
     pub fn include(mut self, keys: impl Keys) -> Self {
         self.include.extend(keys.into_names());

@@ -6,11 +6,11 @@
 //! `or` true, since any object may match by it. A negation turns that round: what is negated must not become wider, so
 //! there the *lower bound* counts, in which a condition that cannot be judged is matched by no object.
 
+use super::Query;
 use super::encode::{DISTANCES, Target, encode};
 use super::filter::{Entry, Filter, Operator};
 use super::ordered_json::Json;
 use super::refuse::{REFUSALS, is_refusal};
-use super::Query;
 use crate::error::Result;
 
 /// What a live set subscribes to.
@@ -203,7 +203,9 @@ fn add_others(json: &Json, others: &mut Vec<Query>) -> Result<()> {
         Json::Array(items) => items.iter().try_for_each(|item| add_others(item, others)),
         Json::Object(members) => members.iter().try_for_each(|(name, value)| match &**name {
             "$inQuery" | "$notInQuery" => add_inner(value, others),
-            "$select" | "$dontSelect" => value.get("query").map_or(Ok(()), |inner| add_inner(inner, others)),
+            "$select" | "$dontSelect" => value
+                .get("query")
+                .map_or(Ok(()), |inner| add_inner(inner, others)),
             "$relatedTo" => {
                 let owner = value.get("object");
                 let text = |name| owner.and_then(|owner| owner.get(name)).and_then(Json::as_str);
@@ -236,7 +238,8 @@ fn add_inner(inner: &Json, others: &mut Vec<Query>) -> Result<()> {
 fn add(query: Query, others: &mut Vec<Query>) {
     let is_everything = |query: &Query| query.filter == Filter::default();
     let is_same_class = |other: &Query| other.class_name == query.class_name;
-    let is_followed = |other: &Query| is_same_class(other) && (is_everything(other) || other.filter == query.filter);
+    let is_followed =
+        |other: &Query| is_same_class(other) && (is_everything(other) || other.filter == query.filter);
     if others.iter().any(is_followed) {
         return;
     }
@@ -315,7 +318,10 @@ mod tests {
     }
 
     fn trees() -> impl Strategy<Value = Tree> {
-        let leaf = prop_oneof![(0..3usize).prop_map(Tree::Field), (0..3usize).prop_map(Tree::Foreign)];
+        let leaf = prop_oneof![
+            (0..3usize).prop_map(Tree::Field),
+            (0..3usize).prop_map(Tree::Foreign)
+        ];
         leaf.prop_recursive(4, 24, 3, |inner| {
             let some = prop::collection::vec(inner, 1..4);
             prop_oneof![
@@ -354,7 +360,10 @@ mod tests {
     fn wide(query: &Query) -> (String, Vec<(String, String)>) {
         let plan = query.plan().unwrap();
         let text = |query: &Query| query.to_json().unwrap();
-        let others = plan.others.iter().map(|other| (other.class_name.clone(), text(other)));
+        let others = plan
+            .others
+            .iter()
+            .map(|other| (other.class_name.clone(), text(other)));
         (text(&plan.own), others.collect())
     }
 
@@ -371,27 +380,44 @@ mod tests {
                 vec![player()],
             ),
             (
-                games().matches_key_in_query("owner", "name", players()).does_not_match_query("b", players()),
+                games()
+                    .matches_key_in_query("owner", "name", players())
+                    .does_not_match_query("b", players()),
                 r#"{"where":{}}"#,
                 vec![player()],
             ),
             (
-                Query::or([games().equal_to("a", 1), games().matches_query("owner", players())]).equal_to("c", 2),
+                Query::or([
+                    games().equal_to("a", 1),
+                    games().matches_query("owner", players()),
+                ])
+                .equal_to("c", 2),
                 r#"{"where":{"c":2}}"#,
                 vec![player()],
             ),
             (
-                Query::nor([games().equal_to("a", 1), games().matches_query("owner", players())]),
+                Query::nor([
+                    games().equal_to("a", 1),
+                    games().matches_query("owner", players()),
+                ]),
                 r#"{"where":{"$nor":[{"a":1}]}}"#,
                 vec![player()],
             ),
             (
-                games().matches_query("owner", Query::new("Player").matches_query("team", Query::new("Team"))),
+                games().matches_query(
+                    "owner",
+                    Query::new("Player").matches_query("team", Query::new("Team")),
+                ),
                 r#"{"where":{}}"#,
-                vec![followed("Player", r#"{"where":{}}"#), followed("Team", r#"{"where":{}}"#)],
+                vec![
+                    followed("Player", r#"{"where":{}}"#),
+                    followed("Team", r#"{"where":{}}"#),
+                ],
             ),
             (
-                games().related_to(&crate::types::Pointer::new("Club", "c1"), "games").limit(3),
+                games()
+                    .related_to(&crate::types::Pointer::new("Club", "c1"), "games")
+                    .limit(3),
                 r#"{"where":{}}"#,
                 vec![followed("Club", r#"{"where":{"objectId":"c1"}}"#)],
             ),
@@ -401,7 +427,9 @@ mod tests {
                 vec![],
             ),
             (
-                games().raw_where(json!({"a": 1, "b": {"$gt": 2, "$inQuery": {"className": "Player", "where": {}}}})),
+                games().raw_where(
+                    json!({"a": 1, "b": {"$gt": 2, "$inQuery": {"className": "Player", "where": {}}}}),
+                ),
                 r#"{"where":{"a":1,"b":{"$gt":2}}}"#,
                 vec![followed("Player", r#"{"where":{}}"#)],
             ),
@@ -412,7 +440,11 @@ mod tests {
 
     #[test]
     fn what_changes_with_time_or_is_unknown_to_find_is_still_refused() {
-        for condition in [json!({"$gt": {"$relativeTime": "1 day ago"}}), json!({"$size": 2}), json!({"$foo": 1})] {
+        for condition in [
+            json!({"$gt": {"$relativeTime": "1 day ago"}}),
+            json!({"$size": 2}),
+            json!({"$foo": 1}),
+        ] {
             let query = Query::from_json("Game", json!({"where": {"a": condition}})).unwrap();
             let plan = query.plan().unwrap();
             assert!(plan.is_exact && plan.own.encode().is_err(), "{condition}");

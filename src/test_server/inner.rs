@@ -15,7 +15,8 @@ impl State {
         if !OPERATORS.iter().any(|operator| text.contains(operator)) {
             return Ok(query.clone());
         }
-        let mut query_json: Value = serde_json::from_str(&text).map_err(|error| invalid(error.to_string()))?;
+        let mut query_json: Value =
+            serde_json::from_str(&text).map_err(|error| invalid(error.to_string()))?;
         if let Some(members) = query_json.as_object_mut() {
             members.remove("watch");
         }
@@ -30,7 +31,9 @@ impl State {
         for (name, value) in members.iter_mut() {
             match value {
                 Value::Array(parts) if name.starts_with('$') => {
-                    parts.iter_mut().try_for_each(|part| self.replace_inner(part, caller))?;
+                    parts
+                        .iter_mut()
+                        .try_for_each(|part| self.replace_inner(part, caller))?;
                 }
                 Value::Object(operators) => self.replace_operators(operators, caller)?,
                 _ => {}
@@ -66,7 +69,9 @@ impl State {
     fn find_inner(&self, inner: &Value, caller: &Caller) -> Result<Vec<Value>, Refusal> {
         let invalid = |text: String| Refusal::new(400, Some(102), text);
         let Some(class_name) = inner.get("className").and_then(Value::as_str) else {
-            return Err(invalid("improper usage of an inner query: it has no className".to_owned()));
+            return Err(invalid(
+                "improper usage of an inner query: it has no className".to_owned(),
+            ));
         };
         let members: Map<String, Value> = ["where", "limit", "skip", "order"]
             .into_iter()
@@ -88,7 +93,9 @@ impl State {
             // As the server does it: first what is nearer.
             for depth in 1..=names.len() {
                 let part = names.get(..depth).unwrap_or_default();
-                objects.iter_mut().for_each(|object| self.include_in(object, part, caller));
+                objects
+                    .iter_mut()
+                    .for_each(|object| self.include_in(object, part, caller));
             }
         }
     }
@@ -98,7 +105,9 @@ impl State {
             return;
         };
         match value {
-            Value::Array(items) => items.iter_mut().for_each(|item| self.include_in(item, path, caller)),
+            Value::Array(items) => items
+                .iter_mut()
+                .for_each(|item| self.include_in(item, path, caller)),
             Value::Object(members) => {
                 let names: Vec<String> = match *name {
                     "*" => members.keys().cloned().collect(),
@@ -127,11 +136,14 @@ impl State {
     /// The object in place of a pointer, if there is one; what is no pointer stays.
     fn pointed_to(&self, value: Value, caller: &Caller) -> Option<Value> {
         let text = |name: &str| value.get(name).and_then(Value::as_str);
-        let (Some("Pointer"), Some(class_name), Some(id)) = (text("__type"), text("className"), text("objectId"))
+        let (Some("Pointer"), Some(class_name), Some(id)) =
+            (text("__type"), text("className"), text("objectId"))
         else {
             return Some(value);
         };
-        let object = self.object(class_name, id).filter(|object| caller.may_read(object))?;
+        let object = self
+            .object(class_name, id)
+            .filter(|object| caller.may_read(object))?;
         let mut members = (**object).clone();
         members.insert("__type".to_owned(), "Object".into());
         members.insert("className".to_owned(), class_name.into());
@@ -152,5 +164,10 @@ fn add(operators: &mut Map<String, Value>, list: &str, mut values: Vec<Value>) {
     }
 }
 
-const OPERATORS: [&str; 4] = ["\"$inQuery\"", "\"$notInQuery\"", "\"$select\"", "\"$dontSelect\""];
+const OPERATORS: [&str; 4] = [
+    "\"$inQuery\"",
+    "\"$notInQuery\"",
+    "\"$select\"",
+    "\"$dontSelect\"",
+];
 const NO_LIMIT: u64 = u32::MAX as u64;

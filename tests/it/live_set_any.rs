@@ -123,7 +123,11 @@ fn an_inner_query_is_followed() {
     wait_equal(&server, &set, &query);
     server.update("Game", &go, json!({"open": false}));
     wait_equal(&server, &set, &query);
-    assert!(set.stats().events >= 3 && set.stats().fetches >= 3, "{:?}", set.stats());
+    assert!(
+        set.stats().events >= 3 && set.stats().fetches >= 3,
+        "{:?}",
+        set.stats()
+    );
 
     set.close();
     assert!(server.wait_for_subscriptions(0, LONG));
@@ -149,7 +153,9 @@ fn order_and_limit_hold_with_an_inner_query() {
     server.update("Team", &team, json!({"on": false}));
     wait_until("none is left", || set.is_empty());
     server.update("Team", &team, json!({"on": true}));
-    wait_until("they are back", || set.len() == 5 && set.index_of(&best) == Some(0));
+    wait_until("they are back", || {
+        set.len() == 5 && set.index_of(&best) == Some(0)
+    });
 }
 
 #[test]
@@ -179,7 +185,11 @@ fn a_burst_of_changes_leads_to_a_handful_of_fetches() {
 #[test]
 fn a_class_that_cannot_be_followed_is_named_at_once() {
     let server = server();
-    server.refuse_class("Player", 119, "Permission denied for action find on class Player.");
+    server.refuse_class(
+        "Player",
+        119,
+        "Permission denied for action find on class Player.",
+    );
     let client = client(&server);
     let query = Query::new("Game").matches_query("owner", Query::new("Player"));
     let set = building(&server, &client, &query).start().unwrap();
@@ -222,12 +232,19 @@ fn another_session_token_is_that_of_all_subscriptions() {
     let client = client(&server);
     let target = server.create("Team", json!({}));
     server.create("Game", json!({"team": pointer("Team", &target)}));
-    let query = Query::new("Game").include("team").does_not_match_query("owner", Query::new("Player"));
-    let set = building(&server, &client, &query).session_token("r:ann").start().unwrap();
+    let query = Query::new("Game")
+        .include("team")
+        .does_not_match_query("owner", Query::new("Player"));
+    let set = building(&server, &client, &query)
+        .session_token("r:ann")
+        .start()
+        .unwrap();
     set.wait_ready(LONG).unwrap();
     let tokens = |server: &TestServer| -> Vec<_> {
         let held = server.subscriptions();
-        held.iter().map(|held| held.session_token().map(str::to_owned)).collect()
+        held.iter()
+            .map(|held| held.session_token().map(str::to_owned))
+            .collect()
     };
     assert_eq!(tokens(&server), vec![Some("r:ann".to_owned()); 3]);
     set.set_session_token(Some("r:bob")).unwrap();
@@ -250,7 +267,13 @@ fn included_objects_stay_as_they_are() {
         .start()
         .unwrap();
     set.wait_ready(LONG).unwrap();
-    let name = |id: &str| set.get(id)?.get("owner")?.get("name")?.as_str().map(str::to_owned);
+    let name = |id: &str| {
+        set.get(id)?
+            .get("owner")?
+            .get("name")?
+            .as_str()
+            .map(str::to_owned)
+    };
     assert_eq!(name(&go).as_deref(), Some("Ann"));
     while changes.try_recv().is_ok() {}
 
@@ -291,7 +314,9 @@ fn included_objects_stay_as_they_are() {
 
     // One that is deleted is what `find()` makes of it.
     server.delete("Player", &bob);
-    wait_until("the player is gone", || set.get(&go).is_some_and(|game| game.get("owner").is_none()));
+    wait_until("the player is gone", || {
+        set.get(&go).is_some_and(|game| game.get("owner").is_none())
+    });
     wait_equal(&server, &set, &query);
 }
 
@@ -307,21 +332,28 @@ fn included_objects_of_included_objects_stay_as_they_are() {
     let set = following(&server, &client, &query);
     let name = || {
         let game = set.get(&go)?;
-        game.get("players")?.pointer("/0/team/name")?.as_str().map(str::to_owned)
+        game.get("players")?
+            .pointer("/0/team/name")?
+            .as_str()
+            .map(str::to_owned)
     };
     assert_eq!(name().as_deref(), Some("Reds"));
     server.update("Team", &team, json!({"name": "Greens"}));
-    wait_until("the team has its new name", || name().as_deref() == Some("Greens"));
+    wait_until("the team has its new name", || {
+        name().as_deref() == Some("Greens")
+    });
     server.update("Player", &ann, json!({"team": pointer("Team", &other)}));
-    wait_until("the player is in the other team", || name().as_deref() == Some("Blues"));
+    wait_until("the player is in the other team", || {
+        name().as_deref() == Some("Blues")
+    });
     wait_equal(&server, &set, &query);
     server.update("Team", &other, json!({"name": "Whites"}));
     wait_until("that one is followed", || name().as_deref() == Some("Whites"));
     wait_equal(&server, &set, &query);
 }
 
-/// Each fetch waits until the test lets it go.
-fn gated(server: &Arc<TestServer>) -> (impl Fn(&Query) -> parse_livequery::Result<Vec<Object>> + use<>, Receiver<()>, Sender<()>) {
+/// A set each of whose fetches says that it has its answer, and waits until the test lets it go.
+fn gated(server: &Arc<TestServer>, client: &Client, query: &Query) -> (LiveSet, Receiver<()>, Sender<()>) {
     let finding = Arc::clone(server);
     let (asking, asked) = unbounded();
     let (letting, let_go) = unbounded::<()>();
@@ -331,7 +363,8 @@ fn gated(server: &Arc<TestServer>) -> (impl Fn(&Query) -> parse_livequery::Resul
         let _ = let_go.recv();
         found
     };
-    (find, asked, letting)
+    let set = client.live_set(query).fetch_with(find).start().unwrap();
+    (set, asked, letting)
 }
 
 #[test]
@@ -341,8 +374,7 @@ fn a_pointer_that_changes_while_its_target_is_fetched_ends_up_right() {
     let ann = server.create("Player", json!({"name": "Ann"}));
     let bob = server.create("Player", json!({"name": "Bob"}));
     let query = Query::new("Game").include("owner");
-    let (find, asked, letting) = gated(&server);
-    let set = client.live_set(&query).fetch_with(find).start().unwrap();
+    let (set, asked, letting) = gated(&server, &client, &query);
     asked.recv_timeout(LONG).unwrap();
     letting.send(()).unwrap();
     set.wait_ready(LONG).unwrap();
@@ -374,10 +406,15 @@ fn an_object_is_followed_until_it_is_gone() {
     };
     assert_eq!(object.get_i64("score"), Some(2));
     // A query for one id needs the permission `get` alone.
-    assert_eq!(server.subscriptions()[0].where_json(), format!(r#"{{"objectId":"{id}"}}"#));
+    assert_eq!(
+        server.subscriptions()[0].where_json(),
+        format!(r#"{{"objectId":"{id}"}}"#)
+    );
 
     server.cut();
-    wait_until("it is stale or there again", || game.stale_since().is_some() || game.is_ready());
+    wait_until("it is stale or there again", || {
+        game.stale_since().is_some() || game.is_ready()
+    });
     server.update("Game", &id, json!({"score": 3}));
     let ObjectState::There(object) = states.recv_timeout(LONG).unwrap() else {
         panic!()
@@ -467,7 +504,10 @@ fn changes_that_no_event_tells_are_found_and_said() {
     set.wait_ready(LONG).unwrap();
     answer.store(true, Ordering::SeqCst);
     let text = errors.recv_timeout(LONG).unwrap();
-    assert!(text.contains("enable LiveQuery") && text.contains("(Game, Player)"), "{text}");
+    assert!(
+        text.contains("enable LiveQuery") && text.contains("(Game, Player)"),
+        "{text}"
+    );
     assert!(set.is_ready() && set.len() == 1);
 }
 
@@ -487,7 +527,9 @@ fn the_order_of_a_near_is_that_of_the_server() {
         let mut found = finding.find(&query.clone().skip(0).limit(1000))?;
         let distance = |object: &Object| object.get("at").and_then(|at| at["longitude"].as_f64()).unwrap();
         found.sort_by(|one, other| distance(one).total_cmp(&distance(other)));
-        let skip = serde_json::from_str::<Value>(&query.to_json()?).unwrap()["skip"].as_u64().unwrap_or(0);
+        let skip = serde_json::from_str::<Value>(&query.to_json()?).unwrap()["skip"]
+            .as_u64()
+            .unwrap_or(0);
         Ok(found.into_iter().skip(skip as usize).collect())
     };
     let set = client
@@ -498,13 +540,18 @@ fn the_order_of_a_near_is_that_of_the_server() {
         .unwrap();
     set.wait_ready(LONG).unwrap();
     let ids = || -> Vec<String> {
-        set.snapshot().iter().map(|object| object.id().unwrap().to_owned()).collect()
+        set.snapshot()
+            .iter()
+            .map(|object| object.id().unwrap().to_owned())
+            .collect()
     };
     assert_eq!(ids(), [near.clone(), far.clone()]);
     server.update("Place", &far, at(0.5));
     wait_until("they change places", || ids() == [far.clone(), near.clone()]);
     let middle = server.create("Place", at(0.7));
-    wait_until("a third comes in between", || ids() == [far.clone(), middle.clone(), near.clone()]);
+    wait_until("a third comes in between", || {
+        ids() == [far.clone(), middle.clone(), near.clone()]
+    });
     wait_until("that is certain", || set.is_ready());
 }
 
@@ -541,7 +588,9 @@ fn story(seed: u64) {
     let mut rng = StdRng::seed_from_u64(seed);
     let players = || Query::new("Player").greater_than("level", 1);
     let queries = [
-        Query::new("Game").matches_query("owner", players()).include("owner"),
+        Query::new("Game")
+            .matches_query("owner", players())
+            .include("owner"),
         Query::new("Game").include("owner.team").descending(["score"]),
         Query::or([
             Query::new("Game").does_not_match_query("owner", players()),
@@ -549,9 +598,16 @@ fn story(seed: u64) {
         ])
         .ascending(["score"])
         .limit(4),
-        Query::new("Game").include("owner").greater_than("score", 3).descending(["score"]).limit(3),
+        Query::new("Game")
+            .include("owner")
+            .greater_than("score", 3)
+            .descending(["score"])
+            .limit(3),
     ];
-    let sets: Vec<_> = queries.iter().map(|query| building(&server, &client, query).start().unwrap()).collect();
+    let sets: Vec<_> = queries
+        .iter()
+        .map(|query| building(&server, &client, query).start().unwrap())
+        .collect();
     let mut ids: [Vec<String>; 3] = Default::default();
     let classes = ["Team", "Player", "Game"];
     for round in 0..4 {
@@ -592,6 +648,9 @@ fn story(seed: u64) {
         for (set, query) in sets.iter().zip(&queries) {
             wait_equal(&server, set, query);
         }
-        println!("seed {seed}, round {round}: {:?}", sets.iter().map(LiveSet::stats).collect::<Vec<_>>());
+        println!(
+            "seed {seed}, round {round}: {:?}",
+            sets.iter().map(LiveSet::stats).collect::<Vec<_>>()
+        );
     }
 }

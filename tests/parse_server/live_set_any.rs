@@ -13,15 +13,9 @@ use rand::RngExt as _;
 use serde_json::{Value, json};
 
 use crate::generate;
+use crate::live_set::proxy::Proxy;
 use crate::recorder::{Recorder, builder_for, client};
-use crate::support::port;
 use crate::support::{Options, PATIENCE, ParseServer, only, wait_until};
-
-#[path = "../it/support/proxy.rs"]
-#[expect(unreachable_pub, dead_code, reason = "these tests need a part of it")]
-mod proxy;
-
-use proxy::Proxy;
 
 fn pointer(class: &str, id: &str) -> Value {
     serde_json::to_value(Pointer::new(class, id)).unwrap()
@@ -89,9 +83,19 @@ fn inner_queries_are_followed() {
         games().matches_query("owner", players()),
         games().does_not_match_query("owner", players()),
         games().matches_key_in_query("by", "name", players()),
-        games().does_not_match_key_in_query("by", "name", players()).descending(["score"]).add_ascending("objectId"),
-        Query::or([games().matches_query("owner", players()), games().greater_than("score", 5)]).limit(1),
-        Query::nor([games().matches_query("owner", players()), games().greater_than("score", 5)]),
+        games()
+            .does_not_match_key_in_query("by", "name", players())
+            .descending(["score"])
+            .add_ascending("objectId"),
+        Query::or([
+            games().matches_query("owner", players()),
+            games().greater_than("score", 5),
+        ])
+        .limit(1),
+        Query::nor([
+            games().matches_query("owner", players()),
+            games().greater_than("score", 5),
+        ]),
     ];
     let sets: Vec<_> = queries.iter().map(|query| following(&client, query)).collect();
     let all_equal = || {
@@ -122,7 +126,8 @@ fn a_burst_of_changes_leads_to_a_handful_of_fetches() {
     let client = client(server);
     let ann = server.create("BurstPlayer", &json!({"level": 1}));
     server.create("BurstGame", &json!({"owner": pointer("BurstPlayer", &ann)}));
-    let query = Query::new("BurstGame").matches_query("owner", Query::new("BurstPlayer").equal_to("level", 1));
+    let query =
+        Query::new("BurstGame").matches_query("owner", Query::new("BurstPlayer").equal_to("level", 1));
     let set = client
         .live_set(&query)
         .min_fetch_interval(Duration::from_secs(8))
@@ -155,7 +160,11 @@ fn relations_are_followed() {
     let club = server.create("RelClub", &json!({"name": "Reds"}));
     let change = |op: &str, ids: &[&String]| {
         let objects: Vec<_> = ids.iter().map(|id| pointer("RelPlayer", id)).collect();
-        server.update("RelClub", &club, &json!({"players": {"__op": op, "objects": objects}}));
+        server.update(
+            "RelClub",
+            &club,
+            &json!({"players": {"__op": op, "objects": objects}}),
+        );
     };
     change("AddRelation", &[&ann]);
     // Whoever is put in or taken out, the owner is saved.
@@ -191,32 +200,63 @@ fn included_objects_stay_as_they_are() {
     let client = client(server);
     let alice = server.sign_up("include-alice");
     let reds = server.create("IncTeam", &json!({"name": "Reds"}));
-    let ann = server.create("IncPlayer", &json!({"name": "Ann", "team": pointer("IncTeam", &reds)}));
+    let ann = server.create(
+        "IncPlayer",
+        &json!({"name": "Ann", "team": pointer("IncTeam", &reds)}),
+    );
     let bob = server.create("IncPlayer", &json!({"name": "Bob"}));
-    let go = server.create("IncGame", &json!({"owner": pointer("IncPlayer", &ann), "score": 1}));
-    let query = Query::new("IncGame").include("owner.team").descending(["score"]).add_ascending("objectId");
+    let go = server.create(
+        "IncGame",
+        &json!({"owner": pointer("IncPlayer", &ann), "score": 1}),
+    );
+    let query = Query::new("IncGame")
+        .include("owner.team")
+        .descending(["score"])
+        .add_ascending("objectId");
     let set = following(&client, &query);
     wait_equal(&client, &set, &query);
     server.update("IncTeam", &reds, &json!({"name": "Greens"}));
     wait_until("the team has its new name", || {
         let game = set.get(&go).unwrap();
-        game.get("owner").and_then(|owner| owner.pointer("/team/name").cloned()) == Some("Greens".into())
+        game.get("owner")
+            .and_then(|owner| owner.pointer("/team/name").cloned())
+            == Some("Greens".into())
     });
     wait_equal(&client, &set, &query);
-    let chess = server.create("IncGame", &json!({"owner": pointer("IncPlayer", &bob), "score": 2}));
+    let chess = server.create(
+        "IncGame",
+        &json!({"owner": pointer("IncPlayer", &bob), "score": 2}),
+    );
     wait_equal(&client, &set, &query);
     server.update("IncPlayer", &bob, &json!({"team": pointer("IncTeam", &reds)}));
     wait_equal(&client, &set, &query);
     // One that may not be read is left out, and comes back.
+    server.update("IncPlayer", &ann, &json!({"ACL": only(&alice)}));
+    wait_until("the player is left out", || {
+        set.get(&go).is_some_and(|game| game.get("owner").is_none())
+    });
+    server.update("IncPlayer", &ann, &json!({"ACL": {"*": {"read": true}}}));
+    wait_until("the player is back", || {
+        set.get(&go).is_some_and(|game| game.get("owner").is_some())
+    });
+    wait_equal(&client, &set, &query);
     server.update("IncPlayer", &bob, &json!({"ACL": only(&alice)}));
-    wait_until("the player is left out", || set.get(&chess).is_some_and(|game| game.get("owner").is_none()));
+    wait_until("the player is left out", || {
+        set.get(&chess).is_some_and(|game| game.get("owner").is_none())
+    });
     wait_equal(&client, &set, &query);
     server.update("IncPlayer", &bob, &json!({"ACL": {"*": {"read": true}}}));
-    wait_until("the player is back", || set.get(&chess).is_some_and(|game| game.get("owner").is_some()));
+    wait_until("the player is back", || {
+        set.get(&chess).is_some_and(|game| game.get("owner").is_some())
+    });
     wait_equal(&client, &set, &query);
     server.delete("IncPlayer", &ann);
     wait_equal(&client, &set, &query);
-    server.update("IncGame", &go, &json!({"owner": pointer("IncPlayer", &bob), "score": 5}));
+    server.update(
+        "IncGame",
+        &go,
+        &json!({"owner": pointer("IncPlayer", &bob), "score": 5}),
+    );
     wait_equal(&client, &set, &query);
 }
 
@@ -250,7 +290,39 @@ fn an_object_is_followed_with_the_permission_get_alone() {
     server.update("GetAlone", &id, &json!({"ACL": {"*": {"read": true}}}));
     wait_until("it is back", || object.object().is_some() && object.is_ready());
     server.delete("GetAlone", &id);
-    wait_until("it is gone for good", || object.state() == ObjectState::Gone && object.is_ready());
+    wait_until("it is gone for good", || {
+        object.state() == ObjectState::Gone && object.is_ready()
+    });
+}
+
+#[test]
+#[ignore = "needs Node.js 20 and npm"]
+fn a_class_that_is_not_enabled_is_found_out() {
+    let server = ParseServer::start(Options {
+        class_names: vec!["EnabledGame".to_owned()],
+        ..Options::default()
+    });
+    let client = client(&server);
+    let ann = server.create("SilentPlayer", &json!({"level": 1}));
+    server.create("EnabledGame", &json!({"owner": pointer("SilentPlayer", &ann)}));
+    let leading = Query::new("SilentPlayer").equal_to("level", 1);
+    let (told, errors) = mpsc::channel();
+    let set = client
+        .live_set(&Query::new("EnabledGame").matches_query("owner", leading))
+        .refresh_every(Duration::from_millis(500))
+        .on_error(move |error| told.send(error.to_string()).unwrap())
+        .start()
+        .unwrap();
+    // The server acknowledges the subscription to a class in which nothing will ever happen.
+    set.wait_ready(PATIENCE).unwrap();
+    assert_eq!(server.subscriptions("SilentPlayer").len(), 1);
+    server.update("SilentPlayer", &ann, &json!({"level": 2}));
+    wait_until("the game goes", || set.is_empty());
+    let text = errors.recv_timeout(PATIENCE).unwrap();
+    assert!(
+        text.contains("SilentPlayer") && text.contains("liveQuery.classNames"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -294,11 +366,19 @@ fn story(server: &ParseServer, seed: u64) {
     let game = || Query::new(&*games);
     let queries = [
         game().matches_query("owner", leading()).include("owner"),
-        game().include("owner.team").descending(["score"]).add_ascending("objectId"),
-        Query::or([game().does_not_match_query("owner", leading()), game().greater_than("score", 5)])
-            .ascending(["score", "objectId"])
-            .limit(4),
-        Query::new(&*players).related_to(&owner, "members").include("team"),
+        game()
+            .include("owner.team")
+            .descending(["score"])
+            .add_ascending("objectId"),
+        Query::or([
+            game().does_not_match_query("owner", leading()),
+            game().greater_than("score", 5),
+        ])
+        .ascending(["score", "objectId"])
+        .limit(4),
+        Query::new(&*players)
+            .related_to(&owner, "members")
+            .include("team"),
         game().matches_query("owner", Query::new(&*players).related_to(&owner, "members")),
     ];
     let sets: Vec<_> = queries.iter().map(|query| following(&client, query)).collect();
@@ -320,7 +400,14 @@ fn story(server: &ParseServer, seed: u64) {
                 1..=5 => server.update(class, &ids[at][rng.random_range(0..known)], &fields),
                 6 | 7 => {
                     let id = &ids[1][rng.random_range(0..ids[1].len())];
-                    relate(if rng.random_range(0..2) == 0 { "AddRelation" } else { "RemoveRelation" }, id);
+                    relate(
+                        if rng.random_range(0..2) == 0 {
+                            "AddRelation"
+                        } else {
+                            "RemoveRelation"
+                        },
+                        id,
+                    );
                 }
                 _ => ids[at].push(server.create(class, &fields)),
             }
@@ -331,6 +418,9 @@ fn story(server: &ParseServer, seed: u64) {
         for (set, query) in sets.iter().zip(&queries) {
             wait_equal(&client, set, query);
         }
-        println!("seed {seed}, round {round}: {:?}", sets.iter().map(LiveSet::stats).collect::<Vec<_>>());
+        println!(
+            "seed {seed}, round {round}: {:?}",
+            sets.iter().map(LiveSet::stats).collect::<Vec<_>>()
+        );
     }
 }

@@ -37,6 +37,8 @@ struct Class {
     is_pending: bool,
     /// By an open subscription.
     followed: BTreeSet<Box<str>>,
+    /// The others.
+    missing: BTreeSet<Box<str>>,
 }
 
 /// A subscription to the targets of a class that is to take the place of the one before.
@@ -61,8 +63,13 @@ impl Includes {
 
     /// This object is held.
     fn add(&mut self, id: &str, text: &str) {
-        self.remove(id);
         let mut targets = targets_in(text, &self.paths);
+        let before = self.targets.get(id);
+        if let Some(before) = before.filter(|before| before.iter().any(|target| !targets.contains(target))) {
+            // It may have become one that may not be read.
+            self.told.entry(id.into()).or_insert_with(|| before.clone());
+        }
+        self.remove(id);
         targets.extend(self.told.get(id).into_iter().flatten().cloned());
         targets.sort_unstable();
         targets.dedup();
@@ -70,6 +77,9 @@ impl Includes {
             let class = self.classes.entry(class_name.clone()).or_default();
             let holders = class.holders.entry(target.clone()).or_default();
             holders.insert(id.into());
+            if !class.followed.contains(target) {
+                class.missing.insert(target.clone());
+            }
         }
         if !targets.is_empty() {
             self.targets.insert(id.into(), targets);
@@ -85,21 +95,21 @@ impl Includes {
                 holders.remove(id);
                 if holders.is_empty() {
                     class.holders.remove(&target);
+                    class.missing.remove(&target);
                 }
             }
         }
     }
 
     fn has_doubts(&self) -> bool {
-        let is_doubtful = |class: &Class| class.holders.keys().any(|id| !class.followed.contains(id));
-        self.classes.values().any(is_doubtful)
+        self.classes.values().any(|class| !class.missing.is_empty())
     }
 
     fn due(&mut self) -> Vec<Following> {
         let mut due = Vec::new();
         for (class_name, class) in &mut self.classes {
             let wanted = class.holders.len();
-            let is_missing = || class.holders.keys().any(|id| !class.asked.contains(id));
+            let is_missing = || class.missing.iter().any(|id| !class.asked.contains(id));
             let is_large = class.asked.len() > wanted * 2 + SPARE || wanted == 0 && !class.asked.is_empty();
             if class.is_pending || !is_large && !is_missing() {
                 continue;
@@ -108,7 +118,7 @@ impl Includes {
             class.number += 1;
             class.is_pending = wanted > 0;
             if wanted == 0 {
-                class.followed.clear();
+                class.follow(BTreeSet::new());
             }
             due.push(Following {
                 class_name: class_name.clone(),
@@ -120,7 +130,20 @@ impl Includes {
     }
 }
 
+impl Class {
+    /// These are followed from now on, and no others.
+    fn follow(&mut self, ids: BTreeSet<Box<str>>) {
+        let holders = self.holders.keys();
+        self.missing = holders.filter(|id| !ids.contains(*id)).cloned().collect();
+        self.followed = ids;
+    }
+}
+
 impl Core {
+    pub(crate) fn has_includes(&self) -> bool {
+        self.includes.is_some()
+    }
+
     /// What is to be subscribed to for the included objects.
     pub(crate) fn next_includes(&mut self) -> Vec<Following> {
         self.includes.as_mut().map(Includes::due).unwrap_or_default()
@@ -128,24 +151,34 @@ impl Core {
 
     /// The subscription of this number to targets of a class is open.
     pub(crate) fn include_opened(&mut self, class_name: &str, number: u64, now: Moment) {
-        let class = self.includes.as_mut().and_then(|includes| includes.classes.get_mut(class_name));
+        let class = self
+            .includes
+            .as_mut()
+            .and_then(|includes| includes.classes.get_mut(class_name));
         let Some(class) = class.filter(|class| class.number == number) else {
             return;
         };
         class.is_pending = false;
         // What happened to these before is not known.
         let new = class.asked.difference(&class.followed);
-        let holders: Vec<_> = new.filter_map(|id| class.holders.get(id)).flatten().cloned().collect();
-        class.followed.clone_from(&class.asked);
+        let holders: Vec<_> = new
+            .filter_map(|id| class.holders.get(id))
+            .flatten()
+            .cloned()
+            .collect();
+        class.follow(class.asked.clone());
         self.doubt_holders(holders, now.at);
         self.settle(now.time);
     }
 
     /// No events of the targets of a class come any more.
     pub(crate) fn include_closed(&mut self, class_name: &str, number: u64, now: Moment) {
-        let class = self.includes.as_mut().and_then(|includes| includes.classes.get_mut(class_name));
+        let class = self
+            .includes
+            .as_mut()
+            .and_then(|includes| includes.classes.get_mut(class_name));
         if let Some(class) = class {
-            class.followed.clear();
+            class.follow(BTreeSet::new());
             class.is_pending |= class.number == number;
         }
         self.settle(now.time);
@@ -153,7 +186,10 @@ impl Core {
 
     /// Something happened to a target, or, without an id, may have happened to any of a class.
     pub(crate) fn include_changed(&mut self, class_name: &str, id: Option<&str>, now: Moment) {
-        let class = self.includes.as_ref().and_then(|includes| includes.classes.get(class_name));
+        let class = self
+            .includes
+            .as_ref()
+            .and_then(|includes| includes.classes.get(class_name));
         let holders: Vec<_> = match (class, id) {
             (Some(class), Some(id)) => class.holders.get(id).into_iter().flatten().cloned().collect(),
             (Some(class), None) => class.holders.values().flatten().cloned().collect(),
@@ -195,9 +231,16 @@ impl Core {
 
     /// Other objects are held than before.
     pub(super) fn include_reset(&mut self) {
-        let Some(includes) = &mut self.includes else { return };
+        let Some(includes) = &mut self.includes else {
+            return;
+        };
         let is_held = |id: &str| self.held.get(id).is_some();
-        let dropped: Vec<_> = includes.targets.keys().filter(|id| !is_held(id)).cloned().collect();
+        let dropped: Vec<_> = includes
+            .targets
+            .keys()
+            .filter(|id| !is_held(id))
+            .cloned()
+            .collect();
         dropped.iter().for_each(|id| includes.remove(id));
         includes.told.retain(|id, _| is_held(id));
         for entry in self.held.list.iter() {
@@ -211,7 +254,9 @@ impl Core {
         let Some(includes) = &mut self.includes else {
             return Some(told);
         };
-        includes.told.insert(id.into(), targets_in(told.text(), &includes.paths));
+        includes
+            .told
+            .insert(id.into(), targets_in(told.text(), &includes.paths));
         let parse = |text: &str| serde_json::from_str::<Value>(text).ok();
         let held = self.held.get(id).and_then(|held| parse(held.text()));
         let mut value = parse(told.text())?;
@@ -278,7 +323,8 @@ fn has_pointer(value: &Value) -> bool {
     match value {
         Value::Array(items) => items.iter().any(has_pointer),
         Value::Object(members) => {
-            members.get("__type").and_then(Value::as_str) == Some("Pointer") || members.values().any(has_pointer)
+            members.get("__type").and_then(Value::as_str) == Some("Pointer")
+                || members.values().any(has_pointer)
         }
         _ => false,
     }
@@ -296,7 +342,11 @@ fn with_pointers(value: &Value) -> Value {
         }
         Value::Object(members) => {
             let members = members.iter();
-            Value::Object(members.map(|(name, value)| (name.clone(), with_pointers(value))).collect())
+            Value::Object(
+                members
+                    .map(|(name, value)| (name.clone(), with_pointers(value)))
+                    .collect(),
+            )
         }
         other => other.clone(),
     }

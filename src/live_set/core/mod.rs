@@ -241,7 +241,10 @@ impl Core {
 
     /// Whether what is held may be something else than what there is.
     fn has_doubts(&self) -> bool {
-        !self.is_filled || self.due.has_doubts() || self.places.has_doubts() || self.is_short()
+        !self.is_filled
+            || self.due.has_doubts()
+            || self.places.has_doubts()
+            || self.is_short()
             || self.include_doubts()
     }
 }
