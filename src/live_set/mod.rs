@@ -46,7 +46,7 @@ use crate::text::deadline;
 ///
 /// Where LiveQuery cannot judge the query (inner queries, relations, full text), or only the server knows the order (that
 /// of a distance), the set follows each class that the query names, and fetches everything again after events there, at
-/// most once in [so much time](LiveSetBuilder::min_fetch_interval). It is stale until then, and keeps what it has. With
+/// most once in [so much time](crate::LiveSetBuilder::min_fetch_interval). It is stale until then, and keeps what it has. With
 /// `include`, the included objects are followed as well, and an object is told when it is whole. The manual says what each
 /// costs the server and needs of it; [`stats`](Self::stats) counts it.
 ///
