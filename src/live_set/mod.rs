@@ -45,10 +45,10 @@ use crate::text::deadline;
 /// # Any query
 ///
 /// Where LiveQuery cannot judge the query (inner queries, relations, full text), or only the server knows the order (that
-/// of a distance), the set follows each class that the query names, and fetches everything again after events there, at
-/// most once in [so much time](crate::LiveSetBuilder::min_fetch_interval). It is stale until then, and keeps what it has. With
-/// `include`, the included objects are followed as well, and an object is told when it is whole. The manual says what each
-/// costs the server and needs of it; [`stats`](Self::stats) counts it.
+/// of a distance), the set follows each class that the query names, and fetches everything again after events there, as
+/// often as [`min_fetch_interval`](crate::LiveSetBuilder::min_fetch_interval) lets it. It is stale until then, and keeps
+/// what it has. With `include`, the included objects are followed as well, and an object is told when it is whole. The
+/// manual says what each costs the server and needs of it; [`stats`](Self::stats) counts it.
 ///
 /// # Order and limit
 ///
