@@ -55,7 +55,10 @@ pub use event::{
     ClientEvent, ClientEventKind, Decoded, Event, EventKind, EventName, Gap, GapReason, UnknownEvent,
 };
 pub use live_set::builder::LiveSetBuilder;
-pub use live_set::{Change, LiveSet, QueryChange, Refresh, Saved, Snapshot, SnapshotIntoIter, SnapshotIter};
+pub use live_set::live_object::{LiveObject, LiveObjectBuilder, ObjectState};
+pub use live_set::{
+    Change, LiveSet, LiveSetStats, QueryChange, Refresh, Saved, Snapshot, SnapshotIntoIter, SnapshotIter,
+};
 pub use object::Object;
 pub use query::Query;
 pub use query::keys::Keys;

@@ -6,6 +6,7 @@
 //! - [save]: log in, save and listen;
 //! - [live_sets]: search boxes, lists that load more, contents from disk;
 //! - [recipes]: what programs need next;
+//! - [live_sets_any]: live sets of any query, included objects, single objects;
 //! - [testing]: how to test them;
 //! - [tool]: the program `livequery` for the shell;
 //! - [deploying]: Parse Server, set up for LiveQuery;
@@ -31,6 +32,9 @@ pub mod javascript_zh {}
 
 #[doc = include_str!("live_sets.md")]
 pub mod live_sets {}
+
+#[doc = include_str!("live_sets_any.md")]
+pub mod live_sets_any {}
 
 #[doc = include_str!("recipes.md")]
 pub mod recipes {}

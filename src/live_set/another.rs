@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use super::LiveSet;
 use super::core::query::SAVED;
 use super::keeper::{Keeper, Source};
+use super::pace::Prepared;
 use super::saved::Savable;
 use crate::client::subscription::{Subscription, SubscriptionBuilder};
 use crate::error::{Error, ErrorKind, Result};
@@ -66,17 +67,19 @@ impl LiveSet {
             return Err(Error::new(ErrorKind::InvalidQuery, text));
         }
         let client = current.client();
-        let encoded = query.encode_for_set(client.age())?;
+        let Prepared { core, own, others } = keeper.pace.prepare(query, client.age())?;
         asked.last += 1;
         let number = asked.last;
-        let posted = keeper.set_query(number, query);
+        let posted = keeper.set_query(number, core);
         let done = asked.keep_in_step(keeper);
         let builder = SubscriptionBuilder::new(client.clone(), query.clone());
         let builder = match &*keeper.session_token.lock() {
             Some(token) => builder.session_token(token.reveal()),
             None => builder,
         };
-        let subscription = builder.start(encoded, |subscription| keeper.follow(number, subscription));
+        let subscription = builder.start(own, |subscription| {
+            keeper.follow(number, query, subscription, client.clone(), others);
+        });
         if asked.is_detached {
             subscription.clone().detach();
         }
@@ -250,7 +253,8 @@ impl Handles {
         if let Some(next) = &asked.next {
             next.subscription.set_session_token(token)?;
         }
-        asked.current.subscription.set_session_token(token)
+        asked.current.subscription.set_session_token(token)?;
+        keeper.follow_as(token)
     }
 
     pub(super) fn close(&self) {
@@ -299,6 +303,13 @@ impl Done {
             // It may be one that is detached, or that the program has a handle of.
             asked.subscription.unsubscribe();
         }
-        drop(sources);
+        end_all(sources);
+    }
+}
+
+/// What the queries follow besides their own objects ends with them.
+pub(super) fn end_all(sources: Vec<Arc<Source>>) {
+    for source in sources {
+        source.follows.end();
     }
 }

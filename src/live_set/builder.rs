@@ -14,11 +14,11 @@ use crate::client::subscription::SubscriptionBuilder;
 use crate::delivery::emitter::{Emitter, Times};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fenced::Fenced;
-use crate::live_set::another::Handles;
+use crate::live_set::another::{Handles, end_all};
 use crate::live_set::change::{Change, Snapshot};
-use crate::live_set::core::Core;
 use crate::live_set::events::{SetEvent, SetEventKind, for_change, for_error, for_ready, for_stale};
 use crate::live_set::keeper::{FetchFn, Keeper};
+use crate::live_set::pace::{Pace, Prepared};
 use crate::live_set::saved::{Saved, Start};
 use crate::object::Object;
 use crate::query::Query;
@@ -60,6 +60,9 @@ pub struct LiveSetBuilder {
     session_token: Option<Secret>,
     saved: Option<Start>,
     emitter: Emitter<SetEvent>,
+    pace: Pace,
+    /// The query is about this one object, which is asked for by its id.
+    only: Option<String>,
 }
 
 impl LiveSetBuilder {
@@ -71,7 +74,24 @@ impl LiveSetBuilder {
             session_token: None,
             saved: None,
             emitter: Emitter::new(),
+            pace: Pace::default(),
+            only: None,
         }
+    }
+
+    pub(super) fn fetch_by(mut self, fetch: Box<FetchFn>) -> Self {
+        self.fetch = Some(fetch);
+        self
+    }
+
+    pub(super) fn fetch_one_by_id(mut self, id: String) -> Self {
+        self.only = Some(id);
+        self
+    }
+
+    pub(super) fn with_query(mut self, change: impl FnOnce(Query) -> Query) -> Self {
+        self.query = change(self.query);
+        self
     }
 
     /// How to fetch: a function that does what `find()` does in other SDKs, with the whole of the query that it is given:
@@ -165,32 +185,52 @@ impl LiveSetBuilder {
         self
     }
 
+    /// How much time lies between two fetches of everything, at least: 1 second unless this is called, where events cannot
+    /// tell which objects match the query; otherwise 0.2 seconds.
+    ///
+    /// What happens meanwhile is answered by the next fetch; until then the set is stale. What the user asks for by
+    /// [`refresh`](LiveSet::refresh) does not wait.
+    pub fn min_fetch_interval(mut self, interval: Duration) -> Self {
+        self.pace.min_fetch_interval = Some(interval);
+        self
+    }
+
+    /// Fetches everything again each time that so much time has passed, at least 0.1 seconds; never, unless this is called.
+    ///
+    /// For what no event tells: changes that bypass Parse Server, changes of roles, and all changes of a class for which
+    /// LiveQuery is not enabled. The server acknowledges a subscription to such a class as any other, so nobody can know it
+    /// from the start. If a change was found that no event has told, nor tells until the next time, an error names the classes.
+    pub fn refresh_every(mut self, interval: Duration) -> Self {
+        self.pace.refresh_every = Some(interval);
+        self
+    }
+
     /// As [`LiveSet::on_change`].
     pub fn on_change(self, listener: impl FnMut(&Change, &Snapshot) + Send + 'static) -> Self {
-        self.listen(SetEventKind::Change, Times::Always, for_change(listener))
+        self.listen(Some(SetEventKind::Change), Times::Always, for_change(listener))
     }
 
     /// As [`LiveSet::on_ready`].
     pub fn on_ready(self, listener: impl FnMut(&Snapshot) + Send + 'static) -> Self {
-        self.listen(SetEventKind::Ready, Times::Always, for_ready(listener))
+        self.listen(Some(SetEventKind::Ready), Times::Always, for_ready(listener))
     }
 
     /// As [`LiveSet::on_stale`].
     pub fn on_stale(self, listener: impl FnMut(SystemTime) + Send + 'static) -> Self {
-        self.listen(SetEventKind::Stale, Times::Always, for_stale(listener))
+        self.listen(Some(SetEventKind::Stale), Times::Always, for_stale(listener))
     }
 
     /// As [`LiveSet::on_error`].
     pub fn on_error(self, listener: impl FnMut(&Error) + Send + 'static) -> Self {
-        self.listen(SetEventKind::Error, Times::Always, for_error(listener))
+        self.listen(Some(SetEventKind::Error), Times::Always, for_error(listener))
     }
 
     /// Subscribes, and fetches as soon as the server has acknowledged it.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidQuery`] for what [`Client::subscribe`] refuses, and for `watch`, `include`, `exclude` and an
-    /// order by distance, with which the set could not be equal to `find()`. [`ErrorKind::InvalidSetting`] if there is
+    /// [`ErrorKind::InvalidQuery`] for what is wrong in `find()` as well, and for `watch` and `exclude`, with which the set
+    /// could not be equal to `find()`. [`ErrorKind::InvalidSetting`] if there is
     /// no way to fetch: neither [`fetch_with`](Self::fetch_with) nor the cargo feature `rest`.
     pub fn start(self) -> Result<LiveSet> {
         let Self {
@@ -200,37 +240,47 @@ impl LiveSetBuilder {
             session_token,
             saved,
             emitter,
+            mut pace,
+            only,
         } = self;
         client.shared().check_home()?;
-        let encoded = query.encode_for_set(client.age())?;
+        pace.is_of_one = only.is_some();
+        let Prepared {
+            mut core,
+            own,
+            others,
+        } = pace.prepare(&query, client.age())?;
         let fetch = match fetch {
             Some(fetch) => fetch,
-            None => built_in(&client)?,
+            None => built_in(&client, only)?,
         };
         let has_saved = saved.is_some();
-        let saved = saved.map(|start| start.entries(&client, &query, SystemTime::now()));
-        let core = match saved {
-            Some(Ok((entries, since))) => Core::starting_from(&query, entries, since, rand::random()),
-            Some(Err(error)) => {
-                let mut core = Core::new(&query, rand::random());
-                core.tell(error);
-                core
-            }
-            None => Core::new(&query, rand::random()),
-        };
-        let shared = Arc::clone(client.shared());
-        let keeper = Keeper::new(core, emitter, fetch, session_token.clone(), shared);
-        let builder = SubscriptionBuilder::new(client, query.clone());
+        match saved.map(|start| start.entries(&client, &query, SystemTime::now())) {
+            Some(Ok((entries, since))) => core = core.starting_from(&query, entries, since),
+            Some(Err(error)) => core.tell(error),
+            None => {}
+        }
+        let keeper = Keeper::new(
+            core,
+            emitter,
+            fetch,
+            session_token.clone(),
+            Arc::clone(client.shared()),
+            pace,
+        );
+        let builder = SubscriptionBuilder::new(client.clone(), query.clone());
         let builder = match session_token {
             Some(token) => builder.session_token(token.reveal()),
             None => builder,
         };
-        let subscription = builder.start(encoded, |subscription| keeper.follow(0, subscription));
+        let subscription = builder.start(own, |subscription| {
+            keeper.follow(0, &query, subscription, client, others);
+        });
         let handles = Handles::new(query, subscription);
         let kept = Arc::downgrade(&handles);
         keeper.stay_in_step(move |keeper| match kept.upgrade() {
             Some(handles) => handles.keep_in_step(keeper),
-            None => drop(keeper.drop_sources(&keeper.numbers())),
+            None => end_all(keeper.drop_sources(&keeper.numbers())),
         });
         if has_saved {
             keeper.begin();
@@ -244,14 +294,14 @@ impl LiveSetBuilder {
 
     pub(super) fn listen(
         self,
-        kind: SetEventKind,
+        kind: Option<SetEventKind>,
         times: Times,
         listener: impl FnMut(&SetEvent) -> Result<()> + Send + 'static,
     ) -> Self {
-        if kind == SetEventKind::Batch {
+        if kind == Some(SetEventKind::Batch) {
             self.emitter.held(|shown| shown.gathered.is_wanted = true);
         }
-        self.emitter.on(Some(kind), times, listener);
+        self.emitter.on(kind, times, listener);
         self
     }
 }
@@ -267,7 +317,7 @@ impl fmt::Debug for LiveSetBuilder {
 }
 
 #[cfg(feature = "rest")]
-fn built_in(client: &Client) -> Result<Box<FetchFn>> {
+fn built_in(client: &Client, only: Option<String>) -> Result<Box<FetchFn>> {
     let rest = client.rest();
     if !rest.can_ask() {
         return Err(Error::new(
@@ -275,11 +325,14 @@ fn built_in(client: &Client) -> Result<Box<FetchFn>> {
             "a live set cannot fetch through `connect_with`; give it a function with `fetch_with`",
         ));
     }
-    Ok(Box::new(move |query, token| rest.fetch(query, token)))
+    Ok(match only {
+        Some(id) => Box::new(move |query, token| rest.fetch_one(query, &id, token)),
+        None => Box::new(move |query, token| rest.fetch(query, token)),
+    })
 }
 
 #[cfg(not(feature = "rest"))]
-fn built_in(_: &Client) -> Result<Box<FetchFn>> {
+fn built_in(_: &Client, _: Option<String>) -> Result<Box<FetchFn>> {
     Err(Error::new(
         ErrorKind::InvalidSetting,
         "a live set needs a way to fetch: give it a function with `fetch_with`, or use the cargo feature `rest`",

@@ -103,6 +103,8 @@ impl Gathered {
 pub(crate) struct Shown {
     pub(crate) snapshot: Snapshot,
     pub(crate) is_ready: bool,
+    /// It was ready once.
+    pub(crate) was_ready: bool,
     /// The session token under which it became ready.
     pub(crate) ready_under: u64,
     pub(crate) stale_since: Option<SystemTime>,
@@ -117,6 +119,7 @@ impl Default for Shown {
         Self {
             snapshot: Snapshot::empty(),
             is_ready: false,
+            was_ready: false,
             ready_under: 0,
             stale_since: None,
             last_error: None,
@@ -171,6 +174,7 @@ impl Emit for SetEvent {
             }
             Self::Ready(_, generation) => {
                 held.is_ready = true;
+                held.was_ready = true;
                 held.ready_under = generation;
                 held.stale_since = None;
                 held.last_error = None;
@@ -188,19 +192,19 @@ impl Emit for SetEvent {
     }
 
     fn missed(kind: Option<SetEventKind>, held: &Shown) -> Option<Self> {
-        match kind? {
-            SetEventKind::Change if !held.snapshot.is_empty() => {
-                Some(Self::Change(Change::Reset, held.snapshot.clone()))
-            }
-            SetEventKind::Batch if !held.snapshot.is_empty() => {
+        match kind {
+            Some(SetEventKind::Batch) if !held.snapshot.is_empty() => {
                 let batch = Batch {
                     changes: [Change::Reset].into(),
                     end: held.gathered.count,
                 };
                 Some(Self::Batch(batch, held.snapshot.clone()))
             }
-            SetEventKind::Ready if held.is_ready => {
+            Some(SetEventKind::Ready) | None if held.is_ready => {
                 Some(Self::Ready(held.snapshot.clone(), held.ready_under))
+            }
+            Some(SetEventKind::Change) | None if !held.snapshot.is_empty() => {
+                Some(Self::Change(Change::Reset, held.snapshot.clone()))
             }
             _ => None,
         }

@@ -2,12 +2,13 @@
 //!
 //! Knows nothing of handles. What follows from what is in [`core`](super::core).
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Instant, SystemTime};
 
 use parking_lot::Mutex;
 
+use crate::client::Client;
 use crate::delivery::emitter::{Emitter, ListenerId, Missed, Times};
 use crate::delivery::mailbox::{Letter, Parcel};
 use crate::delivery::shared::Addressee;
@@ -24,9 +25,11 @@ use crate::live_set::change::{Change, Entry, Snapshot};
 use crate::live_set::core::query::SAVED;
 use crate::live_set::core::{Core, Moment, Output, Request, Task};
 use crate::live_set::events::{SetEvent, SetEventKind};
+use crate::live_set::follow::{Follows, Host};
+use crate::live_set::pace::Pace;
 use crate::logging::warn;
 use crate::object::Object;
-use crate::query::Query;
+use crate::query::{EncodedQuery, Query};
 use crate::secret::Secret;
 
 /// How a set fetches: what `find()` returns for a query, with this session token.
@@ -39,6 +42,9 @@ pub(crate) struct Keeper {
     pub(super) subscriber: Subscriber<SetEvent>,
     pub(super) core: Mutex<Core>,
     pub(super) session_token: Mutex<Option<Secret>>,
+    /// The server does not let it subscribe: it fetches from time to time.
+    is_without: AtomicBool,
+    pub(super) pace: Pace,
     fetch: Box<FetchFn>,
     worker: Mutex<Worker>,
     pub(super) shared: Arc<Shared>,
@@ -96,8 +102,11 @@ impl Keeper {
         fetch: Box<FetchFn>,
         session_token: Option<Secret>,
         shared: Arc<Shared>,
+        pace: Pace,
     ) -> Arc<Self> {
         Arc::new(Self {
+            is_without: AtomicBool::new(false),
+            pace,
             subscriber: Subscriber::new(emitter),
             core: Mutex::new(core),
             session_token: Mutex::new(session_token),
@@ -116,8 +125,16 @@ impl Keeper {
         })
     }
 
-    /// The subscription for the query with this number. To be called before the first of its events.
-    pub(super) fn follow(self: &Arc<Self>, number: u64, subscription: &Arc<SubscriptionCore>) {
+    /// The subscription for the query with this number, and what else decides which objects match. To be called before the
+    /// first of its events, and before anything is sent.
+    pub(super) fn follow(
+        self: &Arc<Self>,
+        number: u64,
+        query: &Query,
+        subscription: &Arc<SubscriptionCore>,
+        client: Client,
+        others: Vec<EncodedQuery>,
+    ) {
         let mut sources = self.sources.lock();
         let source = Arc::new(Source {
             keeper: Arc::downgrade(self),
@@ -125,11 +142,69 @@ impl Keeper {
             subscription: Arc::clone(subscription),
             // All have had the same session tokens from here on.
             base: sources.first().map_or(0, |source| source.tokens()),
+            follows: Follows::new(client),
+            has_includes: !query.included().is_empty(),
         });
         let follower: Weak<Source> = Arc::downgrade(&source);
         subscription.follow(follower);
         sources.truncate(1);
-        sources.push(source);
+        sources.push(Arc::clone(&source));
+        drop(sources);
+        let host: Arc<dyn Host> = Arc::clone(&source) as _;
+        source.follows.follow_others(&host, others);
+    }
+
+    fn all_sources(&self) -> Vec<Arc<Source>> {
+        self.sources.lock().clone()
+    }
+
+    /// How many subscriptions there are.
+    pub(super) fn subscriptions(&self) -> usize {
+        self.all_sources()
+            .iter()
+            .map(|source| source.follows.len() + 1)
+            .sum()
+    }
+
+    /// Follows the included objects that there are now.
+    fn see_to_includes(&self) {
+        for source in self.all_sources() {
+            if source.has_includes {
+                let host: Arc<dyn Host> = Arc::clone(&source) as _;
+                source.follows.see_to_includes(&host);
+            }
+        }
+    }
+
+    /// What is followed besides is read with another session token.
+    pub(super) fn follow_as(&self, token: Option<&str>) -> Result<()> {
+        self.all_sources()
+            .iter()
+            .try_for_each(|source| source.follows.set_session_token(token))
+    }
+
+    /// Follows nothing besides the set's own objects any more.
+    pub(super) fn end_follows(&self) {
+        if self.shared.is_home() {
+            self.all_sources().iter().for_each(|source| source.follows.end());
+        }
+    }
+
+    /// Why the server refused what it follows, if it cannot go without.
+    pub(super) fn refusal(&self, subscription: &SubscriptionCore) -> Option<Error> {
+        let own = subscription
+            .refusal()
+            .filter(|_| !self.is_without.load(Ordering::Acquire));
+        own.or_else(|| self.source()?.follows.refusal())
+    }
+
+    /// Parse Server 9.10 (ParseLiveQueryServer.js, `_handleSubscribe`) asks for the class permission `find` at each
+    /// subscription, also at one to a single object, for which `get` is enough everywhere else.
+    fn goes_without(&self, error: &Error) -> bool {
+        let goes_without =
+            self.pace.is_of_one && error.is_fatal() && error.code() == Some(OPERATION_FORBIDDEN);
+        self.is_without.fetch_or(goes_without, Ordering::AcqRel);
+        goes_without
     }
 
     /// Where the events come from of what is shown.
@@ -150,10 +225,10 @@ impl Keeper {
 
     /// Asks for another query beside the present one. Its subscription is to be [followed](Self::follow) next.
     /// What comes of it is to be [announced](Self::announce) when no lock is held.
-    pub(super) fn set_query(self: &Arc<Self>, number: u64, query: &Query) -> Posted {
+    pub(super) fn set_query(self: &Arc<Self>, number: u64, next: Core) -> Posted {
         let generation = self.generation();
         let mut core = self.core.lock();
-        core.set_query(number, query, rand::random(), Moment::now());
+        core.set_query(number, next, Moment::now());
         self.post(&mut core, None, generation)
     }
 
@@ -203,7 +278,7 @@ impl Keeper {
 
     pub(super) fn listen(
         self: &Arc<Self>,
-        kind: SetEventKind,
+        kind: Option<SetEventKind>,
         times: Times,
         listener: impl FnMut(&SetEvent) -> Result<()> + Send + 'static,
     ) -> ListenerId {
@@ -211,12 +286,12 @@ impl Keeper {
             drop_quietly(listener);
             return ListenerId::unused();
         }
-        if kind == SetEventKind::Batch {
+        if kind == Some(SetEventKind::Batch) {
             self.subscriber
                 .emitter
                 .held(|shown| shown.gathered.is_wanted = true);
         }
-        let (id, missed) = self.subscriber.emitter.on(Some(kind), times, listener);
+        let (id, missed) = self.subscriber.emitter.on(kind, times, listener);
         if missed == Missed::Yes {
             self.shared.late(self, id);
         }
@@ -281,6 +356,7 @@ impl Keeper {
             return;
         }
         self.worker.lock().has_ended = true;
+        self.end_follows();
     }
 
     /// Something has become of what was to be fetched.
@@ -292,6 +368,7 @@ impl Keeper {
         let posted = self.post(&mut core, None, generation);
         drop(core);
         self.announce(posted);
+        self.see_to_includes();
         self.shared.wake_delivery();
     }
 
@@ -395,7 +472,7 @@ impl Keeper {
     /// Sees to it that what is to be fetched is fetched, now or when it is due.
     fn attend(self: &Arc<Self>) {
         let mut worker = self.worker.lock();
-        if worker.is_running || worker.has_ended {
+        if worker.is_running || worker.has_ended || self.has_ended() {
             // The thread looks again before it ends.
             return;
         }
@@ -495,6 +572,9 @@ impl Keeper {
     }
 }
 
+/// A code of Parse.
+const OPERATION_FORBIDDEN: i64 = 119;
+
 /// What a set has put into its mailbox, and nobody was told of yet.
 pub(super) struct Posted {
     /// It is not in the list of those that have letters.
@@ -503,6 +583,11 @@ pub(super) struct Posted {
     is_answered: bool,
     /// For the listeners of the client.
     errors: Vec<Error>,
+}
+
+fn refused(error: &Error) -> Error {
+    let text = "the new query is refused, and the live set stays with the one that it has";
+    Error::with_source(error.kind(), text, error.clone())
 }
 
 fn parcel(change: Change, snapshot: Snapshot, generation: u64) -> Parcel<SetEvent> {
@@ -522,6 +607,9 @@ pub(super) struct Source {
     pub(super) subscription: Arc<SubscriptionCore>,
     /// How many session tokens the set had when it was made.
     base: u64,
+    /// What it follows besides.
+    pub(super) follows: Follows,
+    has_includes: bool,
 }
 
 impl Source {
@@ -562,13 +650,17 @@ impl Keeper {
             // By now the last proof that nothing was missing before the cut is known.
             (EventKind::Open, ..) => core.opened(event.gap().map(|gap| gap.start()), now),
             (EventKind::Close, ..) => core.closed(now.time),
+            (EventKind::Error, _, Some(error)) if self.goes_without(error) => {
+                let name = self.name();
+                warn!("{name}: {error}; it fetches again from time to time instead");
+                core.go_without(now);
+            }
             (EventKind::Error, _, Some(error)) => {
                 // Whatever it is: an event may be lost with it.
                 core.missed(now);
                 told = Some(error.clone());
                 if error.is_fatal() && !is_shown {
-                    let text = "the new query is refused, and the live set stays with the one that it has";
-                    let error = Error::with_source(error.kind(), text, error.clone());
+                    let error = refused(error);
                     cores.withdraw(source.number, error.clone(), now);
                     told = Some(error);
                 }
@@ -579,14 +671,61 @@ impl Keeper {
         let posted = self.post(&mut cores, told.as_ref(), generation);
         drop(cores);
         self.announce(posted);
+        self.see_to_includes();
         if is_shown && self.has_ended() && event.kind() == EventKind::Close {
             self.let_go();
+            self.end_follows();
             self.subscriber.end();
             let last = SetEvent::Stale(SystemTime::now());
             let void = shared.post(self, |mailbox, _, totals| mailbox.end(last, totals));
             drop(void);
         }
         self.attend();
+    }
+}
+
+impl Host for Source {
+    fn told(self: Arc<Self>, error: Option<&Error>, hear: &mut dyn FnMut(&mut Core, Moment)) {
+        let Some(keeper) = self.keeper.upgrade() else {
+            return;
+        };
+        let generation = keeper.generation();
+        let is_shown = keeper.source().is_some_and(|shown| shown.number == self.number);
+        let refusal = self.follows.refusal().filter(|_| !is_shown);
+        let (mut cores, now) = (keeper.core.lock(), Moment::now());
+        let Some(core) = cores.of(self.number) else {
+            // Nobody wants it any more.
+            return;
+        };
+        hear(core, now);
+        if let Some(refusal) = refusal {
+            cores.withdraw(self.number, refused(&refusal), now);
+        }
+        let posted = keeper.post(&mut cores, error, generation);
+        drop(cores);
+        keeper.announce(posted);
+        keeper.see_to_includes();
+        keeper.attend();
+    }
+
+    fn with_core(&self, ask: &mut dyn FnMut(&mut Core)) {
+        if let Some(keeper) = self.keeper.upgrade() {
+            if let Some(core) = keeper.core.lock().of(self.number) {
+                ask(core);
+            }
+        }
+    }
+
+    fn follows(&self) -> &Follows {
+        &self.follows
+    }
+
+    fn session_token(&self) -> Option<Secret> {
+        self.keeper.upgrade()?.session_token.lock().clone()
+    }
+
+    fn pass_on(self: Arc<Self>, shared: &Arc<Shared>, receipt: Arc<Receipt>) {
+        Follower::pass_on(self, shared, receipt);
     }
 }
 

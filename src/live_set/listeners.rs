@@ -34,9 +34,11 @@ impl LiveSet {
     /// }
     /// ```
     pub fn on_changes(&self, listener: impl FnMut(&[Change], &Snapshot) + Send + 'static) -> ListenerId {
-        self.0
-            .keeper
-            .listen(SetEventKind::Batch, Times::Always, for_late_changes(listener))
+        self.0.keeper.listen(
+            Some(SetEventKind::Batch),
+            Times::Always,
+            for_late_changes(listener),
+        )
     }
 
     /// As [`on_change`](Self::on_change), with objects decoded as a type of your own. The listener owns what it gets.
@@ -68,14 +70,14 @@ impl LiveSet {
         let listener = for_late_change(move |change, set| listener(change.decode(), set));
         self.0
             .keeper
-            .listen(SetEventKind::Change, Times::Always, listener)
+            .listen(Some(SetEventKind::Change), Times::Always, listener)
     }
 
     /// As [`on_ready`](Self::on_ready), but once: at once if the set is ready, or else as soon as it is.
     pub fn once_ready(&self, listener: impl FnMut(&Snapshot) + Send + 'static) -> ListenerId {
         self.0
             .keeper
-            .listen(SetEventKind::Ready, Times::Once, for_ready(listener))
+            .listen(Some(SetEventKind::Ready), Times::Once, for_ready(listener))
     }
 
     /// Removes all listeners of this set. The set goes on.
@@ -89,7 +91,7 @@ impl LiveSet {
 impl LiveSetBuilder {
     /// As [`LiveSet::on_changes`].
     pub fn on_changes(self, listener: impl FnMut(&[Change], &Snapshot) + Send + 'static) -> Self {
-        self.listen(SetEventKind::Batch, Times::Always, for_changes(listener))
+        self.listen(Some(SetEventKind::Batch), Times::Always, for_changes(listener))
     }
 
     /// As [`LiveSet::on_change_as`].
@@ -98,11 +100,11 @@ impl LiveSetBuilder {
         mut listener: impl FnMut(Change<Result<T>>, &Snapshot) + Send + 'static,
     ) -> Self {
         let listener = for_change(move |change, set| listener(change.decode(), set));
-        self.listen(SetEventKind::Change, Times::Always, listener)
+        self.listen(Some(SetEventKind::Change), Times::Always, listener)
     }
 
     /// As [`LiveSet::once_ready`].
     pub fn once_ready(self, listener: impl FnMut(&Snapshot) + Send + 'static) -> Self {
-        self.listen(SetEventKind::Ready, Times::Once, for_ready(listener))
+        self.listen(Some(SetEventKind::Ready), Times::Once, for_ready(listener))
     }
 }

@@ -7,9 +7,13 @@ pub(crate) mod builder;
 pub(crate) mod change;
 pub(crate) mod core;
 mod events;
+pub(crate) mod figures;
+mod follow;
 mod keeper;
 pub(crate) mod list;
 mod listeners;
+pub(crate) mod live_object;
+mod pace;
 mod paging;
 #[cfg(test)]
 mod properties;
@@ -24,7 +28,9 @@ use std::time::{Duration, SystemTime};
 use self::another::Handles;
 pub use self::another::QueryChange;
 pub use self::change::{Change, Snapshot, SnapshotIntoIter, SnapshotIter};
+use self::core::Figures;
 use self::events::{SetEventKind, Shown, for_error, for_late_change, for_ready, for_stale};
+pub use self::figures::LiveSetStats;
 use self::keeper::{Keeper, Source};
 pub use self::refresh::Refresh;
 pub use self::saved::Saved;
@@ -42,6 +48,14 @@ use crate::text::deadline;
 /// It subscribes, fetches, and follows the events; after a reconnect, or whenever events may have been lost, it fetches
 /// again and tells the differences as ordinary changes. [`Client::live_set`](crate::Client::live_set) makes one. Clones are cheap and mean the
 /// same set, which ends when the last one is dropped.
+///
+/// # Any query
+///
+/// Where LiveQuery cannot judge the query (inner queries, relations, full text), or only the server knows the order (that
+/// of a distance), the set follows each class that the query names, and fetches everything again after events there, as
+/// often as [`min_fetch_interval`](crate::LiveSetBuilder::min_fetch_interval) lets it. It is stale until then, and keeps
+/// what it has. With `include`, the included objects are followed as well, and an object is told when it is whole. The
+/// manual says what each costs the server and needs of it; [`stats`](Self::stats) counts it.
 ///
 /// # Order and limit
 ///
@@ -139,9 +153,11 @@ impl LiveSet {
     /// }
     /// ```
     pub fn on_change(&self, listener: impl FnMut(&Change, &Snapshot) + Send + 'static) -> ListenerId {
-        self.0
-            .keeper
-            .listen(SetEventKind::Change, Times::Always, for_late_change(listener))
+        self.0.keeper.listen(
+            Some(SetEventKind::Change),
+            Times::Always,
+            for_late_change(listener),
+        )
     }
 
     /// Calls the listener when everything was fetched: the first time, and each time after the set was stale. If it is
@@ -149,14 +165,14 @@ impl LiveSet {
     pub fn on_ready(&self, listener: impl FnMut(&Snapshot) + Send + 'static) -> ListenerId {
         self.0
             .keeper
-            .listen(SetEventKind::Ready, Times::Always, for_ready(listener))
+            .listen(Some(SetEventKind::Ready), Times::Always, for_ready(listener))
     }
 
     /// Calls the listener when the contents may be old from now on, with the time since when that is.
     pub fn on_stale(&self, listener: impl FnMut(SystemTime) + Send + 'static) -> ListenerId {
         self.0
             .keeper
-            .listen(SetEventKind::Stale, Times::Always, for_stale(listener))
+            .listen(Some(SetEventKind::Stale), Times::Always, for_stale(listener))
     }
 
     /// Calls the listener for each error: a fetch that failed, and what the subscription reports. The client's listeners
@@ -166,7 +182,7 @@ impl LiveSet {
     pub fn on_error(&self, listener: impl FnMut(&Error) + Send + 'static) -> ListenerId {
         self.0
             .keeper
-            .listen(SetEventKind::Error, Times::Always, for_error(listener))
+            .listen(Some(SetEventKind::Error), Times::Always, for_error(listener))
     }
 
     /// Removes a listener. `false` if it was not there any more.
@@ -266,7 +282,7 @@ impl LiveSet {
                 if shared.is_ended(subscription) {
                     return Some(Err(Error::new(ErrorKind::Closed, "the live set was closed")));
                 }
-                let refusal = subscription.refusal();
+                let refusal = self.0.keeper.refusal(subscription);
                 refusal.or_else(|| look.refusal()).map(Err)
             })
             .unwrap_or_else(|unanswered| {
@@ -314,6 +330,7 @@ impl LiveSet {
     /// Ends the set, which keeps what it has. No listener is called any more, but for one last `stale`.
     pub fn close(&self) {
         self.0.handles.close();
+        self.0.keeper.end_follows();
     }
 
     /// Ends the set as [`close`](Self::close) does, and waits until a listener that is running has returned and the last
@@ -331,11 +348,23 @@ impl LiveSet {
     }
 
     /// Lets go of the set without ending it: it lives as long as its client, until [`Client::close`](crate::Client::close),
-    /// and its listeners are called. Clones that are left can still be used.
+    /// and its listeners are called. Clones that are left can still be used. One that follows other classes or included
+    /// objects keeps its client until then.
     pub fn detach(self) {
         self.0.is_detached.store(true, Ordering::Relaxed);
         self.0.handles.detach();
         self.0.keeper.hold_on();
+    }
+
+    /// What it took to be right: fetches, and the events that led to them.
+    #[must_use]
+    pub fn stats(&self) -> LiveSetStats {
+        let keeper = &self.0.keeper;
+        if !keeper.shared.is_home() {
+            return LiveSetStats::new(Figures::default(), 0);
+        }
+        let figures = keeper.core.lock().figures();
+        LiveSetStats::new(figures, keeper.subscriptions())
     }
 
     /// The subscription that the set follows: for its state and its figures. After [`set_query`](Self::set_query) it is

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use super::change::Entry;
 use crate::query::Query;
-use crate::query::order::Order;
 
 pub(super) struct Paging {
     /// How many are wanted of those that come first. `None` for all of them, in any order.
@@ -73,15 +72,15 @@ impl Paging {
     }
 
     /// The query for the next page.
-    pub(super) fn next(&self, conditions: &Query, order: &Order) -> Query {
+    pub(super) fn next(&self, conditions: &Query, order: Vec<String>) -> Query {
         let limit = self.asked as u64;
         if self.wanted.is_some() {
             let skip = (self.entries.len() - self.overlap) as u64;
-            return conditions
-                .clone()
-                .ascending(order.for_find())
-                .limit(limit)
-                .skip(skip);
+            let query = conditions.clone().limit(limit).skip(skip);
+            return match order.is_empty() {
+                true => query,
+                false => query.ascending(order),
+            };
         }
         // An id never changes, so whatever else happens, each object is found once.
         let query = match self.entries.last() {

@@ -438,7 +438,7 @@ impl World {
         let entry = |object: &Object| Entry::new(&order, object, "Game").unwrap();
         let saved: Vec<_> = found.iter().map(entry).collect();
         let (length, since) = (saved.len(), self.now.time - Duration::from_secs(3600));
-        self.core = Core::starting_from(&self.query, saved, since, seed);
+        self.core = Core::new(&self.query, seed).starting_from(&self.query, saved, since);
         if self.server.habits.is_unclear {
             self.core.of(0).unwrap().cannot_judge();
         }
@@ -532,7 +532,7 @@ impl World {
         self.last_number += 1;
         let number = self.last_number;
         self.note(format_args!("set query {number}: {}", query.to_json().unwrap()));
-        self.core.set_query(number, &query, number, self.now);
+        self.core.set_query(number, Core::new(&query, number), self.now);
         if self.server.habits.is_unclear {
             self.core.of(number).unwrap().cannot_judge();
         }

@@ -7,7 +7,7 @@ use super::filter::method_of;
 use super::ordered_json::Json;
 use super::refuse::invalid;
 use super::{Query, regex};
-use crate::types::GeoPoint;
+use crate::types::{GeoPoint, Pointer};
 
 impl Query {
     /// The field equals the value, or is an array that contains it.
@@ -399,7 +399,7 @@ impl Query {
 
     /// The field is a pointer to an object that the other query finds.
     ///
-    /// Works in `find()` only.
+    /// Works in `find()` and in live sets only.
     ///
     /// # Errors
     ///
@@ -412,7 +412,7 @@ impl Query {
 
     /// The field is no pointer to an object that the other query finds.
     ///
-    /// Works in `find()` only.
+    /// Works in `find()` and in live sets only.
     ///
     /// # Errors
     ///
@@ -425,7 +425,7 @@ impl Query {
 
     /// The field equals the field `query_key` of an object that the other query finds.
     ///
-    /// Works in `find()` only.
+    /// Works in `find()` and in live sets only.
     ///
     /// # Errors
     ///
@@ -438,7 +438,7 @@ impl Query {
 
     /// The field equals the field `query_key` of no object that the other query finds.
     ///
-    /// Works in `find()` only.
+    /// Works in `find()` and in live sets only.
     ///
     /// # Errors
     ///
@@ -447,6 +447,36 @@ impl Query {
     #[must_use]
     pub fn does_not_match_key_in_query(self, key: &str, query_key: &str, query: Self) -> Self {
         self.subquery(key, "$dontSelect", Some(query_key), query)
+    }
+
+    /// The object is in the relation that this field of the owner is: what `relation.query()` is in the JS SDK.
+    ///
+    /// Works in `find()` and in live sets only.
+    ///
+    /// # Errors
+    ///
+    /// `subscribe` refuses it: "the LiveQuery server looks at the changed object alone and at no other, so it never
+    /// matches; keep a pointer in the related object, or an array of pointers instead of the relation".
+    ///
+    /// # Examples
+    /// ```
+    /// use parse_livequery::{Pointer, Query};
+    ///
+    /// let players = Query::new("Player").related_to(&Pointer::new("Game", "g1"), "players");
+    /// assert!(players.to_json()?.contains(r#""$relatedTo":{"object":"#));
+    /// # Ok::<(), parse_livequery::Error>(())
+    /// ```
+    #[must_use]
+    pub fn related_to(self, owner: &Pointer, key: &str) -> Self {
+        let owner = Json::of(owner);
+        self.with(|query| {
+            let owner = owner.map_err(|error| super::not_serialized(key, &error))?;
+            let related = vec![
+                ("object".to_owned(), owner),
+                ("key".to_owned(), Json::string(key)),
+            ];
+            query.filter.special("$relatedTo", Json::Object(related))
+        })
     }
 
     fn condition(self, key: &str, operator: &'static str, value: impl Serialize) -> Self {

@@ -669,7 +669,7 @@ impl<'a> Field<'a> {
 }
 
 /// The operands of `$nearSphere` that limit its distance, with their units in one radian (MongoTransform.js).
-const DISTANCES: [(&str, f64); 4] = [
+pub(super) const DISTANCES: [(&str, f64); 4] = [
     ("$maxDistance", 1.0),
     ("$maxDistanceInRadians", 1.0),
     ("$maxDistanceInMiles", 3959.0),

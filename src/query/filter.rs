@@ -82,6 +82,21 @@ impl Filter {
         modifiers.map_or(Ok(()), |modifiers| self.operator(key, "$options", modifiers))
     }
 
+    /// Demands something of the whole object, once.
+    pub(super) fn special(&mut self, name: &'static str, value: Json) -> Result<()> {
+        match self {
+            Self::Entries(entries) if entries.iter().any(|(key, _)| key == name) => Err(twice(name, name)),
+            Self::Entries(entries) => {
+                entries.push((name.to_owned(), Entry::Special(value)));
+                Ok(())
+            }
+            Self::Raw(_) => Err(invalid(format!(
+                "{name} comes after raw_where, which stands for the whole where: write it into the JSON, or combine \
+                 both with Query::and"
+            ))),
+        }
+    }
+
     /// `$or`, `$and` or `$nor`.
     pub(super) fn logical(operator: &'static str, filters: Vec<Self>) -> Self {
         Self::Entries(vec![(operator.to_owned(), Entry::Logical(filters))])

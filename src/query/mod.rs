@@ -16,6 +16,7 @@ mod regex;
 #[cfg(test)]
 mod tests;
 pub(crate) mod version;
+mod widen;
 
 use std::fmt;
 use std::sync::Arc;
@@ -268,8 +269,9 @@ impl Query {
 
     /// `find()` returns the objects that these fields point to. Called again, it adds to the fields.
     ///
-    /// Events are not affected, of which the log is warned: the field is a [`Pointer`](crate::Pointer) there, unless
-    /// the server's `afterLiveQueryEvent` hook fetches the object.
+    /// A live set keeps the included objects as they are on the server. Events of a subscription are not affected; a
+    /// warning is logged: the field is a [`Pointer`](crate::Pointer) there, unless the server's `afterLiveQueryEvent` hook
+    /// fetches the object.
     #[must_use]
     pub fn include(mut self, keys: impl Keys) -> Self {
         self.include.extend(keys.into_names());
@@ -547,12 +549,10 @@ impl Query {
         Ok(encoded)
     }
 
-    /// What a live set subscribes to.
-    ///
     /// # Errors
     ///
-    /// All that is wrong with the query, and what would keep the set from being equal to `find()`.
-    pub(crate) fn encode_for_set(&self, age: Option<Age>) -> Result<EncodedQuery> {
+    /// What would keep a live set from being equal to `find()`.
+    pub(crate) fn check_for_set(&self) -> Result<()> {
         for (method, is_used, reason) in [
             (
                 "watch",
@@ -564,23 +564,23 @@ impl Query {
                 !self.exclude.is_empty(),
                 "events have all fields; select those that are wanted",
             ),
-            (
-                "include",
-                !self.include.is_empty(),
-                "events have pointers; keep another set for the objects that they point to",
-            ),
         ] {
             if is_used {
                 return Err(invalid(format!("{method} cannot work in a live set: {reason}")));
             }
         }
-        if self.order.is_none() && self.filter.to_json().to_string().contains("\"$nearSphere\":") {
-            return Err(invalid(
-                "near sorts by distance, which a live set cannot; add ascending or descending, or use \
-                 within_kilometers or its like with sorted = false",
-            ));
-        }
-        self.without_window().encode_conditions_for(age)
+        Ok(())
+    }
+
+    /// The names of the fields that are included.
+    pub(crate) fn included(&self) -> &[String] {
+        &self.include
+    }
+
+    /// Whether the order is one that no field of an object tells: that of the distance, or of how well a text fits.
+    pub(crate) fn has_order_of_server(&self) -> bool {
+        let is_score = |key: &String| key.trim_start_matches('-').starts_with('$');
+        self.sorts_by_distance() || self.order.iter().flatten().any(is_score)
     }
 
     /// The same query without order, limit and skip, and with the fields selected that the order and the conditions need.
@@ -615,6 +615,7 @@ impl Query {
         };
         Self {
             select: self.select.clone(),
+            include: self.include.clone(),
             ..Self::and([conditions, restrict(Self::new(self.class_name.as_str()))])
         }
     }

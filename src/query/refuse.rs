@@ -111,10 +111,18 @@ impl Refusal {
 /// The error for a constraint that LiveQuery has no right form of.
 pub(super) fn error(method: &str, key: &str, reason: &str, way_out: &str) -> Error {
     invalid(format!(
-        "{method} on {key:?} cannot work in a LiveQuery subscription: {reason}; {way_out} \
+        "{method} on {key:?}{CANNOT}{reason}; {way_out} \
          (allow_unsupported sends it all the same)"
     ))
 }
+
+/// Whether this is an error for what `find()` answers the same at all times, and only LiveQuery has no right form of.
+pub(super) fn is_refusal(error: &Error) -> bool {
+    let text = error.to_string();
+    text.contains(CANNOT) && !text.contains(UNKNOWN) && !text.starts_with("$relativeTime")
+}
+
+const CANNOT: &str = " cannot work in a LiveQuery subscription: ";
 
 /// Refuses a `$regex` with a `\Q` and no `\E` after it, wherever it stands.
 ///

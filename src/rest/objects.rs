@@ -217,24 +217,61 @@ impl Rest {
         session_token: Option<&str>,
     ) -> Result<Vec<Object>, FetchError> {
         let class_name = class_of(query)?;
-        let of_the_set = session_token.map(Secret::from);
-        let is_of_the_set = of_the_set.is_some();
-        let token = of_the_set.or_else(|| self.kept_session_token());
         let path = ["classes", class_name];
         let task = reading(
             &path,
             request_for(query.find_form()?),
             format!("return the objects of {class_name}"),
         );
-        let answer = self.once(&task, With::Session, token.as_ref(), None, |http, request| {
-            http.request(request, |text| found(text, class_name))
+        let what = format!("the objects of {class_name}");
+        self.fetch_once(&task, &what, session_token, |text| found(text, class_name))
+    }
+
+    /// What a live object fetches: the object with this id, with what the query includes, if it is there.
+    ///
+    /// # Errors
+    /// As those of [`fetch`](Self::fetch).
+    pub(crate) fn fetch_one(
+        &self,
+        query: &Query,
+        id: &str,
+        session_token: Option<&str>,
+    ) -> Result<Vec<Object>, FetchError> {
+        let class_name = class_of(query)?;
+        let path = ["classes", class_name, object_id(id)?];
+        let mut members = query.find_form()?;
+        members.retain(|(name, _)| matches!(&**name, "include" | "keys"));
+        let purpose = format!("return the object {id} of {class_name}");
+        let task = reading(&path, request_for(members), purpose);
+        let what = format!("the object {id} of {class_name}");
+        let got = self.fetch_once(&task, &what, session_token, |text| object(text, class_name));
+        match got {
+            Ok(object) => Ok(vec![object]),
+            // It is not there, or may not be read.
+            Err(failure) if failure.error.code() == Some(101) => Ok(Vec::new()),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    fn fetch_once<T>(
+        &self,
+        task: &Task<'_>,
+        what: &str,
+        session_token: Option<&str>,
+        read: impl FnOnce(&str) -> serde_json::Result<T>,
+    ) -> Result<T, FetchError> {
+        let of_the_set = session_token.map(Secret::from);
+        let is_of_the_set = of_the_set.is_some();
+        let token = of_the_set.or_else(|| self.kept_session_token());
+        let answer = self.once(task, With::Session, token.as_ref(), None, |http, request| {
+            http.request(request, read)
         });
         answer.map_err(|failure| {
             let code = failure.error.code();
             if code == Some(209) && !is_of_the_set {
                 self.session_ended(token.as_ref(), &failure.error);
             }
-            let text = format!("the objects of {class_name} cannot be fetched");
+            let text = format!("{what} cannot be fetched");
             let error = Error::with_source(ErrorKind::Fetch, text, failure.error);
             FetchError {
                 error: code.map_or_else(|| error.clone(), |code| error.clone().with_code(code)),

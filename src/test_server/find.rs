@@ -26,8 +26,10 @@ impl State {
     /// and skip.
     pub(super) fn find(&self, query: &Query, caller: &Caller) -> Result<(Vec<Value>, usize), Refusal> {
         let invalid = |text: String| Refusal::new(400, Some(102), text);
+        let query = &self.without_relations(query)?;
         // In the form in which the LiveQuery matcher answers as a database does.
-        let conditions = query
+        let conditions = self
+            .with_inner_found(query, caller)?
             .encode_conditions_for(None)
             .map_err(|error| invalid(error.to_string()))?;
         let matcher = Matcher::parse(&conditions.where_json).map_err(|error| invalid(error.to_string()))?;
@@ -59,7 +61,9 @@ impl State {
             .into_iter()
             .skip(count(window.skip))
             .take(count(window.limit.unwrap_or(DEFAULT_LIMIT)));
-        Ok((page.map(|object| project(object, query)).collect(), number))
+        let mut page: Vec<_> = page.map(|object| project(object, query)).collect();
+        self.include(&mut page, query.included(), caller);
+        Ok((page, number))
     }
 }
 
@@ -82,7 +86,7 @@ impl Hub {
         let found = self
             .change(|state| {
                 state.begin_find()?;
-                state.find(&state.without_relations(query)?, &Caller::master())
+                state.find(query, &Caller::master())
             })
             .map_err(|refusal: Refusal| {
                 let text = format!("HTTP {}: {}", refusal.status, refusal.text);

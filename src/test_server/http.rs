@@ -258,7 +258,7 @@ impl Hub {
             state.begin_find()?;
             let caller = state.with_user(caller)?;
             state.permit(&class_name, if counts { "count" } else { "find" }, &caller)?;
-            let (found, number) = state.find(&state.without_relations(&query)?, &caller)?;
+            let (found, number) = state.find(&query, &caller)?;
             Ok::<_, Refusal>((found, number, caller))
         })?;
         let results = found

@@ -11,6 +11,7 @@ mod find;
 mod functions;
 mod http;
 mod hub;
+mod inner;
 mod ops;
 mod permissions;
 mod relations;

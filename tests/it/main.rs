@@ -37,6 +37,7 @@ mod kit;
 mod leaks;
 mod link;
 mod live_set;
+mod live_set_any;
 mod live_set_apps;
 mod load;
 mod manual;

@@ -28,7 +28,7 @@ use crate::support::{APPLICATION_ID, Options, PATIENCE, ParseServer, User, only,
 
 #[path = "../it/support/proxy.rs"]
 #[expect(unreachable_pub, dead_code, reason = "these tests need a part of it")]
-mod proxy;
+pub(crate) mod proxy;
 
 use proxy::Proxy;
 

@@ -16,6 +16,7 @@ mod harness;
 mod js_sdk;
 mod link;
 mod live_set;
+mod live_set_any;
 mod live_set_apps;
 mod live_set_versions;
 mod matcher;

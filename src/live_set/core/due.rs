@@ -37,13 +37,39 @@ pub(super) struct Due {
     retry_at: Option<Instant>,
     /// Requests of no hurry are gathered until then.
     not_before: Option<Instant>,
+    /// How much later than the one before it a fetch of everything comes at least.
+    min_interval: Duration,
+    pub(super) figures: Figures,
+    pub(super) again: Again,
     /// How often it was told to refresh, and up to which of them it has told what came of it.
     refreshes: u64,
     refreshed: u64,
 }
 
+/// What it took to be right.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Figures {
+    pub(crate) requests: u64,
+    /// Those that a fetch of everything began with.
+    pub(crate) fetches: u64,
+    /// Events that led to a fetch.
+    pub(crate) events: u64,
+}
+
+/// Fetches that nothing leads to but time.
+#[derive(Default)]
+pub(super) struct Again {
+    pub(super) every: Option<Duration>,
+    pub(super) at: Option<Instant>,
+    /// The last one found something that no event had told, nor has one since.
+    pub(super) is_suspect: bool,
+    pub(super) has_warned: bool,
+}
+
 pub(super) struct Fetch {
     pub(super) job: Job,
+    /// There was a doubt when it began.
+    pub(super) is_of_doubt: bool,
     /// How long its requests took that were answered.
     pub(super) spent: Duration,
     /// The last refresh before it began.
@@ -77,6 +103,9 @@ impl Due {
             rng: StdRng::seed_from_u64(seed),
             retry_at: None,
             not_before: None,
+            min_interval: GATHERING,
+            figures: Figures::default(),
+            again: Again::default(),
             refreshes: 0,
             refreshed: 0,
         }
@@ -85,7 +114,8 @@ impl Due {
     /// What was asked of another one is asked of this one as well.
     pub(super) fn goes_on_from(&mut self, other: &Self) {
         (self.refreshes, self.refreshed) = (other.refreshes, other.refreshed);
-        self.largest_page = other.largest_page;
+        self.largest_page = self.largest_page.max(other.largest_page);
+        self.figures = other.figures;
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -97,6 +127,7 @@ impl Due {
         self.backoff.reset();
         self.retry_at = None;
         self.not_before = None;
+        self.again.at = None;
         self.start_over();
     }
 
@@ -128,6 +159,24 @@ impl Due {
     pub(super) fn doubt_all(&mut self) {
         self.all_in_doubt = true;
         self.wants_all = true;
+    }
+
+    /// Something may have changed everything: what else changes with it is gathered.
+    pub(super) fn doubt_all_soon(&mut self, now: Instant) {
+        if !self.wants_all {
+            let gathered = now + GATHERING.min(self.min_interval);
+            self.not_before = self.not_before.max(Some(gathered));
+        }
+        self.doubt_all();
+    }
+
+    pub(super) fn space_out(&mut self, min_interval: Duration) {
+        self.min_interval = min_interval;
+    }
+
+    pub(super) fn count_event(&mut self) {
+        self.figures.events += 1;
+        self.again.is_suspect = false;
     }
 
     pub(super) fn doubt(&mut self, id: &str, now: Instant) {
@@ -193,12 +242,13 @@ impl Due {
     /// However often there is a reason to fetch everything, the server spends most of its time on something else.
     pub(super) fn rest(&mut self, spent: Duration, now: Instant) {
         let rest = spent.saturating_mul(4);
-        self.not_before = Some(now + rest.max(GATHERING));
+        self.not_before = Some(now + rest.max(self.min_interval));
     }
 
     /// A fetch of everything has succeeded. Returns which refresh that was for, if it was for one.
     pub(super) fn has_all(&mut self, spent: Duration, refreshes: u64, now: Instant) -> Option<u64> {
         self.rest(spent, now);
+        self.again.at = self.again.every.map(|every| now + every);
         self.all_in_doubt &= self.wants_all;
         self.tell_refreshed(refreshes)
     }
@@ -229,6 +279,7 @@ impl Due {
             self.all_in_doubt |= !self.doubts.is_empty();
             self.doubts.clear();
             self.wants_more = false;
+            self.figures.fetches += 1;
             Job::All(Paging::new(wanted))
         } else if self.doubts.is_empty() && std::mem::take(&mut self.wants_more) {
             // What is held was not looked at again: that answers nobody who has asked for that.
@@ -246,6 +297,7 @@ impl Due {
         self.not_before = Some(now + GATHERING);
         self.fetch = Some(Fetch {
             job,
+            is_of_doubt: self.all_in_doubt,
             spent: Duration::ZERO,
             refreshes,
             touched: HashMap::new(),
@@ -261,8 +313,27 @@ impl Fetch {
 }
 
 impl Core {
+    pub(crate) fn figures(&self) -> Figures {
+        self.due.figures
+    }
+
+    /// The query is about one object, so there is no second page.
+    pub(crate) fn is_of_one(&mut self) {
+        self.due.largest_page = usize::MAX;
+    }
+
     /// What there is to fetch now.
     pub(crate) fn next_task(&mut self, now: Instant) -> Task {
+        self.look_again(now);
+        match self.due_task(now) {
+            Task::Wait(at) if self.due.is_open && self.due.in_flight.is_none() => {
+                Task::Wait(at.into_iter().chain(self.due.again.at).min())
+            }
+            task => task,
+        }
+    }
+
+    fn due_task(&mut self, now: Instant) -> Task {
         let due = &mut self.due;
         if !due.is_open || due.in_flight.is_some() {
             return Task::Wait(None);
@@ -296,11 +367,12 @@ impl Core {
         };
         let order = &self.places.order;
         let query = match &fetch.job {
-            Job::All(paging) => paging.next(&self.query, order),
+            Job::All(paging) => paging.next(&self.query, self.places.for_find()),
             Job::Doubts(ids) => query_of(&self.query, ids).limit(ids.len() as u64),
             Job::Pair(ids) => query_of(&self.query, ids).limit(2).ascending(order.for_find()),
         };
         due.next_ticket += 1;
+        due.figures.requests += 1;
         due.in_flight = Some(due.next_ticket);
         due.asked_at = Some(now);
         due.retry_at = None;

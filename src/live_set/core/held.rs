@@ -125,6 +125,7 @@ impl Core {
             self.look_beyond(&entry);
             return;
         }
+        self.include_held(id, &entry);
         let old = self.held.by_id.replace(ById(Arc::clone(&entry)));
         let Some(ById(old)) = old else {
             if let Err(index) = self.held.position(&entry.key) {
@@ -172,6 +173,7 @@ impl Core {
         let Some(ById(old)) = self.held.by_id.take(id.as_bytes()) else {
             return;
         };
+        self.include_dropped(id);
         if let Ok(index) = self.held.position(&old.key) {
             self.held.list.remove(index);
             self.show_removed(index, &old);
@@ -207,6 +209,7 @@ impl Core {
         while self.held.list.len() > kept {
             if let Some(entry) = self.held.list.remove(self.held.list.len() - 1) {
                 self.held.by_id.remove(entry.key.id());
+                self.include_dropped(&id_of(&entry));
                 self.remember(&entry);
             }
         }

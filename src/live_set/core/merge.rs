@@ -50,7 +50,11 @@ impl Core {
                 }
                 Turn::Done(page) => {
                     refreshed = fetch.has_all(&mut self.due, now.at);
+                    let before = self.outputs.len();
                     self.merge_all(page, fetch.touched, now.at);
+                    if !fetch.is_of_doubt {
+                        self.suspect(before);
+                    }
                 }
             },
             Job::Doubts(ids) => {
@@ -241,6 +245,7 @@ impl Core {
         };
         let was_empty = self.held.list.len() == 0;
         self.held.list = entries.into_iter().collect();
+        self.include_reset();
         self.look_everywhere();
         if !(was_empty && self.held.list.len() == 0) {
             self.show(Change::Reset);

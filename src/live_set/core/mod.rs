@@ -20,13 +20,18 @@
 //! 7. The set sorts only what all servers sort alike. For everything else it has the places that the server gave
 //!    ([`places`]), and an object that has none puts everything in doubt.
 //!
+//! 8. Where events cannot tell which objects match, since that depends on other objects as well, each event puts
+//!    everything in doubt ([`follow`]). An included object that changes puts those in doubt that have it ([`includes`]).
+//!
 //! The rooms: [`due`] is what is to be fetched, and when; [`merge`] what follows from what was fetched; [`held`] what is
 //! held, and what is known of the rest; [`window`] what is shown of it; [`query`] how another query takes the place of this one;
 //! [`extend`] how the window grows.
 
 mod due;
 mod extend;
+mod follow;
 mod held;
+mod includes;
 mod judge;
 mod merge;
 mod news;
@@ -40,8 +45,12 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+pub(crate) use self::due::Figures;
 use self::due::{Due, Job};
+use self::follow::Links;
 use self::held::{Graves, Held};
+pub(crate) use self::includes::Following;
+use self::includes::Includes;
 use self::places::Places;
 use self::window::Window;
 use super::change::{Change, Entry, Snapshot};
@@ -72,6 +81,10 @@ pub(crate) struct Core {
     due: Due,
     /// When an event of this link was lost. One that came before it may be late, and say what is no longer so.
     lost_at: Option<Instant>,
+    links: Links,
+    includes: Option<Includes>,
+    /// No event tells which objects match.
+    asks_again: bool,
     /// Everything was fetched once: what is held is what there is, or was.
     is_filled: bool,
     state: State,
@@ -151,17 +164,19 @@ impl Core {
             skip,
             limit: limit.unwrap_or(usize::MAX),
         });
-        let order = Order::new(parts.order);
+        let mut places = Places::new(Order::new(parts.order));
+        if query.has_order_of_server() {
+            places.keep_those_of_server(query.sorts_by_distance());
+        }
         let query = query.without_window();
         Self {
             number: 0,
             next: None,
             class_name: query.class_name().into(),
             judge: query.judge().ok(),
-            query,
             window,
             extended: 0,
-            places: Places::new(order),
+            places,
             held: Held {
                 list: List::new(),
                 by_id: HashSet::new(),
@@ -171,9 +186,13 @@ impl Core {
             graves: Graves::default(),
             due: Due::new(seed),
             lost_at: None,
+            links: Links::new(),
+            includes: Includes::new(query.included()),
+            asks_again: false,
             is_filled: false,
             state: State::Filling,
             outputs: VecDeque::new(),
+            query,
         }
     }
 
@@ -207,20 +226,6 @@ impl Core {
         }
     }
 
-    /// The subscription is acknowledged: from here on all that happens comes as an event. What was before is not known,
-    /// since the last proof of a link at the latest.
-    pub(crate) fn opened(&mut self, lost_since: Option<SystemTime>, now: Moment) {
-        self.lost_at = None;
-        self.due.opened();
-        self.settle(lost_since.unwrap_or(now.time));
-    }
-
-    /// No events come any more.
-    pub(crate) fn closed(&mut self, since: SystemTime) {
-        self.due.closed();
-        self.settle(since);
-    }
-
     /// Events were lost, or may have been: the queue was full, a hook of the server failed, the server reported an error
     /// of the subscription.
     pub(crate) fn missed(&mut self, now: Moment) {
@@ -252,6 +257,7 @@ impl Core {
             || self.due.has_doubts()
             || self.places.has_doubts()
             || self.is_short()
+            || self.include_doubts()
     }
 }
 

@@ -25,6 +25,11 @@ impl Core {
         if self.due.fetch.is_none() {
             self.graves.age(now.at);
         }
+        self.due.again.is_suspect = false;
+        if self.asks_again {
+            self.answer_may_change(now);
+            return;
+        }
         let news = News {
             kind,
             object,
@@ -41,6 +46,18 @@ impl Core {
     fn told(&mut self, news: &News<'_>, entry: Arc<Entry>, now: Instant) {
         let (told, contradicts) = self.read(news);
         let id = id_of(&entry);
+        let entry = match told {
+            Is::Member => match self.with_included(&id, entry) {
+                Some(whole) => whole,
+                None => {
+                    // It is told when it is whole.
+                    self.due.count_event();
+                    self.due.doubt(&id, now);
+                    return;
+                }
+            },
+            Is::Left | Is::Deleted => entry,
+        };
         let touched = self.due.fetch.as_ref().and_then(|fetch| fetch.touched.get(&id));
         let known = self.known(&id, touched);
         let follows_on = news.original.map(|original| version_in(original.as_str()));

@@ -25,6 +25,7 @@ pub(super) struct Places {
     /// The types of values that each key has had.
     types: Vec<u8>,
     are_ranks: bool,
+    is_by_distance: bool,
     /// Of these two it is not known which one comes first.
     question: Option<[Box<str>; 2]>,
 }
@@ -48,9 +49,24 @@ impl Places {
             texts_are_known: false,
             types: Vec::new(),
             are_ranks: false,
+            is_by_distance: false,
             question: None,
             order: Arc::new(order),
         }
+    }
+
+    /// Nothing that an object has tells where it is sorted. `by_distance`: that is the order of the query itself.
+    pub(super) fn keep_those_of_server(&mut self, by_distance: bool) {
+        self.are_ranks = true;
+        self.is_by_distance = by_distance;
+    }
+
+    /// As `find()` is asked to sort.
+    pub(super) fn for_find(&self) -> Vec<String> {
+        if self.is_by_distance {
+            return Vec::new();
+        }
+        self.order.for_find()
     }
 
     pub(super) fn are_ranks(&self) -> bool {

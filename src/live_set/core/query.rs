@@ -18,16 +18,17 @@ use crate::error::Error;
 use crate::query::Query;
 
 impl Core {
-    /// For a query whose contents were saved before: they are shown until the query's own are there.
-    pub(crate) fn starting_from(query: &Query, saved: Vec<Arc<Entry>>, since: SystemTime, seed: u64) -> Self {
-        let mut shown = Self::new(query, seed);
+    /// With the contents of the query that were saved before: they are shown until the query's own are there.
+    pub(crate) fn starting_from(self, query: &Query, saved: Vec<Arc<Entry>>, since: SystemTime) -> Self {
+        let mut shown = Self::new(query, 0);
         shown.number = SAVED;
         shown.window = None;
         shown.is_filled = true;
         shown.state = State::Stale(since);
         shown.held.by_id = saved.iter().map(|entry| ById(Arc::clone(entry))).collect();
         shown.held.list = saved.into_iter().collect();
-        shown.next = Some(Box::new(Self::new(query, seed)));
+        shown.includes = None;
+        shown.next = Some(Box::new(self));
         shown.outputs.push_back(Output::Stale(since));
         if shown.held.list.len() > 0 {
             shown.show(Change::Reset);
@@ -46,13 +47,12 @@ impl Core {
     }
 
     /// This query is to take the place of the present one, and of another that was to do so.
-    pub(crate) fn set_query(&mut self, number: u64, query: &Query, seed: u64, now: Moment) {
+    pub(crate) fn set_query(&mut self, number: u64, mut next: Self, now: Moment) {
         if let Some(first) = self.next.as_mut().filter(|_| self.number == SAVED) {
             // If this one is refused the first one stays.
-            first.set_query(number, query, seed, now);
+            first.set_query(number, next, now);
             return;
         }
-        let mut next = Self::new(query, seed);
         next.number = number;
         next.due.goes_on_from(&self.due);
         self.next = Some(Box::new(next));
