@@ -16,8 +16,9 @@ use crate::query::Query;
 use crate::query::order::Order;
 
 impl LiveSet {
-    /// The contents, for [`LiveSetBuilder::start_from`] in a later run of the program. `user` says whose they are: any text
-    /// that is another one for another user, such as the user's id, or `""` where everybody sees the same.
+    /// The contents, for [`start_from`](crate::LiveSetBuilder::start_from) in a later run of the program. `user` says
+    /// whose they are: any text that is another one for another user, such as the user's id, or `""` where everybody sees
+    /// the same.
     ///
     /// `None` if nothing was fetched yet, or nothing with the present session token: what was saved before is better kept
     /// then.
