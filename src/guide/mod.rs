@@ -5,8 +5,8 @@
 //!
 //! - [save]: log in, save and listen;
 //! - [live_sets]: search boxes, lists that load more, contents from disk;
-//! - [recipes]: what programs need next;
 //! - [live_sets_any]: live sets of any query, included objects, single objects;
+//! - [recipes]: what programs need next;
 //! - [testing]: how to test them;
 //! - [tool]: the program `livequery` for the shell;
 //! - [deploying]: Parse Server, set up for LiveQuery;

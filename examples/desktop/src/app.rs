@@ -2,10 +2,13 @@
 //! happens in them.
 
 use std::io::Write;
+use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use eframe::egui::{self, Align, Color32, Key, Layout, Modifiers, RichText};
+use parse_livequery::rest::{Op, Rest};
 use parse_livequery::test_server::TestServer;
 use parse_livequery::{Client, ClientEventKind, Dispatch, LiveSet, Object, Query};
 use serde_json::{Value, json};
@@ -26,15 +29,19 @@ pub struct App {
     client: Client,
     set: LiveSet,
     games: Arc<Mutex<Games>>,
+    save: Sender<Call>,
+    created: usize,
     server: Option<Server>,
     report: Option<Report>,
 }
 
-/// The embedded server, and what its buttons do.
+/// What a button asks of the server.
+type Call = Box<dyn FnOnce(&Rest) -> parse_livequery::Result<()> + Send>;
+
+/// The embedded server, which may be down.
 struct Server {
     server: TestServer,
     down: bool,
-    created: usize,
 }
 
 impl App {
@@ -56,7 +63,6 @@ impl App {
         }
         let client = builder.build()?;
 
-        // The listeners run in `update`, so nobody else ever waits for this lock.
         let games = Arc::new(Mutex::new(Games::new()));
         for kind in ClientEventKind::ALL {
             let games = Arc::clone(&games);
@@ -69,17 +75,50 @@ impl App {
             .on_ready(move |_| lock(&of_ready).ready())
             .on_stale(move |since| lock(&of_stale).stale(since))
             .start()?;
+        let save = saver(client.rest(), Arc::clone(&games), context.clone());
         Ok(Self {
             client,
             set,
             games,
+            save,
+            created: if server.is_some() { 3 } else { 0 },
             server,
             report: report.then(Report::default),
         })
     }
 
+    fn create(&mut self) {
+        let name = NAMES[self.created % NAMES.len()];
+        self.created += 1;
+        let game = json!({ "name": name, "score": self.created });
+        self.call(move |rest| rest.create("Game", &game).map(drop));
+    }
+
+    fn change(&self, id: &str) {
+        let id = id.to_owned();
+        let change = json!({ "score": Op::increment(1) });
+        self.call(move |rest| rest.update("Game", &id, &change).map(drop));
+    }
+
+    fn change_all(&self) {
+        for game in &self.set.snapshot() {
+            self.change(game.id().unwrap_or_default());
+        }
+    }
+
+    fn delete(&self, id: &str) {
+        let id = id.to_owned();
+        self.call(move |rest| rest.delete("Game", &id));
+    }
+
+    fn call(&self, call: impl FnOnce(&Rest) -> parse_livequery::Result<()> + Send + 'static) {
+        // The thread lives as long as the sender.
+        let _ = self.save.send(Box::new(call));
+    }
+
     fn draw(&mut self, context: &egui::Context) {
-        let games = lock(&self.games);
+        let kept = Arc::clone(&self.games);
+        let games = lock(&kept);
         let set = self.set.snapshot();
         let rows = games.rows(&set);
         let mut buttons = Buttons::default();
@@ -98,13 +137,13 @@ impl App {
         egui::TopBottomPanel::bottom("foot").show(context, |ui| {
             ui.add_space(4.0);
             ui.horizontal(|ui| {
+                if buttons.button(ui, "New game") {
+                    self.create();
+                }
+                if buttons.button(ui, "Change all") {
+                    self.change_all();
+                }
                 if let Some(server) = &mut self.server {
-                    if buttons.button(ui, "New game") {
-                        server.create();
-                    }
-                    if buttons.button(ui, "Change all") {
-                        server.change_all();
-                    }
                     ui.separator();
                     if buttons.button(ui, "Cut the link") {
                         server.server.cut();
@@ -127,7 +166,7 @@ impl App {
         egui::CentralPanel::default().show(context, |ui| {
             egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
                 for (game, flash) in &rows {
-                    draw_row(ui, game, *flash, self.server.as_ref(), &mut buttons);
+                    self.draw_row(ui, game, *flash, &mut buttons);
                 }
             });
         });
@@ -135,6 +174,60 @@ impl App {
             report.print(&games, &rows, buttons);
         }
     }
+
+    fn draw_row(&self, ui: &mut egui::Ui, game: &Object, flash: Option<Flash>, buttons: &mut Buttons) {
+        let id = game.id().unwrap_or_default();
+        let created = game.created_at().map(|date| date.to_string()).unwrap_or_default();
+        let fill = flash.map_or(Color32::TRANSPARENT, |(what, since)| {
+            let faded = since.elapsed().as_secs_f32() / FLASH.as_secs_f32();
+            colour(what).gamma_multiply((1.0 - faded).clamp(0.0, 1.0))
+        });
+        egui::Frame::new()
+            .fill(fill)
+            .inner_margin(5)
+            .corner_radius(4)
+            .show(ui, |ui| {
+                ui.horizontal(|ui| {
+                    let cell = |ui: &mut egui::Ui, width: f32, text: RichText| {
+                        ui.allocate_ui_with_layout(
+                            [width, 20.0].into(),
+                            Layout::left_to_right(Align::Center),
+                            |ui| {
+                                ui.set_min_width(width);
+                                ui.label(text);
+                            },
+                        );
+                    };
+                    cell(ui, 110.0, RichText::new(name_of(game)).strong());
+                    cell(ui, 50.0, RichText::new(score_of(game).to_string()));
+                    cell(ui, 110.0, RichText::new(id).monospace());
+                    cell(ui, 190.0, RichText::new(created));
+                    ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
+                        if buttons.button_for(ui, "Delete", id) {
+                            self.delete(id);
+                        }
+                        if buttons.button_for(ui, "+1", id) {
+                            self.change(id);
+                        }
+                    });
+                });
+            });
+    }
+}
+
+/// The thread that saves: calls wait for the server's answer, and the window must not. What the server has made of them
+/// comes back as changes of the set; what fails is told at the foot of the window.
+fn saver(rest: Rest, games: Arc<Mutex<Games>>, context: egui::Context) -> Sender<Call> {
+    let (sender, calls) = mpsc::channel::<Call>();
+    thread::spawn(move || {
+        for call in calls {
+            if let Err(error) = call(&rest) {
+                lock(&games).notice = error.to_string();
+                context.request_repaint();
+            }
+        }
+    });
+    sender
 }
 
 impl eframe::App for App {
@@ -162,36 +255,10 @@ impl eframe::App for App {
 
 impl Server {
     fn new(server: TestServer) -> Self {
-        let mut this = Self {
-            server,
-            down: false,
-            created: 0,
-        };
-        for _ in 0..3 {
-            this.create();
+        for (name, score) in NAMES.into_iter().zip(1..=3) {
+            server.create("Game", json!({ "name": name, "score": score }));
         }
-        this
-    }
-
-    fn create(&mut self) {
-        let name = NAMES[self.created % NAMES.len()];
-        self.created += 1;
-        self.server
-            .create("Game", json!({ "name": name, "score": self.created }));
-    }
-
-    fn change(&self, id: &str) {
-        self.server.update(
-            "Game",
-            id,
-            json!({ "score": { "__op": "Increment", "amount": 1 } }),
-        );
-    }
-
-    fn change_all(&self) {
-        for game in self.server.objects("Game") {
-            self.change(game["objectId"].as_str().unwrap_or_default());
-        }
+        Self { server, down: false }
     }
 
     fn toggle(&mut self) {
@@ -203,52 +270,6 @@ impl Server {
             self.down = true;
         }
     }
-}
-
-fn draw_row(
-    ui: &mut egui::Ui,
-    game: &Object,
-    flash: Option<Flash>,
-    server: Option<&Server>,
-    buttons: &mut Buttons,
-) {
-    let id = game.id().unwrap_or_default();
-    let created = game.created_at().map(|date| date.to_string()).unwrap_or_default();
-    let fill = flash.map_or(Color32::TRANSPARENT, |(what, since)| {
-        let faded = since.elapsed().as_secs_f32() / FLASH.as_secs_f32();
-        colour(what).gamma_multiply((1.0 - faded).clamp(0.0, 1.0))
-    });
-    egui::Frame::new()
-        .fill(fill)
-        .inner_margin(5)
-        .corner_radius(4)
-        .show(ui, |ui| {
-            ui.horizontal(|ui| {
-                let cell = |ui: &mut egui::Ui, width: f32, text: RichText| {
-                    ui.allocate_ui_with_layout(
-                        [width, 20.0].into(),
-                        Layout::left_to_right(Align::Center),
-                        |ui| {
-                            ui.set_min_width(width);
-                            ui.label(text);
-                        },
-                    );
-                };
-                cell(ui, 110.0, RichText::new(name_of(game)).strong());
-                cell(ui, 50.0, RichText::new(score_of(game).to_string()));
-                cell(ui, 110.0, RichText::new(id).monospace());
-                cell(ui, 190.0, RichText::new(created));
-                ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
-                    let Some(server) = server else { return };
-                    if buttons.button_for(ui, "Delete", id) {
-                        server.server.delete("Game", id);
-                    }
-                    if buttons.button_for(ui, "+1", id) {
-                        server.change(id);
-                    }
-                });
-            });
-        });
 }
 
 fn describe(link: &Link) -> (Color32, String) {

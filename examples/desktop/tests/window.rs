@@ -125,11 +125,12 @@ fn the_buttons_change_the_embedded_server() {
 
     window.click("Stop the server");
     window.wait_for("the loss of the link", |state| state["link"] == "waiting");
+    window.click("Start the server");
+    window.wait_for("the list", following);
     let before = window.state["games"].as_array().unwrap().len();
     window.click("New game");
-    window.click("Start the server");
-    window.wait_for("the game that no event told of", |state| {
-        following(state) && state["games"].as_array().unwrap().len() == before + 1
+    window.wait_for("one more game", |state| {
+        state["games"].as_array().unwrap().len() == before + 1
     });
 
     window.quit();
