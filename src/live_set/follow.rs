@@ -21,6 +21,9 @@ pub(super) trait Host: Send + Sync {
     /// The core has something to hear, and what follows from it is told: after the error, if there is one.
     fn told(self: Arc<Self>, error: Option<&Error>, hear: &mut dyn FnMut(&mut Core, Moment));
 
+    /// The server refuses to let it follow what decides which objects match.
+    fn refused(self: Arc<Self>, error: &Error);
+
     /// Asks the core that is told, if anybody wants it still.
     fn with_core(&self, ask: &mut dyn FnMut(&mut Core));
 
@@ -216,8 +219,14 @@ impl Follower for Beside {
             .error()
             .map(|error| cannot_be_followed(&self.class_name, error));
         Arc::clone(&host).told(error.as_ref(), &mut |core, now| self.told(core, event, now));
-        if let (EventKind::Open, Role::Included(number)) = (event.kind(), &self.role) {
-            host.follows().end_older(&self.class_name, *number);
+        match (event.kind(), &self.role, error) {
+            (EventKind::Open, Role::Included(number), _) => {
+                host.follows().end_older(&self.class_name, *number);
+            }
+            (_, Role::Decides, Some(error)) if event.error().is_some_and(Error::is_fatal) => {
+                host.refused(&error);
+            }
+            _ => {}
         }
     }
 

@@ -690,21 +690,33 @@ impl Host for Source {
             return;
         };
         let generation = keeper.generation();
-        let is_shown = keeper.source().is_some_and(|shown| shown.number == self.number);
-        let refusal = self.follows.refusal().filter(|_| !is_shown);
-        let (mut cores, now) = (keeper.core.lock(), Moment::now());
+        let mut cores = keeper.core.lock();
         let Some(core) = cores.of(self.number) else {
             // Nobody wants it any more.
             return;
         };
-        hear(core, now);
-        if let Some(refusal) = refusal {
-            cores.withdraw(self.number, refused(&refusal), now);
-        }
+        hear(core, Moment::now());
         let posted = keeper.post(&mut cores, error, generation);
         drop(cores);
         keeper.announce(posted);
         keeper.see_to_includes();
+        keeper.attend();
+    }
+
+    fn refused(self: Arc<Self>, error: &Error) {
+        let Some(keeper) = self.keeper.upgrade() else {
+            return;
+        };
+        let is_shown = keeper.source().is_some_and(|shown| shown.number == self.number);
+        if is_shown {
+            return;
+        }
+        let generation = keeper.generation();
+        let mut cores = keeper.core.lock();
+        cores.withdraw(self.number, refused(error), Moment::now());
+        let posted = keeper.post(&mut cores, None, generation);
+        drop(cores);
+        keeper.announce(posted);
         keeper.attend();
     }
 

@@ -397,6 +397,122 @@ fn a_pointer_that_changes_while_its_target_is_fetched_ends_up_right() {
 }
 
 #[test]
+fn another_query_is_followed_with_all_that_it_names_and_nothing_else() {
+    let server = server();
+    let client = client(&server);
+    let ann = server.create("Player", json!({"level": 1}));
+    let bob = server.create("Player", json!({"level": 2}));
+    server.create("Game", json!({"owner": pointer("Player", &ann)}));
+    server.create("Game", json!({"owner": pointer("Player", &bob)}));
+    let plain = Query::new("Game");
+    let inner = Query::new("Game").matches_query("owner", Query::new("Player").equal_to("level", 1));
+    let including = Query::new("Game").include("owner");
+    let set = following(&server, &client, &plain);
+    assert_eq!(set.stats().subscriptions, 1);
+
+    set.set_query(&inner).unwrap().wait(LONG).unwrap();
+    assert_eq!(set.len(), 1);
+    assert!(server.wait_for_subscriptions(2, LONG));
+    server.update("Player", &bob, json!({"level": 1}));
+    wait_until("bob's game comes in", || set.len() == 2);
+    wait_equal(&server, &set, &inner);
+
+    set.set_query(&including).unwrap().wait(LONG).unwrap();
+    wait_equal(&server, &set, &including);
+    server.update("Player", &bob, json!({"level": 7}));
+    wait_equal(&server, &set, &including);
+    // Those of the players that were in the query are not followed any more, those that are included are.
+    assert!(server.wait_for_subscriptions(2, LONG));
+
+    // Twice at once: the one in between is never shown, and nothing of it is left.
+    let _ = set.set_query(&inner).unwrap();
+    set.set_query(&plain).unwrap().wait(LONG).unwrap();
+    wait_equal(&server, &set, &plain);
+    assert!(server.wait_for_subscriptions(1, LONG));
+    assert_eq!(set.stats().subscriptions, 1);
+
+    set.set_query(&inner).unwrap().wait(LONG).unwrap();
+    set.close();
+    assert!(server.wait_for_subscriptions(0, LONG));
+}
+
+#[test]
+fn another_query_that_names_a_refused_class_is_refused_and_the_old_one_goes_on() {
+    let server = server();
+    let client = client(&server);
+    server.refuse_class("Payroll", 119, "Permission denied");
+    let salary = server.create("Payroll", json!({"paid": true}));
+    let go = server.create("Game", json!({"salary": pointer("Payroll", &salary)}));
+    let plain = Query::new("Game");
+    let set = following(&server, &client, &plain);
+    let inner = Query::new("Game").matches_query("salary", Query::new("Payroll").equal_to("paid", false));
+    let error = set.set_query(&inner).unwrap().wait(LONG).unwrap_err();
+    assert_eq!(error.code(), None, "{error}");
+    assert!(format!("{error:?}").contains("Payroll"), "{error:?}");
+    assert!(set.get(&go).is_some(), "the old contents stay");
+    assert_eq!(set.query().to_json().unwrap(), plain.to_json().unwrap());
+    assert!(server.wait_for_subscriptions(1, LONG));
+    server.create("Game", json!({}));
+    wait_equal(&server, &set, &plain);
+}
+
+#[test]
+fn saved_contents_of_any_query_are_shown_at_once_and_then_followed() {
+    let server = server();
+    let ann = server.create("Player", json!({"level": 1}));
+    let go = server.create("Game", json!({"owner": pointer("Player", &ann)}));
+    let query = Query::new("Game")
+        .matches_query("owner", Query::new("Player").equal_to("level", 1))
+        .include("owner");
+    let saved = {
+        let client = client(&server);
+        let set = following(&server, &client, &query);
+        set.save("ann").unwrap()
+    };
+    server.update("Player", &ann, json!({"level": 1, "name": "Ann"}));
+    let client = client(&server);
+    let set = building(&server, &client, &query)
+        .start_from(saved, "ann", Duration::from_secs(60 * 60))
+        .start()
+        .unwrap();
+    wait_until("the game is shown", || set.get(&go).is_some());
+    wait_equal(&server, &set, &query);
+    server.update("Player", &ann, json!({"level": 2}));
+    wait_until("the game goes", || set.is_empty());
+    server.update("Player", &ann, json!({"level": 1}));
+    wait_equal(&server, &set, &query);
+    drop(set);
+    assert!(server.wait_for_subscriptions(0, LONG));
+}
+
+#[test]
+fn a_set_of_any_query_that_is_detached_ends_with_its_client() {
+    let server = server();
+    let client = client(&server);
+    let ann = server.create("Player", json!({"level": 1}));
+    server.create("Game", json!({"owner": pointer("Player", &ann)}));
+    let (told, changes) = unbounded();
+    building(
+        &server,
+        &client,
+        &Query::new("Game")
+            .matches_query("owner", Query::new("Player").equal_to("level", 1))
+            .include("owner"),
+    )
+    .on_change(move |_, set| told.send(set.len()).unwrap_or_default())
+    .start()
+    .unwrap()
+    .detach();
+    assert_eq!(changes.recv_timeout(LONG).unwrap(), 1);
+    server.update("Player", &ann, json!({"level": 2}));
+    wait_until("it is told still", || changes.try_iter().any(|len| len == 0));
+    client.close();
+    client.wait_closed().unwrap();
+    // Nothing holds the listener any more.
+    wait_until("the end of the set", || changes.recv_timeout(LONG).is_err());
+}
+
+#[test]
 fn an_object_is_followed_until_it_is_gone() {
     let server = server();
     let client = client(&server);
