@@ -119,8 +119,9 @@ impl Follows {
             id: OnceLock::new(),
         });
         let builder = SubscriptionBuilder::new(client, Query::new(&*query.class_name));
-        let builder = match host.session_token().as_ref().map(Secret::reveal) {
-            Some(token) => builder.session_token(token),
+        let token = host.session_token();
+        let builder = match &token {
+            Some(token) => builder.session_token(token.reveal()),
             None => builder,
         };
         let subscription = builder.start(query, |core| {
@@ -132,16 +133,24 @@ impl Follows {
             core.follow(weak);
         });
         let mut inner = self.0.lock();
-        if inner.client.is_some() {
-            inner.list.push(Follow {
-                subscription,
-                follower,
-            });
+        if inner.client.is_none() {
+            // The set has ended meanwhile.
+            drop(inner);
+            drop(subscription);
             return;
         }
-        // The set has ended meanwhile.
+        inner.list.push(Follow {
+            subscription: subscription.clone(),
+            follower,
+        });
         drop(inner);
-        drop(subscription);
+        // It may have been replaced before this one was in the list.
+        let now = host.session_token();
+        let now = now.as_ref().map(Secret::reveal);
+        if now != token.as_ref().map(Secret::reveal) {
+            // If it has ended meanwhile nothing is to be done.
+            let _ = subscription.set_session_token(now);
+        }
     }
 
     /// Ends those to the included objects of a class that are older than the one with this number.
