@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::mpsc;
+use std::thread;
 
 use parse_livequery::rest::Op;
 use parse_livequery::{Date, Error, ErrorKind, EventKind, Pointer, Query};
@@ -222,6 +223,28 @@ fn the_session_token_decides_what_is_found() {
     assert_eq!((error.kind(), error.code()), (ErrorKind::Fetch, Some(209)));
     assert!(error.to_string().contains("log in again"), "{error}");
     assert!(has(&mine) && !has(&other) && has(&public));
+}
+
+#[test]
+#[ignore = "needs Node.js 20 and npm"]
+fn a_create_may_have_happened_when_the_server_dies() {
+    let server = ParseServer::start(Options::default());
+    let client = client(&server);
+    let rest = client.rest();
+    let creating = thread::spawn(move || rest.create("SlowToAnswer", &json!({"score": 1})));
+    wait_until("the object is there", || {
+        server.find("SlowToAnswer", &json!({}), &[]).len() == 1
+    });
+    assert!(!creating.is_finished());
+    server.kill();
+    let error = creating.join().unwrap().unwrap_err();
+    assert!(error.may_have_happened(), "{error}");
+    // What was never sent has not happened.
+    let error = client
+        .rest()
+        .create("SlowToAnswer", &json!({"score": 2}))
+        .unwrap_err();
+    assert!(!error.may_have_happened(), "{error}");
 }
 
 #[test]

@@ -89,6 +89,8 @@ function cloud(Parse) {
   for (const className of ['SlowToEnd', 'SlowToUpdate']) {
     Parse.Cloud.beforeSubscribe(className, () => new Promise(resolve => setTimeout(resolve, 300)));
   }
+  // The object is there long before the answer is.
+  Parse.Cloud.afterSave('SlowToAnswer', () => new Promise(resolve => setTimeout(resolve, 60_000)));
   // Each event takes its own time, so that the later one of an object may come first.
   Parse.Cloud.afterLiveQueryEvent('OutOfOrder', async () => {
     eventsHeldBack += 1;

@@ -49,6 +49,10 @@ fn untyped_queries_mean_on_live_servers_what_they_mean_in_find() {
         real.rest("POST", &format!("/schemas/{class}"), &[], Some(&schema));
         story.tell(&real, &mut counts);
         real.rest("DELETE", &format!("/purge/{class}"), &[], None);
+        println!(
+            "seed {seed}: {} differences that the list does not name so far",
+            counts.wrong.len()
+        );
     }
     println!("{counts}");
     assert!(counts.wrong.is_empty(), "{}", counts.wrong.join("\n"));
