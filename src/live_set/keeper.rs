@@ -45,6 +45,8 @@ pub(crate) struct Keeper {
     /// The server does not let it subscribe: it fetches from time to time.
     is_without: AtomicBool,
     pub(super) pace: Pace,
+    /// One of its queries includes objects.
+    has_includes: AtomicBool,
     fetch: Box<FetchFn>,
     worker: Mutex<Worker>,
     pub(super) shared: Arc<Shared>,
@@ -107,6 +109,7 @@ impl Keeper {
         Arc::new(Self {
             is_without: AtomicBool::new(false),
             pace,
+            has_includes: AtomicBool::new(false),
             subscriber: Subscriber::new(emitter),
             core: Mutex::new(core),
             session_token: Mutex::new(session_token),
@@ -147,6 +150,7 @@ impl Keeper {
         });
         let follower: Weak<Source> = Arc::downgrade(&source);
         subscription.follow(follower);
+        self.has_includes.fetch_or(source.has_includes, Ordering::Relaxed);
         sources.truncate(1);
         sources.push(Arc::clone(&source));
         drop(sources);
@@ -168,6 +172,9 @@ impl Keeper {
 
     /// Follows the included objects that there are now.
     fn see_to_includes(&self) {
+        if !self.has_includes.load(Ordering::Relaxed) {
+            return;
+        }
         for source in self.all_sources() {
             if source.has_includes {
                 let host: Arc<dyn Host> = Arc::clone(&source) as _;
