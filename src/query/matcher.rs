@@ -220,10 +220,8 @@ impl<'a, 'f, F: Fn(&str) -> Field<'a>> Evaluation<'f, F> {
         let (fields, method) = split_method(rest);
         let mut value = root;
         for name in fields.split('.').skip(1) {
-            // `object[key] || {}`: what is falsy has no members.
-            value = value
-                .filter(|value| js::truthy(value))
-                .and_then(|value| js::member(value, name));
+            // `object[key] || {}`: what is falsy has no members of its own.
+            value = js::member_or_inherited(value.filter(|value| js::truthy(value)), name);
         }
         if let Some(method) = method {
             value = js::name_of_method(value.filter(|value| js::truthy(value)), method);

@@ -765,3 +765,27 @@ fn a_query_that_no_server_takes_is_refused() {
     assert_eq!(error.kind(), ErrorKind::InvalidQuery);
     assert!(error.to_string().contains("100 MiB"), "{error}");
 }
+
+#[test]
+fn what_all_values_inherit_in_javascript_is_no_member_of_an_object() {
+    let query = query().equal_to("k", json!({"hasOwnProperty": null, "a": 1}));
+    for (held, matches) in [
+        (json!({"hasOwnProperty": null, "a": 1}), true),
+        (json!({"a": 1}), false),
+        (json!({"hasOwnProperty": 1, "a": 1}), false),
+        (json!("text"), false),
+        (json!(null), false),
+    ] {
+        let object = crate::object::Object::from_json(json!({"className": "Game", "k": held})).unwrap();
+        assert_eq!(query.matches_object(&object).unwrap(), Some(matches), "{held}");
+    }
+    let text = super::Query::new("Game").starts_with("k", "a");
+    for (held, matches) in [
+        (json!("ab"), true),
+        (json!({"toString": "ab", "charAt": 1}), false),
+        (json!(["ab"]), false),
+    ] {
+        let object = crate::object::Object::from_json(json!({"className": "Game", "k": held})).unwrap();
+        assert_eq!(text.matches_object(&object).unwrap(), Some(matches), "{held}");
+    }
+}

@@ -83,27 +83,16 @@ fn clause(key: &str, constraint: &Json) -> Clause {
 fn path(key: &str) -> Option<Path> {
     let mut names = key.split('.');
     let root = names.next()?.len();
-    let fields = key.strip_suffix(".toString.name").unwrap_or(key);
-    let foreign = fields
+    let foreign = key
         .split('.')
-        .any(|name| name.starts_with("__") && name != "__type" || PROTOTYPE.contains(&name))
+        .any(|name| name.starts_with("__") && name != "__type")
+        || js::INHERITED.iter().any(|name| key[..root] == **name)
         || names.any(|name| ["$or", "$and", "$nor", "$relatedTo"].contains(&name));
     (!foreign).then(|| Path {
         key: key.into(),
         root,
     })
 }
-
-/// The members that every object of JavaScript has, besides those that start with two underscores.
-const PROTOTYPE: [&str; 7] = [
-    "constructor",
-    "hasOwnProperty",
-    "isPrototypeOf",
-    "propertyIsEnumerable",
-    "toLocaleString",
-    "toString",
-    "valueOf",
-];
 
 /// `None` if it cannot be told what the server makes of the constraint.
 fn test(constraint: &Json) -> Option<Test> {

@@ -147,7 +147,7 @@ pub(super) fn truthy(value: &Value) -> bool {
     }
 }
 
-/// `value[name]`, for names that are not of JavaScript's prototypes.
+/// `value[name]`, for names that are not [inherited](INHERITED).
 pub(super) fn member<'a>(value: Cow<'a, Value>, name: &str) -> Option<Cow<'a, Value>> {
     let length = match &*value {
         Value::Object(_) => None,
@@ -175,6 +175,29 @@ pub(super) fn member<'a>(value: Cow<'a, Value>, name: &str) -> Option<Cow<'a, Va
         Cow::Owned(Value::String(text)) => unit(&text, index()?),
         _ => None,
     }
+}
+
+/// The members that every object of JavaScript has, besides those that start with two underscores.
+pub(super) const INHERITED: [&str; 7] = [
+    "constructor",
+    "hasOwnProperty",
+    "isPrototypeOf",
+    "propertyIsEnumerable",
+    "toLocaleString",
+    "toString",
+    "valueOf",
+];
+
+/// The only member of what stands for a function: no name that a field can have.
+const FUNCTION: &str = "\u{0}Function";
+
+/// `value[name]`, or the function that all values have under this name.
+pub(super) fn member_or_inherited<'a>(value: Option<Cow<'a, Value>>, name: &str) -> Option<Cow<'a, Value>> {
+    let is_its_own = value.as_deref().is_some_and(|value| value.get(name).is_some());
+    if INHERITED.contains(&name) && !is_its_own {
+        return Some(Cow::Owned(serde_json::json!({ FUNCTION: true })));
+    }
+    member(value?, name)
 }
 
 /// The methods whose names the encoder asks for, to know the kind of a value.
