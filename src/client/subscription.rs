@@ -105,7 +105,7 @@ struct Handle {
 }
 
 impl Subscription {
-    /// The class that is watched.
+    /// The class that it was made for, whatever [`update`](Self::update) has made of it.
     #[must_use]
     pub fn class_name(&self) -> &str {
         &self.0.core.class_name
