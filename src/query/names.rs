@@ -117,7 +117,7 @@ static SYSTEM_CLASSES: &[&str] = &[
 ];
 
 /// Members of `Object.prototype`, besides those that begin with two underscores.
-static INHERITED: &[&str] = &[
+pub(super) static INHERITED: &[&str] = &[
     "constructor",
     "hasOwnProperty",
     "isPrototypeOf",

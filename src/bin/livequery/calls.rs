@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::exit::Failure;
-use crate::filter::{self, Filter};
+use crate::filter::{self, Filter, Order};
 use crate::settings::{Role, Settings, prompt};
 
 /// Finds objects, and prints each as a line of JSON
@@ -18,14 +18,8 @@ pub(crate) struct Find {
     #[command(flatten)]
     filter: Filter,
 
-    /// Sorted by these fields; a dash before a field is descending
-    #[arg(
-        long,
-        value_name = "[-]FIELD,..",
-        value_delimiter = ',',
-        allow_hyphen_values = true
-    )]
-    order: Vec<String>,
+    #[command(flatten)]
+    order: Order,
 
     /// At most so many; the server's own limit is 100
     #[arg(long, value_name = "N")]
@@ -114,7 +108,7 @@ pub(crate) struct Login {
 
 impl Find {
     pub(crate) fn run(&self, settings: &Settings) -> Result<(), Failure> {
-        let mut query = filter::ordered(self.filter.query()?, &self.order);
+        let mut query = self.order.of(self.filter.query()?);
         if let Some(limit) = self.limit {
             query = query.limit(limit);
         }

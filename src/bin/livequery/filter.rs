@@ -40,12 +40,29 @@ impl Filter {
     }
 }
 
-/// The order that `--order a,-b` asks for: a dash stands before what is descending.
-pub(crate) fn ordered(query: Query, keys: &[String]) -> Query {
-    keys.iter().fold(query, |query, key| match key.strip_prefix('-') {
-        Some(key) => query.add_descending([key]),
-        None => query.add_ascending([key.as_str()]),
-    })
+/// How the objects are sorted.
+#[derive(Args)]
+pub(crate) struct Order {
+    /// Sorted by these fields; a dash before a field is descending
+    #[arg(
+        id = "order",
+        long = "order",
+        value_name = "[-]FIELD,..",
+        value_delimiter = ',',
+        allow_hyphen_values = true
+    )]
+    pub(crate) keys: Vec<String>,
+}
+
+impl Order {
+    pub(crate) fn of(&self, query: Query) -> Query {
+        self.keys
+            .iter()
+            .fold(query, |query, key| match key.strip_prefix('-') {
+                Some(key) => query.add_descending([key]),
+                None => query.add_ascending([key.as_str()]),
+            })
+    }
 }
 
 pub(crate) fn json(text: &str) -> serde_json::Result<Box<RawValue>> {

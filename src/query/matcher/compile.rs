@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::js::{self, Right};
 use super::regex::Regex;
 use super::{Clause, Condition, Path, Query, Test, Verdict, nested};
+use crate::query::names::INHERITED;
 use crate::query::ordered_json::Json;
 
 /// Prepares a `where`, which need not be an object: in lists of queries the server takes what comes.
@@ -86,7 +87,7 @@ fn path(key: &str) -> Option<Path> {
     let foreign = key
         .split('.')
         .any(|name| name.starts_with("__") && name != "__type")
-        || js::INHERITED.iter().any(|name| key[..root] == **name)
+        || INHERITED.contains(&&key[..root])
         || names.any(|name| ["$or", "$and", "$nor", "$relatedTo"].contains(&name));
     (!foreign).then(|| Path {
         key: key.into(),

@@ -7,6 +7,7 @@ use std::cmp::Ordering;
 use serde_json::Value;
 
 use super::Verdict;
+use crate::query::names::INHERITED;
 
 /// A value of the object, as the server's matcher sees it.
 #[derive(Clone, Debug)]
@@ -176,17 +177,6 @@ pub(super) fn member<'a>(value: Cow<'a, Value>, name: &str) -> Option<Cow<'a, Va
         _ => None,
     }
 }
-
-/// The members that every object of JavaScript has, besides those that start with two underscores.
-pub(super) const INHERITED: [&str; 7] = [
-    "constructor",
-    "hasOwnProperty",
-    "isPrototypeOf",
-    "propertyIsEnumerable",
-    "toLocaleString",
-    "toString",
-    "valueOf",
-];
 
 /// The only member of what stands for a function: no name that a field can have.
 const FUNCTION: &str = "\u{0}Function";

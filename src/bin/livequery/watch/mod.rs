@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::ending::{End, end_on_request, end_without_reader};
 use crate::exit::{Failure, shell_words};
-use crate::filter::{self, Filter};
+use crate::filter::{Filter, Order};
 use crate::line::{clock, harmless, value};
 use crate::output::{self, Output};
 use crate::settings::{Role, Settings};
@@ -36,14 +36,8 @@ pub(crate) struct Options {
     #[command(flatten)]
     filter: Filter,
 
-    /// Sorted by these fields; a dash before a field is descending
-    #[arg(
-        long,
-        value_name = "[-]FIELD,..",
-        value_delimiter = ',',
-        allow_hyphen_values = true
-    )]
-    order: Vec<String>,
+    #[command(flatten)]
+    order: Order,
 
     /// At most so many
     #[arg(long, value_name = "N", default_value_t = 20)]
@@ -70,7 +64,7 @@ Examples:
 
 impl Options {
     pub(crate) fn run(&self, settings: &Settings) -> Result<(), Failure> {
-        let mut query = filter::ordered(self.filter.query()?, &self.order).limit(self.limit);
+        let mut query = self.order.of(self.filter.query()?).limit(self.limit);
         if !self.select.is_empty() {
             query = query.select(&self.select);
         }
@@ -92,6 +86,7 @@ impl Options {
         let set = board.start(&client, &query)?;
         let columns: Vec<String> = if self.select.is_empty() {
             self.order
+                .keys
                 .iter()
                 .map(|key| key.trim_start_matches('-').to_owned())
                 .collect()
