@@ -11,6 +11,8 @@ import Module, { createRequire } from 'node:module';
 import { PGlite } from '@electric-sql/pglite';
 import { PGLiteSocketServer } from '@electric-sql/pglite-socket';
 
+import { filesAdapter } from './files.cjs';
+
 const APPLICATION_ID = 'test-app';
 const MASTER_KEY = 'test-master-key';
 const HOST = '127.0.0.1';
@@ -150,26 +152,6 @@ const databaseURI = async () => {
   return `postgres://postgres:postgres@${address}/postgres`;
 };
 const redis = options.redisURL ? { redisURL: options.redisURL } : {};
-
-// In place of the one that needs MongoDB.
-const files = new Map();
-const filesAdapter = {
-  createFile: async (name, data) => {
-    files.set(name, data);
-  },
-  deleteFile: async name => {
-    if (!files.delete(name)) {
-      throw new Error(`there is no file ${name}`);
-    }
-  },
-  getFileData: async name => {
-    if (!files.has(name)) {
-      throw new Error(`there is no file ${name}`);
-    }
-    return files.get(name);
-  },
-  getFileLocation: (config, name) => `${config.mount}/files/${config.applicationId}/${encodeURIComponent(name)}`,
-};
 
 const settings = {
   appId: APPLICATION_ID,

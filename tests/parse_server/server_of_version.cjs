@@ -8,6 +8,8 @@
 const http = require('http');
 const { createRequire } = require('module');
 
+const { filesAdapter } = require('./files.cjs');
+
 const { folder, port, databaseURI } = JSON.parse(process.argv[2]);
 process.env.PARSE_SERVER_LOGS_FOLDER = 'null';
 const print = process.stdout.write.bind(process.stdout);
@@ -36,26 +38,6 @@ function cloud(Parse) {
     throw 'as it should';
   });
 }
-
-// In place of the one that needs MongoDB.
-const files = new Map();
-const filesAdapter = {
-  createFile: async (name, data) => {
-    files.set(name, data);
-  },
-  deleteFile: async name => {
-    if (!files.delete(name)) {
-      throw new Error(`there is no file ${name}`);
-    }
-  },
-  getFileData: async name => {
-    if (!files.has(name)) {
-      throw new Error(`there is no file ${name}`);
-    }
-    return files.get(name);
-  },
-  getFileLocation: (config, name) => `${config.mount}/files/${config.applicationId}/${encodeURIComponent(name)}`,
-};
 
 const settings = {
   cloud,
