@@ -246,12 +246,7 @@ impl Keeper {
 
     /// Shows more of what the query has.
     pub(super) fn extend(self: &Arc<Self>, number: usize) {
-        let generation = self.generation();
-        let mut core = self.core.lock();
-        core.extend(number, Moment::now());
-        let posted = self.post(&mut core, None, generation);
-        drop(core);
-        self.announce(posted);
+        self.change(self.generation(), |core, now| core.extend(number, now));
         // Who waits until the set is ready waits for what was held already as well.
         if let Some(receipt) = self.shared.receipt(&self.telling) {
             self.shared
@@ -368,15 +363,22 @@ impl Keeper {
 
     /// Something has become of what was to be fetched.
     fn heard(self: &Arc<Self>, number: u64, generation: u64, hear: impl FnOnce(&mut Core, Moment)) {
-        let mut core = self.core.lock();
-        if let Some(core) = core.of(number) {
-            hear(core, Moment::now());
-        }
-        let posted = self.post(&mut core, None, generation);
-        drop(core);
-        self.announce(posted);
+        self.change(generation, |cores, now| {
+            if let Some(core) = cores.of(number) {
+                hear(core, now);
+            }
+        });
         self.see_to_includes();
         self.shared.wake_delivery();
+    }
+
+    /// Changes what is known, and tells what follows from that.
+    fn change(self: &Arc<Self>, generation: u64, change: impl FnOnce(&mut Core, Moment)) {
+        let mut cores = self.core.lock();
+        change(&mut cores, Moment::now());
+        let posted = self.post(&mut cores, None, generation);
+        drop(cores);
+        self.announce(posted);
     }
 
     /// Puts what the core has to tell into the mailbox, all at once: what follows from one thing is told in one go. The
@@ -718,12 +720,9 @@ impl Host for Source {
         if is_shown {
             return;
         }
-        let generation = keeper.generation();
-        let mut cores = keeper.core.lock();
-        cores.withdraw(self.number, refused(error), Moment::now());
-        let posted = keeper.post(&mut cores, None, generation);
-        drop(cores);
-        keeper.announce(posted);
+        keeper.change(keeper.generation(), |cores, now| {
+            cores.withdraw(self.number, refused(error), now);
+        });
         keeper.attend();
     }
 
