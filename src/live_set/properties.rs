@@ -591,8 +591,19 @@ impl World {
     }
 
     fn ask(&mut self) {
-        if let Task::Fetch(request) = self.core.next_task_of_any(self.now.at) {
+        if let Some(request) = self.next_request() {
             self.asked(request);
+        }
+    }
+
+    /// One thread fetches for both queries, one request after another.
+    fn next_request(&mut self) -> Option<Box<Request>> {
+        if self.request.is_some() || self.page.is_some() {
+            return None;
+        }
+        match self.core.next_task_of_any(self.now.at) {
+            Task::Fetch(request) => Some(request),
+            Task::Wait(_) => None,
         }
     }
 
@@ -631,7 +642,7 @@ impl World {
         let error = Error::new(ErrorKind::Fetch, "the server is busy");
         if self.rng.bool() {
             self.fail_with(error.into());
-        } else if let Task::Fetch(request) = self.core.next_task_of_any(self.now.at) {
+        } else if let Some(request) = self.next_request() {
             self.note(format_args!("cannot start: {}", request.ticket));
             self.core_of(request.number, |core, now| core.could_not_start(error, now));
         }
