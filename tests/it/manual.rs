@@ -73,7 +73,7 @@ fn the_pictures_of_the_documentation_are_those_of_the_repository() {
             None => writeln!(expected, "{line}").unwrap(),
         }
     }
-    assert!(expected.matches(": data:").count() == 2);
+    assert!(expected.matches(": data:").count() == 3);
     if std::env::var_os("UPDATE_PICTURES").is_some() {
         fs::write(root().join("src/front_page.md"), &expected).unwrap();
     }

@@ -5,12 +5,18 @@ use std::collections::HashMap;
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant, SystemTime};
 
-use parse_livequery::{Change, ClientEvent, ClientEventKind, Date, Error, Object, Snapshot};
+use parse_livequery::{Change, ClientEvent, ClientEventKind, Date, Error, ErrorKind, Object, Snapshot};
 
 pub struct Games {
     pub link: Link,
     /// What is worth a line at the foot of the window.
     pub notice: String,
+    /// What has gone wrong last.
+    pub banner: Option<Banner>,
+    /// The list came from the server, once at least.
+    pub is_filled: bool,
+    /// Why there is no connection, as was told last.
+    outage: Option<String>,
     /// How many listeners have run, and how many of them on another thread than that of the window.
     pub listeners: u64,
     pub elsewhere: u64,
@@ -34,12 +40,21 @@ pub enum What {
 pub enum Link {
     Connecting,
     Connected,
-    Waiting {
-        attempt: u32,
-        until: Instant,
-        why: String,
-    },
-    Ended(String),
+    Waiting { attempt: u32, until: Instant },
+    Ended,
+}
+
+pub struct Banner {
+    pub text: String,
+    ends: Ends,
+}
+
+/// When a banner ends that nobody dismisses.
+#[derive(PartialEq)]
+enum Ends {
+    Never,
+    OnOpen,
+    OnReady,
 }
 
 impl Games {
@@ -48,6 +63,9 @@ impl Games {
         Self {
             link: Link::Connecting,
             notice: String::new(),
+            banner: None,
+            is_filled: false,
+            outage: None,
             listeners: 0,
             elsewhere: 0,
             flashes: HashMap::new(),
@@ -87,6 +105,8 @@ impl Games {
     pub fn ready(&mut self) {
         self.count();
         self.notice = "following the games".to_owned();
+        self.is_filled = true;
+        self.banner.take_if(|banner| banner.ends == Ends::OnReady);
     }
 
     /// The listener for the list being old, perhaps.
@@ -98,20 +118,49 @@ impl Games {
     /// The listener of the client, which hears of the errors of the set as well.
     pub fn client_event(&mut self, event: &ClientEvent) {
         self.count();
-        let why = event.error().map(ToString::to_string).unwrap_or_default();
         match event.kind() {
-            ClientEventKind::Open => self.link = Link::Connected,
-            ClientEventKind::Close => self.link = Link::Ended(why),
+            ClientEventKind::Open => {
+                self.link = Link::Connected;
+                self.outage = None;
+                self.banner.take_if(|banner| banner.ends == Ends::OnOpen);
+            }
+            ClientEventKind::Close => self.link = Link::Ended,
             ClientEventKind::Reconnecting => {
                 self.link = Link::Waiting {
                     attempt: event.attempt().unwrap_or_default(),
                     until: Instant::now() + event.delay().unwrap_or_default(),
-                    why,
                 };
             }
-            _ if event.error().is_some_and(Error::is_fatal) => self.link = Link::Ended(why),
-            _ => self.notice = why,
+            _ => {}
         }
+        let Some(error) = event.error() else { return };
+        if error.is_fatal() {
+            self.link = Link::Ended;
+        }
+        if event.kind() == ClientEventKind::Reconnecting {
+            // Each attempt fails for the same reason: who has read it does not read it again.
+            let reason = error.to_string();
+            if self.outage.as_ref() == Some(&reason) {
+                return;
+            }
+            self.outage = Some(reason);
+        }
+        self.banner = Some(Banner {
+            text: error.to_string(),
+            ends: match event.kind() {
+                ClientEventKind::Reconnecting => Ends::OnOpen,
+                _ if error.kind() == ErrorKind::Fetch => Ends::OnReady,
+                _ => Ends::Never,
+            },
+        });
+    }
+
+    /// Something that the user has asked for was not done.
+    pub fn fail(&mut self, error: &Error) {
+        self.banner = Some(Banner {
+            text: error.to_string(),
+            ends: Ends::Never,
+        });
     }
 
     /// The games in their order, those that are gone where they were for as long as they flash.

@@ -3,10 +3,15 @@
 
 mod app;
 mod games;
+mod report;
+mod style;
+mod text;
+mod view;
 
 use std::error::Error;
 
 use clap::Parser;
+use eframe::egui::ThemePreference;
 use parse_livequery::test_server::TestServer;
 
 use app::{App, Source};
@@ -30,9 +35,18 @@ struct Arguments {
         hide_env_values = true
     )]
     javascript_key: Option<String>,
+    /// The colours of the window; without it, those of the system.
+    #[arg(long, value_enum, overrides_with = "theme")]
+    theme: Option<Theme>,
     /// Print what the window shows as a line of JSON whenever it has changed; for tests.
     #[arg(long, hide = true)]
     report: bool,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Theme {
+    Dark,
+    Light,
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -52,7 +66,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     eframe::run_native(
         "Games",
         options,
-        Box::new(move |context| Ok(Box::new(App::new(&context.egui_ctx, source, arguments.report)?))),
+        Box::new(move |creation| {
+            let context = &creation.egui_ctx;
+            style::set_up(context);
+            match arguments.theme {
+                Some(Theme::Dark) => context.set_theme(ThemePreference::Dark),
+                Some(Theme::Light) => context.set_theme(ThemePreference::Light),
+                None => context.set_theme(ThemePreference::System),
+            }
+            Ok(Box::new(App::new(context, source, arguments.report)?))
+        }),
     )?;
     Ok(())
 }

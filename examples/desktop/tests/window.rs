@@ -54,7 +54,9 @@ fn the_window_shows_what_the_server_sends_and_survives_its_restart() {
 
     server.stop();
     window.wait_for("the loss of the link", |state| {
-        state["link"] == "waiting" && notice(state).starts_with("may be old since ")
+        state["link"] == "waiting"
+            && notice(state).starts_with("may be old since ")
+            && state["banner"] != Value::Null
     });
     assert_eq!(window.ids(), [&mill, &go, &chess], "what there was");
     server.delete("Game", &chess);
@@ -63,8 +65,9 @@ fn the_window_shows_what_the_server_sends_and_survives_its_restart() {
     server.fail_finds(503);
     server.resume().unwrap();
     window.wait_for("the failure of the fetch", |state| {
-        state["link"] == "connected" && notice(state).contains("503")
+        state["link"] == "connected" && state["banner"].as_str().is_some_and(|text| text.contains("503"))
     });
+    screen.wait_for("the banner", |picture| picture.count(of_the_banner) >= 1000);
     server.answer_finds();
     // No event told of any of that.
     window.wait_for("what happened meanwhile", |state| {
@@ -76,6 +79,7 @@ fn the_window_shows_what_the_server_sends_and_survives_its_restart() {
     assert_eq!(window.game(&go)["name"], "weiqi");
     window.wait_for("the list", following);
     assert_eq!(window.state["link"], "connected");
+    assert_eq!(window.state["banner"], Value::Null, "what was wrong is over");
     window.wait_for("the end of a game", |state| find(state, &chess).is_null());
     assert_eq!(window.ids(), [&mill, &go, &hex]);
 
@@ -112,10 +116,6 @@ fn the_buttons_change_the_embedded_server() {
         state["games"].as_array().unwrap().len() == 3
     });
 
-    if let Some(path) = std::env::var_os("SCREENSHOT") {
-        take_picture(&screen, &mut window, Path::new(&path));
-    }
-
     let before = window.state["listeners"].as_u64().unwrap();
     window.click("Cut the link");
     // The loss, the list that may be old, the link and the list: of these four no frame needs to show the first ones.
@@ -125,6 +125,15 @@ fn the_buttons_change_the_embedded_server() {
 
     window.click("Stop the server");
     window.wait_for("the loss of the link", |state| state["link"] == "waiting");
+    window.wait_for("the reason", |state| state["banner"] != Value::Null);
+    window.click("New game");
+    window.wait_for("what was not done", |state| {
+        state["banner"]
+            .as_str()
+            .is_some_and(|text| text.contains("could not be asked to create"))
+    });
+    window.click("Dismiss");
+    window.wait_for("the end of the banner", |state| state["banner"].is_null());
     window.click("Start the server");
     window.wait_for("the list", following);
     let before = window.state["games"].as_array().unwrap().len();
@@ -137,15 +146,91 @@ fn the_buttons_change_the_embedded_server() {
     window.assert_threads();
 }
 
-/// The picture in the README: a game that was created, one that has changed and one that was deleted, in one flash.
+#[test]
+fn a_click_on_the_head_of_a_column_sorts_by_it() {
+    let server = TestServer::start().unwrap();
+    let [go, chess, mill] = [("go", 3, 1), ("chess", 1, 2), ("mill", 2, 3)].map(|(name, score, day)| {
+        server.create(
+            "Game",
+            json!({"name": name, "score": score, "createdAt": at(day)}),
+        )
+    });
+    let screen = Screen::start();
+    let mut window = Window::start(&screen, &["--server", &server.url(), "--app-id", "app"]);
+    window.wait_for("the list", following);
+    for (head, order) in [
+        ("Score", [&chess, &mill, &go]),
+        ("Score", [&go, &mill, &chess]),
+        ("Name", [&chess, &go, &mill]),
+        ("Created", [&go, &chess, &mill]),
+    ] {
+        window.click(head);
+        window.wait_for(head, |state| ids(state) == order && following(state));
+    }
+    // The list stays live, and in its order.
+    window.click("Score");
+    window.wait_for("the order", |state| ids(state) == [&chess, &mill, &go]);
+    server.update("Game", &chess, json!({"score": 10}));
+    window.wait_for("another place", |state| ids(state) == [&mill, &go, &chess]);
+    window.quit();
+}
+
+#[test]
+fn an_empty_list_says_so_and_names_of_all_scripts_can_be_read() {
+    let server = TestServer::start().unwrap();
+    let screen = Screen::start();
+    let mut window = Window::start(&screen, &["--server", &server.url(), "--app-id", "app"]);
+    window.wait_for("the list", following);
+    let empty = screen.picture();
+    for name in [
+        "围棋",
+        "الشطرنج",
+        "将棋",
+        "שחמט",
+        "a name that is far too long for its column, and goes on and on",
+    ] {
+        server.create("Game", json!({"name": name, "score": 1}));
+    }
+    window.wait_for(
+        "names that can be read: if fonts are missing, test.sh installs them",
+        |state| {
+            let games = state["games"].as_array().unwrap();
+            games.len() == 5 && games.iter().all(|game| game["can_be_read"] == true)
+        },
+    );
+    screen.wait_for("the list", |picture| picture.differs(&empty, 100));
+    window.quit();
+}
+
+#[test]
+#[ignore = "renews the pictures in the README: test.sh --screenshot"]
+fn pictures() {
+    for theme in ["dark", "light"] {
+        let screen = Screen::start();
+        let mut window = Window::start(&screen, &["--theme", theme]);
+        window.wait_for("the list", |state| state["games"].as_array().unwrap().len() == 3);
+        window.wait_for("the end of the fetch", following);
+        for _ in 0..4 {
+            window.click("New game");
+        }
+        window.wait_for("seven games", |state| {
+            state["games"].as_array().unwrap().len() == 7
+        });
+        let path = format!("{}/screenshot-{theme}.png", env!("CARGO_MANIFEST_DIR"));
+        take_picture(&screen, &mut window, Path::new(&path));
+    }
+}
+
+/// A game that was created, one that has changed and one that was deleted, in one flash.
 fn take_picture(screen: &Screen, window: &mut Window, path: &Path) {
     for _ in 0..10 {
         let ids = [0, 1].map(|row| window.state["games"][row]["id"].as_str().unwrap().to_owned());
         window.click("New game");
-        window.click("New game");
         window.click(&format!("+1 {}", ids[0]));
         window.click(&format!("Delete {}", ids[1]));
         window.wait_for("its end", |state| find(state, &ids[1])["flash"] == "deleted");
+        // What the program says it shows is on the screen a moment later.
+        screen.wait_for("its row", |picture| picture.count(of_the_deleted) >= 3000);
         let picture = screen.picture();
         let games = window.state["games"].as_array().unwrap();
         if ["created", "changed"]
@@ -163,6 +248,16 @@ fn of_a_flash([r, g, b]: [u8; 3]) -> bool {
     r > 60 && g > 45 && b < 40 && r > g + 10
 }
 
+/// Of the colour of a row that was deleted, in both themes.
+fn of_the_deleted([r, g, b]: [u8; 3]) -> bool {
+    r > g.saturating_add(35) && g.abs_diff(b) < 12
+}
+
+/// Of the banner's ground.
+fn of_the_banner([r, g, b]: [u8; 3]) -> bool {
+    r == 110 && g == 30 && b == 30
+}
+
 /// A time of creation long ago, on this day.
 fn at(day: u32) -> String {
     format!("2025-01-{day:02}T00:00:00.000Z")
@@ -175,6 +270,11 @@ fn notice(state: &Value) -> &str {
 /// The list is complete.
 fn following(state: &Value) -> bool {
     notice(state) == "following the games"
+}
+
+fn ids(state: &Value) -> Vec<&str> {
+    let games = state["games"].as_array().unwrap();
+    games.iter().map(|game| game["id"].as_str().unwrap()).collect()
 }
 
 fn find<'a>(state: &'a Value, id: &str) -> &'a Value {
@@ -193,6 +293,7 @@ struct Window {
 impl Window {
     fn start(screen: &Screen, arguments: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_games"))
+            .args(["--theme", "dark"])
             .args(arguments)
             .arg("--report")
             .env("DISPLAY", &screen.display)
@@ -238,8 +339,7 @@ impl Window {
 
     /// Of the games, from the top to the bottom.
     fn ids(&self) -> Vec<&str> {
-        let games = self.state["games"].as_array().unwrap();
-        games.iter().map(|game| game["id"].as_str().unwrap()).collect()
+        ids(&self.state)
     }
 
     #[track_caller]
