@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::program::binary;
+use crate::program::livequery;
 use crate::support::{APPLICATION_ID, JAVASCRIPT_KEY, MASTER_KEY, Options, ParseServer, only, spawn_node};
 use crate::versions::{self, Server};
 
@@ -178,7 +178,7 @@ fn doctor(server: &ParseServer, arguments: &[&str], token: Option<&str>) -> Doct
 }
 
 fn doctor_at(url: String, arguments: &[&str], token: Option<&str>) -> Doctor {
-    let mut command = Command::new(binary());
+    let mut command = Command::new(livequery());
     command
         .args(["doctor", "--json"])
         .args(arguments)

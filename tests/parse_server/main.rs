@@ -24,7 +24,7 @@ mod matrix;
 #[cfg(feature = "tls")]
 mod network;
 mod objects;
-#[path = "../it/tool/program.rs"]
+#[path = "../it/support/program.rs"]
 mod program;
 mod queries;
 mod recorder;

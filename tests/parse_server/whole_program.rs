@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use parse_livequery::test_server::TestServer;
 use serde_json::{Value, json};
 
-use crate::program::binary;
+use crate::program::livequery;
 use crate::support::{self, JAVASCRIPT_KEY, ParseServer};
 
 #[test]
@@ -33,7 +33,7 @@ fn the_js_sdk_works_with_a_real_server() {
 #[test]
 #[ignore = "needs Node.js 20 and npm"]
 fn the_js_sdk_works_with_livequery_serve() {
-    let mut server = Command::new(binary())
+    let mut server = Command::new(livequery())
         .args(["serve", "--port", "0", "--json"])
         .stdout(Stdio::piped())
         .spawn()

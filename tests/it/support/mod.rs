@@ -10,9 +10,13 @@ mod certificates;
 mod parse;
 mod port;
 mod process;
+#[cfg(unix)]
+mod program;
 mod proxy;
 mod recorder;
 mod server;
+#[cfg(unix)]
+mod terminal;
 #[cfg(any(feature = "tls", feature = "webpki-roots"))]
 mod tls;
 mod tunnel;
@@ -28,9 +32,13 @@ pub use process::{
     in_own_process, in_own_process_with, open_files, resident_bytes, threads_named, wait_until,
     wait_until_within, watchdog,
 };
+#[cfg(unix)]
+pub(crate) use program::{built, livequery};
 pub use proxy::Proxy;
 pub use recorder::{Recorder, Seen};
 pub use server::{Conn, FullBacklog, Received, Server, Then};
+#[cfg(unix)]
+pub use terminal::{Terminal, without_escapes};
 #[cfg(any(feature = "tls", feature = "webpki-roots"))]
 pub use tls::{Farewell, TlsServer};
 pub use tunnel::ConnectProxy;

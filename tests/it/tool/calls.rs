@@ -8,7 +8,7 @@ use std::process::{Output, Stdio};
 use parse_livequery::test_server::TestServer;
 use serde_json::{Value, json};
 
-use super::{Terminal, command, command_for, output, text};
+use super::{command, command_for, output, terminal, text};
 
 #[test]
 fn objects_are_created_found_changed_and_deleted() {
@@ -92,13 +92,13 @@ fn a_log_in_asks_for_the_password_and_prints_a_token_that_works() {
     let token = text(&logged_in.stdout).trim().to_owned();
     assert!(token.starts_with("r:"), "{token} {}", text(&logged_in.stderr));
 
-    let mut terminal = Terminal::start(&server.url(), &["login", "ann", "--json"], &[]);
-    terminal.wait_for("password: ");
-    terminal.wait_until_typing_is_hidden();
-    terminal.type_in("sesame\n");
-    terminal.wait_for("\"username\":\"ann\"");
-    assert_eq!(terminal.exit_code(), 0);
-    assert!(!terminal.raw().contains("sesame"), "{}", terminal.raw());
+    let mut login = terminal(&server.url(), &["login", "ann", "--json"], &[]);
+    login.wait_for("password: ");
+    login.wait_until_typing_is_hidden();
+    login.type_in("sesame\n");
+    login.wait_for("\"username\":\"ann\"");
+    assert_eq!(login.exit_code(), 0);
+    assert!(!login.raw().contains("sesame"), "{}", login.raw());
 
     let wrong = with_input(&server, &["login", "ann"], "wrong\n");
     assert_eq!(wrong.status.code(), Some(1));
@@ -191,17 +191,17 @@ fn a_profile_replaces_the_environment() {
 fn a_secret_that_is_asked_for_is_not_shown() {
     let server = TestServer::builder().master_key("sesame").start().unwrap();
     server.create("Game", json!({"ACL": {}}));
-    let mut terminal = Terminal::start(
+    let mut find = terminal(
         &server.url(),
         &["find", "Game", "--count", "--ask", "master-key"],
         &[],
     );
-    terminal.wait_for("master key: ");
-    terminal.wait_until_typing_is_hidden();
-    terminal.type_in("sesame\n");
-    terminal.wait_for("1\r\n");
-    assert_eq!(terminal.exit_code(), 0);
-    assert!(!terminal.raw().contains("sesame"), "{}", terminal.raw());
+    find.wait_for("master key: ");
+    find.wait_until_typing_is_hidden();
+    find.type_in("sesame\n");
+    find.wait_for("1\r\n");
+    assert_eq!(find.exit_code(), 0);
+    assert!(!find.raw().contains("sesame"), "{}", find.raw());
 }
 
 #[test]

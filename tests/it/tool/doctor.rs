@@ -11,7 +11,7 @@ use std::time::Duration;
 use parse_livequery::test_server::TestServer;
 use serde_json::{Value, json};
 
-use super::{Terminal, command, command_for, output, text};
+use super::{command, command_for, output, terminal, text};
 use crate::harness::MINUTE;
 use crate::support::{Authority, ConnectProxy, Server, Then, TlsServer};
 
@@ -87,12 +87,12 @@ fn without_write_access_it_says_what_it_did_not_try() {
 fn people_get_the_cure_below_the_fault() {
     let server = Server::auto();
     server.refuse();
-    let mut terminal = Terminal::start(&server.url(), &["doctor", "Game"], &[]);
-    terminal.wait_for("FAULT  TCP ");
-    terminal.wait_for("Nobody listens there");
-    terminal.wait_for("What to do:\r\n");
-    terminal.wait_for("Check that the server runs");
-    assert_eq!(terminal.exit_code(), 1);
+    let mut doctor = terminal(&server.url(), &["doctor", "Game"], &[]);
+    doctor.wait_for("FAULT  TCP ");
+    doctor.wait_for("Nobody listens there");
+    doctor.wait_for("What to do:\r\n");
+    doctor.wait_for("Check that the server runs");
+    assert_eq!(doctor.exit_code(), 1);
 }
 
 #[test]
@@ -232,14 +232,14 @@ fn events_that_come_late_are_held_back_by_something() {
 #[test]
 fn tail_says_what_is_wrong_when_nothing_comes() {
     let server = TestServer::start().unwrap();
-    let mut tail = Terminal::start(&server.url(), &["tail", "Game", "--silence", "1"], &[]);
+    let mut tail = terminal(&server.url(), &["tail", "Game", "--silence", "1"], &[]);
     tail.wait_for("following Game");
     tail.wait_for("`livequery doctor Game --write` finds out why");
     tail.press_ctrl_c();
     assert_eq!(tail.exit_code(), 0);
 
     let expired = [("PARSE_SESSION_TOKEN", "r:expired")];
-    let mut tail = Terminal::start(&server.url(), &["tail", "Game", "--silence", "1"], &expired);
+    let mut tail = terminal(&server.url(), &["tail", "Game", "--silence", "1"], &expired);
     tail.wait_for("The session token is not valid");
     tail.press_ctrl_c();
     assert_eq!(tail.exit_code(), 0);

@@ -6,14 +6,14 @@ use std::fs;
 use parse_livequery::test_server::TestServer;
 use serde_json::{Value, json};
 
-use super::{Terminal, assert_clean_end, command, command_for, output, piped, signal, text};
+use super::{assert_clean_end, command, command_for, output, piped, signal, terminal, text};
 use crate::harness::MINUTE;
 use crate::support::{Proxy, Server};
 
 #[test]
 fn events_in_a_terminal_say_what_changed_and_ctrl_c_ends_it() {
     let server = TestServer::start().unwrap();
-    let mut tail = Terminal::start(
+    let mut tail = terminal(
         &server.url(),
         &["tail", "Game", "--where", r#"{"score": {"$gt": 10}}"#],
         &[],
@@ -68,7 +68,7 @@ fn events_in_a_terminal_say_what_changed_and_ctrl_c_ends_it() {
 fn the_state_of_the_connection_is_shown_until_it_is_back() {
     let server = TestServer::start().unwrap();
     let proxy = Proxy::to(server.address());
-    let mut tail = Terminal::start(&proxy.url(), &["tail", "Game"], &[]);
+    let mut tail = terminal(&proxy.url(), &["tail", "Game"], &[]);
     tail.wait_for(&format!("… connecting to {}", proxy.url()));
     tail.wait_for("following Game\r\n");
 
@@ -99,7 +99,7 @@ fn the_state_of_the_connection_is_shown_until_it_is_back() {
 #[test]
 fn colours_can_be_turned_off() {
     let server = TestServer::start().unwrap();
-    let mut tail = Terminal::start(&server.url(), &["tail", "Game"], &[("NO_COLOR", "1")]);
+    let mut tail = terminal(&server.url(), &["tail", "Game"], &[("NO_COLOR", "1")]);
     tail.wait_for("following Game\r\n");
     server.create("Game", json!({"name": "go"}));
     tail.wait_for("name: \"go\"\r\n");
@@ -350,7 +350,7 @@ fn secrets_of_the_environment_are_used_and_never_echoed() {
         );
     }
 
-    let mut tail = Terminal::start(&server.url(), &["tail", "Game"], &secrets);
+    let mut tail = terminal(&server.url(), &["tail", "Game"], &secrets);
     tail.wait_for("following Game\r\n");
     let connect: Value = serde_json::from_str(&server.frames()[0][0]).unwrap();
     assert_eq!(connect["masterKey"], "sesame");

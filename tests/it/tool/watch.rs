@@ -6,24 +6,25 @@ use std::time::Instant;
 use parse_livequery::test_server::TestServer;
 use serde_json::{Value, json};
 
-use super::{Terminal, output, piped, signal, text, without_escapes};
+use super::{output, piped, signal, terminal, text};
 use crate::harness::MINUTE;
+use crate::support::{Terminal, wait_until_within, without_escapes};
 
 #[test]
 fn a_table_stays_up_to_date_and_is_left_behind() {
     let server = TestServer::start().unwrap();
     let chess = server.create("Game", json!({"name": "chess", "score": 1}));
-    let mut watch = Terminal::start(&server.url(), &["watch", "Game", "--order", "-score"], &[]);
+    let mut watch = terminal(&server.url(), &["watch", "Game", "--order", "-score"], &[]);
     watch.wait_for("live");
-    watch.wait_for_frame("the first object", |lines| {
+    wait_for_frame(&watch, "the first object", |lines| {
         lines[0].starts_with("id") && lines[0].contains("score") && lines[1].contains("chess")
     });
     server.create("Game", json!({"name": "go", "score": 5}));
-    watch.wait_for_frame("the second above it", |lines| {
+    wait_for_frame(&watch, "the second above it", |lines| {
         lines[1].contains("go") && lines[2].contains("chess")
     });
     server.update("Game", &chess, json!({"score": 9}));
-    watch.wait_for_frame("the first above it again", |lines| {
+    wait_for_frame(&watch, "the first above it again", |lines| {
         lines[1].contains('9') && lines[2].contains("go")
     });
     assert!(
@@ -32,7 +33,7 @@ fn a_table_stays_up_to_date_and_is_left_behind() {
         watch.raw()
     );
     server.delete("Game", &chess);
-    watch.wait_for_frame("one object", |lines| {
+    wait_for_frame(&watch, "one object", |lines| {
         lines[1].contains("go") && lines[2].is_empty() && lines[23].starts_with("Game: 1 of at most 20, live")
     });
 
@@ -49,17 +50,17 @@ fn a_table_stays_up_to_date_and_is_left_behind() {
 fn it_says_so_when_the_server_is_gone_and_goes_on_when_it_is_back() {
     let server = TestServer::start().unwrap();
     server.create("Game", json!({"name": "chess"}));
-    let mut watch = Terminal::start(&server.url(), &["watch", "Game"], &[("NO_COLOR", "1")]);
-    watch.wait_for_frame("the object", |lines| {
+    let mut watch = terminal(&server.url(), &["watch", "Game"], &[("NO_COLOR", "1")]);
+    wait_for_frame(&watch, "the object", |lines| {
         lines[1].contains("chess") && lines[23].ends_with("live")
     });
     server.stop();
-    watch.wait_for_frame("the loss, and the object", |lines| {
+    wait_for_frame(&watch, "the loss, and the object", |lines| {
         lines[1].contains("chess") && lines[23].contains("reconnecting, attempt ")
     });
     server.create("Game", json!({"name": "go"}));
     server.resume().unwrap();
-    watch.wait_for_frame("both", |lines| {
+    wait_for_frame(&watch, "both", |lines| {
         lines[1..3].concat().contains("chess")
             && lines[1..3].concat().contains("go")
             && lines[23].ends_with("live")
@@ -78,16 +79,18 @@ fn it_fits_a_terminal_that_changes() {
             json!({"n": n, "name": "日本語のゲーム".repeat(3), "zebra": "last"}),
         );
     }
-    let mut watch = Terminal::start(&server.url(), &["watch", "Game", "--select", "n,name,zebra"], &[]);
-    watch.wait_for_frame("all", |lines| lines[10].contains("last"));
+    let mut watch = terminal(&server.url(), &["watch", "Game", "--select", "n,name,zebra"], &[]);
+    wait_for_frame(&watch, "all", |lines| lines[10].contains("last"));
     watch.resize(5, 20);
-    watch.wait_for_frame("three objects, cut", |lines| {
+    wait_for_frame(&watch, "three objects, cut", |lines| {
         lines.len() == 5 && lines[3].contains('…') && lines[4].starts_with("Game: 10 of at")
     });
     watch.resize(3, 2);
-    watch.wait_for_frame("hardly anything", |lines| lines.len() == 3 && lines[2] == "G…");
+    wait_for_frame(&watch, "hardly anything", |lines| {
+        lines.len() == 3 && lines[2] == "G…"
+    });
     watch.resize(30, 200);
-    watch.wait_for_frame("all again", |lines| {
+    wait_for_frame(&watch, "all again", |lines| {
         lines.len() == 30 && lines[10].contains("last")
     });
     watch.press_ctrl_c();
@@ -98,8 +101,8 @@ fn it_fits_a_terminal_that_changes() {
 fn ten_thousand_changes_are_drawn_a_few_times() {
     let server = TestServer::start().unwrap();
     let id = server.create("Game", json!({"score": 0}));
-    let mut watch = Terminal::start(&server.url(), &["watch", "Game"], &[]);
-    watch.wait_for_frame("the object", |lines| {
+    let mut watch = terminal(&server.url(), &["watch", "Game"], &[]);
+    wait_for_frame(&watch, "the object", |lines| {
         lines[1].contains('0') && lines[23].contains("live")
     });
     let before = watch.raw().len();
@@ -107,7 +110,7 @@ fn ten_thousand_changes_are_drawn_a_few_times() {
     for score in 1..=10_000 {
         server.update("Game", &id, json!({ "score": score }));
     }
-    watch.wait_for_frame("the last", |lines| lines[1].contains("10000"));
+    wait_for_frame(&watch, "the last", |lines| lines[1].contains("10000"));
     // Between two drawings there are 50 ms at least, however many changes come.
     let most = start.elapsed().as_millis() / 50 + 10;
     let drawings = watch.raw()[before..].matches("\x1b[H").count();
@@ -162,21 +165,19 @@ fn a_pipe_gets_a_line_for_each_change() {
     assert_eq!(output(watch).status.code(), Some(0));
 }
 
-impl Terminal {
-    /// Waits until the screen that was drawn last is as it should be. Its lines are without escape sequences.
-    #[track_caller]
-    fn wait_for_frame(&self, what: &str, is_right: impl Fn(&[String]) -> bool) {
-        crate::support::wait_until_within(MINUTE, what, || {
-            let raw = self.raw();
-            // The last one may be in the middle of being written.
-            let Some(frame) = raw.rsplit("\x1b[H").find(|frame| frame.ends_with("\x1b[J")) else {
-                return false;
-            };
-            let lines: Vec<String> = frame
-                .split("\r\n")
-                .map(|line| without_escapes(line).trim_end().to_owned())
-                .collect();
-            lines.len() > 2 && is_right(&lines)
-        });
-    }
+/// Waits until the screen that was drawn last is as it should be. Its lines are without escape sequences.
+#[track_caller]
+fn wait_for_frame(terminal: &Terminal, what: &str, is_right: impl Fn(&[String]) -> bool) {
+    wait_until_within(MINUTE, what, || {
+        let raw = terminal.raw();
+        // The last one may be in the middle of being written.
+        let Some(frame) = raw.rsplit("\x1b[H").find(|frame| frame.ends_with("\x1b[J")) else {
+            return false;
+        };
+        let lines: Vec<String> = frame
+            .split("\r\n")
+            .map(|line| without_escapes(line.to_owned()).trim_end().to_owned())
+            .collect();
+        lines.len() > 2 && is_right(&lines)
+    });
 }
