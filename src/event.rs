@@ -651,6 +651,8 @@ pub enum GapReason {
     ConnectionLost,
     /// The server ended the subscription without being asked, and it was made again.
     EndedByServer,
+    /// The client was [paused](crate::Client::pause) and resumed.
+    Paused,
     /// The query of the subscription was changed; the server drops the events between the old query and the new.
     QueryUpdated,
     /// The session token was changed, and the connection or the subscription made anew with it. Events that waited for
@@ -663,6 +665,7 @@ impl fmt::Display for GapReason {
         f.write_str(match self {
             Self::ConnectionLost => "the connection was lost",
             Self::EndedByServer => "the server ended the subscription",
+            Self::Paused => "the client was paused",
             Self::QueryUpdated => "the query was changed",
             Self::SessionTokenChanged => "the session token was changed",
         })

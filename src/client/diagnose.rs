@@ -24,6 +24,7 @@ pub(crate) fn diagnose(address: &str, named: Option<Age>, shared: &Shared) -> St
         ClientState::Connected => "connected",
         ClientState::Reconnecting => "the link is down, and is being made anew",
         ClientState::Disconnected => "refused by the server for good: `open` tries again",
+        ClientState::Paused => "paused by the program: `resume` connects again",
         ClientState::Closed => "closed: `open`, or a new subscription, opens it again",
     };
     line(format_args!("  state            {state}"));

@@ -260,8 +260,9 @@ impl Shared {
                 _ => look.refusal().map(Err),
             })
             .unwrap_or_else(|unanswered| {
-                let is_open = self.status.state() == ClientState::Connected;
-                Err(unanswered.into_error(not_open_in_time("client", is_open)))
+                let state = self.status.state();
+                let is_open = state == ClientState::Connected;
+                Err(unanswered.into_error(not_open_in_time("client", is_open, state)))
             })
     }
 
@@ -440,9 +441,11 @@ impl fmt::Debug for Shared {
     }
 }
 
-pub(super) fn not_open_in_time(what: &str, is_open: bool) -> String {
+pub(super) fn not_open_in_time(what: &str, is_open: bool, client: ClientState) -> String {
     if is_open {
         format!("the {what} is open, but its listeners for `open` have not returned yet")
+    } else if client == ClientState::Paused {
+        format!("the {what} is not open, because the client is paused; `resume` ends the pause")
     } else {
         format!("the {what} is not open yet, and goes on trying")
     }

@@ -333,7 +333,7 @@ impl Shared {
             })
             .unwrap_or_else(|unanswered| {
                 let is_open = subscription.state() == SubscriptionState::Open;
-                Err(unanswered.into_error(not_open_in_time("subscription", is_open)))
+                Err(unanswered.into_error(not_open_in_time("subscription", is_open, self.status.state())))
             })
     }
 }

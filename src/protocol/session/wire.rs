@@ -30,6 +30,8 @@ pub(super) enum Happening {
         silently: bool,
     },
     Update(usize),
+    Pause,
+    Resume,
     /// The server ends a subscription without being asked.
     End(usize),
 }
@@ -127,6 +129,15 @@ impl Wire {
                 self.session.update(id, id, spec, now);
                 self.carry_out();
             }
+            Happening::Pause => {
+                self.session.pause();
+                self.carry_out();
+            }
+            Happening::Resume => {
+                let now = self.now();
+                self.session.resume(now);
+                self.carry_out();
+            }
             Happening::End(which) => {
                 let id = *which as u64 % SUBSCRIPTIONS + 1;
                 if self.has.remove(&id) {
@@ -139,6 +150,7 @@ impl Wire {
     /// Lets everything come to rest, and compares.
     pub(super) fn settle(&mut self) {
         self.delay = Duration::ZERO;
+        self.happen(&Happening::Resume);
         self.pass(Duration::from_secs(300));
         self.happen(&Happening::Write);
         self.pass(Duration::from_secs(1));
