@@ -42,7 +42,7 @@ pub(crate) fn diagnose(address: &str, named: Option<Age>, shared: &Shared) -> St
     ));
     match stats
         .last_received
-        .and_then(|at| SystemTime::now().duration_since(at).ok())
+        .and_then(|at| SystemTime::now().duration_since(at.into()).ok())
     {
         Some(age) => line(format_args!("  last sign        {age:.1?} ago")),
         None => line(format_args!("  last sign        none")),

@@ -1,5 +1,6 @@
 //! The client: the handle that registers listeners and sends commands. It never waits for the network by itself.
 
+mod awaited;
 pub(crate) mod builder;
 pub(crate) mod default;
 mod diagnose;

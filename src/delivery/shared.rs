@@ -21,6 +21,7 @@ use crate::query::version::Age;
 use crate::secret::Secret;
 use crate::state::ClientState;
 use crate::stats::{ClientStats, Counters};
+use crate::types::Date;
 
 /// One client.
 pub(crate) struct Shared {
@@ -240,7 +241,10 @@ impl Shared {
             messages_out: get(&counters.messages_out),
             bytes_out: get(&counters.bytes_out),
             malformed: get(&counters.malformed),
-            last_received: is_home.then(|| *counters.last_received.lock()).flatten(),
+            last_received: is_home
+                .then(|| *counters.last_received.lock())
+                .flatten()
+                .map(Date::from),
             round_trip: is_home.then(|| *counters.round_trip.lock()).flatten(),
             queued: totals.objects.load(Ordering::Relaxed),
             queued_bytes: totals.bytes.load(Ordering::Relaxed),

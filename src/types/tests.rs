@@ -1,6 +1,7 @@
 //! The types against what a Parse Server sends, and against what none does.
 
 use std::fmt::Debug;
+use std::time::{Duration, SystemTime};
 
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -215,4 +216,21 @@ fn the_types_go_from_thread_to_thread() {
     is_sound::<Pointer>();
     is_sound::<Polygon>();
     is_sound::<Relation>();
+}
+
+#[test]
+fn a_date_with_a_duration_stays_within_the_years_that_there_are() {
+    let (first, last) = (
+        Date::from(SystemTime::UNIX_EPOCH) - Duration::MAX,
+        Date::from(SystemTime::UNIX_EPOCH) + Duration::MAX,
+    );
+    assert_eq!(Date::parse(&last.to_string()).unwrap(), last);
+    assert_eq!(Date::parse(&first.to_string()).unwrap(), first);
+    assert_eq!(
+        (last + Duration::from_secs(1), first - Duration::from_secs(1)),
+        (last, first)
+    );
+    let date = Date::from_millis(1500).unwrap();
+    assert_eq!((date + Duration::from_micros(1999)).millis(), 1501);
+    assert_eq!((date - Duration::from_secs(2)).millis(), -500);
 }

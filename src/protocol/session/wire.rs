@@ -14,6 +14,7 @@ use crate::event::{EventKind, Gap};
 use crate::protocol::Now;
 use crate::protocol::spec::Spec;
 use crate::query::Query;
+use crate::types::Date;
 
 #[derive(Clone, Debug)]
 pub(super) enum Happening {
@@ -159,13 +160,14 @@ impl Wire {
             if self.came.contains(&at) || *time < opened {
                 continue;
             }
-            let wall = self.started.1 + *time;
+            let wall = Date::from(self.started.1 + *time);
             let gaps = self.gaps.get(id).map_or(&[][..], Vec::as_slice);
             assert!(
                 gaps.iter().any(|gap| gap.start() <= wall && wall <= gap.end()),
                 "subscription {id}, written at {time:?}, gaps {:?}",
                 gaps.iter()
-                    .map(|gap| [gap.start(), gap.end()].map(|at| at.duration_since(self.started.1)))
+                    .map(|gap| [gap.start(), gap.end()]
+                        .map(|at| SystemTime::from(at).duration_since(self.started.1)))
                     .collect::<Vec<_>>()
             );
         }
