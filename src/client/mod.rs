@@ -74,7 +74,8 @@ struct Handle {
 
 impl Client {
     /// Connects. Returns at once; the event `open` tells when it is done, and [`wait_open`](Self::wait_open) waits.
-    /// Does nothing if the client is connected or tries to be. [`subscribe`](Self::subscribe) calls it by itself.
+    /// Does nothing if the client is connected or tries to be, or before [`resume`](Self::resume) if it is
+    /// [paused](Self::pause). [`subscribe`](Self::subscribe) calls it by itself.
     ///
     /// After [`close`](Self::close) and after a refusal it starts anew.
     pub fn open(&self) {
@@ -297,7 +298,7 @@ impl Client {
     ///
     /// # Examples
     /// ```
-    /// # use parse_livequery::{Client, ClientState, GapReason, Query};
+    /// # use parse_livequery::{Client, GapReason, Query};
     /// # use std::time::Duration;
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let patience = Duration::from_secs(10);
@@ -460,7 +461,7 @@ impl Client {
     /// [`subscribe`](Self::subscribe) do.
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) if it takes longer, with what the last attempt failed of;
+    /// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) if it takes longer, with why the last attempt failed;
     /// the client goes on trying. [`ErrorKind::Refused`](crate::ErrorKind::Refused) if the server refused it for
     /// good, [`ErrorKind::Closed`](crate::ErrorKind::Closed) if it was closed, and
     /// [`ErrorKind::CalledFromListener`](crate::ErrorKind::CalledFromListener) in a listener of this client.

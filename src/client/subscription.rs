@@ -25,7 +25,7 @@ use crate::stats::SubscriptionStats;
 use crate::text::deadline;
 
 impl Client {
-    /// Subscribes to a query, and connects if the client has not yet.
+    /// Subscribes to a query, and connects if the client has not yet, unless it is [paused](Self::pause).
     ///
     /// Returns at once. Listeners are registered on the subscription; an `open` that came before its listener is
     /// not missed. To have them in place before the first frame is sent, use [`subscription`](Self::subscription).
@@ -60,7 +60,7 @@ impl Client {
         SubscriptionBuilder::new(self.clone(), query.clone())
     }
 
-    /// Ends a subscription, as [`Subscription::unsubscribe`] does.
+    /// Ends a subscription, as [`Subscription::unsubscribe`] does, whichever client it belongs to.
     pub fn unsubscribe(&self, subscription: &Subscription) {
         subscription.unsubscribe();
     }
@@ -353,7 +353,7 @@ impl Subscription {
     ///
     /// # Errors
     /// What the server refused the subscription or the connection for; [`ErrorKind::Timeout`] if it takes longer, with
-    /// what the last attempt to connect failed of; [`ErrorKind::Closed`] if the subscription has ended;
+    /// why the last attempt to connect failed; [`ErrorKind::Closed`] if the subscription has ended;
     /// [`ErrorKind::CalledFromListener`] in a listener of this client. The subscription goes on after a time-out.
     ///
     /// # Examples

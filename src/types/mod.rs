@@ -160,18 +160,6 @@ impl AsRef<[u8]> for Bytes {
     }
 }
 
-impl From<Vec<u8>> for Bytes {
-    fn from(bytes: Vec<u8>) -> Self {
-        Self { bytes }
-    }
-}
-
-impl From<&[u8]> for Bytes {
-    fn from(bytes: &[u8]) -> Self {
-        Self::new(bytes)
-    }
-}
-
 /// A many-to-many relation: all that an object shows of it is the class at its other end.
 ///
 /// In JSON `{"__type":"Relation","className":"Player"}`. The objects that are related are never sent: they are asked

@@ -39,7 +39,7 @@ fn every_type_makes_the_round_trip_unchanged() {
     assert_eq!(file, File::new("a.txt"));
 
     let bytes: Bytes = round_trip(r#"{"__type":"Bytes","base64":"AQID"}"#);
-    assert_eq!(bytes, Bytes::from([1, 2, 3].as_slice()));
+    assert_eq!(bytes, Bytes::new([1, 2, 3]));
     let bytes: Bytes = round_trip(r#"{"__type":"Bytes","base64":""}"#);
     assert_eq!(bytes, Bytes::default());
     let bytes: Bytes = round_trip(r#"{"__type":"Bytes","base64":"+/8="}"#);

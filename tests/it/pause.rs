@@ -53,6 +53,7 @@ fn what_is_made_in_a_pause_waits_and_what_ends_in_it_stays_ended() {
     let (events, gone) = (Events::new(), Events::new());
     let subscription = subscribe_into(&client, "Game", &events);
     let ended = subscribe_into(&client, "Team", &gone);
+    wait_until("it is paused", || client.state() == ClientState::Paused);
     let error = subscription.wait_open(ms(50)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);
     assert!(error.to_string().contains("paused"), "{error}");
