@@ -46,12 +46,19 @@ impl Serialize for Query {
 
 impl<'de> Deserialize<'de> for Query {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let form = Json::deserialize(deserializer)?;
-        let class_name = form
-            .get(CLASS_NAME)
-            .and_then(Json::as_str)
-            .ok_or_else(|| D::Error::custom("a query needs the string className"))?
-            .to_owned();
+        let mut form = Json::deserialize(deserializer)?;
+        let class_name = match &mut form {
+            Json::Object(members) => {
+                let place = members.iter().position(|(name, _)| name == CLASS_NAME);
+                place.map(|place| members.remove(place).1)
+            }
+            _ => None,
+        };
+        let Some(Json::String(class_name)) = class_name else {
+            return Err(D::Error::custom(
+                "a query is a JSON object with the string className",
+            ));
+        };
         Self::from_json(class_name, form).map_err(D::Error::custom)
     }
 }
