@@ -104,7 +104,7 @@ fn events(c: &mut Criterion) {
 fn memory(_: &mut Criterion) {
     for size in SIZES {
         let json: usize = (0..size)
-            .map(|number| game(number, score_of(number, 0), 0).as_str().len())
+            .map(|number| game(number, score_of(number, 0), 0).as_json().len())
             .sum();
         let before = resident();
         let set = set_of(&query(), size);

@@ -202,7 +202,7 @@ fn robot(server: &TestServer, room: &str) -> Result<(Client, Subscription), Box<
                 text.chars().count()
             ));
         })
-        .subscribe()?;
+        .start()?;
     answers.wait_open(Duration::from_secs(30))?;
     Ok((robot, answers))
 }

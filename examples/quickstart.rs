@@ -99,7 +99,7 @@ fn subscribe(client: &Client) -> parse_livequery::Result<(Subscription, Receiver
             // Whoever has heard enough may have hung up.
             let _ = happened.send(event.kind());
         })
-        .subscribe()?;
+        .start()?;
     Ok((subscription, events))
 }
 

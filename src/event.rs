@@ -1,7 +1,6 @@
 //! What listeners are called with: the events of a subscription and of a client. Knows no threads and no sockets.
 
 use std::fmt;
-use std::ops::Deref;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
@@ -193,7 +192,7 @@ impl Event {
         self.member("installationId")
     }
 
-    /// The error, of an `error` event; of a `close` event, what the link was lost of, if it was.
+    /// The error, of an `error` event; of a `close` event, why the connection was lost, if it was.
     #[must_use]
     pub fn error(&self) -> Option<&Error> {
         match &self.body {
@@ -210,16 +209,6 @@ impl Event {
             Body::Open(gap) => gap.as_ref(),
             _ => None,
         }
-    }
-
-    /// Object and original as a type of the user's.
-    pub(crate) fn decoded<T: DeserializeOwned>(&self) -> Result<Decoded<T>> {
-        let original = self.original().map(Object::decode).transpose()?;
-        Ok(Decoded {
-            object: self.decode()?,
-            original,
-            event: self.clone(),
-        })
     }
 
     pub(crate) fn opened(gap: Option<Gap>) -> Self {
@@ -298,55 +287,6 @@ impl Event {
             Body::Object(change) => Some(change),
             _ => None,
         }
-    }
-}
-
-/// An event whose object was decoded as a type of your own: what the listeners of
-/// [`Subscription::on_as`](crate::Subscription::on_as) get. It can be used as that object.
-///
-/// # Examples
-/// ```
-/// #[derive(serde::Deserialize)]
-/// struct Game {
-///     score: f64,
-/// }
-///
-/// # fn listen(subscription: &parse_livequery::Subscription) {
-/// subscription.on_as::<Game>("update", |game| {
-///     let before = game.original().map(|game| game.score);
-///     println!("{before:?} -> {} at {:?}", game.score, game.event().updated_at());
-/// });
-/// # }
-/// ```
-#[derive(Clone, Debug)]
-pub struct Decoded<T> {
-    object: T,
-    original: Option<T>,
-    event: Event,
-}
-
-impl<T> Decoded<T> {
-    /// The object as it is now.
-    pub fn object(&self) -> &T {
-        &self.object
-    }
-
-    /// The object as it was before; see [`Event::original`].
-    pub fn original(&self) -> Option<&T> {
-        self.original.as_ref()
-    }
-
-    /// The event as it came.
-    pub fn event(&self) -> &Event {
-        &self.event
-    }
-}
-
-impl<T> Deref for Decoded<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        &self.object
     }
 }
 
@@ -502,14 +442,6 @@ macro_rules! kind_from_name {
             }
         }
 
-        impl TryFrom<&str> for $kind {
-            type Error = UnknownEvent;
-
-            fn try_from(name: &str) -> Result<Self, UnknownEvent> {
-                name.parse()
-            }
-        }
-
         impl sealed::EventName<$kind> for $kind {
             fn kind(self) -> Result<Self, UnknownEvent> {
                 Ok(self)
@@ -585,7 +517,7 @@ impl std::error::Error for UnknownEvent {}
 /// # fn listen(subscription: &parse_livequery::Subscription) {
 /// subscription.on_open(|gap| {
 ///     if let Some(gap) = gap {
-///         println!("{:?} may have been missed since {:?}: {:?}", gap.duration(), gap.start(), gap.reason());
+///         println!("{:?} may have been missed since {}: {}", gap.duration(), gap.start(), gap.reason());
 ///     }
 /// });
 /// # }
@@ -605,19 +537,20 @@ impl Gap {
     /// With a connection in use it is at most [`idle_ping`](crate::ClientBuilder::idle_ping) before the connection was
     /// lost, and the time that the answer to a ping takes.
     ///
-    /// This is a time on this machine's clock, as it is set when the gap ends. The server writes `updatedAt` by its own
+    /// This is a time on this machine's clock, as it is set when the gap ends, rounded down to the millisecond; a query takes
+    /// it as it is: `.greater_than_or_equal_to("updatedAt", gap.start())`. The server writes `updatedAt` by its own
     /// clock and sends the event a little later, so allow for the difference when you look for what was changed since.
     /// A gateway that answers pings in the place of the server makes this time too late by what lies waiting in it.
     #[must_use]
-    pub fn start(&self) -> SystemTime {
-        self.start
+    pub fn start(&self) -> Date {
+        self.start.into()
     }
 
     /// When the acknowledgement of the new subscription came. Not before the [`start`](Self::start), even if the clock was
     /// set back meanwhile.
     #[must_use]
-    pub fn end(&self) -> SystemTime {
-        self.end
+    pub fn end(&self) -> Date {
+        self.end.into()
     }
 
     /// Why events may have been missed.
@@ -651,6 +584,8 @@ pub enum GapReason {
     ConnectionLost,
     /// The server ended the subscription without being asked, and it was made again.
     EndedByServer,
+    /// The client was [paused](crate::Client::pause) and resumed.
+    Paused,
     /// The query of the subscription was changed; the server drops the events between the old query and the new.
     QueryUpdated,
     /// The session token was changed, and the connection or the subscription made anew with it. Events that waited for
@@ -663,6 +598,7 @@ impl fmt::Display for GapReason {
         f.write_str(match self {
             Self::ConnectionLost => "the connection was lost",
             Self::EndedByServer => "the server ended the subscription",
+            Self::Paused => "the client was paused",
             Self::QueryUpdated => "the query was changed",
             Self::SessionTokenChanged => "the session token was changed",
         })

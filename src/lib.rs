@@ -51,9 +51,7 @@ pub use delivery::mailbox::Overflow;
 pub use delivery::queue::Dispatch;
 pub use driver::ConnectedStream;
 pub use error::{Error, ErrorKind, Result};
-pub use event::{
-    ClientEvent, ClientEventKind, Decoded, Event, EventKind, EventName, Gap, GapReason, UnknownEvent,
-};
+pub use event::{ClientEvent, ClientEventKind, Event, EventKind, EventName, Gap, GapReason, UnknownEvent};
 pub use live_set::builder::LiveSetBuilder;
 pub use live_set::live_object::{LiveObject, LiveObjectBuilder, ObjectState};
 pub use live_set::{

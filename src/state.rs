@@ -37,6 +37,9 @@ pub enum ClientState {
     /// help. [`open`](crate::Client::open) does try again, with all subscriptions. Also the state of a client in a fork of
     /// its process, where nothing helps.
     Disconnected,
+    /// Without a connection until [`resume`](crate::Client::resume), since [`pause`](crate::Client::pause) was called. The
+    /// subscriptions are kept.
+    Paused,
     /// Closed by [`close`](crate::Client::close). [`open`](crate::Client::open) and new subscriptions open it again.
     Closed,
 }
@@ -82,6 +85,7 @@ impl fmt::Display for ClientState {
             Self::Connected => "connected",
             Self::Reconnecting => "reconnecting",
             Self::Disconnected => "disconnected",
+            Self::Paused => "paused",
             Self::Closed => "closed",
         })
     }

@@ -6,9 +6,10 @@ use std::time::{Duration, SystemTime};
 use parking_lot::Mutex;
 
 use crate::state::{ClientState, SubscriptionState};
+use crate::types::Date;
 
 /// What goes on in a client. A snapshot, made by [`Client::stats`](crate::Client::stats).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClientStats {
     /// Where the client stands.
@@ -30,7 +31,7 @@ pub struct ClientStats {
     /// Messages that were no LiveQuery messages.
     pub malformed: u64,
     /// When something last came from the server, a ping included.
-    pub last_received: Option<SystemTime>,
+    pub last_received: Option<Date>,
     /// How long the server took to answer the last ping of this client. It pings when it has connected, and when the
     /// link is silent.
     pub round_trip: Option<Duration>,
@@ -64,7 +65,7 @@ pub struct ClientStats {
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SubscriptionStats {
     /// Where the subscription stands.
@@ -74,7 +75,7 @@ pub struct SubscriptionStats {
     /// The events that came, by kind.
     pub events: EventCounts,
     /// When the last event came.
-    pub last_event: Option<SystemTime>,
+    pub last_event: Option<Date>,
     /// The objects that wait for their listeners.
     pub queued: usize,
     /// About how many bytes of memory the objects take that wait for their listeners.

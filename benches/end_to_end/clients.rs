@@ -157,16 +157,16 @@ fn library(work: Work, url: &str, scenario: &Scenario, credits: Option<TcpStream
                 let (started, ended) = (started.clone(), ended.clone());
                 let latencies = Arc::clone(&latencies);
                 subscription = subscription
-                    .on_enter(move |_, _| {
+                    .on_enter(move |_| {
                         latencies.lock().expect("nobody panics with it").clear();
                         let _ = started.send((Instant::now(), process::cpu_time()));
                     })
-                    .on_leave(move |object, _| {
+                    .on_leave(move |object| {
                         let sent = object.get_f64("sent").expect("it says how many there were");
                         let _ = ended.send((Instant::now(), process::cpu_time(), sent));
                     });
             }
-            subscription.subscribe().expect("the query is right")
+            subscription.start().expect("the query is right")
         })
         .collect();
     let start = starts.recv_timeout(PATIENCE).expect("the server sends events");
@@ -217,7 +217,7 @@ fn library_subscriptions(client: &Client, number: usize) -> Report {
                             let _ = all_opened.send(Instant::now());
                         }
                     })
-                    .subscribe()
+                    .start()
                     .expect("the query is right")
             })
             .collect()

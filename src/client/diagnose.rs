@@ -24,6 +24,7 @@ pub(crate) fn diagnose(address: &str, named: Option<Age>, shared: &Shared) -> St
         ClientState::Connected => "connected",
         ClientState::Reconnecting => "the link is down, and is being made anew",
         ClientState::Disconnected => "refused by the server for good: `open` tries again",
+        ClientState::Paused => "paused by the program: `resume` connects again",
         ClientState::Closed => "closed: `open`, or a new subscription, opens it again",
     };
     line(format_args!("  state            {state}"));
@@ -41,7 +42,7 @@ pub(crate) fn diagnose(address: &str, named: Option<Age>, shared: &Shared) -> St
     ));
     match stats
         .last_received
-        .and_then(|at| SystemTime::now().duration_since(at).ok())
+        .and_then(|at| SystemTime::now().duration_since(at.into()).ok())
     {
         Some(age) => line(format_args!("  last sign        {age:.1?} ago")),
         None => line(format_args!("  last sign        none")),

@@ -2,12 +2,13 @@
 //!
 //! Knows nothing of how a listener is called.
 
+use crossbeam_channel::{Sender, TrySendError};
 use serde::de::DeserializeOwned;
 
 use crate::client::subscription::{Subscription, SubscriptionBuilder};
 use crate::delivery::emitter::{ListenerId, Times};
 use crate::error::{Error, Result};
-use crate::event::{Decoded, Event, EventKind, EventName, Gap, known};
+use crate::event::{Event, EventKind, EventName, Gap, known};
 use crate::object::Object;
 
 /// Passes all of them to a macro: the documentation, the signature, and what is registered.
@@ -95,10 +96,11 @@ macro_rules! listeners {
             /// ```
             on_open (listener: impl FnMut(Option<&Gap>) + Send + 'static) => (Some(EventKind::Open), Times::Always, with_gap(listener));
 
-            /// Calls a listener for each `create`.
+            /// Calls a listener for each `create`, with the object.
             on_create (listener: impl FnMut(&Object) + Send + 'static) => (Some(EventKind::Create), Times::Always, with_object(listener));
 
-            /// Calls a listener for each `update`, with the object as it is and as it was.
+            /// Calls a listener for each `update`, with the object as it is and as it was: the only event in which that is
+            /// the point.
             ///
             /// # Examples
             /// ```
@@ -118,16 +120,37 @@ macro_rules! listeners {
             /// ```
             on_update (listener: impl FnMut(&Object, Option<&Object>) + Send + 'static) => (Some(EventKind::Update), Times::Always, with_original(listener));
 
-            /// Calls a listener for each `enter`, with the object as it is and as it was.
-            on_enter (listener: impl FnMut(&Object, Option<&Object>) + Send + 'static) => (Some(EventKind::Enter), Times::Always, with_original(listener));
+            /// Calls a listener for each `enter`, with the object as it is now, so that one function serves for this and for
+            /// [`on_create`](Self::on_create). [`Event::original`] has it as it was.
+            ///
+            /// # Examples
+            /// ```
+            /// use parse_livequery::{Object, Subscription};
+            ///
+            /// fn came_in(game: &Object) {
+            ///     println!("+ {}", game.id().unwrap_or("?"));
+            /// }
+            ///
+            /// fn went(game: &Object) {
+            ///     println!("- {}", game.id().unwrap_or("?"));
+            /// }
+            ///
+            /// fn show(games: &Subscription) {
+            ///     games.on_create(came_in);
+            ///     games.on_enter(came_in);
+            ///     games.on_leave(went);
+            ///     games.on_delete(went);
+            /// }
+            /// ```
+            on_enter (listener: impl FnMut(&Object) + Send + 'static) => (Some(EventKind::Enter), Times::Always, with_object(listener));
 
-            /// Calls a listener for each `leave`, with the object as it is and as it was.
-            on_leave (listener: impl FnMut(&Object, Option<&Object>) + Send + 'static) => (Some(EventKind::Leave), Times::Always, with_original(listener));
+            /// Calls a listener for each `leave`, with the object as it is now. [`Event::original`] has it as it was.
+            on_leave (listener: impl FnMut(&Object) + Send + 'static) => (Some(EventKind::Leave), Times::Always, with_object(listener));
 
-            /// Calls a listener for each `delete`.
+            /// Calls a listener for each `delete`, with the object as it was last.
             on_delete (listener: impl FnMut(&Object) + Send + 'static) => (Some(EventKind::Delete), Times::Always, with_object(listener));
 
-            /// Calls a listener for each `close`, with what the link was lost of, if it was.
+            /// Calls a listener for each `close`, with why the connection was lost, if it was.
             ///
             /// # Examples
             /// ```
@@ -139,8 +162,8 @@ macro_rules! listeners {
             /// # let subscription = client.subscribe(&Query::new("Game"))?;
             /// # subscription.wait_open(Duration::from_secs(10))?;
             /// subscription.on_close(|error| match error {
-            ///     Some(error) => println!("the link was lost: {error}"),
-            ///     None => println!("the subscription has ended"),
+            ///     Some(error) => println!("the connection was lost: {error}"),
+            ///     None => println!("the subscription has ended, or the client was paused"),
             /// });
             /// # Ok(())
             /// # }
@@ -150,7 +173,8 @@ macro_rules! listeners {
             /// Calls a listener for each `error`.
             on_error (listener: impl FnMut(&Error) + Send + 'static) => (Some(EventKind::Error), Times::Always, with_error(listener));
 
-            /// Calls a listener for each event of a kind that carries an object, decoded as a type of your own.
+            /// Calls a listener for each event of a kind that carries an object, with the object decoded as a type of your own,
+            /// and with the event.
             ///
             /// An object that does not fit the type is reported as an `error` of kind [`ErrorKind::Decode`](crate::ErrorKind::Decode) that names the
             /// field, and the listener is not called for it; nothing else is affected.
@@ -172,16 +196,17 @@ macro_rules! listeners {
             /// # fn main() -> parse_livequery::Result<()> {
             /// # let client = Client::builder("ws://localhost:1337/parse", "APP_ID").build()?;
             /// let games = client.subscribe(&Query::new("Game"))?;
-            /// games.on_as::<Game>("update", |game| {
-            ///     println!("{}: {:?} -> {:?}", game.name, game.original().map(|before| before.score), game.score);
+            /// games.on_as::<Game>("update", |game, event| {
+            ///     let before = event.original().and_then(|game| game.get_f64("score"));
+            ///     println!("{}: {before:?} -> {:?}", game.name, game.score);
             /// });
             /// # Ok(())
             /// # }
             /// ```
             #[track_caller]
-            on_as [T: DeserializeOwned] (kind: impl EventName<EventKind>, listener: impl FnMut(&Decoded<T>) + Send + 'static) => (Some(with_object_only(known(kind))), Times::Always, decoded(listener));
+            on_as [T: DeserializeOwned] (kind: impl EventName<EventKind>, listener: impl FnMut(&T, &Event) + Send + 'static) => (Some(with_object_only(known(kind))), Times::Always, decoded(listener));
 
-            /// Calls a listener for each event of any kind.
+            /// Calls a listener for each event of any kind. `open`, `close` and `error` carry no object.
             ///
             /// # Examples
             /// ```
@@ -197,6 +222,37 @@ macro_rules! listeners {
             /// # }
             /// ```
             on_any (listener: impl FnMut(&Event) + Send + 'static) => (None, Times::Always, infallible(listener));
+
+            /// Sends each event of any kind to a channel of your own, which several subscriptions can share.
+            ///
+            /// What comes while the channel is full is dropped, and reported in the channel by one `error` of kind
+            /// [`ErrorKind::Lagged`](crate::ErrorKind::Lagged), before the next event for which there is room. A channel
+            /// without a bound has no limit but memory.
+            ///
+            /// # Examples
+            /// ```
+            /// use parse_livequery::crossbeam_channel::bounded;
+            /// # use parse_livequery::{Client, Query};
+            /// # use std::time::Duration;
+            ///
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// # let server = parse_livequery::test_server::TestServer::start()?;
+            /// # let client = Client::builder(server.url(), "APP_ID").build()?;
+            /// let (sender, events) = bounded(100);
+            /// let games = client.subscription(&Query::new("Game")).send_to(sender.clone()).start()?;
+            /// let teams = client.subscription(&Query::new("Team")).send_to(sender).start()?;
+            /// # assert!(server.wait_for_subscriptions(Duration::from_secs(10), 2));
+            /// # server.create("Team", serde_json::json!({}));
+            /// # loop {
+            /// let event = events.recv_timeout(Duration::from_secs(10))?;
+            /// println!("{} {:?}", event.kind(), event.class_name());
+            /// # if event.class_name() == Some("Team") { break; }
+            /// # }
+            /// # drop((games, teams));
+            /// # Ok(())
+            /// # }
+            /// ```
+            send_to (events: Sender<Event>) => (None, Times::Always, infallible(into_channel(events)));
         }
     };
 }
@@ -244,11 +300,24 @@ fn with_object_only(kind: EventKind) -> EventKind {
 }
 
 fn decoded<T: DeserializeOwned>(
-    mut listener: impl FnMut(&Decoded<T>) + Send + 'static,
+    mut listener: impl FnMut(&T, &Event) + Send + 'static,
 ) -> impl FnMut(&Event) -> Result<()> + Send + 'static {
     move |event| {
-        listener(&event.decoded()?);
+        listener(&event.decode()?, event);
         Ok(())
+    }
+}
+
+/// Sends what there is room for, and says before the next event how many there were that found none.
+pub(super) fn into_channel(events: Sender<Event>) -> impl FnMut(&Event) + Send + 'static {
+    let mut dropped = 0;
+    move |event| {
+        if dropped > 0 && events.try_send(Event::failed(Error::lagged(dropped))).is_ok() {
+            dropped = 0;
+        }
+        if dropped > 0 || matches!(events.try_send(event.clone()), Err(TrySendError::Full(_))) {
+            dropped += 1;
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The client: the handle that registers listeners and sends commands. It never waits for the network by itself.
 
+mod awaited;
 pub(crate) mod builder;
 pub(crate) mod default;
 mod diagnose;
@@ -73,7 +74,8 @@ struct Handle {
 
 impl Client {
     /// Connects. Returns at once; the event `open` tells when it is done, and [`wait_open`](Self::wait_open) waits.
-    /// Does nothing if the client is connected or tries to be. [`subscribe`](Self::subscribe) calls it by itself.
+    /// Does nothing if the client is connected or tries to be, or before [`resume`](Self::resume) if it is
+    /// [paused](Self::pause). [`subscribe`](Self::subscribe) calls it by itself.
     ///
     /// After [`close`](Self::close) and after a refusal it starts anew.
     pub fn open(&self) {
@@ -284,6 +286,49 @@ impl Client {
         self.0.rest.clone()
     }
 
+    /// Closes the connection until [`resume`](Self::resume), and keeps the subscriptions: for an app in the background, a
+    /// laptop on battery, a metered network. Returns at once.
+    ///
+    /// What has come is still delivered. Then each subscription that was open gets `close`, and the client does too; live
+    /// sets become stale. The state is [`ClientState::Paused`]. Subscriptions made meanwhile, and [`open`](Self::open), wait
+    /// for `resume`; [`reconnect_now`](Self::reconnect_now) does nothing; the REST API works as ever.
+    ///
+    /// A client that was never opened can be paused, and then connects no earlier than `resume`. A client that is paused,
+    /// closed, or refused by the server stays as it is. [`close`](Self::close) ends the pause.
+    ///
+    /// # Examples
+    /// ```
+    /// # use parse_livequery::{Client, GapReason, Query};
+    /// # use std::time::Duration;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let patience = Duration::from_secs(10);
+    /// # let server = parse_livequery::test_server::TestServer::start()?;
+    /// # let client = Client::builder(server.url(), "APP_ID").build()?;
+    /// # let subscription = client.subscribe(&Query::new("Game"))?;
+    /// # subscription.wait_open(patience)?;
+    /// # let (sender, opened) = std::sync::mpsc::channel();
+    /// # subscription.on_open(move |gap| sender.send(gap.cloned()).unwrap());
+    /// # opened.recv_timeout(patience)?;
+    /// client.pause(); // the window is hidden
+    /// # assert!(server.wait_for(patience, |server| server.connections() == 0));
+    /// client.resume(); // the window is shown again: each subscription gets `open`, with the gap
+    /// # assert_eq!(opened.recv_timeout(patience)?.unwrap().reason(), GapReason::Paused);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn pause(&self) {
+        self.send(Command::Pause);
+    }
+
+    /// Ends a [`pause`](Self::pause). Returns at once.
+    ///
+    /// The client connects if it was connected or trying to be, or if [`open`](Self::open) or a new subscription has asked
+    /// for it meanwhile. Each subscription gets `open` with a gap of reason [`GapReason::Paused`](crate::GapReason::Paused).
+    /// On a client that is not paused it does nothing.
+    pub fn resume(&self) {
+        self.send(Command::Resume);
+    }
+
     /// Tries at once what would be tried later: the next attempt to connect; or, if the client is connected, whether
     /// the link is still alive, which is to be proved within 3 s. For programs that know that the network has changed.
     ///
@@ -416,7 +461,7 @@ impl Client {
     /// [`subscribe`](Self::subscribe) do.
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) if it takes longer, with what the last attempt failed of;
+    /// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) if it takes longer, with why the last attempt failed;
     /// the client goes on trying. [`ErrorKind::Refused`](crate::ErrorKind::Refused) if the server refused it for
     /// good, [`ErrorKind::Closed`](crate::ErrorKind::Closed) if it was closed, and
     /// [`ErrorKind::CalledFromListener`](crate::ErrorKind::CalledFromListener) in a listener of this client.

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, TrySendError};
+use crossbeam_channel::{Receiver, bounded};
 use parking_lot::Mutex;
 
 use crate::client::Client;
+use crate::client::awaited::awaited;
 use crate::delivery::emitter::{Emitter, ListenerId, Missed, Times};
 use crate::delivery::inside::refuse_in_listener;
 use crate::delivery::subscription::SubscriptionCore;
@@ -24,7 +25,7 @@ use crate::stats::SubscriptionStats;
 use crate::text::deadline;
 
 impl Client {
-    /// Subscribes to a query, and connects if the client has not yet.
+    /// Subscribes to a query, and connects if the client has not yet, unless it is [paused](Self::pause).
     ///
     /// Returns at once. Listeners are registered on the subscription; an `open` that came before its listener is
     /// not missed. To have them in place before the first frame is sent, use [`subscription`](Self::subscription).
@@ -36,7 +37,7 @@ impl Client {
     /// [`ErrorKind::InvalidQuery`](crate::ErrorKind::InvalidQuery) for a query that LiveQuery cannot serve, and
     /// [`ErrorKind::Forked`](crate::ErrorKind::Forked) in a fork of the process that the client was built in.
     pub fn subscribe(&self, query: &Query) -> Result<Subscription> {
-        self.subscription(query).subscribe()
+        self.subscription(query).start()
     }
 
     /// Starts a subscription whose listeners, session token and more are in place before it is sent.
@@ -50,7 +51,7 @@ impl Client {
     ///     .on_create(|game| println!("{:?}", game.get("name")))
     ///     .on_error(|error| eprintln!("{error}"))
     ///     .session_token("r:the users token")
-    ///     .subscribe()?;
+    ///     .start()?;
     /// # subscription.detach();
     /// # Ok(())
     /// # }
@@ -59,7 +60,7 @@ impl Client {
         SubscriptionBuilder::new(self.clone(), query.clone())
     }
 
-    /// Ends a subscription, as [`Subscription::unsubscribe`] does.
+    /// Ends a subscription, as [`Subscription::unsubscribe`] does, whichever client it belongs to.
     pub fn unsubscribe(&self, subscription: &Subscription) {
         subscription.unsubscribe();
     }
@@ -133,19 +134,11 @@ impl Subscription {
         self.events_with_capacity(EVENTS)
     }
 
-    /// As [`events`](Self::events), in a channel that holds so many events; at least one.
+    /// As [`events`](Self::events), in a channel with this capacity; at least 1.
     #[must_use]
     pub fn events_with_capacity(&self, capacity: usize) -> Receiver<Event> {
-        let (sender, receiver) = crossbeam_channel::bounded(capacity.max(1));
-        let mut dropped = 0;
-        self.on_any(move |event| {
-            if dropped > 0 && sender.try_send(Event::failed(Error::lagged(dropped))).is_ok() {
-                dropped = 0;
-            }
-            if dropped > 0 || matches!(sender.try_send(event.clone()), Err(TrySendError::Full(_))) {
-                dropped += 1;
-            }
-        });
+        let (sender, receiver) = bounded(capacity.max(1));
+        self.send_to(sender);
         receiver
     }
 
@@ -212,7 +205,7 @@ impl Subscription {
     /// # let subscription = client.subscribe(&Query::new("Game"))?;
     /// # subscription.wait_open(Duration::from_secs(10))?;
     /// subscription.unsubscribe();
-    /// assert!(server.wait_for_subscriptions(0, Duration::from_secs(10)));
+    /// assert!(server.wait_for_subscriptions(Duration::from_secs(10), 0));
     /// # Ok(())
     /// # }
     /// ```
@@ -360,7 +353,7 @@ impl Subscription {
     ///
     /// # Errors
     /// What the server refused the subscription or the connection for; [`ErrorKind::Timeout`] if it takes longer, with
-    /// what the last attempt to connect failed of; [`ErrorKind::Closed`] if the subscription has ended;
+    /// why the last attempt to connect failed; [`ErrorKind::Closed`] if the subscription has ended;
     /// [`ErrorKind::CalledFromListener`] in a listener of this client. The subscription goes on after a time-out.
     ///
     /// # Examples
@@ -383,6 +376,52 @@ impl Subscription {
         shared.wait_open(&self.0.core, deadline(timeout))
     }
 
+    /// Waits for an event: for the first one for which the closure returns `true`, which it returns. The closure is called
+    /// on this thread. An `open` that still holds comes first; of what came before the call nothing else counts. For what may
+    /// come before that, use [`SubscriptionBuilder::wait_for`] or [`events`](Self::events).
+    ///
+    /// With [`Dispatch::manual`](crate::Dispatch::manual) another thread has to dispatch meanwhile.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] if it does not come in time, with how many others came and which was the last, and with why the
+    /// last attempt to connect failed. What the server refused the subscription or the connection for, and
+    /// [`ErrorKind::Closed`] if the subscription has ended, unless the closure has taken the event that says so.
+    /// [`ErrorKind::CalledFromListener`] in a listener of this client, which the event would wait for. The subscription goes
+    /// on after a time-out.
+    ///
+    /// # Examples
+    /// ```
+    /// # use parse_livequery::{Client, EventKind, Query};
+    /// # use std::time::Duration;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = parse_livequery::test_server::TestServer::start()?;
+    /// # let client = Client::builder(server.url(), "APP_ID").build()?;
+    /// # let games = client.subscribe(&Query::new("Game"))?;
+    /// # games.wait_open(Duration::from_secs(10))?;
+    /// # let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    /// # let stopped = std::sync::Arc::clone(&stop);
+    /// # let players = std::thread::spawn(move || while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
+    /// #     server.create("Game", serde_json::json!({"score": 99}));
+    /// #     std::thread::sleep(Duration::from_millis(1));
+    /// # });
+    /// let name = "score";
+    /// let event = games.wait_for(Duration::from_secs(10), |event| event.get_i64(name) > Some(98))?;
+    /// assert_eq!(event.kind(), EventKind::Create);
+    /// # stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    /// # players.join().unwrap();
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn wait_for(&self, timeout: Duration, is_it: impl FnMut(&Event) -> bool) -> Result<Event> {
+        let deadline = deadline(timeout);
+        let shared = self.0.client.shared();
+        shared.check_home()?;
+        refuse_in_listener(shared, "wait_for")?;
+        let (feed, came) = awaited(shared);
+        let _registered = Registered(self, self.listen(None, Times::Always, feed));
+        came.wait(self, deadline, is_it)
+    }
+
     /// Where the subscription stands.
     #[must_use]
     pub fn state(&self) -> SubscriptionState {
@@ -399,7 +438,7 @@ impl Subscription {
     /// # let server = parse_livequery::test_server::TestServer::start()?;
     /// # let client = Client::builder(server.url(), "APP_ID").build()?;
     /// client.subscribe(&Query::new("Game"))?.detach();
-    /// assert!(server.wait_for_subscriptions(1, Duration::from_secs(10)));
+    /// assert!(server.wait_for_subscriptions(Duration::from_secs(10), 1));
     /// # Ok(())
     /// # }
     /// ```
@@ -448,6 +487,15 @@ impl Subscription {
     }
 }
 
+/// A listener that is removed at the end, also if the program panics meanwhile.
+struct Registered<'a>(&'a Subscription, ListenerId);
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        self.0.off(self.1);
+    }
+}
+
 impl fmt::Debug for Subscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Subscription")
@@ -480,7 +528,7 @@ impl Drop for Handle {
 /// Sets up a [`Subscription`]. Made by [`Client::subscription`].
 ///
 /// Listeners that are registered here are in place before the first frame is sent, so they miss nothing.
-#[must_use = "nothing is subscribed until `subscribe` is called"]
+#[must_use = "nothing is subscribed until `start` is called"]
 pub struct SubscriptionBuilder {
     client: Client,
     query: Query,
@@ -509,14 +557,56 @@ impl SubscriptionBuilder {
     /// # Errors
     /// [`ErrorKind::InvalidQuery`] for a query that LiveQuery cannot serve, and [`ErrorKind::Forked`] in a fork of the
     /// process that the client was built in.
-    pub fn subscribe(self) -> Result<Subscription> {
+    pub fn start(self) -> Result<Subscription> {
         self.client.shared().check_home()?;
         let query = self.query.encode_for(self.client.age())?;
-        Ok(self.start(query, |_| ()))
+        Ok(self.start_as(query, |_| ()))
+    }
+
+    /// As [`start`](Self::start), and then waits for an event of the subscription as [`Subscription::wait_for`] does, which
+    /// says more. It listens before the first frame is sent, so it misses no event.
+    ///
+    /// # Errors
+    /// Those of `start` and of [`Subscription::wait_for`]. The subscription has ended then.
+    ///
+    /// # Examples
+    /// ```
+    /// # use parse_livequery::{Client, EventKind, Query};
+    /// # use std::time::Duration;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = parse_livequery::test_server::TestServer::start()?;
+    /// # let client = Client::builder(server.url(), "APP_ID").build()?;
+    /// # let job = server.create("Job", serde_json::json!({"done": false}));
+    /// # std::thread::spawn(move || {
+    /// #     assert!(server.wait_for_subscriptions(Duration::from_secs(10), 1));
+    /// #     server.update("Job", &job, serde_json::json!({"done": true}));
+    /// #     assert!(server.wait_for_subscriptions(Duration::from_secs(10), 0));
+    /// # });
+    /// let query = Query::new("Job").equal_to("done", true);
+    /// let (_jobs, event) = client
+    ///     .subscription(&query)
+    ///     .wait_for(Duration::from_secs(60), |event| event.kind() == EventKind::Enter)?;
+    /// println!("{} is done", event.id().unwrap_or("?"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn wait_for(
+        self,
+        timeout: Duration,
+        is_it: impl FnMut(&Event) -> bool,
+    ) -> Result<(Subscription, Event)> {
+        let deadline = deadline(timeout);
+        refuse_in_listener(self.client.shared(), "wait_for")?;
+        let (feed, came) = awaited(self.client.shared());
+        let (listener, _) = self.emitter.on(None, Times::Always, feed);
+        let subscription = self.start()?;
+        let event = came.wait(&subscription, deadline, is_it)?;
+        subscription.off(listener);
+        Ok((subscription, event))
     }
 
     /// Subscribes to what the query is sent as; `ready` comes before anything is sent.
-    pub(crate) fn start(
+    pub(crate) fn start_as(
         self,
         query: EncodedQuery,
         ready: impl FnOnce(&Arc<SubscriptionCore>),

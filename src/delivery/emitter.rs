@@ -108,6 +108,8 @@ struct Inner<E: Emit> {
     listeners: List<E>,
     /// One of them may have come late and not been told yet.
     has_late: bool,
+    /// There is nothing to hear any more.
+    is_closed: bool,
     held: E::Held,
 }
 
@@ -191,6 +193,7 @@ impl<E: Emit> Emitter<E> {
             inner: Mutex::new(Inner {
                 listeners: List::default(),
                 has_late: false,
+                is_closed: false,
                 held: E::Held::default(),
             }),
         }
@@ -206,7 +209,8 @@ impl<E: Emit> Emitter<E> {
         look(&mut self.inner.lock().held)
     }
 
-    /// Registers a listener.
+    /// Registers a listener. Where there is nothing to hear any more it is dropped, and with it what it owns: the end of a
+    /// channel, perhaps.
     pub(crate) fn on(
         &self,
         kind: Option<E::Kind>,
@@ -214,7 +218,13 @@ impl<E: Emit> Emitter<E> {
         callback: impl FnMut(&E) -> Result<()> + Send + 'static,
     ) -> (ListenerId, Missed) {
         let id = ListenerId::unused();
+        // Dropped without the lock, if it is.
+        let callback = Fenced::new(callback);
         let mut inner = self.inner.lock();
+        if inner.is_closed {
+            drop(inner);
+            return (id, Missed::No);
+        }
         let late = E::missed(kind, &inner.held).is_some();
         let listener: Arc<Listener<E>> = Arc::new(Listener {
             id,
@@ -222,7 +232,7 @@ impl<E: Emit> Emitter<E> {
             times,
             registered: AtomicBool::new(true),
             late: AtomicBool::new(late),
-            callback: Mutex::new(Fenced::new(callback)),
+            callback: Mutex::new(callback),
         });
         let old = std::mem::take(&mut inner.listeners);
         inner.listeners = old.as_slice().iter().cloned().chain([listener]).collect();
@@ -239,6 +249,12 @@ impl<E: Emit> Emitter<E> {
     /// Removes the listeners of a kind, or all.
     pub(crate) fn remove_all(&self, kind: Option<E::Kind>) {
         self.remove(|listener| kind.is_none() || listener.kind == kind);
+    }
+
+    /// Removes all listeners, and takes no more.
+    pub(crate) fn close(&self) {
+        self.inner.lock().is_closed = true;
+        self.remove_all(None);
     }
 
     /// How many listeners an event of this kind has.

@@ -21,6 +21,7 @@ use crate::query::version::Age;
 use crate::secret::Secret;
 use crate::state::ClientState;
 use crate::stats::{ClientStats, Counters};
+use crate::types::Date;
 
 /// One client.
 pub(crate) struct Shared {
@@ -240,7 +241,10 @@ impl Shared {
             messages_out: get(&counters.messages_out),
             bytes_out: get(&counters.bytes_out),
             malformed: get(&counters.malformed),
-            last_received: is_home.then(|| *counters.last_received.lock()).flatten(),
+            last_received: is_home
+                .then(|| *counters.last_received.lock())
+                .flatten()
+                .map(Date::from),
             round_trip: is_home.then(|| *counters.round_trip.lock()).flatten(),
             queued: totals.objects.load(Ordering::Relaxed),
             queued_bytes: totals.bytes.load(Ordering::Relaxed),
@@ -260,8 +264,9 @@ impl Shared {
                 _ => look.refusal().map(Err),
             })
             .unwrap_or_else(|unanswered| {
-                let is_open = self.status.state() == ClientState::Connected;
-                Err(unanswered.into_error(not_open_in_time("client", is_open)))
+                let state = self.status.state();
+                let is_open = state == ClientState::Connected;
+                Err(unanswered.into_error(not_open_in_time("client", is_open, state)))
             })
     }
 
@@ -440,9 +445,11 @@ impl fmt::Debug for Shared {
     }
 }
 
-pub(super) fn not_open_in_time(what: &str, is_open: bool) -> String {
+pub(super) fn not_open_in_time(what: &str, is_open: bool, client: ClientState) -> String {
     if is_open {
         format!("the {what} is open, but its listeners for `open` have not returned yet")
+    } else if client == ClientState::Paused {
+        format!("the {what} is not open, because the client is paused; `resume` ends the pause")
     } else {
         format!("the {what} is not open yet, and goes on trying")
     }

@@ -19,6 +19,7 @@ use crate::logging::warn;
 use crate::protocol::Now;
 use crate::state::SubscriptionState;
 use crate::stats::{Counters, EventCounts, SubscriptionStats};
+use crate::types::Date;
 
 /// One subscription.
 ///
@@ -267,7 +268,7 @@ impl Shared {
             let running = lock_until(&subscription.subscriber.running, deadline);
             let void = subscription.subscriber.mailbox.lock().clear(&self.queue.totals);
             drop(void);
-            subscription.subscriber.emitter.remove_all(None);
+            subscription.subscriber.emitter.close();
             running.is_some()
         } else {
             self.end(subscription, self.receipt(subscription));
@@ -311,7 +312,7 @@ impl Shared {
             state: self.subscription_state(subscription),
             acknowledged,
             events: figures.events(),
-            last_event: figures.last_event(),
+            last_event: figures.last_event().map(Date::from),
             queued,
             queued_bytes,
             dropped: figures.dropped.load(Ordering::Relaxed),
@@ -333,7 +334,7 @@ impl Shared {
             })
             .unwrap_or_else(|unanswered| {
                 let is_open = subscription.state() == SubscriptionState::Open;
-                Err(unanswered.into_error(not_open_in_time("subscription", is_open)))
+                Err(unanswered.into_error(not_open_in_time("subscription", is_open, self.status.state())))
             })
     }
 }

@@ -27,6 +27,8 @@ pub(crate) enum Command {
     Subscribe(Arc<SubscriptionCore>, Arc<Spec>),
     Update(Arc<SubscriptionCore>, Arc<Spec>),
     Unsubscribe(u64),
+    Pause,
+    Resume,
     ReconnectNow,
     /// The number is that of the client's new generation.
     SetSessionToken(Option<Secret>, u64),
@@ -53,7 +55,10 @@ pub(crate) enum Command {
 impl Command {
     /// Whether it may make the client connect.
     fn is_order(&self) -> bool {
-        matches!(self, Self::Open | Self::Subscribe(..) | Self::Update(..))
+        matches!(
+            self,
+            Self::Open | Self::Resume | Self::Subscribe(..) | Self::Update(..)
+        )
     }
 }
 

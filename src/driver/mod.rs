@@ -238,6 +238,14 @@ impl Driver {
                 }
             }
             Command::Unsubscribe(id) => self.session.unsubscribe(id, now),
+            Command::Pause => {
+                self.session.pause();
+                if self.session.state() == ClientState::Paused {
+                    // It is not the reason any more why there is no connection.
+                    self.set_error(None);
+                }
+            }
+            Command::Resume => self.session.resume(now),
             Command::ReconnectNow => self.session.reconnect_now(now),
             Command::SetSessionToken(token, generation) => {
                 self.generation = generation;

@@ -46,7 +46,7 @@ pub fn frame(text: &str) {
 }
 
 fn look_at(object: &Object) {
-    let whole: Result<Value, _> = serde_json::from_str(object.as_str());
+    let whole: Result<Value, _> = serde_json::from_str(object.as_json());
     if let Ok(whole) = whole {
         assert_eq!(object.to_json(), whole);
         if let Value::Object(members) = &whole {
@@ -126,7 +126,7 @@ fn judge(query: &Query, object: Option<&Object>) {
         return;
     };
     let matches = query.matches_object(object).unwrap();
-    let frame = format!(r#"{{"op":"create","requestId":1,"object":{}}}"#, object.as_str());
+    let frame = format!(r#"{{"op":"create","requestId":1,"object":{}}}"#, object.as_json());
     let Ok(Message::Event { frame: parts, .. }) = Reader::default().read(&frame) else {
         return;
     };
@@ -135,7 +135,7 @@ fn judge(query: &Query, object: Option<&Object>) {
     assert!(
         may_come || matches != Some(true),
         "{sent} matches {}",
-        object.as_str()
+        object.as_json()
     );
 }
 
@@ -155,7 +155,7 @@ impl Input<'_> {
     }
 
     fn step(&mut self) -> Option<Step> {
-        Some(match self.byte()? % 16 {
+        Some(match self.byte()? % 18 {
             0 => Step::Open,
             1 => Step::Close,
             2 => Step::Subscribe(self.byte()?),
@@ -178,6 +178,8 @@ impl Input<'_> {
             12 => Step::Event(self.byte()?.into()),
             13 => Step::End(self.byte()?.into()),
             14 => Step::Age(self.byte()?),
+            15 => Step::Pause,
+            16 => Step::Resume,
             _ => {
                 let length = usize::from(self.byte()?).min(self.0.len());
                 let (text, rest) = self.0.split_at(length);

@@ -77,7 +77,7 @@ impl LiveSet {
             Some(token) => builder.session_token(token.reveal()),
             None => builder,
         };
-        let subscription = builder.start(own, |subscription| {
+        let subscription = builder.start_as(own, |subscription| {
             keeper.follow(number, query, subscription, client.clone(), others);
         });
         if asked.is_detached {

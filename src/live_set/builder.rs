@@ -23,6 +23,7 @@ use crate::live_set::saved::{Saved, Start};
 use crate::object::Object;
 use crate::query::Query;
 use crate::secret::Secret;
+use crate::types::Date;
 
 impl Client {
     /// Begins a [`LiveSet`](crate::LiveSet): the objects that match the query, now and from now on. With
@@ -216,7 +217,7 @@ impl LiveSetBuilder {
     }
 
     /// As [`LiveSet::on_stale`].
-    pub fn on_stale(self, listener: impl FnMut(SystemTime) + Send + 'static) -> Self {
+    pub fn on_stale(self, listener: impl FnMut(Date) + Send + 'static) -> Self {
         self.listen(Some(SetEventKind::Stale), Times::Always, for_stale(listener))
     }
 
@@ -273,7 +274,7 @@ impl LiveSetBuilder {
             Some(token) => builder.session_token(token.reveal()),
             None => builder,
         };
-        let subscription = builder.start(own, |subscription| {
+        let subscription = builder.start_as(own, |subscription| {
             keeper.follow(0, &query, subscription, client, others);
         });
         let handles = Handles::new(query, subscription);

@@ -20,7 +20,7 @@ use crate::scan::Members;
 /// [`apply_to`](Self::apply_to) does that.
 ///
 /// [`decode`](Self::decode) makes its objects ones of your own type.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Change<T = Object> {
     /// An object came in.
@@ -322,6 +322,13 @@ impl Snapshot {
     }
 }
 
+/// The same objects in the same order.
+impl PartialEq for Snapshot {
+    fn eq(&self, other: &Self) -> bool {
+        self.len() == other.len() && self.iter().eq(other)
+    }
+}
+
 impl fmt::Debug for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.iter()).finish()
@@ -435,7 +442,7 @@ impl Entry {
     ///
     /// `None` for an object without an id, or of another class.
     pub(crate) fn new(order: &Order, object: &Object, class_name: &str) -> Option<Arc<Self>> {
-        let text = object.as_str();
+        let text = object.as_json();
         let key = order.sort_key(text)?;
         let class = Members::new(text).find(|(name, _)| *name == "className");
         let is_other = |(_, name): &(&str, &str)| {

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use crate::delivery::emitter::{Emit, Role};
 use crate::error::{Error, Result};
 use crate::live_set::change::{Change, Snapshot};
+use crate::types::Date;
 
 #[derive(Clone, Debug)]
 pub(crate) enum SetEvent {
@@ -312,11 +313,11 @@ pub(super) fn for_ready(
 }
 
 pub(super) fn for_stale(
-    mut listener: impl FnMut(SystemTime) + Send + 'static,
+    mut listener: impl FnMut(Date) + Send + 'static,
 ) -> impl FnMut(&SetEvent) -> Result<()> + Send + 'static {
     move |event| {
         if let SetEvent::Stale(since) = event {
-            listener(*since);
+            listener(Date::from(*since));
         }
         Ok(())
     }

@@ -124,7 +124,7 @@ impl Follows {
             Some(token) => builder.session_token(token.reveal()),
             None => builder,
         };
-        let subscription = builder.start(query, |core| {
+        let subscription = builder.start_as(query, |core| {
             follower.id.get_or_init(|| core.id);
             if let Role::Decides = follower.role {
                 host.with_core(&mut |own| own.follows(core.id, &core.class_name));
@@ -206,7 +206,9 @@ impl Beside {
         let id = self.id.get().copied().unwrap_or_default();
         let class_name = &*self.class_name;
         match (event.kind(), &self.role) {
-            (EventKind::Open, Role::Decides) => core.link_opened(id, event.gap().map(|gap| gap.start()), now),
+            (EventKind::Open, Role::Decides) => {
+                core.link_opened(id, event.gap().map(|gap| gap.start().into()), now)
+            }
             (EventKind::Close, Role::Decides) => core.link_closed(id, now.time),
             // Whatever it is: an event may be lost with it.
             (EventKind::Error, Role::Decides) => core.missed(now),

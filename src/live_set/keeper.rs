@@ -657,7 +657,7 @@ impl Keeper {
         let mut told = None;
         match (event.kind(), event.object(), event.error()) {
             // By now the last proof that nothing was missing before the cut is known.
-            (EventKind::Open, ..) => core.opened(event.gap().map(|gap| gap.start()), now),
+            (EventKind::Open, ..) => core.opened(event.gap().map(|gap| gap.start().into()), now),
             (EventKind::Close, ..) => core.closed(now.time),
             (EventKind::Error, _, Some(error)) if self.goes_without(error) => {
                 let name = self.name();

@@ -2,7 +2,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::builder::LiveSetBuilder;
 use super::events::{SetEvent, SetEventKind, Shown, for_error, for_ready, for_stale};
@@ -17,6 +17,7 @@ use crate::live_set::change::Snapshot;
 use crate::object::Object;
 use crate::query::Query;
 use crate::query::keys::Keys;
+use crate::types::Date;
 
 impl Client {
     /// Begins a [`LiveObject`](crate::LiveObject): the object with this id, now and from now on.
@@ -134,7 +135,7 @@ impl LiveObject {
     }
 
     /// Calls the listener when the object may be another one from now on, with the time since when that is.
-    pub fn on_stale(&self, listener: impl FnMut(SystemTime) + Send + 'static) -> ListenerId {
+    pub fn on_stale(&self, listener: impl FnMut(Date) + Send + 'static) -> ListenerId {
         self.0.on_stale(listener)
     }
 
@@ -148,6 +149,11 @@ impl LiveObject {
         self.0.off(listener)
     }
 
+    /// Removes all listeners of this object. It goes on being kept.
+    pub fn off_all(&self) {
+        self.0.off_all();
+    }
+
     /// Whether the object was fetched, and there is no reason to doubt since that it is as it was told.
     #[must_use]
     pub fn is_ready(&self) -> bool {
@@ -156,7 +162,7 @@ impl LiveObject {
 
     /// Since when the object may be another one. `None` if it is not, or if nothing was known yet.
     #[must_use]
-    pub fn stale_since(&self) -> Option<SystemTime> {
+    pub fn stale_since(&self) -> Option<Date> {
         self.0.stale_since()
     }
 
@@ -281,7 +287,7 @@ impl LiveObjectBuilder {
     }
 
     /// As [`LiveObject::on_stale`].
-    pub fn on_stale(mut self, listener: impl FnMut(SystemTime) + Send + 'static) -> Self {
+    pub fn on_stale(mut self, listener: impl FnMut(Date) + Send + 'static) -> Self {
         self.set = self
             .set
             .listen(Some(SetEventKind::Stale), Times::Always, for_stale(listener));

@@ -23,7 +23,7 @@ mod saved;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use self::another::Handles;
 pub use self::another::QueryChange;
@@ -41,6 +41,7 @@ use crate::delivery::status::Look;
 use crate::error::{Error, ErrorKind, Result};
 use crate::object::Object;
 use crate::text::deadline;
+use crate::types::Date;
 
 /// The objects that a query meets, now and from now on: a collection that is equal to `find()` whenever the link is up
 /// and nothing is on its way, and that says what changed.
@@ -169,7 +170,7 @@ impl LiveSet {
     }
 
     /// Calls the listener when the contents may be old from now on, with the time since when that is.
-    pub fn on_stale(&self, listener: impl FnMut(SystemTime) + Send + 'static) -> ListenerId {
+    pub fn on_stale(&self, listener: impl FnMut(Date) + Send + 'static) -> ListenerId {
         self.0
             .keeper
             .listen(Some(SetEventKind::Stale), Times::Always, for_stale(listener))
@@ -235,8 +236,8 @@ impl LiveSet {
 
     /// Since when the contents may be old. `None` if they are not, or if there were none yet.
     #[must_use]
-    pub fn stale_since(&self) -> Option<SystemTime> {
-        self.0.keeper.stale_since()
+    pub fn stale_since(&self) -> Option<Date> {
+        self.0.keeper.stale_since().map(Date::from)
     }
 
     /// Waits until everything was fetched, and the listeners of [`on_ready`](Self::on_ready) have returned.

@@ -14,6 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::object::Object;
 use crate::query::Query;
 use crate::query::order::Order;
+use crate::types::Date;
 
 impl LiveSet {
     /// The contents, for [`start_from`](crate::LiveSetBuilder::start_from) in a later run of the program. `user` says
@@ -121,7 +122,11 @@ impl Saved {
 
     /// Until when the contents were those of the server.
     #[must_use]
-    pub fn saved_at(&self) -> SystemTime {
+    pub fn saved_at(&self) -> Date {
+        self.time().into()
+    }
+
+    fn time(&self) -> SystemTime {
         let since_1970 = Duration::from_millis(self.0.saved_at);
         SystemTime::UNIX_EPOCH
             .checked_add(since_1970)
@@ -183,7 +188,7 @@ impl Start {
             return refused("the saved live set is not used: it is of another user".to_owned());
         }
         // A clock that was set back says nothing of the age.
-        let since = self.saved.saved_at().min(now);
+        let since = self.saved.time().min(now);
         let age = now.duration_since(since).unwrap_or_default();
         if age > self.max_age {
             return refused(format!(

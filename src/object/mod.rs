@@ -151,7 +151,7 @@ impl Object {
     pub fn get_as<T: DeserializeOwned>(&self, key: &str) -> Result<T> {
         match self.member(key) {
             Some(member) => {
-                let json = self.index().value(self.as_str(), member);
+                let json = self.index().value(self.as_json(), member);
                 decode(json).map_err(|failure| self.error::<T>(Some(key), &failure, json))
             }
             // Nobody knows what fields it has.
@@ -199,7 +199,7 @@ impl Object {
     /// Of kind [`ErrorKind::Decode`] if the object does not fit the type. The text names the class, the path of the
     /// field and what was found.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T> {
-        let json = self.as_str();
+        let json = self.as_json();
         let index = self.index();
         if !index.is_broken() {
             if let Ok(decoded) = decode_members(index.members(json)) {
@@ -241,20 +241,20 @@ impl Object {
 
     /// The names of all fields, in the order in which they came.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
-        self.index().iter(self.as_str()).map(|(key, _)| key)
+        self.index().iter(self.as_json()).map(|(key, _)| key)
     }
 
     /// All fields with their values, in the order in which they came, without those that cannot be decoded.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.index()
-            .iter(self.as_str())
+            .iter(self.as_json())
             .filter_map(|(key, member)| Some((key, self.value_of(key, member)?)))
     }
 
     /// How many fields there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.index().len(self.as_str())
+        self.index().len(self.as_json())
     }
 
     /// Whether there are no fields at all.
@@ -265,14 +265,14 @@ impl Object {
 
     /// The JSON text, as it came.
     #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub fn as_json(&self) -> &str {
         self.0.text.get(self.0.range.clone()).unwrap_or("null")
     }
 
     /// The whole object as a JSON value, without the fields that cannot be decoded.
     #[must_use]
     pub fn to_json(&self) -> Value {
-        match decode(self.as_str()) {
+        match decode(self.as_json()) {
             Ok(value) => value,
             Err(_) => self
                 .iter()
@@ -303,13 +303,13 @@ impl Object {
         let differs = |&(key, member): &(&str, usize)| {
             key != "updatedAt"
                 && original.member(key).is_none_or(|other| {
-                    self.index().value(self.as_str(), member)
-                        != original.index().value(original.as_str(), other)
+                    self.index().value(self.as_json(), member)
+                        != original.index().value(original.as_json(), other)
                         && self.value_of(key, member) != original.value_of(key, other)
                 })
         };
         self.index()
-            .iter(self.as_str())
+            .iter(self.as_json())
             .filter(differs)
             .map(|(key, _)| key)
             .chain(self.removed_keys(original))
@@ -350,7 +350,7 @@ impl Object {
 
     fn index(&self) -> &Index {
         self.0.index.get_or_init(|| {
-            let index = Index::of(self.as_str());
+            let index = Index::of(self.as_json());
             if index.is_broken() {
                 crate::logging::warn!("an object cannot be decoded, and is taken as one without fields");
             }
@@ -360,11 +360,11 @@ impl Object {
 
     /// The position of a member in the index.
     fn member(&self, key: &str) -> Option<usize> {
-        self.index().find(self.as_str(), key)
+        self.index().find(self.as_json(), key)
     }
 
     fn value_of(&self, key: &str, member: usize) -> Option<&Value> {
-        self.index().decoded(self.as_str(), member, |reason| {
+        self.index().decoded(self.as_json(), member, |reason| {
             crate::logging::warn!("the field `{key}` cannot be decoded and is taken as absent: {reason}");
         })
     }
@@ -386,8 +386,8 @@ impl Object {
 
     /// Why the text is no object.
     fn broken(&self) -> Error {
-        match decode::<Value>(self.as_str()) {
-            Err(failure) => self.error::<Value>(None, &failure, self.as_str()),
+        match decode::<Value>(self.as_json()) {
+            Err(failure) => self.error::<Value>(None, &failure, self.as_json()),
             Ok(_) => Error::new(
                 ErrorKind::Decode,
                 "a Parse object must be a JSON object, of less than 4 GiB",
@@ -408,14 +408,14 @@ impl Object {
 /// With the class, the id and the JSON as it came.
 impl fmt::Debug for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Object({}, {})", self.label(), self.as_str())
+        write!(f, "Object({}, {})", self.label(), self.as_json())
     }
 }
 
 /// The JSON text, as it came.
 impl fmt::Display for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        f.write_str(self.as_json())
     }
 }
 
@@ -453,7 +453,9 @@ impl<'a> IntoIterator for &'a Object {
 /// As JSON values are compared: the order of the fields does not matter.
 impl PartialEq for Object {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0) || self.as_str() == other.as_str() || self.to_json() == other.to_json()
+        Arc::ptr_eq(&self.0, &other.0)
+            || self.as_json() == other.as_json()
+            || self.to_json() == other.to_json()
     }
 }
 

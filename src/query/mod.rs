@@ -4,6 +4,7 @@ mod constraints;
 mod encode;
 mod filter;
 mod finite;
+mod form;
 pub(crate) mod keys;
 pub(crate) mod matcher;
 mod names;

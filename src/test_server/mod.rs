@@ -53,7 +53,7 @@ use crate::query::version::Age;
 /// It speaks the protocol as Parse Server 9.10 does: it matches `where` with the same semantics, quirks included,
 /// decides between `create`, `update`, `enter`, `leave` and `delete`, sends `original`, respects `keys`, `watch` and
 /// ACLs, and refuses what the real one refuses with the same words. It can be told to misbehave: to [`cut`](Self::cut)
-/// connections, [`refuse`](Self::refuse) them, go [`silence`](Self::silence)d, answer with an error.
+/// connections, [refuse](Self::refuse_connections) them, fall [silent](Self::silence), answer with an error.
 ///
 /// The program that is tested saves and finds by the REST API, which is at the same address and answers what
 /// [`Client::rest`](crate::Client) asks and, as far as it goes, other SDKs: sign-up, log-in with names, passwords and
@@ -115,11 +115,11 @@ use crate::query::version::Age;
 ///     .on("create", move |game| {
 ///         let _ = events.send(game.get("name").cloned());
 ///     })
-///     .subscribe()?;
+///     .start()?;
 ///
-/// assert!(server.wait_for_subscriptions(1, patience));
+/// assert!(server.wait_for_subscriptions(patience, 1));
 /// server.cut();
-/// assert!(server.wait_for_subscriptions(1, patience));
+/// assert!(server.wait_for_subscriptions(patience, 1));
 /// server.create("Game", json!({ "name": "go", "score": 1 }));
 /// server.create("Game", json!({ "name": "chess", "score": 11 }));
 /// assert_eq!(names.recv_timeout(patience)?, Some(json!("chess")));
@@ -417,16 +417,18 @@ impl TestServer {
 }
 
 /// # Trouble
+///
+/// Each method that starts a trouble has one that ends it.
 impl TestServer {
     /// Closes all connections at once, without a close frame. Their subscriptions are gone; new connections are taken.
     pub fn cut(&self) {
         self.hub.change(|state| state.cut());
     }
 
-    /// Whether new TCP connections are closed as soon as they are made, as a reverse proxy without its server does.
-    /// Live connections stay.
-    pub fn refuse(&self, refuse: bool) {
-        self.hub.change(|state| state.refuse = refuse);
+    /// Closes each new TCP connection as soon as it is made, as a reverse proxy without its server does. Live connections
+    /// stay. [`accept_connections`](Self::accept_connections) ends it.
+    pub fn refuse_connections(&self) {
+        self.hub.change(|state| state.refuse = true);
     }
 
     /// Goes down: the port is closed, connections are cut. The objects stay. Calling it again changes nothing.
@@ -480,9 +482,9 @@ impl TestServer {
         self.resume()
     }
 
-    /// Whether the server is as behind a dead link: sockets stay open, but nothing is sent any more, not even pings
+    /// Makes the server as behind a dead link: sockets stay open, but nothing is sent any more, not even pings
     /// and pongs, and nothing that comes is looked at (though [`frames`](Self::frames) has it). New connections hang
-    /// in the WebSocket upgrade. What was to be sent meanwhile is lost.
+    /// in the WebSocket upgrade. What was to be sent meanwhile is lost. [`speak`](Self::speak) ends it.
     ///
     /// # Examples
     /// ```
@@ -491,13 +493,18 @@ impl TestServer {
     /// # use std::time::Duration;
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let server = TestServer::start()?;
-    /// server.silence(true); // the client will notice that the link is dead
-    /// server.silence(false);
+    /// server.silence(); // the client will notice that the link is dead
+    /// server.speak();
     /// # Ok(())
     /// # }
     /// ```
-    pub fn silence(&self, silent: bool) {
-        self.hub.set_silent(silent);
+    pub fn silence(&self) {
+        self.hub.set_silent(true);
+    }
+
+    /// Ends [`silence`](Self::silence).
+    pub fn speak(&self) {
+        self.hub.set_silent(false);
     }
 
     /// How long each message waits before it is sent (default: not at all). The order stays.
@@ -547,16 +554,20 @@ impl TestServer {
     }
 
     /// Refuses each `connect` with an error that asks not to reconnect, as a `beforeConnect` hook that throws does.
-    /// The socket stays open.
+    /// The socket stays open. [`accept_connections`](Self::accept_connections) ends it.
     pub fn refuse_connections_with(&self, code: i64, message: &str) {
         let failure = failure(code, message);
         self.hub
             .change(|state| state.hooks.before_connect = Some(failure));
     }
 
-    /// Ends [`refuse_connections_with`](Self::refuse_connections_with).
+    /// Ends [`refuse_connections`](Self::refuse_connections) and
+    /// [`refuse_connections_with`](Self::refuse_connections_with).
     pub fn accept_connections(&self) {
-        self.hub.change(|state| state.hooks.before_connect = None);
+        self.hub.change(|state| {
+            state.refuse = false;
+            state.hooks.before_connect = None;
+        });
     }
 
     /// Lets each [`find`](Self::find) fail with this HTTP status: 503, say, or 403 for a wrong key.
@@ -639,7 +650,7 @@ impl TestServer {
     /// # let client = parse_livequery::Client::builder(server.url(), "any").build()?;
     /// # let query = parse_livequery::Query::new("Game").equal_to("finished", false);
     /// # let _games = client.subscribe(&query)?;
-    /// assert!(server.wait_for_subscriptions(1, Duration::from_secs(10)));
+    /// assert!(server.wait_for_subscriptions(Duration::from_secs(10), 1));
     /// let subscription = &server.subscriptions()[0];
     /// assert_eq!(subscription.class_name(), "Game");
     /// assert_eq!(subscription.where_json(), r#"{"finished":false}"#);
@@ -736,12 +747,12 @@ impl TestServer {
     /// # use parse_livequery::test_server::TestServer;
     /// # fn main() -> std::io::Result<()> {
     /// let server = TestServer::start()?;
-    /// assert!(server.wait_for_subscriptions(0, Duration::from_secs(10)));
+    /// assert!(server.wait_for_subscriptions(Duration::from_secs(10), 0));
     /// # Ok(())
     /// # }
     /// ```
     #[must_use]
-    pub fn wait_for_subscriptions(&self, count: usize, timeout: Duration) -> bool {
+    pub fn wait_for_subscriptions(&self, timeout: Duration, count: usize) -> bool {
         self.wait_for(timeout, |server| server.subscription_count() == count)
     }
 

@@ -371,7 +371,7 @@ fn an_update_gives_the_old_subscription_up_before_it_fails() {
         "op": "error", "error": "$or must be an array", "code": 102, "reconnect": false, "requestId": 1,
     });
     assert_eq!(client.receive(), refusal);
-    assert!(server.wait_for_subscriptions(0, DEADLINE));
+    assert!(server.wait_for_subscriptions(DEADLINE, 0));
 }
 
 #[test]
@@ -461,12 +461,12 @@ fn a_cut_closes_all_sockets_and_forgets_their_subscriptions() {
 fn a_refusing_server_closes_new_connections_only() {
     let server = server();
     let mut client = Client::subscribed(&server, query(json!({})));
-    server.refuse(true);
+    server.refuse_connections();
     let refused = TcpStream::connect(server.address()).unwrap();
     assert!(tungstenite::client(server.url(), refused).is_err());
     server.create("Game", json!({}));
     assert_eq!(client.event().0, "create");
-    server.refuse(false);
+    server.accept_connections();
     Client::connected(&server);
 }
 
@@ -493,7 +493,7 @@ fn a_silent_server_says_nothing_and_keeps_the_socket_open() {
         .start()
         .unwrap();
     let mut client = Client::subscribed(&server, query(json!({})));
-    server.silence(true);
+    server.silence();
     server.create("Game", json!({}));
     client.web_socket.send(Message::Ping("p".into())).unwrap();
     client.send(json!({ "op": "unsubscribe", "requestId": 1 }));
@@ -513,7 +513,7 @@ fn a_silent_server_says_nothing_and_keeps_the_socket_open() {
         "{end:?}"
     );
     socket.set_read_timeout(Some(DEADLINE)).unwrap();
-    server.silence(false);
+    server.speak();
     server.create("Game", json!({ "n": 2 }));
     assert_eq!(client.event().1["n"], 2);
 }
@@ -581,7 +581,7 @@ fn the_server_tells_who_is_subscribed_to_what() {
         .to_owned() + r#""where":{"z":1,"a":{"$gt":2,"$exists":true}},"className":"Game"}}"#;
     client.web_socket.send(Message::text(frame.as_str())).unwrap();
     assert_eq!(client.receive()["op"], "subscribed");
-    assert!(server.wait_for_subscriptions(1, DEADLINE));
+    assert!(server.wait_for_subscriptions(DEADLINE, 1));
     let subscriptions = server.subscriptions();
     let subscription = &subscriptions[0];
     assert_eq!(subscription.class_name(), "Game");
@@ -595,7 +595,7 @@ fn the_server_tells_who_is_subscribed_to_what() {
     assert_eq!(subscription.watch(), Some(&["w".to_owned()][..]));
     assert_eq!(server.frames()[0][1], frame);
     client.send(json!({ "op": "unsubscribe", "requestId": 3 }));
-    assert!(server.wait_for_subscriptions(0, DEADLINE));
+    assert!(server.wait_for_subscriptions(DEADLINE, 0));
     drop(client);
     assert!(server.wait_for(DEADLINE, |server| server.connections() == 0));
 }
@@ -625,7 +625,7 @@ fn ten_thousand_subscriptions_fit_on_a_connection() {
         client.web_socket.write(Message::text(frame.to_string())).unwrap();
     }
     client.web_socket.flush().unwrap();
-    assert!(server.wait_for_subscriptions(10_000, DEADLINE));
+    assert!(server.wait_for_subscriptions(DEADLINE, 10_000));
     for _ in 0..10_000 {
         client.receive();
     }

@@ -1,6 +1,7 @@
 //! `Date`: a point in time, as Parse writes it. Knows no clock.
 
 use std::fmt;
+use std::ops::{Add, Sub};
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
@@ -23,7 +24,7 @@ use crate::text::quoted;
 /// module [`iso`] writes one too.
 ///
 /// ```
-/// use std::time::SystemTime;
+/// use std::time::{Duration, SystemTime};
 /// use parse_livequery::Date;
 ///
 /// let date: Date = "2024-01-02T03:04:05.678Z".parse()?;
@@ -31,6 +32,7 @@ use crate::text::quoted;
 /// assert_eq!(date.millis(), 1_704_164_645_678);
 /// assert!(date < Date::from(SystemTime::now()));
 /// assert_eq!(Date::from(SystemTime::from(date)), date);
+/// assert_eq!((date - Duration::from_millis(678)).to_string(), "2024-01-02T03:04:05.000Z");
 /// # Ok::<(), parse_livequery::Error>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -169,6 +171,30 @@ impl From<Date> for SystemTime {
             Self::UNIX_EPOCH.checked_add(distance)
         }
         .unwrap_or(Self::UNIX_EPOCH)
+    }
+}
+
+/// Later by so much, or the last date of the year 9999.
+impl Add<Duration> for Date {
+    type Output = Self;
+
+    fn add(self, time: Duration) -> Self {
+        let millis = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        Self {
+            millis: self.millis.saturating_add(millis).min(MAX.millis),
+        }
+    }
+}
+
+/// Earlier by so much, or the first date of the year -9999.
+impl Sub<Duration> for Date {
+    type Output = Self;
+
+    fn sub(self, time: Duration) -> Self {
+        let millis = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        Self {
+            millis: self.millis.saturating_sub(millis).max(MIN.millis),
+        }
     }
 }
 

@@ -84,6 +84,10 @@ pub struct File {
 
 impl File {
     /// The file of this name, with no URL.
+    ///
+    /// An object with a file that has no URL ends LiveQuery on Parse Server 9.10 for everybody, so add one with
+    /// [`with_url`](Self::with_url) before you save the file in an object; [`Rest::upload`](crate::Client::rest) returns a
+    /// file that has it.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
         Self {
@@ -153,18 +157,6 @@ impl Bytes {
 impl AsRef<[u8]> for Bytes {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
-    }
-}
-
-impl From<Vec<u8>> for Bytes {
-    fn from(bytes: Vec<u8>) -> Self {
-        Self { bytes }
-    }
-}
-
-impl From<&[u8]> for Bytes {
-    fn from(bytes: &[u8]) -> Self {
-        Self::new(bytes)
     }
 }
 

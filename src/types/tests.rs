@@ -1,6 +1,7 @@
 //! The types against what a Parse Server sends, and against what none does.
 
 use std::fmt::Debug;
+use std::time::{Duration, SystemTime};
 
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -38,7 +39,7 @@ fn every_type_makes_the_round_trip_unchanged() {
     assert_eq!(file, File::new("a.txt"));
 
     let bytes: Bytes = round_trip(r#"{"__type":"Bytes","base64":"AQID"}"#);
-    assert_eq!(bytes, Bytes::from([1, 2, 3].as_slice()));
+    assert_eq!(bytes, Bytes::new([1, 2, 3]));
     let bytes: Bytes = round_trip(r#"{"__type":"Bytes","base64":""}"#);
     assert_eq!(bytes, Bytes::default());
     let bytes: Bytes = round_trip(r#"{"__type":"Bytes","base64":"+/8="}"#);
@@ -215,4 +216,21 @@ fn the_types_go_from_thread_to_thread() {
     is_sound::<Pointer>();
     is_sound::<Polygon>();
     is_sound::<Relation>();
+}
+
+#[test]
+fn a_date_with_a_duration_stays_within_the_years_that_there_are() {
+    let (first, last) = (
+        Date::from(SystemTime::UNIX_EPOCH) - Duration::MAX,
+        Date::from(SystemTime::UNIX_EPOCH) + Duration::MAX,
+    );
+    assert_eq!(Date::parse(&last.to_string()).unwrap(), last);
+    assert_eq!(Date::parse(&first.to_string()).unwrap(), first);
+    assert_eq!(
+        (last + Duration::from_secs(1), first - Duration::from_secs(1)),
+        (last, first)
+    );
+    let date = Date::from_millis(1500).unwrap();
+    assert_eq!((date + Duration::from_micros(1999)).millis(), 1501);
+    assert_eq!((date - Duration::from_secs(2)).millis(), -500);
 }

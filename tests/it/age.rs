@@ -86,7 +86,7 @@ fn an_old_server_refuses_nobody_but_who_depends_on_what_it_lacks() {
     let (_plain, plain) = subscribe(&client, "Plain");
     let refused = Events::new();
     let negation = record(client.subscription(&negation("Refused")), "refused", &refused)
-        .subscribe()
+        .start()
         .unwrap();
     let error = refused.expect("error").value;
     let error = error.error().unwrap();
@@ -147,7 +147,7 @@ fn a_server_that_grows_old_during_an_outage_is_asked_again() {
     let client = client(&server.url());
     let events = Events::new();
     let subscription = record(client.subscription(&negation("Game")), "game", &events)
-        .subscribe()
+        .start()
         .unwrap();
     events.expect("open");
     is_old(&server);
@@ -182,7 +182,7 @@ fn a_question_that_is_not_answered_holds_up_nobody_else() {
         .unwrap();
     let events = Events::new();
     let waiting = record(client.subscription(&negation("Game")), "game", &events)
-        .subscribe()
+        .start()
         .unwrap();
     server.wait_received("the question", |received| {
         received

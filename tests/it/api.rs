@@ -1,5 +1,9 @@
 //! What the API accepts and how it reads: names of fields and events, what is printed, the conversions.
 
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use parse_livequery::test_server::TestServer;
 use parse_livequery::{
     ClientEventKind, ClientState, Error, ErrorKind, EventKind, GapReason, Object, Pointer, Query,
     SubscriptionState, serde_json,
@@ -90,6 +94,8 @@ fn kinds_states_and_reasons_can_be_printed() {
     assert_eq!(ClientState::Reconnecting.to_string(), "reconnecting");
     assert_eq!(SubscriptionState::Pending.to_string(), "pending");
     assert_eq!(GapReason::QueryUpdated.to_string(), "the query was changed");
+    assert_eq!(ClientState::Paused.to_string(), "paused");
+    assert_eq!(GapReason::Paused.to_string(), "the client was paused");
 }
 
 /// What `fn main() -> parse_livequery::Result<()>` prints is a sentence, and the cause can be told apart.
@@ -218,4 +224,67 @@ fn no_attempts_at_all_are_refused() {
     let error = builder("ws://localhost:1").max_attempts(0).build().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidSetting);
     assert!(error.to_string().contains("at least 1"), "{error}");
+}
+
+/// What a program compares to see whether anything has changed.
+#[test]
+fn figures_and_contents_can_be_compared() {
+    let server = TestServer::start().unwrap();
+    server.create("Game", json!({"score": 1}));
+    let client = client(&server.url());
+    assert_eq!(client.stats(), client.stats());
+    let source = Arc::new(server);
+    let finds = Arc::clone(&source);
+    let set = client
+        .live_set(&Query::new("Game"))
+        .fetch_with(move |query| finds.find(query))
+        .start()
+        .unwrap();
+    set.wait_ready(LONG).unwrap();
+    let (before, subscription) = (set.snapshot(), set.subscription());
+    assert_eq!(before, set.snapshot());
+    assert_eq!(subscription.stats(), subscription.stats());
+    source.create("Game", json!({"score": 2}));
+    wait_until("it is there", || set.len() == 2);
+    assert_ne!(before, set.snapshot());
+    assert_eq!(set.query(), Query::new("Game"));
+    assert!(
+        subscription
+            .stats()
+            .last_event
+            .is_some_and(|at| at <= SystemTime::now().into())
+    );
+}
+
+#[test]
+fn all_listeners_of_an_object_are_removed_at_once() {
+    let server = TestServer::start().unwrap();
+    let id = server.create("Game", json!({"score": 1}));
+    let client = client(&server.url());
+    let source = Arc::new(server);
+    let finds = Arc::clone(&source);
+    let game = client
+        .live_object("Game", &id)
+        .fetch_with(move |class, id| finds.get(class, id).map(Object::from_json).transpose())
+        .start()
+        .unwrap();
+    game.wait_ready(LONG).unwrap();
+    let (sender, told) = crossbeam_channel::unbounded();
+    let of_change = sender.clone();
+    game.on_change(move |_| of_change.send("change").unwrap());
+    game.on_ready(move |_| sender.send("ready").unwrap());
+    for _ in 0..2 {
+        told.recv_timeout(LONG).unwrap();
+    }
+    game.off_all();
+    let ended = crossbeam_channel::RecvTimeoutError::Disconnected;
+    assert_eq!(
+        told.recv_timeout(LONG).unwrap_err(),
+        ended,
+        "what they own is let go of"
+    );
+    source.update("Game", &id, json!({"score": 2}));
+    wait_until("it goes on", || {
+        game.object().is_some_and(|game| game.get_i64("score") == Some(2))
+    });
 }

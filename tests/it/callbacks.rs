@@ -32,7 +32,7 @@ const METHODS: [Method; 33] = [
             .subscription(&Query::new("More"))
             .on_any(|_| {})
             .once("open", |_| {});
-        builder.session_token("r:1").subscribe().unwrap().detach();
+        builder.session_token("r:1").start().unwrap().detach();
     }),
     ("Client::unsubscribe", |on| {
         on.client.unsubscribe(&on.subscription)
@@ -76,8 +76,8 @@ const METHODS: [Method; 33] = [
         on.subscription.on_open(|_| {});
         on.subscription.on_create(|_| {});
         on.subscription.on_update(|_, _| {});
-        on.subscription.on_enter(|_, _| {});
-        on.subscription.on_leave(|_, _| {});
+        on.subscription.on_enter(|_| {});
+        on.subscription.on_leave(|_| {});
         on.subscription.on_delete(|_| {});
         on.subscription.on_close(|_| {});
         on.subscription.on_error(|_| {});
@@ -173,7 +173,7 @@ fn call_in_listener(server: &Server, place: Place, (name, method): Method) {
             builder.on(kind, move |_| call.take().into_iter().for_each(|call| call()))
         }
     }
-    .subscribe()
+    .start()
     .unwrap();
     hand_over
         .send(Called {
@@ -313,7 +313,7 @@ fn drop_client_in_callback() {
                     drop(handed.recv_timeout(LONG).unwrap());
                     done.send(()).unwrap();
                 })
-                .subscribe()
+                .start()
                 .unwrap();
             let (conn, id) = server.wait_subscribed(last);
             hand_over.send((client, subscription)).unwrap();
@@ -482,7 +482,7 @@ fn panic_everywhere() {
         });
     }
     let events = Events::new();
-    let _subscription = record(builder, "Game", &events).subscribe().unwrap();
+    let _subscription = record(builder, "Game", &events).start().unwrap();
     let (_other, others) = subscribe(&client, "Other");
     for round in 1..=ROUNDS {
         let (conn, id) = server.wait_subscribed("Game");
@@ -562,7 +562,7 @@ fn listeners_run_on_the_thread_that_the_documentation_names() {
     let subscription = client
         .subscription(&Query::new("Game"))
         .on_any(move |_| note.send(thread::current().name().map(str::to_owned)).unwrap())
-        .subscribe()
+        .start()
         .unwrap();
     subscription.wait_open(LONG).unwrap();
     subscription.on("open", move |_| {

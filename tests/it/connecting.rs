@@ -127,7 +127,7 @@ fn no_secret_is_logged() {
         let subscription = client
             .subscription(&Query::new("Game"))
             .session_token("top-secret")
-            .subscribe()
+            .start()
             .unwrap();
         subscription.wait_open(LONG).unwrap();
         server.conn(1).cut();
@@ -252,7 +252,7 @@ fn a_message_over_the_limit_is_one_error_and_a_gap() {
     let _subscription = client
         .subscription(&Query::new("Game"))
         .on_any(move |event| recorded.push("game", &event.kind().to_string(), event.clone()))
-        .subscribe()
+        .start()
         .unwrap();
     events.expect("open");
     server.emit(

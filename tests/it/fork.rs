@@ -90,7 +90,7 @@ fn use_client(client: &Client, subscription: &Subscription) {
     let builder = client
         .subscription(&query)
         .on_create(|_| panic!("called in the child"));
-    assert_forked(builder.session_token("r:other").subscribe());
+    assert_forked(builder.session_token("r:other").start());
     let set = client
         .live_set(&query)
         .fetch_with(|_| Ok::<_, std::io::Error>(vec![]));
@@ -325,7 +325,7 @@ fn the_child_has_clients_of_its_own() {
             initialize(settings).unwrap();
             let events = Events::new();
             let builder = default_client().unwrap().subscription(&Query::new("Game"));
-            let _subscription = record(builder, "Game", &events).subscribe().unwrap();
+            let _subscription = record(builder, "Game", &events).start().unwrap();
             events.expect("open");
             let Some(child) = split() else {
                 as_child(move || {
@@ -369,7 +369,7 @@ fn a_child_of_a_listener_that_returns_does_not_take_over_the_link() {
                 }
                 told.send(game.id().map(str::to_owned)).unwrap();
             })
-            .subscribe()
+            .start()
             .unwrap();
         subscription.wait_open(LONG).unwrap();
         let next = || created.recv_timeout(LONG).unwrap();

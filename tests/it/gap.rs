@@ -12,7 +12,7 @@ use std::time::SystemTime;
 
 use crossbeam_channel::bounded;
 use parking_lot::Mutex;
-use parse_livequery::{ErrorKind, Gap, GapReason, Query};
+use parse_livequery::{Date, ErrorKind, Gap, GapReason, Query};
 use serde_json::json;
 use tungstenite::protocol::frame::coding::Control;
 
@@ -48,8 +48,14 @@ fn gap_reported_and_ordered() {
     let gap = open.gap().unwrap();
     assert_eq!(gap.reason(), GapReason::ConnectionLost);
     // From the last proof of life, not from when the loss was noticed.
-    assert!(gap.start() >= before_all && gap.start() <= gone, "{gap:?}");
-    assert!(gap.end() >= noticed && gap.end() <= SystemTime::now(), "{gap:?}");
+    assert!(
+        gap.start() >= before_all.into() && gap.start() <= gone.into(),
+        "{gap:?}"
+    );
+    assert!(
+        gap.end() >= noticed.into() && gap.end() <= SystemTime::now().into(),
+        "{gap:?}"
+    );
     assert!(gap.duration() >= ms(2000));
     server.emit("create", &object("Game", "again", json!({})));
     assert_eq!(events.expect("create").value.id(), Some("again"));
@@ -64,7 +70,7 @@ fn order_across_a_cut_is_old_events_close_open_new_events() {
     let builder = client.subscription(&Query::new("Game")).on_create(move |_| {
         let _ = gate.recv_timeout(MINUTE);
     });
-    let _subscription = record(builder, "Game", &events).subscribe().unwrap();
+    let _subscription = record(builder, "Game", &events).start().unwrap();
     events.expect("open");
     let send = |conn: &Conn, range: std::ops::Range<u64>| {
         let id = conn.subscriptions_to("Game")[0];
@@ -159,7 +165,7 @@ fn order_preserved() {
                     next += SUBSCRIPTIONS;
                     seen.fetch_add(1, Ordering::Relaxed);
                 })
-                .subscribe()
+                .start()
                 .unwrap();
             subscription.wait_open(LONG).unwrap();
             subscription
@@ -203,7 +209,7 @@ fn overflow_is_lagged() {
         let _ = entered.try_send(());
         let _ = gate.recv_timeout(MINUTE);
     });
-    let subscription = record(builder, "Game", &events).subscribe().unwrap();
+    let subscription = record(builder, "Game", &events).start().unwrap();
     let (_other, others) = subscribe(&client, "Other");
     events.expect("open");
     let conn = server.conn(1);
@@ -250,7 +256,7 @@ fn control_events_are_never_dropped() {
     let builder = client.subscription(&Query::new("Game")).on_create(move |_| {
         let _ = gate.recv_timeout(MINUTE);
     });
-    let _subscription = record(builder, "Game", &events).subscribe().unwrap();
+    let _subscription = record(builder, "Game", &events).start().unwrap();
     events.expect("open");
     for number in 1..=10 {
         server.conn(number);
@@ -297,7 +303,7 @@ fn flood_before_a_blocked_listener_keeps_memory_bounded() {
             let builder = client.subscription(&Query::new("Game")).on_create(move |_| {
                 let _ = gate.recv_timeout(3 * MINUTE);
             });
-            let subscription = record(builder, "Game", &events).subscribe().unwrap();
+            let subscription = record(builder, "Game", &events).start().unwrap();
             let (_other, others) = subscribe(&client, "Other");
             let conn = server.conn(1);
             let text = "x".repeat(1000);
@@ -349,7 +355,7 @@ fn gap_of_a_long_outage_starts_at_its_beginning() {
     server.heal();
     let open = events.expect("open").value;
     let gap = open.gap().unwrap();
-    assert!(gap.start() <= lost, "{gap:?}");
+    assert!(gap.start() <= lost.into(), "{gap:?}");
     assert!(gap.start() <= gap.end());
 }
 
@@ -418,7 +424,9 @@ fn no_event_is_lost_outside_of_a_gap() {
         assert!(lost.clone().count() > 0, "the test is too kind");
         total += lost.clone().count();
         for times in lost {
-            let inside = |gap: &Gap| gap.start() <= *times.end() && gap.end() >= *times.start();
+            let inside = |gap: &Gap| {
+                gap.start() <= Date::from(*times.end()) && gap.end() >= Date::from(*times.start())
+            };
             assert!(
                 gaps.iter().any(|gap| inside(gap)),
                 "{times:?} is in none of {gaps:?}"

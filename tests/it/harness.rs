@@ -61,7 +61,7 @@ pub fn record(builder: SubscriptionBuilder, source: &str, events: &Events) -> Su
 /// Subscribes to a class and records all events under its name.
 pub fn subscribe_into(client: &Client, class: &str, events: &Events) -> Subscription {
     let builder = client.subscription(&Query::new(class));
-    record(builder, class, events).subscribe().unwrap()
+    record(builder, class, events).start().unwrap()
 }
 
 /// Subscribes to a class, waits for `open` and takes it from the recorder.

@@ -111,7 +111,7 @@ fn identity_switch_discards_queue() {
                 go_on.recv().unwrap();
             }
         })
-        .subscribe()
+        .start()
         .unwrap();
     events.expect("open");
     for id in ["old1", "old2", "old3"] {
@@ -329,7 +329,7 @@ fn unsubscribe_and_wait_waits_for_the_listener_that_runs() {
             entered.send(()).unwrap();
             go_on.recv().unwrap();
         })
-        .subscribe()
+        .start()
         .unwrap();
     *inside.lock() = Some(subscription.clone());
     subscription.wait_open(LONG).unwrap();

@@ -45,7 +45,7 @@ fn half_open_detected() {
     proxy.heal();
     let open = events.expect("open").value;
     let gap = open.gap().unwrap();
-    assert!(gap.start() <= gone && gap.end() >= gone, "{gap:?}");
+    assert!(gap.start() <= gone.into() && gap.end() >= gone.into(), "{gap:?}");
     assert_eq!(client.state(), ClientState::Connected);
     assert_eq!(proxy.max_open(), 1);
 }
@@ -596,7 +596,7 @@ fn slow_handler_keeps_link() {
         // Until the test has seen what it wants to see.
         let _ = gate.recv_timeout(MINUTE);
     });
-    let subscription = record(builder, "Game", &events).subscribe().unwrap();
+    let subscription = record(builder, "Game", &events).start().unwrap();
     events.expect("open");
     assert_eq!(server.emit("create", &object("Game", "a", json!({}))), 1);
     let conn = server.conn(1);

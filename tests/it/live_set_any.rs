@@ -54,7 +54,7 @@ fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 
 /// What there is, without what only events have.
 fn contents(objects: impl IntoIterator<Item = Object>) -> Vec<Value> {
-    let json = |object: Object| serde_json::from_str(object.as_str()).unwrap();
+    let json = |object: Object| serde_json::from_str(object.as_json()).unwrap();
     objects.into_iter().map(json).collect()
 }
 
@@ -130,7 +130,7 @@ fn an_inner_query_is_followed() {
     );
 
     set.close();
-    assert!(server.wait_for_subscriptions(0, LONG));
+    assert!(server.wait_for_subscriptions(LONG, 0));
 }
 
 #[test]
@@ -412,7 +412,7 @@ fn another_query_is_followed_with_all_that_it_names_and_nothing_else() {
 
     set.set_query(&inner).unwrap().wait(LONG).unwrap();
     assert_eq!(set.len(), 1);
-    assert!(server.wait_for_subscriptions(2, LONG));
+    assert!(server.wait_for_subscriptions(LONG, 2));
     server.update("Player", &bob, json!({"level": 1}));
     wait_until("bob's game comes in", || set.len() == 2);
     wait_equal(&server, &set, &inner);
@@ -422,18 +422,18 @@ fn another_query_is_followed_with_all_that_it_names_and_nothing_else() {
     server.update("Player", &bob, json!({"level": 7}));
     wait_equal(&server, &set, &including);
     // Those of the players that were in the query are not followed any more, those that are included are.
-    assert!(server.wait_for_subscriptions(2, LONG));
+    assert!(server.wait_for_subscriptions(LONG, 2));
 
     // Twice at once: the one in between is never shown, and nothing of it is left.
     let _ = set.set_query(&inner).unwrap();
     set.set_query(&plain).unwrap().wait(LONG).unwrap();
     wait_equal(&server, &set, &plain);
-    assert!(server.wait_for_subscriptions(1, LONG));
+    assert!(server.wait_for_subscriptions(LONG, 1));
     assert_eq!(set.stats().subscriptions, 1);
 
     set.set_query(&inner).unwrap().wait(LONG).unwrap();
     set.close();
-    assert!(server.wait_for_subscriptions(0, LONG));
+    assert!(server.wait_for_subscriptions(LONG, 0));
 }
 
 #[test]
@@ -451,7 +451,7 @@ fn another_query_that_names_a_refused_class_is_refused_and_the_old_one_goes_on()
     assert!(format!("{error:?}").contains("Payroll"), "{error:?}");
     assert!(set.get(&go).is_some(), "the old contents stay");
     assert_eq!(set.query().to_json().unwrap(), plain.to_json().unwrap());
-    assert!(server.wait_for_subscriptions(1, LONG));
+    assert!(server.wait_for_subscriptions(LONG, 1));
     server.create("Game", json!({}));
     wait_equal(&server, &set, &plain);
 }
@@ -482,7 +482,7 @@ fn saved_contents_of_any_query_are_shown_at_once_and_then_followed() {
     server.update("Player", &ann, json!({"level": 1}));
     wait_equal(&server, &set, &query);
     drop(set);
-    assert!(server.wait_for_subscriptions(0, LONG));
+    assert!(server.wait_for_subscriptions(LONG, 0));
 }
 
 #[test]
@@ -549,7 +549,7 @@ fn an_object_is_followed_until_it_is_gone() {
     game.on_change(move |state| late.send(state.clone()).unwrap());
     assert_eq!(lates.recv_timeout(LONG).unwrap(), ObjectState::Gone);
     game.close_and_wait(LONG).unwrap();
-    assert!(server.wait_for_subscriptions(0, LONG));
+    assert!(server.wait_for_subscriptions(LONG, 0));
 }
 
 #[test]

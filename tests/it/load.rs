@@ -113,7 +113,7 @@ fn flood(time: Duration) {
             let builder = client
                 .subscription(&Query::new(format!("Load{at}")))
                 .on_any(listener);
-            (builder.subscribe().unwrap(), got)
+            (builder.start().unwrap(), got)
         })
         .unzip();
     for subscription in &subscriptions {
@@ -230,7 +230,7 @@ fn the_oldest_that_are_dropped_leave_the_others_where_they_were() {
         .once("create", move |_| {
             let _ = gate.recv_timeout(MINUTE);
         })
-        .subscribe()
+        .start()
         .unwrap();
     let create = |n: u32| {
         let (conn, id) = server.wait_subscribed("Game");

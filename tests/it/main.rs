@@ -17,6 +17,7 @@
 
 mod age;
 mod api;
+mod awaited;
 mod callbacks;
 mod chaos;
 #[cfg(unix)]
@@ -41,6 +42,7 @@ mod live_set_any;
 mod live_set_apps;
 mod load;
 mod manual;
+mod pause;
 mod proxies;
 mod rest;
 mod rest_calls;

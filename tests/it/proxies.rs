@@ -43,7 +43,7 @@ fn works(client: &Client, server: &Server) {
     let _subscription = client
         .subscription(&Query::new("Game"))
         .on_any(move |event| seen.push("game", &event.kind().to_string(), event.clone()))
-        .subscribe()
+        .start()
         .unwrap();
     events.expect("open");
     server.emit("create", &object("Game", "g1", json!({})));

@@ -279,7 +279,7 @@ fn a_fetch_that_fails_leaves_what_is_there() {
     server.fail_finds(503);
     server.cut();
     is_stale.recv_timeout(LONG).unwrap();
-    assert!(server.wait_for_subscriptions(1, LONG));
+    assert!(server.wait_for_subscriptions(LONG, 1));
     assert!(server.wait_for(LONG, |server| server.find_count() >= 3));
     assert_eq!(scores(&set), [1]);
     assert!(!set.is_ready());

@@ -161,7 +161,7 @@ fn listeners_may_call_it() {
             let counted = rest.update("Game", id, &json!({"seen": Op::increment(1)}));
             done.send(counted).unwrap();
         })
-        .subscribe()
+        .start()
         .unwrap();
     subscription.wait_open(LONG).unwrap();
     server.create("Game", json!({}));

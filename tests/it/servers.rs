@@ -26,7 +26,7 @@ fn a_client_moves_on_when_its_server_goes_and_says_what_it_missed() {
     let _subscription = client
         .subscription(&Query::new("Game"))
         .on_any(move |event| seen.push("game", &event.kind().to_string(), event.clone()))
-        .subscribe()
+        .start()
         .unwrap();
     assert!(events.expect("open").value.gap().is_none());
     let (on, other) = match servers[0].accepts() {

@@ -33,7 +33,7 @@ fn no_nulls_on_wire() {
         let full = client
             .subscription(&full_query())
             .session_token("r:own")
-            .subscribe()
+            .start()
             .unwrap();
         plain.wait_open(LONG).unwrap();
         full.wait_open(LONG).unwrap();
@@ -133,7 +133,7 @@ fn servers_before_7_are_asked_again_with_fields() {
     let client = client(&server.url());
     let events = Events::new();
     let builder = client.subscription(&Query::new("Game").select(["score"]));
-    let _subscription = record(builder, "Game", &events).subscribe().unwrap();
+    let _subscription = record(builder, "Game", &events).start().unwrap();
     events.expect("open");
     let frames = server.received_op("subscribe");
     assert_eq!(frames.len(), 2);
@@ -185,7 +185,7 @@ fn secrets_never_logged() {
             .session_token(secret("own"));
         let pending = record(pending, "Game", &events);
         shown.push(format!("{pending:?}"));
-        let subscription = pending.subscribe().unwrap();
+        let subscription = pending.start().unwrap();
         events.expect("open");
         server.emit("create", &object("Game", "a", json!({})));
         events.expect("create");

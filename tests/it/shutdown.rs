@@ -132,7 +132,7 @@ fn close_waits_for_no_listener_for_ever() {
             entered.send(()).unwrap();
             let _ = gate.recv_timeout(MINUTE);
         })
-        .subscribe()
+        .start()
         .unwrap();
     server.wait_subscribed("Game");
     server.emit("create", &object("Game", "a", json!({})));

@@ -98,7 +98,7 @@ fn resubscribe_frame_identical() {
     let own = client
         .subscription(&query)
         .session_token("r:own")
-        .subscribe()
+        .start()
         .unwrap();
     plain.wait_open(LONG).unwrap();
     own.wait_open(LONG).unwrap();

@@ -19,7 +19,7 @@ fn waits_at_create(client: &Client) -> (Subscription, Events, Receiver<()>, Send
         enter.send(()).unwrap();
         gate.recv_timeout(LONG).unwrap();
     });
-    let subscription = record(builder, "Game", &events).subscribe().unwrap();
+    let subscription = record(builder, "Game", &events).start().unwrap();
     events.expect("open");
     (subscription, events, entered, release)
 }
@@ -84,7 +84,7 @@ fn threads_are_at_rest_after_a_listener_that_took_its_time() {
         let builder = client
             .subscription(&Query::new("Game"))
             .on_create(|_| thread::sleep(ms(50)));
-        let _subscription = record(builder, "Game", &events).subscribe().unwrap();
+        let _subscription = record(builder, "Game", &events).start().unwrap();
         events.expect("open");
         for _ in 0..3 {
             server.emit("create", &object("Game", "a", json!({})));

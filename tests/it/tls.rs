@@ -53,7 +53,7 @@ fn wss_default_works() {
     let subscription = client
         .subscription(&Query::new("Game"))
         .on_any(move |event| seen.push("game", &event.kind().to_string(), event.clone()))
-        .subscribe()
+        .start()
         .unwrap();
     events.expect("open");
     server.emit(
@@ -465,7 +465,7 @@ fn a_cut_is_a_loss_and_the_link_comes_back() {
     let _subscription = client
         .subscription(&Query::new("Game"))
         .on_any(move |event| seen.push("game", &event.kind().to_string(), event.clone()))
-        .subscribe()
+        .start()
         .unwrap();
     events.expect("open");
     tls.cut();
@@ -502,7 +502,7 @@ fn a_burst_of_subscriptions_to_a_slow_reader_is_sent_in_full() {
                 .on("open", move |event| {
                     seen.push("game", "open", event.gap().is_some())
                 })
-                .subscribe()
+                .start()
                 .unwrap()
         })
         .collect();

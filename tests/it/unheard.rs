@@ -17,7 +17,7 @@ fn events_without_a_listener_are_counted_and_a_later_listener_gets_its_own() {
     let subscription = client
         .subscription(&Query::new("Game"))
         .on_delete(move |_| told.send(()).unwrap())
-        .subscribe()
+        .start()
         .unwrap();
     subscription.wait_open(LONG).unwrap();
     let conn = server.conn(1);
@@ -69,7 +69,7 @@ fn a_listener_registered_in_a_listener_gets_what_came_while_that_one_ran() {
                 });
             }
         })
-        .subscribe()
+        .start()
         .unwrap();
     own.set(subscription.clone()).unwrap();
     subscription.wait_open(LONG).unwrap();
@@ -94,7 +94,7 @@ fn told_to(server: &Server) -> (Client, Subscription) {
         .subscription(&Query::new("Game"))
         .on_open(move |_| told.send(()).unwrap())
         .on_update(|_, _| {})
-        .subscribe()
+        .start()
         .unwrap();
     wait_until("it is open", || {
         client.dispatch_pending();

@@ -55,7 +55,7 @@ fn unsubscribe_is_final() {
                 "close" => drop(closes.fetch_add(1, Ordering::SeqCst)),
                 _ => drop(counter.fetch_add(1, Ordering::SeqCst)),
             })
-            .subscribe()
+            .start()
             .unwrap();
         let (conn, id) = server.wait_subscribed("Game");
         let flood = Flood::start(conn, id);
@@ -99,7 +99,7 @@ fn unsubscribe_in_a_listener_is_final() {
         }
     });
     let mut slot = handle.lock();
-    *slot = Some(builder.subscribe().unwrap());
+    *slot = Some(builder.start().unwrap());
     drop(slot);
     let (conn, id) = server.wait_subscribed("Game");
     let messages: Vec<_> = (0..100)

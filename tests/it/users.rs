@@ -20,7 +20,7 @@ fn a_users_test() {
                 .unwrap()
         })
         .collect();
-    assert!(server.wait_for_subscriptions(10, LONG));
+    assert!(server.wait_for_subscriptions(LONG, 10));
     let channels: Vec<_> = subscriptions.iter().map(|games| games.events()).collect();
     for level in 0..10 {
         server.create("Game", json!({"level": level}));

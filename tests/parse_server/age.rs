@@ -53,7 +53,7 @@ fn watch(client: &Client, query: &Query, events: &mpsc::Sender<Told>, name: &'st
         .on_error(move |error| {
             let _ = errors.send(Told::Refused(name, error.kind(), error.to_string()));
         })
-        .subscribe()
+        .start()
         .unwrap()
 }
 

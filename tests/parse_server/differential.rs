@@ -93,7 +93,7 @@ impl Test {
                         let _ = sender.send((index, id.to_owned(), event.kind()));
                     }
                 });
-                subscription.subscribe().unwrap()
+                subscription.start().unwrap()
             })
             .collect();
         for subscription in &subscriptions {

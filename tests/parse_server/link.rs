@@ -45,7 +45,7 @@ fn subscriptions_come_back_after_the_server_was_killed() {
         let gap = opened.gap().expect("an open after a cut says what was missed");
         assert_eq!(gap.reason(), GapReason::ConnectionLost);
         // The last proof that nothing was on its way came before the outage; how long before, a ping decides.
-        let times = [gap.start(), killed, gap.end(), SystemTime::now()];
+        let times = [gap.start(), killed.into(), gap.end(), SystemTime::now().into()];
         assert!(times.is_sorted(), "{times:?}");
     }
     let after = server.create("Outage", &json!({"score": 30}));

@@ -135,7 +135,7 @@ impl<'a> Story<'a> {
             .on_create(move |event| {
                 let _ = sender.send(event.id().map(ToOwned::to_owned));
             })
-            .subscribe()
+            .start()
             .unwrap();
         // Where somebody constrains a date, old servers send it as text to everybody.
         let _constraining = client
@@ -470,7 +470,7 @@ impl Fetch {
 /// What both have of an object: `find()` leaves out the name of the class, and on Postgres fields that are null.
 fn contents(set: &LiveSet) -> Vec<Value> {
     let without = |object: &Object| {
-        let mut object: Value = serde_json::from_str(object.as_str()).unwrap();
+        let mut object: Value = serde_json::from_str(object.as_json()).unwrap();
         without_nulls(&mut object);
         object
     };
@@ -648,7 +648,7 @@ fn found(fetch: &Fetch, query: &Query) -> Vec<Value> {
     let found = fetch.find(&query.clone().ascending(["createdAt", "objectId"]), 1000);
     let objects = found.unwrap().into_iter();
     objects
-        .map(|object| serde_json::from_str(object.as_str()).unwrap())
+        .map(|object| serde_json::from_str(object.as_json()).unwrap())
         .collect()
 }
 

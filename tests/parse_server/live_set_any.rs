@@ -32,7 +32,7 @@ fn following(client: &Client, query: &Query) -> LiveSet {
 }
 
 fn contents<'a>(objects: impl IntoIterator<Item = &'a Object>) -> Vec<Value> {
-    let json = |object: &Object| serde_json::from_str(object.as_str()).unwrap();
+    let json = |object: &Object| serde_json::from_str(object.as_json()).unwrap();
     objects.into_iter().map(json).collect()
 }
 

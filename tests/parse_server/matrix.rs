@@ -194,7 +194,7 @@ impl Scenario {
     fn a_refusal_is_told(&mut self) {
         let client = self.client();
         let refused = client.subscription(&Query::new("Life").matches("name", "(", ""));
-        let error = refused.subscribe().unwrap_err();
+        let error = refused.start().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidQuery, "{error}");
         if self.version.is_before(4, 3) {
             self.lacks.insert("no hooks");
@@ -317,7 +317,7 @@ impl Scenario {
                     let _ = sender.send((index, id.to_owned(), event.kind()));
                 }
             });
-            subscription.subscribe()
+            subscription.start()
         };
         let watched = listen(
             &canary,

@@ -36,7 +36,7 @@ impl Recorder {
             .on_any(move |event| {
                 let _ = sender.send(event.clone());
             })
-            .subscribe()
+            .start()
             .unwrap();
         Self { subscription, events }
     }

@@ -486,7 +486,7 @@ impl Listening {
                         .then(|| json!([comparable(object), event.original().map(comparable)]));
                     let _ = sender.send((index, id.to_owned(), event.kind(), whole));
                 });
-                subscription.subscribe().unwrap()
+                subscription.start().unwrap()
             })
             .collect();
         for subscription in &subscriptions {

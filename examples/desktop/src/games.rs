@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::thread::{self, ThreadId};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use parse_livequery::{Change, ClientEvent, ClientEventKind, Date, Error, ErrorKind, Object, Snapshot};
 
@@ -110,9 +110,9 @@ impl Games {
     }
 
     /// The listener for the list being old, perhaps.
-    pub fn stale(&mut self, since: SystemTime) {
+    pub fn stale(&mut self, since: Date) {
         self.count();
-        self.notice = format!("may be old since {}", Date::from(since));
+        self.notice = format!("may be old since {since}");
     }
 
     /// The listener of the client, which hears of the errors of the set as well.

@@ -125,7 +125,7 @@ impl Find {
         if self.count {
             return print([rest.count(&query)?]);
         }
-        print(rest.find(&query)?.iter().map(Object::as_str))
+        print(rest.find(&query)?.iter().map(Object::as_json))
     }
 }
 

@@ -37,8 +37,8 @@ pub(crate) fn json(event: &Event) -> Option<String> {
             json!({
                 "time": time,
                 "kind": "gap",
-                "from": instant(gap.start()),
-                "to": instant(gap.end()),
+                "from": instant(gap.start().into()),
+                "to": instant(gap.end().into()),
                 "reason": format!("{:?}", gap.reason()),
             })
         }

@@ -160,7 +160,7 @@ impl Options {
                 let give = Arc::clone(&give);
                 move |event| hand_over(event, &kinds, &give, &out)
             })
-            .subscribe()?;
+            .start()?;
         let end = ends.recv().unwrap_or(End::Interrupted);
         is_over.store(true, Ordering::Relaxed);
         *give.lock().unwrap_or_else(PoisonError::into_inner) = None;

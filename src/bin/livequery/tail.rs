@@ -154,5 +154,5 @@ fn follow(
             let out = Arc::clone(output);
             move |event| out.event(event)
         })
-        .subscribe()
+        .start()
 }

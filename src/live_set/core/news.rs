@@ -60,7 +60,7 @@ impl Core {
         };
         let touched = self.due.fetch.as_ref().and_then(|fetch| fetch.touched.get(&id));
         let known = self.known(&id, touched);
-        let follows_on = news.original.map(|original| version_in(original.as_str()));
+        let follows_on = news.original.map(|original| version_in(original.as_json()));
         let judgement = judge_event(known, told, &entry, follows_on);
         let is_doubtful = judgement.is_doubtful
             || judgement.counts && (contradicts || self.is_unexpected(news, &entry, known, told, now))
@@ -123,7 +123,7 @@ impl Core {
             (_, Is::Member) => {
                 let was_known = || match news.original {
                     Some(original) => {
-                        let key = self.places.order.sort_key(original.as_str());
+                        let key = self.places.order.sort_key(original.as_json());
                         self.matches(original) != Some(false) && key.is_some_and(|key| self.would_know(&key))
                     }
                     None => news.kind == EventKind::Update && self.would_know(&entry.key),

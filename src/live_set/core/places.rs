@@ -284,7 +284,7 @@ impl Core {
             && self.held.get(&id_of(entry)).is_none()
             && original
                 .filter(was_member)
-                .is_some_and(|original| self.has_key(original.as_str(), &entry.key))
+                .is_some_and(|original| self.has_key(original.as_json(), &entry.key))
     }
 
     fn has_key(&self, text: &str, key: &SortKey) -> bool {

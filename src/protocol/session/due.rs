@@ -32,7 +32,7 @@ impl<T: Clone> Session<T> {
     /// What is due first. Whatever [`act`](Self::act) does about it, the same is not due again at once.
     fn due(&self) -> Option<(Instant, Due)> {
         match &self.link {
-            Link::Idle { .. } | Link::Refused(_) => None,
+            Link::Idle { .. } | Link::Paused { .. } | Link::Refused(_) => None,
             Link::Waiting { until } => Some(self.or_look((*until, Due::Attempt))),
             Link::Connecting { deadline, .. } => Some(self.or_look((*deadline, Due::AttemptOver))),
             Link::Live(live) => {
@@ -55,7 +55,7 @@ impl<T: Clone> Session<T> {
     fn next_look(&self) -> Option<Instant> {
         match &self.link {
             Link::Waiting { .. } | Link::Connecting { .. } => Some(self.clock.last_look()? + LOOK),
-            Link::Idle { .. } | Link::Live(_) | Link::Refused(_) => None,
+            Link::Idle { .. } | Link::Paused { .. } | Link::Live(_) | Link::Refused(_) => None,
         }
     }
 

@@ -68,6 +68,11 @@ pub(super) enum Link {
     Idle {
         was_open: bool,
     },
+    /// Not wanted before [`resume`](Session::resume).
+    Paused {
+        /// Whether there is a connection to be made then.
+        wanted: bool,
+    },
     Waiting {
         until: Instant,
     },
@@ -125,6 +130,7 @@ impl<T: Clone> Session<T> {
         match &self.link {
             Link::Idle { was_open: false } => ClientState::Initialized,
             Link::Idle { was_open: true } => ClientState::Closed,
+            Link::Paused { .. } => ClientState::Paused,
             Link::Connecting { .. } if self.backoff.attempts() == 0 => ClientState::Connecting,
             Link::Connecting { .. } | Link::Waiting { .. } => ClientState::Reconnecting,
             Link::Live(_) => ClientState::Connected,
@@ -132,12 +138,54 @@ impl<T: Clone> Session<T> {
         }
     }
 
-    /// Connects, unless it does or has already.
+    /// Connects, unless it does or has already; while the session is paused, not before [`resume`](Self::resume).
     pub(crate) fn open(&mut self, now: Now) {
-        if matches!(self.link, Link::Idle { .. } | Link::Refused(_)) {
-            self.backoff.reset();
-            self.failures = 0;
-            self.connect(now);
+        match &mut self.link {
+            Link::Idle { .. } | Link::Refused(_) => {
+                self.backoff.reset();
+                self.failures = 0;
+                self.connect(now);
+            }
+            Link::Paused { wanted } => *wanted = true,
+            Link::Waiting { .. } | Link::Connecting { .. } | Link::Live(_) => {}
+        }
+    }
+
+    /// Has no connection until [`resume`](Self::resume), and keeps the subscriptions. What is closed or refused stays so.
+    pub(crate) fn pause(&mut self) {
+        let wanted = match self.link {
+            Link::Idle { was_open: false } => false,
+            Link::Waiting { .. } | Link::Connecting { .. } | Link::Live(_) => true,
+            Link::Idle { was_open: true } | Link::Paused { .. } | Link::Refused(_) => return,
+        };
+        self.hang_up(Link::Paused { wanted }, GapReason::Paused);
+    }
+
+    /// Ends a pause, and connects if a connection is wanted.
+    pub(crate) fn resume(&mut self, now: Now) {
+        if let Link::Paused { wanted } = self.link {
+            self.link = Link::Idle { was_open: false };
+            self.clock.look(now);
+            // The connection is new: whatever the machine has slept through is no reason to doubt it.
+            self.clock.take_jump();
+            self.retries.release_all();
+            if wanted {
+                self.open(now);
+            }
+        }
+    }
+
+    /// Ends the connection, or the attempt to make one, because the program wants it.
+    fn hang_up(&mut self, next: Link, reason: GapReason) {
+        match std::mem::replace(&mut self.link, next) {
+            Link::Live(live) => {
+                self.outputs.push_back(Output::Farewell);
+                self.forget_connection(&live, None, reason);
+                self.outputs
+                    .push_back(Output::ClientEvent(ClientEvent::closed(None)));
+            }
+            Link::Connecting { .. } => self.outputs.push_back(Output::Disconnect),
+            Link::Idle { .. } | Link::Paused { .. } | Link::Waiting { .. } | Link::Refused(_) => {}
         }
     }
 
@@ -164,7 +212,7 @@ impl<T: Clone> Session<T> {
             {
                 self.restart(now);
             }
-            Link::Idle { .. } | Link::Connecting { .. } | Link::Refused(_) => {}
+            Link::Idle { .. } | Link::Paused { .. } | Link::Connecting { .. } | Link::Refused(_) => {}
         }
     }
 
@@ -229,16 +277,7 @@ impl<T: Clone> Session<T> {
                 self.outputs.push_back(Output::Event(handle, Event::closed(None)));
             }
         }
-        match std::mem::replace(&mut self.link, Link::Idle { was_open: true }) {
-            Link::Live(live) => {
-                self.outputs.push_back(Output::Farewell);
-                self.forget_connection(&live, None, GapReason::ConnectionLost);
-                self.outputs
-                    .push_back(Output::ClientEvent(ClientEvent::closed(None)));
-            }
-            Link::Connecting { .. } => self.outputs.push_back(Output::Disconnect),
-            Link::Idle { .. } | Link::Waiting { .. } | Link::Refused(_) => {}
-        }
+        self.hang_up(Link::Idle { was_open: true }, GapReason::ConnectionLost);
         if !self.subscriptions.is_empty() {
             self.open(now);
         }
@@ -394,7 +433,7 @@ impl<T: Clone> Session<T> {
                     self.report(error.while_trying());
                 }
             }
-            other @ (Link::Idle { .. } | Link::Waiting { .. } | Link::Refused(_)) => {
+            other @ (Link::Idle { .. } | Link::Paused { .. } | Link::Waiting { .. } | Link::Refused(_)) => {
                 self.link = other;
                 return;
             }

@@ -12,6 +12,7 @@
 //!          delay over │      ▼ lost              ▼ lost              ▼ lost
 //!                     └── Waiting ◄──────────────┴───────────────────┘
 //!  close: any ──► Idle          refused for good: any ──► Refused ──► open starts again
+//!  pause: what is not closed or refused ──► Paused          resume: Paused ──► Connecting, if a link is wanted
 //! ```
 
 mod age;

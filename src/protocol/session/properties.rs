@@ -12,6 +12,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         2 => Just(Step::Open),
         1 => Just(Step::Close),
+        1 => Just(Step::Pause),
+        2 => Just(Step::Resume),
         6 => any::<u8>().prop_map(Step::Subscribe),
         4 => (any::<usize>(), any::<u8>()).prop_map(|(which, class)| Step::Update(which, class)),
         4 => any::<usize>().prop_map(Step::Unsubscribe),
@@ -75,6 +77,8 @@ fn happening() -> impl Strategy<Value = Happening> {
         3 => (0u32..8_000).prop_map(Happening::Delay),
         3 => any::<bool>().prop_map(|silently| Happening::Cut { silently }),
         2 => any::<usize>().prop_map(Happening::Update),
+        2 => Just(Happening::Pause),
+        3 => Just(Happening::Resume),
         1 => any::<usize>().prop_map(Happening::End),
     ]
 }

@@ -14,6 +14,7 @@ use crate::event::{EventKind, Gap};
 use crate::protocol::Now;
 use crate::protocol::spec::Spec;
 use crate::query::Query;
+use crate::types::Date;
 
 #[derive(Clone, Debug)]
 pub(super) enum Happening {
@@ -30,6 +31,8 @@ pub(super) enum Happening {
         silently: bool,
     },
     Update(usize),
+    Pause,
+    Resume,
     /// The server ends a subscription without being asked.
     End(usize),
 }
@@ -127,6 +130,15 @@ impl Wire {
                 self.session.update(id, id, spec, now);
                 self.carry_out();
             }
+            Happening::Pause => {
+                self.session.pause();
+                self.carry_out();
+            }
+            Happening::Resume => {
+                let now = self.now();
+                self.session.resume(now);
+                self.carry_out();
+            }
             Happening::End(which) => {
                 let id = *which as u64 % SUBSCRIPTIONS + 1;
                 if self.has.remove(&id) {
@@ -139,6 +151,7 @@ impl Wire {
     /// Lets everything come to rest, and compares.
     pub(super) fn settle(&mut self) {
         self.delay = Duration::ZERO;
+        self.happen(&Happening::Resume);
         self.pass(Duration::from_secs(300));
         self.happen(&Happening::Write);
         self.pass(Duration::from_secs(1));
@@ -147,13 +160,14 @@ impl Wire {
             if self.came.contains(&at) || *time < opened {
                 continue;
             }
-            let wall = self.started.1 + *time;
+            let wall = Date::from(self.started.1 + *time);
             let gaps = self.gaps.get(id).map_or(&[][..], Vec::as_slice);
             assert!(
                 gaps.iter().any(|gap| gap.start() <= wall && wall <= gap.end()),
                 "subscription {id}, written at {time:?}, gaps {:?}",
                 gaps.iter()
-                    .map(|gap| [gap.start(), gap.end()].map(|at| at.duration_since(self.started.1)))
+                    .map(|gap| [gap.start(), gap.end()]
+                        .map(|at| SystemTime::from(at).duration_since(self.started.1)))
                     .collect::<Vec<_>>()
             );
         }

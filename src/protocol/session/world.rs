@@ -22,6 +22,8 @@ use crate::types::Pointer;
 pub(crate) enum Step {
     Open,
     Close,
+    Pause,
+    Resume,
     Subscribe(u8),
     /// One of the subscriptions that there ever were, and a class.
     Update(usize, u8),
@@ -118,6 +120,8 @@ impl World {
                 self.ended.extend(1..=self.ids);
                 self.session.close(self.ids + 1, now);
             }
+            Step::Pause => self.session.pause(),
+            Step::Resume => self.session.resume(now),
             Step::Subscribe(class) => {
                 self.ids += 1;
                 self.session.subscribe(self.ids, self.ids, spec(*class), now);
@@ -329,6 +333,10 @@ impl World {
             }
         }
         assert_eq!(self.client_open, self.session.state() == ClientState::Connected);
+        if self.session.state() == ClientState::Paused {
+            assert_eq!(self.connection, Connection::None, "a connection in a pause");
+            assert_eq!(self.session.deadline(), None, "something is due in a pause");
+        }
         if matches!(
             self.session.link,
             Link::Live(_) | Link::Waiting { .. } | Link::Connecting { .. }
@@ -380,6 +388,7 @@ impl World {
 
     /// Lets everything come to rest with a server that accepts all, and compares what it has with what is wanted.
     pub(crate) fn settle(&mut self) {
+        self.session.resume(self.now);
         for _ in 0..1000 {
             self.advance();
             self.answer(0, Answer::Ok);

@@ -196,7 +196,7 @@ impl Crowd {
             own_token = 1;
             builder = builder.session_token("s1");
         }
-        let subscription = builder.subscribe().unwrap();
+        let subscription = builder.start().unwrap();
         story.begin(subscription.id());
         self.stories.lock().push(Arc::clone(&story));
         self.live.lock().push(Arc::new(Watched {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use fastrand::Rng;
 use parking_lot::{Mutex, RwLock};
-use parse_livequery::{Client, Event, EventKind, Gap, GapReason, Query, Subscription};
+use parse_livequery::{Client, Date, Event, EventKind, Gap, GapReason, Query, Subscription};
 use serde_json::{Value, json};
 
 use super::Part;
@@ -134,7 +134,7 @@ impl Link {
         let subscription = client
             .subscription(&Query::new("Lag"))
             .on_any(move |event| hears.lock().hear(event, &logs))
-            .subscribe()
+            .start()
             .unwrap();
         Self {
             client,
@@ -194,7 +194,7 @@ impl Heard {
             if gap.reason() != GapReason::ConnectionLost {
                 return Err(format!("a gap for no reason: {gap:?}"));
             }
-            if last_at.is_some_and(|at| gap.start() + EARLIEST < at) {
+            if last_at.is_some_and(|at| gap.start() + EARLIEST < Date::from(at)) {
                 return Err(format!(
                     "a gap that starts long before the last event was written, at {last_at:?}: {gap:?}"
                 ));
@@ -208,12 +208,15 @@ impl Heard {
                 continue;
             }
             lost += 1;
-            let is_inside = |gap: &Gap| gap.start() <= *times.end() && gap.end() >= *times.start();
+            let is_inside = |gap: &Gap| {
+                gap.start() <= Date::from(*times.end()) && gap.end() >= Date::from(*times.start())
+            };
             if !self.gaps.iter().any(|(_, gap, _)| is_inside(gap)) {
                 let near = self.gaps.iter().map(|(_, gap, _)| gap);
                 let near: Vec<_> = near
                     .filter(|gap| {
-                        gap.start() < *times.end() + LONGEST_LAG && gap.end() + LONGEST_LAG > *times.start()
+                        gap.start() < Date::from(*times.end()) + LONGEST_LAG
+                            && gap.end() + LONGEST_LAG > Date::from(*times.start())
                     })
                     .collect();
                 return Err(format!(

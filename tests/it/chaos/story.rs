@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
-use parse_livequery::{Event, EventKind, Gap, GapReason};
+use parse_livequery::{Date, Event, EventKind, Gap, GapReason};
 
 use super::feed::{Feed, Stamp};
 use super::log::Log;
@@ -339,11 +339,11 @@ impl Position {
             return Err(format!("a gap that ends before it starts: {gap:?}"));
         }
         let is_loss = gap.reason() == GapReason::ConnectionLost;
-        if is_loss && last_close.is_some_and(|close| gap.start() > close) {
+        if is_loss && last_close.is_some_and(|close| gap.start() > Date::from(close)) {
             return Err(format!("a gap that starts after the `close` before it: {gap:?}"));
         }
         match self.last {
-            Some(last) if is_loss && gap.start() + EARLIER < last.at => Err(format!(
+            Some(last) if is_loss && gap.start() + EARLIER < Date::from(last.at) => Err(format!(
                 "a gap that starts long before the last object was written, {last:?}: {gap:?}"
             )),
             _ => Ok(()),
@@ -354,8 +354,9 @@ impl Position {
 /// Whether what was written at some time between these, and did not come, is accounted for: one of the gaps reports it,
 /// or it was written to a connection that the client had replaced already.
 fn explains(gaps: &[Gap], times: &RangeInclusive<SystemTime>) -> bool {
-    let reports = |gap: &Gap| gap.start() <= *times.end() && *times.start() <= gap.end();
-    let is_late = |gap: &Gap| gap.end() < *times.start();
+    let reports =
+        |gap: &Gap| gap.start() <= Date::from(*times.end()) && Date::from(*times.start()) <= gap.end();
+    let is_late = |gap: &Gap| gap.end() < Date::from(*times.start());
     gaps.iter().any(reports) || gaps.last().is_some_and(is_late)
 }
 

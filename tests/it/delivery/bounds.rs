@@ -136,7 +136,7 @@ fn block(server: Server, client: Client) -> Blocked {
     let _blocks = client
         .subscription(&Query::new("Blocks"))
         .on_create(move |_| hold.stay())
-        .subscribe()
+        .start()
         .unwrap();
     _blocks.wait_open(MINUTE).unwrap();
     server.emit("create", &object("Blocks", "a", json!({})));
@@ -155,7 +155,7 @@ fn subscribe_counting(client: &Client, class: &str) -> (Subscription, Arc<Got>) 
     let subscription = client
         .subscription(&Query::new(class))
         .on_any(move |event| hears.hear(event))
-        .subscribe()
+        .start()
         .unwrap();
     (subscription, got)
 }
@@ -446,7 +446,7 @@ fn open_and_close_do_not_pile_up() {
                 let subscription = client
                     .subscription(&Query::new(format!("Load{at}")))
                     .on_any(move |event| hears.lock().push(event.kind()))
-                    .subscribe()
+                    .start()
                     .unwrap();
                 (subscription, history)
             })

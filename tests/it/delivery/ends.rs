@@ -52,8 +52,8 @@ impl Style {
             (Self::Typed, "open") => on.on_open(move |_| count()),
             (Self::Typed, "create") => on.on_create(move |_| count()),
             (Self::Typed, "update") => on.on_update(move |_, _| count()),
-            (Self::Typed, "enter") => on.on_enter(move |_, _| count()),
-            (Self::Typed, "leave") => on.on_leave(move |_, _| count()),
+            (Self::Typed, "enter") => on.on_enter(move |_| count()),
+            (Self::Typed, "leave") => on.on_leave(move |_| count()),
             (Self::Typed, "delete") => on.on_delete(move |_| count()),
             (Self::Typed, "close") => on.on_close(move |_| count()),
             (Self::Typed, _) => on.on_error(move |_| count()),
@@ -612,7 +612,7 @@ fn unsubscribe_and_wait_returns_when_the_last_close_was_told() {
                 thread::yield_now();
                 told.fetch_add(1, Ordering::SeqCst);
             })
-            .subscribe()
+            .start()
             .unwrap();
         is_open.recv_timeout(LONG).unwrap();
         subscription.unsubscribe_and_wait(LONG).unwrap();
@@ -640,7 +640,7 @@ fn unsubscribe_and_wait_returns_when_no_listener_runs_or_will_start() {
                 inside.fetch_sub(1, Ordering::SeqCst);
             });
         }
-        let subscription = builder.subscribe().unwrap();
+        let subscription = builder.start().unwrap();
         let stop = Arc::default();
         let thread = flood(&server, "Game", &stop);
         wait_until("events come", || calls.load(Ordering::SeqCst) > 20);

@@ -73,7 +73,7 @@ fn wait_among_many(client: &Client, server: &Server, flood: usize) -> Duration {
             order.lock().push(event.get_i64("n").unwrap());
             thread::park_timeout(SLOW);
         })
-        .subscribe()
+        .start()
         .unwrap();
     let others: Vec<Subscription> = (1..SUBSCRIPTIONS)
         .map(|at| {
@@ -81,7 +81,7 @@ fn wait_among_many(client: &Client, server: &Server, flood: usize) -> Duration {
             client
                 .subscription(&Query::new(format!("Other{at}")))
                 .on_create(move |event| waits.hear(event))
-                .subscribe()
+                .start()
                 .unwrap()
         })
         .collect();
@@ -202,7 +202,7 @@ fn wait_of_many_clients(server: &Server, slow: bool) -> Duration {
                         thread::park_timeout(ms(100));
                     }
                 })
-                .subscribe()
+                .start()
                 .unwrap();
             (client, subscription, waits)
         })
@@ -256,7 +256,7 @@ fn every_subscription_of_many_that_are_slow_gets_its_turn() {
                     turns.lock()[at] += 1;
                     thread::park_timeout(ms(2));
                 })
-                .subscribe()
+                .start()
                 .unwrap()
         })
         .collect();

@@ -337,7 +337,7 @@ fn the_end_of_a_subscription_whose_listeners_own_values_whose_drop_panics() {
                     let bomb = bombs.new_bomb();
                     builder = builder.on(kind, move |_| touch(&bomb));
                 }
-                let subscription = builder.subscribe().unwrap();
+                let subscription = builder.start().unwrap();
                 subscription.wait_open(LONG).unwrap();
                 calm(name, || end(subscription));
                 wait_until("all have exploded", || bombs.exploded() >= EventKind::ALL.len());
@@ -382,7 +382,7 @@ fn the_end_of_a_client_whose_listeners_own_values_whose_drop_panics() {
             let subscription = client
                 .subscription(&Query::new("Game"))
                 .on_any(move |_| touch(&bomb))
-                .subscribe()
+                .start()
                 .unwrap();
             subscription.wait_open(LONG).unwrap();
             subscription.detach();
@@ -483,7 +483,7 @@ fn a_type_of_the_user_whose_decoding_or_drop_panics() {
         let scene = Scene::new();
         let calls = Arc::new(AtomicUsize::new(0));
         let called = Arc::clone(&calls);
-        scene.subscription.on_as::<Explosive>("create", move |_| {
+        scene.subscription.on_as::<Explosive>("create", move |_, _| {
             called.fetch_add(1, Ordering::SeqCst);
         });
         for at_once in [true, false, true, false] {

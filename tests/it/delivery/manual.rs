@@ -54,7 +54,7 @@ impl Manual {
     /// Subscribes, and dispatches until it is open.
     fn subscribe(&self, listener: impl FnMut(&Object) + Send + 'static) -> Subscription {
         let subscription = self.client.subscription(&Query::new("Game"));
-        let subscription = subscription.on_create(listener).subscribe().unwrap();
+        let subscription = subscription.on_create(listener).start().unwrap();
         let (opened, is_open) = bounded(1);
         subscription.once("open", move |_| opened.send(()).unwrap());
         subscription.wait_open(LONG).unwrap();

@@ -200,7 +200,7 @@ fn dispatch_pending_timeout_waits_for_something_and_delivers_it() {
     let subscription = client
         .subscription(&Query::new("Game"))
         .on_create(move |_| drop_value(called.fetch_add(1, Ordering::SeqCst)))
-        .subscribe()
+        .start()
         .unwrap();
     let (opened, is_open) = bounded(1);
     subscription.once("open", move |_| opened.send(()).unwrap());
@@ -248,7 +248,7 @@ fn dispatch_pending_timeout_is_woken_by_what_another_thread_makes_come() {
             let subscription = subscribes.subscription(&Query::new("Game"));
             subscription
                 .on_open(move |_| called.send(()).unwrap())
-                .subscribe()
+                .start()
                 .unwrap()
         });
         go.send(()).unwrap();
@@ -318,7 +318,7 @@ fn two_threads_in_dispatch_pending_timeout_give_out_everything() {
     let subscription = client
         .subscription(&Query::new("Game"))
         .on_create(move |_| drop_value(called.fetch_add(1, Ordering::SeqCst)))
-        .subscribe()
+        .start()
         .unwrap();
     let threads = [(); 2].map(|()| {
         let (client, calls) = (client.clone(), Arc::clone(&calls));
@@ -383,14 +383,14 @@ fn errors(count: usize, text: impl Fn(usize) -> String) -> [Arc<Errors>; 2] {
                 hears.hear(event.error().unwrap());
             }
         })
-        .subscribe()
+        .start()
         .unwrap();
     subscription.wait_open(LONG).unwrap();
     let (gate, hold) = gate();
     let blocks = client
         .subscription(&Query::new("Blocks"))
         .on_create(move |_| hold.stay())
-        .subscribe()
+        .start()
         .unwrap();
     blocks.wait_open(LONG).unwrap();
     server.emit("create", &object("Blocks", "a", json!({})));

@@ -46,7 +46,7 @@ fn subscribe_slowly(client: &Client, kinds: &[&'static str], slow: &Slow) -> Sub
             builder = builder.on(*kind, move |_| slow.take_a_while());
         }
     }
-    builder.subscribe().unwrap()
+    builder.start().unwrap()
 }
 
 /// A set with two listeners for each of these events. What it fetches is nothing.
@@ -318,7 +318,7 @@ fn waits_end_without_listeners_and_with_those_that_panic() {
                 client.on("error", |_| panic!("in a listener of the client"));
                 builder = builder.on_error(|_| panic!("in a listener of the subscription"));
             }
-            let subscription = builder.subscribe().unwrap();
+            let subscription = builder.start().unwrap();
             refused(subscription.wait_open(LONG));
             refused(client.wait_open(LONG));
             refused(client.wait_closed());
@@ -332,7 +332,7 @@ fn waits_end_without_listeners_and_with_those_that_panic() {
                 client.on("close", |_| panic!("in a listener of the client"));
                 builder = builder.on_any(|_| panic!("in a listener of the subscription"));
             }
-            let subscription = builder.subscribe().unwrap();
+            let subscription = builder.start().unwrap();
             subscription.wait_open(LONG).unwrap();
             client.wait_open(LONG).unwrap();
             let closes = client.clone();

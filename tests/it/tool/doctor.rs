@@ -220,7 +220,7 @@ fn faults_that_only_a_round_trip_shows() {
 fn events_that_come_late_are_held_back_by_something() {
     let server = TestServer::start().unwrap();
     let doctor = doctor(&server.url(), &["--write"]).spawn().unwrap();
-    assert!(server.wait_for_subscriptions(1, MINUTE));
+    assert!(server.wait_for_subscriptions(MINUTE, 1));
     server.delay(Duration::from_millis(2100));
     let output = output(doctor);
     let lines = text(&output.stdout);

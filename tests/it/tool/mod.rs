@@ -67,7 +67,7 @@ fn piped_with(server: &TestServer, arguments: &[&str], environment: &[(&str, &st
     let mut command = command_for(&server.url(), arguments);
     let mut child = command.envs(environment.iter().copied()).spawn().unwrap();
     let lines = Lines(child.stdout.take().map(BufReader::new));
-    assert!(server.wait_for_subscriptions(1, MINUTE));
+    assert!(server.wait_for_subscriptions(MINUTE, 1));
     (child, lines)
 }
 

@@ -143,7 +143,7 @@ fn start(server: &TestServer, arguments: &[&str]) -> Child {
     let on = command_for(&server.url(), &[&["on", "Game"], arguments].concat())
         .spawn()
         .unwrap();
-    assert!(server.wait_for_subscriptions(1, MINUTE));
+    assert!(server.wait_for_subscriptions(MINUTE, 1));
     on
 }
 

@@ -318,7 +318,7 @@ fn output_that_cannot_be_written_ends_it_with_4() {
         .stdout(full)
         .spawn()
         .unwrap();
-    assert!(server.wait_for_subscriptions(1, MINUTE));
+    assert!(server.wait_for_subscriptions(MINUTE, 1));
     server.create("Game", json!({}));
     let output = output(tail);
     let errors = text(&output.stderr);

@@ -132,7 +132,7 @@ pub(super) fn subscribe(settings: &Settings, role: Role, query: &Query) -> Step<
         // The walk has ended if it fails.
         let _ = told.send((Instant::now(), event.clone()));
     });
-    let subscription = subscription.subscribe().map_err(|error| {
+    let subscription = subscription.start().map_err(|error| {
         Finding::fault(
             "subscription",
             "query",

@@ -5,6 +5,7 @@ mod answers;
 mod errors;
 mod gaps;
 mod link;
+mod pause;
 mod retries;
 mod spelling;
 mod subscriptions;

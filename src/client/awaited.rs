@@ -1,0 +1,154 @@
+//! Waiting for one event of a subscription, which a listener sends to the thread that waits.
+//!
+//! Knows nothing of how events come.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, TryRecvError, bounded};
+
+use crate::client::listeners::into_channel;
+use crate::client::subscription::Subscription;
+use crate::delivery::shared::Shared;
+use crate::delivery::status::Status;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Event, EventKind};
+use crate::state::SubscriptionState;
+
+/// A listener, and where the events are that it has heard.
+pub(super) fn awaited(client: &Arc<Shared>) -> (impl FnMut(&Event) -> Result<()> + Send + 'static, Came) {
+    let (sender, events) = bounded(EVENTS);
+    let mut feed = Feed {
+        send: into_channel(sender),
+        bell: Bell(Arc::clone(&client.status)),
+    };
+    let listener = move |event: &Event| {
+        feed.take(event);
+        Ok(())
+    };
+    (listener, Came { events })
+}
+
+/// Its fields are dropped in this order: who is woken last finds the channel ended.
+struct Feed<F> {
+    send: F,
+    bell: Bell,
+}
+
+impl<F: FnMut(&Event)> Feed<F> {
+    fn take(&mut self, event: &Event) {
+        (self.send)(event);
+        self.bell.0.changed();
+    }
+}
+
+/// Has who waits look at the channel, once more when nothing comes any more.
+struct Bell(Arc<Status>);
+
+impl Drop for Bell {
+    fn drop(&mut self) {
+        // In a fork nobody waits, and the lock may never become free.
+        if self.0.home.is_here() {
+            self.0.changed();
+        }
+    }
+}
+
+/// The events that came.
+pub(super) struct Came {
+    events: Receiver<Event>,
+}
+
+impl Came {
+    /// Waits for the first event that is the one. No lock is held while the program looks at one.
+    pub(super) fn wait(
+        &self,
+        subscription: &Subscription,
+        deadline: Instant,
+        mut is_it: impl FnMut(&Event) -> bool,
+    ) -> Result<Event> {
+        let (core, shared) = (subscription.core(), subscription.client().shared());
+        let mut others = Others::default();
+        let mut left_when_late = None;
+        loop {
+            let came = shared
+                .status
+                .wait(Some(deadline), |look| match self.events.try_recv() {
+                    Ok(event) => Some(Ok(event)),
+                    Err(TryRecvError::Disconnected) => Some(Err(ended())),
+                    // Nobody may come to dispatch the last `close`.
+                    Err(TryRecvError::Empty) if shared.queue.is_manual() && shared.is_ended(core) => {
+                        Some(Err(ended()))
+                    }
+                    Err(TryRecvError::Empty) => core.refusal().or_else(|| look.refusal()).map(Err),
+                });
+            let event = match came {
+                Ok(event) => event?,
+                Err(unanswered) => return Err(unanswered.into_error(others.describe(subscription))),
+            };
+            if is_it(&event) {
+                return Ok(event);
+            }
+            if let Some(error) = end_of(&event) {
+                return Err(error);
+            }
+            others.add(&event);
+            // A server that never stops sending must not keep the program past its deadline.
+            if Instant::now() >= deadline {
+                let left = left_when_late.get_or_insert(self.events.len());
+                if *left == 0 {
+                    return Err(Error::new(ErrorKind::Timeout, others.describe(subscription)));
+                }
+                *left -= 1;
+            }
+        }
+    }
+}
+
+/// The error after which nothing more comes.
+fn end_of(event: &Event) -> Option<Error> {
+    let ends =
+        |error: &&Error| error.is_fatal() || matches!(error.kind(), ErrorKind::Refused | ErrorKind::GaveUp);
+    let error = event.error().filter(|_| event.kind() == EventKind::Error)?;
+    Some(error).filter(ends).cloned()
+}
+
+fn ended() -> Error {
+    Error::new(
+        ErrorKind::Closed,
+        "the subscription has ended, and the awaited event did not come",
+    )
+}
+
+/// The events that came and were not the one.
+#[derive(Default)]
+struct Others {
+    number: u64,
+    last: Option<EventKind>,
+}
+
+impl Others {
+    fn add(&mut self, event: &Event) {
+        self.number += 1;
+        self.last = Some(event.kind());
+    }
+
+    fn describe(&self, subscription: &Subscription) -> String {
+        let mut text = "the awaited event did not come in time".to_owned();
+        match (self.number, self.last) {
+            (1, Some(last)) => text += &format!("; one other did, `{last}`"),
+            (number, Some(last)) => text += &format!("; {number} others did, the last of them `{last}`"),
+            (_, None) => text += "; nor did any other",
+        }
+        if subscription.state() == SubscriptionState::Pending {
+            let client = subscription.client().state();
+            text += &format!("; the subscription is not open, and the client is {client}");
+        }
+        if self.number == 0 && subscription.client().shared().queue.is_manual() {
+            text += "; with `Dispatch::manual` another thread has to dispatch meanwhile";
+        }
+        text
+    }
+}
+
+const EVENTS: usize = 1024;
