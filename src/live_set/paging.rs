@@ -71,6 +71,12 @@ impl Paging {
         }
     }
 
+    /// Those that come behind the one with this id: the pages before it were all that came.
+    pub(super) fn goes_on_before(&mut self, id: &[u8]) {
+        let known = self.entries.iter().position(|entry| entry.key.id() == id);
+        self.entries.truncate(known.unwrap_or(self.entries.len()));
+    }
+
     /// The query for the next page.
     pub(super) fn next(&self, conditions: &Query, order: Vec<String>) -> Query {
         let limit = self.asked as u64;
