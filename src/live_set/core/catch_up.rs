@@ -123,7 +123,8 @@ impl CatchUp {
     ) -> Result<Turn, TooMany> {
         if self.list.is_some() {
             self.asked += self.next_ids().len();
-            self.found.extend(page.into_iter().map(|entry| (id_of(&entry), entry)));
+            self.found
+                .extend(page.into_iter().map(|entry| (id_of(&entry), entry)));
             return Ok(self.turn());
         }
         let listed = page.into_iter().map(|listed| {

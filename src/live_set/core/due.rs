@@ -420,10 +420,8 @@ impl Core {
                     largest,
                 )
             };
-            let may_catch_up = self.is_filled
-                && wanted.is_none()
-                && self.includes.is_none()
-                && !self.asks_again;
+            let may_catch_up =
+                self.is_filled && wanted.is_none() && self.includes.is_none() && !self.asks_again;
             let state = self.state;
             let catch_up = |due: &Due| match state {
                 State::Stale(since) if may_catch_up => {
