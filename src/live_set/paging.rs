@@ -71,8 +71,9 @@ impl Paging {
         }
     }
 
-    /// Those that come behind the one with this id: the pages before it were all that came.
-    pub(super) fn goes_on_before(&mut self, id: &[u8]) {
+    /// Takes what comes before the object with this id, of this page and of those before it. The next page begins there.
+    pub(super) fn take_before(&mut self, id: &[u8], page: Vec<Arc<Entry>>) {
+        self.entries.extend(page);
         let known = self.entries.iter().position(|entry| entry.key.id() == id);
         self.entries.truncate(known.unwrap_or(self.entries.len()));
     }

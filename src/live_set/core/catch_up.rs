@@ -139,11 +139,11 @@ impl CatchUp {
                 listed
             })
         });
-        let entries = listed.collect();
+        let entries: Vec<_> = listed.collect();
         if self.differing.len() > self.most {
             let mut paging = std::mem::replace(&mut self.paging, Paging::new(None));
             if let Some(first) = self.differing.first() {
-                paging.goes_on_before(first.as_bytes());
+                paging.take_before(first.as_bytes(), entries);
             }
             return Err(TooMany(paging));
         }
