@@ -432,6 +432,8 @@ impl FusedIterator for SnapshotIter<'_> {}
 /// An object of a set: as text, until somebody looks at it, since a set may hold many.
 pub(crate) struct Entry {
     pub(crate) key: SortKey,
+    /// When it was saved last.
+    version: i64,
     text: Arc<str>,
     object: OnceLock<Object>,
 }
@@ -452,7 +454,7 @@ impl Entry {
         if class.as_ref().is_some_and(is_other) {
             return None;
         }
-        let text = match text.trim_start().strip_prefix('{') {
+        let text: Arc<str> = match text.trim_start().strip_prefix('{') {
             Some(members) if class.is_none() => {
                 format!("{{\"className\":{},{members}", Value::from(class_name)).into()
             }
@@ -460,6 +462,7 @@ impl Entry {
         };
         Some(Arc::new(Self {
             key,
+            version: version_in(&text),
             text,
             object: OnceLock::new(),
         }))
@@ -469,6 +472,7 @@ impl Entry {
     pub(crate) fn with_key(&self, key: SortKey) -> Self {
         Self {
             key,
+            version: self.version,
             text: Arc::clone(&self.text),
             object: self.object.clone(),
         }
@@ -484,11 +488,11 @@ impl Entry {
     }
 
     pub(crate) fn version(&self) -> i64 {
-        version_in(&self.text)
+        self.version
     }
 
     pub(crate) fn has_same_content(&self, other: &Self) -> bool {
-        self.text == other.text || self.object() == other.object()
+        Arc::ptr_eq(&self.text, &other.text) || self.text == other.text || self.object() == other.object()
     }
 }
 

@@ -11,6 +11,9 @@ pub struct LiveSetStats {
     /// Fetches of everything that began, each of them one request or, with more objects than the server returns at once,
     /// several.
     pub fetches: u64,
+    /// Those of them that caught up by difference: they listed all objects, and fetched only those that the set did not hold
+    /// as they are.
+    pub catch_ups: u64,
     /// Events after which something had to be fetched, since they do not tell what became of the set.
     pub events: u64,
     /// The subscriptions that the set has: its own, and those to what its query names and includes.
@@ -22,11 +25,13 @@ impl LiveSetStats {
         let Figures {
             requests,
             fetches,
+            catch_ups,
             events,
         } = figures;
         Self {
             requests,
             fetches,
+            catch_ups,
             events,
             subscriptions,
         }

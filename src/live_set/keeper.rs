@@ -488,7 +488,7 @@ impl Keeper {
         let Some(request) = self.next_request(&mut worker) else {
             return;
         };
-        let (keeper, number) = (Arc::clone(self), request.number);
+        let (keeper, number) = (Arc::clone(self), request.1.number);
         let Err(error) = worker.start(move || keeper.work(request)) else {
             return;
         };
@@ -502,11 +502,15 @@ impl Keeper {
         self.attend();
     }
 
-    /// What there is to fetch now. If that is later, the I/O looks again then.
-    fn next_request(self: &Arc<Self>, worker: &mut Worker) -> Option<Box<Request>> {
-        let task = self.core.lock().next_task_of_any(Instant::now());
+    /// What there is to fetch now, and for which session token. If that is later, the I/O looks again then.
+    fn next_request(self: &Arc<Self>, worker: &mut Worker) -> Option<(u64, Box<Request>)> {
+        let generation = self.generation();
+        let mut core = self.core.lock();
+        core.ask_for(generation);
+        let task = core.next_task_of_any(Instant::now());
+        drop(core);
         match task {
-            Task::Fetch(request) => return Some(request),
+            Task::Fetch(request) => return Some((generation, request)),
             Task::Wait(None) => {}
             Task::Wait(Some(at)) if worker.called_at.is_some_and(|before| before <= at) => {}
             Task::Wait(Some(at)) => {
@@ -524,9 +528,9 @@ impl Keeper {
     }
 
     /// The thread that fetches, until there is nothing to do.
-    fn work(self: &Arc<Self>, mut request: Box<Request>) {
+    fn work(self: &Arc<Self>, mut request: (u64, Box<Request>)) {
         loop {
-            self.carry_out(request);
+            self.carry_out(request.0, *request.1);
             let mut worker = self.worker.lock();
             let next = if worker.has_ended {
                 None
@@ -543,17 +547,17 @@ impl Keeper {
         }
     }
 
-    fn carry_out(self: &Arc<Self>, request: Box<Request>) {
+    fn carry_out(self: &Arc<Self>, generation: u64, request: Request) {
         let Request {
             number,
             ticket,
             query,
             order,
-        } = *request;
+        } = request;
         let Some(source) = self.source() else {
             return;
         };
-        let (subscription, generation) = (&source.subscription, self.generation());
+        let subscription = &source.subscription;
         let token = self.session_token.lock().clone();
         let fetch = || (self.fetch)(&query, token.as_ref().map(Secret::reveal));
         let result = fence::run(fetch).unwrap_or_else(|text| {

@@ -86,7 +86,9 @@ use crate::types::Date;
 ///
 /// Parse Server tells nothing of some changes: those that bypass it, changes of roles, and, when two clients save one
 /// object at the same time and it begins to match only by both changes together, that one. Nor does a hook that keeps an
-/// event back. [`refresh`](Self::refresh) fetches everything again.
+/// event back. After a gap a large set fetches only what was saved since, and does not see what leaves no trace in
+/// `updatedAt`, such as a field that became readable; the manual says when. [`refresh`](Self::refresh) fetches everything
+/// again.
 ///
 /// With Postgres, `find()` leaves out fields that are null, which events have; and `exists` does not find them there,
 /// which it does in LiveQuery. To remove a field (`{"__op": "Delete"}`) is the same everywhere.

@@ -71,6 +71,13 @@ impl Paging {
         }
     }
 
+    /// Takes what comes before the object with this id, of this page and of those before it. The next page begins there.
+    pub(super) fn take_before(&mut self, id: &[u8], page: Vec<Arc<Entry>>) {
+        self.entries.extend(page);
+        let known = self.entries.iter().position(|entry| entry.key.id() == id);
+        self.entries.truncate(known.unwrap_or(self.entries.len()));
+    }
+
     /// The query for the next page.
     pub(super) fn next(&self, conditions: &Query, order: Vec<String>) -> Query {
         let limit = self.asked as u64;

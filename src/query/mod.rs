@@ -621,6 +621,14 @@ impl Query {
         }
     }
 
+    /// The same query, for these fields alone.
+    pub(crate) fn of_fields(&self, names: &[&str]) -> Self {
+        Self {
+            select: Some(names.iter().map(|name| (*name).to_owned()).collect()),
+            ..self.clone()
+        }
+    }
+
     /// The fields that are selected, and those that are excluded.
     #[cfg(feature = "test-server")]
     pub(crate) fn projection(&self) -> (Option<&[String]>, &[String]) {

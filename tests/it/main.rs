@@ -40,6 +40,7 @@ mod link;
 mod live_set;
 mod live_set_any;
 mod live_set_apps;
+mod live_set_catch_up;
 mod load;
 mod manual;
 mod pause;

@@ -9,7 +9,8 @@ use rand::rngs::StdRng;
 
 use super::super::change::Entry;
 use super::super::paging::Paging;
-use super::{Core, Moment, Output, Request, Task};
+use super::catch_up::{CatchUp, Limits};
+use super::{Core, Moment, Output, Request, State, Task};
 use crate::error::Error;
 use crate::fetch_error::FetchError;
 use crate::protocol::backoff::Backoff;
@@ -21,6 +22,15 @@ pub(super) struct Due {
     all_in_doubt: bool,
     /// A fetch of everything is to begin.
     wants_all: bool,
+    /// It is to fetch objects that are held as well, until one has succeeded.
+    wants_whole: bool,
+    /// The newest version that was held, and up to which of them what is held is what its version says, since everything
+    /// is in doubt.
+    newest: i64,
+    sure_until: i64,
+    pub(super) limits: Limits,
+    /// Who is asked for: a number for each session token.
+    asked_for: Option<u64>,
     /// A fetch of what comes behind that which is held is to begin.
     wants_more: bool,
     /// Objects of which something is missing or late.
@@ -52,6 +62,8 @@ pub(crate) struct Figures {
     pub(crate) requests: u64,
     /// Those that a fetch of everything began with.
     pub(crate) fetches: u64,
+    /// Those of them that began with a list of what there is.
+    pub(crate) catch_ups: u64,
     /// Events that led to a fetch.
     pub(crate) events: u64,
 }
@@ -74,12 +86,16 @@ pub(super) struct Fetch {
     pub(super) spent: Duration,
     /// The last refresh before it began.
     refreshes: u64,
+    /// The objects that were in doubt when it began, if it is of everything.
+    pub(super) doubts: HashSet<Box<str>>,
     /// What events said since it began, with the object if the query matches it.
     pub(super) touched: HashMap<Box<str>, Option<Arc<Entry>>>,
 }
 
 pub(super) enum Job {
     All(Paging),
+    /// All that there is, and whole what is not held.
+    CatchUp(CatchUp),
     /// These objects, which are in doubt.
     Doubts(Vec<Box<str>>),
     /// These two: which one comes first?
@@ -92,6 +108,11 @@ impl Due {
             is_open: false,
             all_in_doubt: true,
             wants_all: true,
+            wants_whole: false,
+            newest: i64::MIN,
+            sure_until: i64::MIN,
+            limits: Limits::default(),
+            asked_for: None,
             wants_more: false,
             doubts: HashSet::new(),
             fetch: None,
@@ -140,9 +161,10 @@ impl Due {
         self.retry_at = None;
         self.not_before = None;
         self.wants_all = true;
+        self.wants_whole = true;
         if self.in_flight.is_none() {
             // It waits for its next attempt.
-            self.fetch = None;
+            self.drop_fetch();
         }
         self.refreshes += 1;
         self.refreshes
@@ -151,12 +173,39 @@ impl Due {
     /// What is under way counts for nothing.
     fn start_over(&mut self) {
         self.doubt_all();
-        self.fetch = None;
+        self.drop_fetch();
         self.in_flight = None;
+    }
+
+    /// What it was for is in doubt as before.
+    fn drop_fetch(&mut self) {
+        let Some(fetch) = self.fetch.take() else { return };
+        self.doubts.extend(fetch.doubts);
+        if let Job::Doubts(ids) = fetch.job {
+            self.doubts.extend(ids);
+        }
+    }
+
+    /// What was fetched for somebody else says nothing of what this one may see.
+    fn ask_for(&mut self, who: u64) {
+        if self.asked_for.replace(who) != Some(who) {
+            self.wants_whole = true;
+            if self.fetch.is_some() {
+                self.start_over();
+            }
+        }
+    }
+
+    /// An object of this version is held.
+    pub(super) fn saw(&mut self, version: i64) {
+        self.newest = self.newest.max(version);
     }
 
     /// A fetch that is under way goes on, so that the set follows even where there is always a doubt; it ends none.
     pub(super) fn doubt_all(&mut self) {
+        if !self.all_in_doubt {
+            self.sure_until = self.newest.saturating_sub(self.limits.margin);
+        }
         self.all_in_doubt = true;
         self.wants_all = true;
     }
@@ -207,7 +256,8 @@ impl Due {
     }
 
     pub(super) fn fetches_all(&self) -> bool {
-        matches!(&self.fetch, Some(Fetch { job: Job::All(_), .. }))
+        let job = self.fetch.as_ref().map(|fetch| &fetch.job);
+        matches!(job, Some(Job::All(_) | Job::CatchUp(_)))
     }
 
     pub(super) fn is_all_in_doubt(&self) -> bool {
@@ -250,6 +300,7 @@ impl Due {
         self.rest(spent, now);
         self.again.at = self.again.every.map(|every| now + every);
         self.all_in_doubt &= self.wants_all;
+        self.wants_whole &= self.wants_all;
         self.tell_refreshed(refreshes)
     }
 
@@ -266,6 +317,7 @@ impl Due {
         wanted: Option<usize>,
         pair: Option<&[Box<str>; 2]>,
         rest: impl FnOnce() -> Paging,
+        catch_up: impl FnOnce(&Self) -> Option<CatchUp>,
         now: Instant,
     ) -> Option<Instant> {
         let is_due = self.wants_all || self.wants_more || !self.doubts.is_empty() || pair.is_some();
@@ -274,13 +326,17 @@ impl Due {
             return is_due.then_some(at);
         }
         let mut refreshes = self.refreshes;
+        let mut doubts = HashSet::new();
         let job = if std::mem::take(&mut self.wants_all) {
             // It answers these as well.
             self.all_in_doubt |= !self.doubts.is_empty();
-            self.doubts.clear();
             self.wants_more = false;
             self.figures.fetches += 1;
-            Job::All(Paging::new(wanted))
+            let may_catch_up = !self.wants_whole && self.again.every.is_none();
+            let catch_up = may_catch_up.then(|| catch_up(self)).flatten();
+            doubts = std::mem::take(&mut self.doubts);
+            self.figures.catch_ups += u64::from(catch_up.is_some());
+            catch_up.map_or_else(|| Job::All(Paging::new(wanted)), Job::CatchUp)
         } else if self.doubts.is_empty() && std::mem::take(&mut self.wants_more) {
             // What is held was not looked at again: that answers nobody who has asked for that.
             refreshes = self.refreshed;
@@ -300,6 +356,7 @@ impl Due {
             is_of_doubt: self.all_in_doubt,
             spent: Duration::ZERO,
             refreshes,
+            doubts,
             touched: HashMap::new(),
         });
         Some(now)
@@ -320,6 +377,14 @@ impl Core {
     /// The query is about one object, so there is no second page.
     pub(crate) fn is_of_one(&mut self) {
         self.due.largest_page = usize::MAX;
+    }
+
+    /// It is asked for this one from now on: a number for each session token.
+    pub(crate) fn ask_for(&mut self, who: u64) {
+        self.due.ask_for(who);
+        if let Some(next) = &mut self.next {
+            next.ask_for(who);
+        }
     }
 
     /// What there is to fetch now.
@@ -355,7 +420,16 @@ impl Core {
                     largest,
                 )
             };
-            let Some(at) = due.begin(wanted, self.places.question(), rest, now) else {
+            let may_catch_up =
+                self.is_filled && wanted.is_none() && self.includes.is_none() && !self.asks_again;
+            let state = self.state;
+            let catch_up = |due: &Due| match state {
+                State::Stale(since) if may_catch_up => {
+                    CatchUp::new(held, due.sure_until, since, &due.doubts, due.limits)
+                }
+                _ => None,
+            };
+            let Some(at) = due.begin(wanted, self.places.question(), rest, catch_up, now) else {
                 return Task::Wait(None);
             };
             if at > now {
@@ -368,6 +442,7 @@ impl Core {
         let order = &self.places.order;
         let query = match &fetch.job {
             Job::All(paging) => paging.next(&self.query, self.places.for_find()),
+            Job::CatchUp(catch_up) => catch_up.next(&self.query),
             Job::Doubts(ids) => query_of(&self.query, ids).limit(ids.len() as u64),
             Job::Pair(ids) => query_of(&self.query, ids).limit(2).ascending(order.for_find()),
         };
@@ -407,7 +482,7 @@ impl Core {
         due.retry_at = Some(now.at + delay);
         let refreshes = match &mut due.fetch {
             Some(Fetch {
-                job: Job::All(_),
+                job: Job::All(_) | Job::CatchUp(_),
                 refreshes,
                 ..
             }) => Some(*refreshes),
@@ -423,7 +498,7 @@ impl Core {
     }
 }
 
-fn query_of(query: &Query, ids: &[Box<str>]) -> Query {
+pub(super) fn query_of(query: &Query, ids: &[Box<str>]) -> Query {
     let ids: Vec<_> = ids.iter().map(|id| &**id).collect();
     query.restricted(|query| query.contained_in("objectId", ids))
 }
@@ -432,4 +507,4 @@ const SHORTEST_DELAY: Duration = Duration::from_millis(500);
 const LONGEST_DELAY: Duration = Duration::from_secs(60);
 /// How long objects in doubt, and other reasons for a request, are gathered.
 const GATHERING: Duration = Duration::from_millis(200);
-const DOUBTS_AT_ONCE: usize = 100;
+pub(super) const DOUBTS_AT_ONCE: usize = 100;

@@ -118,6 +118,7 @@ impl Core {
 
     /// Holds the object, unless it is beyond the boundary, or what else there is has not been fetched yet.
     pub(super) fn hold(&mut self, id: &str, entry: Arc<Entry>) {
+        self.due.saw(entry.version());
         let is_beyond = |boundary: &SortKey| entry.key > *boundary;
         if !self.is_filled || self.boundary.as_ref().is_some_and(is_beyond) {
             self.remember(&entry);

@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::super::change::{Change, Entry};
 use super::super::list::List;
 use super::super::paging::{Page, Turn};
+use super::catch_up::TooMany;
 use super::held::ById;
 use super::judge::{Grave, Judgement, Read, judge_read};
 use super::{Core, Job, Moment, Output, id_of};
@@ -32,36 +33,48 @@ impl Core {
         };
         self.due.received(&mut fetch, page.len(), now.at);
         let mut refreshed = None;
-        match fetch.job {
-            Job::All(ref mut paging) => match paging.take(page, self.due.largest_page) {
-                Turn::More => self.due.fetch = Some(fetch),
-                Turn::Restless => {
-                    let text = format!(
-                        "the objects of {} change places faster than they can be fetched page by page; a smaller \
-                         limit, or a larger maxLimit of the server, takes fewer pages",
-                        self.class_name
-                    );
-                    let spent = fetch.spent;
-                    self.due.fetch = Some(fetch);
-                    self.failed(Error::new(ErrorKind::Fetch, text).into(), now);
-                    self.due.fetch = None;
-                    self.due.doubt_all();
-                    self.due.rest(spent, now.at);
+        let largest = self.due.largest_page;
+        let turn = match &mut fetch.job {
+            Job::All(paging) => Some(paging.take(page, largest)),
+            Job::CatchUp(catch_up) => Some(match catch_up.take(page, largest, &self.held, &fetch.doubts) {
+                Ok(turn) => turn,
+                Err(TooMany(paging)) => {
+                    fetch.job = Job::All(paging);
+                    Turn::More
                 }
-                Turn::Done(page) => {
-                    refreshed = fetch.has_all(&mut self.due, now.at);
-                    let before = self.outputs.len();
-                    self.merge_all(page, fetch.touched, now.at);
-                    if !fetch.is_of_doubt {
-                        self.suspect(before);
-                    }
-                }
-            },
+            }),
             Job::Doubts(ids) => {
-                self.merge_some(&ids, page, &fetch.touched, now.at);
+                self.merge_some(ids, page, &fetch.touched, now.at);
+                None
             }
             Job::Pair(_) => {
                 self.learn_from_pair(&page);
+                None
+            }
+        };
+        match turn {
+            None => {}
+            Some(Turn::More) => self.due.fetch = Some(fetch),
+            Some(Turn::Restless) => {
+                let text = format!(
+                    "the objects of {} change places faster than they can be fetched page by page; a smaller limit, \
+                     or a larger maxLimit of the server, takes fewer pages",
+                    self.class_name
+                );
+                let spent = fetch.spent;
+                self.due.fetch = Some(fetch);
+                self.failed(Error::new(ErrorKind::Fetch, text).into(), now);
+                self.due.fetch = None;
+                self.due.doubt_all();
+                self.due.rest(spent, now.at);
+            }
+            Some(Turn::Done(page)) => {
+                refreshed = fetch.has_all(&mut self.due, now.at);
+                let before = self.outputs.len();
+                self.merge_all(page, fetch.touched, now.at);
+                if !fetch.is_of_doubt {
+                    self.suspect(before);
+                }
             }
         }
         self.keep_to_boundary();
@@ -232,6 +245,7 @@ impl Core {
     }
 
     pub(super) fn reset(&mut self, mut entries: Vec<Arc<Entry>>) {
+        entries.iter().for_each(|entry| self.due.saw(entry.version()));
         entries.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         self.held.by_id = entries.iter().map(|entry| ById(Arc::clone(entry))).collect();
         self.shown = match self.window {

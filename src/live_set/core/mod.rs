@@ -23,10 +23,11 @@
 //! 8. Where events cannot tell which objects match, since that depends on other objects as well, each event puts
 //!    everything in doubt ([`follow`]). An included object that changes puts those in doubt that have it ([`includes`]).
 //!
-//! The rooms: [`due`] is what is to be fetched, and when; [`merge`] what follows from what was fetched; [`held`] what is
+//! The rooms: [`due`] is what is to be fetched, and when; [`catch_up`] how a large set fetches only what differs; [`merge`] what follows from what was fetched; [`held`] what is
 //! held, and what is known of the rest; [`window`] what is shown of it; [`query`] how another query takes the place of this one;
 //! [`extend`] how the window grows.
 
+pub(crate) mod catch_up;
 mod due;
 mod extend;
 mod follow;
@@ -209,6 +210,12 @@ impl Core {
     #[cfg(test)]
     pub(crate) fn is_ready(&self) -> bool {
         self.state == State::Ready
+    }
+
+    /// When it catches up by difference, and with which margin.
+    #[cfg(test)]
+    pub(crate) fn catch_up_from(&mut self, limits: catch_up::Limits) {
+        self.due.limits = limits;
     }
 
     /// As with conditions that cannot be judged here.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde_json::{Value, json};
 
 use super::super::change::{Change, Entry};
+use super::catch_up::Limits;
 use super::{Core, Moment, Output, Request, Task};
 use crate::error::{Error, ErrorKind};
 use crate::event::EventKind;
@@ -519,4 +520,213 @@ fn an_object_that_may_be_beyond_the_limit_or_not_is_asked_for() {
         assert!(set.core.is_ready());
         assert_eq!(set.ids(), [if null_is_first { "n1" } else { "g39" }]);
     }
+}
+
+/// A set of these objects that catches up by difference, with a margin of 10 seconds. It is years later than they were
+/// saved, by its clock.
+fn large(objects: &[Object]) -> Set {
+    let mut set = Set::games(objects);
+    set.now.time += Duration::from_secs(10 * 365 * 24 * 60 * 60);
+    // Each page is the last one.
+    set.core.is_of_one();
+    set.core.catch_up_from(Limits {
+        least: 1,
+        smallest: 0,
+        few: 10,
+        margin: 10_000,
+    });
+    set
+}
+
+impl Set {
+    fn cut(&mut self) {
+        self.core.closed(self.now.time);
+        self.core.opened(None, self.now);
+    }
+
+    /// What it asks for, which is answered with these objects as far as they are asked for.
+    #[track_caller]
+    fn asks(&mut self, objects: &[Object]) -> String {
+        let request = self.request();
+        let query: Value = serde_json::from_str(&request.query.to_json().unwrap()).unwrap();
+        let restriction = &query["where"]["$and"][1]["objectId"];
+        let Some(ids) = restriction["$in"].as_array() else {
+            self.answer(&request, objects);
+            return match query["keys"].as_str() {
+                Some("objectId,updatedAt") => "a list".to_owned(),
+                other => format!("a page of {other:?}"),
+            };
+        };
+        let mut ids: Vec<_> = ids.iter().map(|id| id.as_str().unwrap()).collect();
+        let is_asked = |object: &&Object| ids.contains(&object.id().unwrap());
+        let found: Vec<_> = objects.iter().filter(is_asked).cloned().collect();
+        self.answer(&request, &found);
+        ids.sort_unstable();
+        ids.join(" ")
+    }
+}
+
+#[test]
+fn a_large_set_asks_for_a_list_and_for_what_is_not_held_like_that() {
+    let mut set = large(&["a", "b", "c"].map(|id| game(id, 0, json!({}))));
+    set.event(EventKind::Create, &game("z", 30, json!({})), None);
+    set.cut();
+    let now = [
+        game("a", 0, json!({})),
+        game("b", 31, json!({"note": 1})),
+        game("d", 0, json!({})),
+        game("z", 30, json!({})),
+    ];
+    set.outputs();
+    assert_eq!(set.asks(&now), "a list");
+    // The last one is too new to be sure.
+    assert_eq!(set.asks(&now), "b d z");
+    assert_eq!(set.outputs(), ["-c", "~b", "+d", "ready"]);
+    assert_eq!((set.core.figures().fetches, set.core.figures().catch_ups), (2, 1));
+}
+
+#[test]
+fn what_is_gone_since_it_was_listed_is_gone() {
+    let mut set = large(&[game("a", 0, json!({})), game("z", 30, json!({}))]);
+    set.cut();
+    let listed = [
+        game("a", 0, json!({})),
+        game("b", 31, json!({})),
+        game("z", 30, json!({})),
+    ];
+    assert_eq!(set.asks(&listed), "a list");
+    assert_eq!(set.asks(&[]), "b z");
+    assert!(set.core.is_ready());
+    assert_eq!(set.ids(), ["a"]);
+}
+
+#[test]
+fn what_was_in_doubt_is_fetched_whatever_the_list_says() {
+    let now = [game("a", 0, json!({"note": "other"})), game("z", 30, json!({}))];
+    for way in 0..4 {
+        let mut set = large(&[game("a", 0, json!({})), game("z", 30, json!({}))]);
+        // Which one of the two is the later?
+        set.event(EventKind::Update, &now[0], None);
+        assert!(!set.core.is_ready());
+        match way {
+            0 => {}
+            // It was asked for already.
+            1 => drop(set.request()),
+            // A list was asked for already.
+            2 => {
+                set.cut();
+                drop(set.request());
+            }
+            // A request for it failed.
+            _ => {
+                let request = set.request();
+                set.fail(&request);
+            }
+        }
+        set.cut();
+        assert_eq!(set.asks(&now), "a list", "{way}");
+        assert_eq!(set.asks(&now), "a z", "{way}");
+        assert!(set.core.is_ready());
+        assert_eq!(set.core.shown.get(0).unwrap().object(), &now[0]);
+    }
+}
+
+#[test]
+fn what_is_sure_is_what_was_so_when_everything_came_into_doubt() {
+    let before = [game("a", 0, json!({})), game("z", 5, json!({}))];
+    let mut set = large(&before);
+    set.cut();
+    // It does not make the others any older.
+    set.event(EventKind::Create, &game("y", 40, json!({})), None);
+    set.cut();
+    let now = [before[0].clone(), game("y", 40, json!({})), before[1].clone()];
+    assert_eq!(set.asks(&now), "a list");
+    assert_eq!(set.asks(&now), "a y z");
+    assert!(set.core.is_ready());
+    // By now it is known that nothing else happened to them.
+    set.cut();
+    assert_eq!(set.asks(&now), "a list");
+    assert_eq!(set.asks(&now), "y");
+}
+
+#[test]
+fn an_object_from_the_future_makes_no_other_one_sure() {
+    let future = game("z", 0, json!({"updatedAt": "2090-01-01T00:00:00.000Z"}));
+    let now = [game("a", 0, json!({})), game("b", 20, json!({})), future];
+    let mut set = large(&now);
+    set.now.time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_704_067_200 + 25);
+    set.cut();
+    assert_eq!(set.asks(&now), "a list");
+    assert_eq!(set.asks(&now), "b z");
+}
+
+#[test]
+fn another_user_fetches_everything_whenever_that_is_known() {
+    let now = [game("a", 0, json!({})), game("z", 30, json!({}))];
+    for way in 0..3 {
+        let mut set = large(&now);
+        set.core.ask_for(1);
+        set.core.refresh();
+        assert_eq!(set.asks(&now), "a page of None");
+        set.core.ask_for(1);
+        set.cut();
+        if way > 0 {
+            assert_eq!(set.asks(&now), "a list");
+        }
+        let under_way = (way == 2).then(|| set.request());
+        set.core.ask_for(2);
+        if let Some(request) = under_way {
+            set.core.discarded(request.ticket, set.now);
+        }
+        assert_eq!(set.asks(&now), "a page of None", "{way}");
+        assert!(set.core.is_ready());
+        set.core.ask_for(2);
+        set.cut();
+        assert_eq!(set.asks(&now), "a list", "{way}");
+    }
+}
+
+#[test]
+fn a_refresh_in_the_middle_of_a_catch_up_fetches_everything() {
+    let now = [game("a", 0, json!({})), game("z", 30, json!({}))];
+    let mut set = large(&now);
+    set.cut();
+    let list = set.request();
+    let refresh = set.core.refresh();
+    set.answer(&list, &now);
+    assert_eq!(set.asks(&now), "z");
+    set.outputs();
+    assert_eq!(set.asks(&now), "a page of None");
+    assert_eq!(
+        set.outputs(),
+        ["ready".to_owned(), format!("refreshed {refresh} ok")]
+    );
+}
+
+#[test]
+fn where_many_differ_the_rest_is_fetched_page_by_page() {
+    let before: Vec<_> = ('a'..='z')
+        .map(|id| game(&id.to_string(), 0, json!({})))
+        .collect();
+    let mut set = large(&before);
+    set.event(EventKind::Update, &game("z", 30, json!({})), Some(&before[25]));
+    set.cut();
+    let saved = |id: char| game(&id.to_string(), if id < 'e' { 0 } else { 31 }, json!({"note": 1}));
+    let now: Vec<_> = ('a'..='z').map(saved).collect();
+    assert_eq!(set.asks(&now), "a list");
+    let request = set.request();
+    let json = request.query.to_json().unwrap();
+    assert!(
+        json.contains(r#"{"objectId":{"$gt":"d"}}"#) && !json.contains("keys"),
+        "{json}"
+    );
+    set.answer(&request, &now[4..]);
+    assert_eq!(set.core.figures().catch_ups, 1);
+    set.answer_all(&now);
+    let notes = set
+        .core
+        .shown
+        .iter()
+        .filter(|entry| entry.text().contains("note"));
+    assert_eq!(notes.count(), 22);
 }
