@@ -1,4 +1,4 @@
-//! Queries: what the user writes, and what the server is sent for it. It knows no connection.
+//! Queries: what the program writes, and what is sent to the server. Must not know of connections.
 
 mod constraints;
 mod encode;
@@ -38,7 +38,7 @@ use crate::types::Date;
 
 /// Which objects of a class a subscription is about: the counterpart of the JS SDK's `Parse.Query`.
 ///
-/// The methods are those of `Parse.Query` in snake case, and each returns the query, changed:
+/// The methods are those of `Parse.Query` in snake case. Each takes the query and returns it changed:
 ///
 /// ```
 /// use parse_livequery::Query;
@@ -47,52 +47,58 @@ use crate::types::Date;
 /// # let _ = query;
 /// ```
 ///
-/// Values are whatever implements [`Serialize`]: numbers, strings, [`Date`](crate::Date), [`Pointer`](crate::Pointer),
-/// [`GeoPoint`](crate::GeoPoint), structs of your own.
+/// A value can be anything that implements [`Serialize`]: a number, a string, a [`Date`](crate::Date), a
+/// [`Pointer`](crate::Pointer), a [`GeoPoint`](crate::GeoPoint), or a struct of your own.
 ///
 /// # Right or refused
 ///
-/// A query means in LiveQuery what it means in `find()` on MongoDB, or `subscribe` returns an error of kind
-/// [`InvalidQuery`](crate::ErrorKind::InvalidQuery) that names the method, the reason and the way out. No method
-/// here fails or panics: what is wrong with a query is reported by `subscribe`.
+/// A query either means in LiveQuery what it means in `find()` on MongoDB, or `subscribe` returns an error of
+/// kind [`InvalidQuery`](crate::ErrorKind::InvalidQuery) that names the method, the reason and the way out.
+/// No method here fails or panics: `subscribe` reports what is wrong with a query.
 ///
-/// The server's LiveQuery matcher is another program than its database, and differs from it in many places; what is
-/// sent is therefore not the `where` that the JS SDK sends, but one that the matcher answers rightly: only values of
-/// the operand's kind are compared with it, and nothing makes the matcher fail. What no form can express, and no
-/// client can see from the query, since it depends on the data:
+/// The server's LiveQuery matcher is separate from its database and differs from it in many places. The
+/// client therefore does not send the `where` that the JS SDK sends, but one that the matcher answers
+/// correctly: it compares only values of the operand's kind, and nothing in it makes the matcher fail. Some
+/// differences cannot be expressed in any form, and no client can detect them from the query, because they
+/// depend on the data:
 ///
-/// 1. Of the elements of an array, strings, numbers, booleans and pointers are found, and no dates, bytes, points,
-///    files, objects, arrays and null. Pointers are found in arrays inside the array too, and `contained_by` takes
-///    a pointer for its id. (The matcher compares all others by identity.)
-/// 2. Comparisons and regular expressions never hold for an array, where `find()` asks its elements. (The matcher
-///    compares the array as one text.)
-/// 3. Names with dots reach into objects and to an index of an array (`tags.0`), not into each object of an array.
-///    (The matcher takes the name for a member of the array itself.)
-/// 4. `equal_to` on a relation finds nothing, where `find()` looks for the members of the relation, and a string is
-///    not taken for the id of a pointer. (An object has neither the members nor the type of its columns with it.)
-/// 5. The edges of polygons are straight lines between degrees, and points on them are inside on some sides only.
-///    (The matcher computes on the plane.)
+/// 1. Strings, numbers, booleans and pointers are found inside an array; dates, bytes, points, files,
+///    objects, arrays and null are not. Pointers are also found in nested arrays, and for `contained_by` a
+///    pointer also matches the text of its id. (The matcher compares all other values by identity.)
+/// 2. Comparisons and regular expressions never match an array, where `find()` tests its elements. (The
+///    matcher compares the array as one text.)
+/// 3. Names with dots reach into objects and to an index of an array (`tags.0`), but not into each object of
+///    an array. (The matcher takes the name for a member of the array itself.)
+/// 4. `equal_to` on a relation finds nothing, where `find()` looks for the members of the relation, and a
+///    string is not accepted as the id of a pointer. (An object carries neither the members nor the types of
+///    its columns.)
+/// 5. The edges of polygons are straight lines between degrees, and a point on an edge counts as inside on
+///    some sides only. (The matcher computes on the plane.)
 ///
-/// An object that imitates a function of JavaScript (`{"charAt": {"name": "charAt"}}`) is taken for a value that has it.
+/// An object that imitates a function of JavaScript (`{"charAt": {"name": "charAt"}}`) is taken for a value
+/// that has it.
 ///
-/// `find()` in turn, as Parse Server translates it for MongoDB, forgets conditions if there are two `contained_by`, or
-/// one beside [`Query::nor`], and LiveQuery does not. On MongoDB it refuses to compare with whole arrays and objects.
+/// Conversely, `find()`, as Parse Server translates it for MongoDB, forgets conditions if there are two
+/// `contained_by`, or one beside [`Query::nor`]; LiveQuery does not. On MongoDB it refuses to compare with
+/// whole arrays and objects.
 ///
 /// # Versions of Parse Server
 ///
-/// Equality, `or`, comparisons, `exists`, texts, pointers and points work on every server from 2.8 on, and dates from
-/// 3.4. Negations, null, two conditions of one kind on a field (by [`Query::and`]), polygons and `contained_by` need
-/// 5.0, comparisons with whole arrays and objects 6.3, and [`watch`](Self::watch) 6.1.
+/// Equality, `or`, comparisons, `exists`, texts, pointers and points work on every server from 2.8 on, and
+/// dates from 3.4. Negations, null, two conditions of one kind on a field (with [`Query::and`]), polygons and
+/// `contained_by` need 5.0, comparisons with whole arrays and objects 6.3, and [`watch`](Self::watch) 6.1.
 ///
-/// The client asks the server how old it is if a query depends on that. The answer tells 4.3, 6.1 and 7.0 from what is
-/// before, so that on Parse Server 5.0 to 6.0 negations and their like, on 6.3 to 6.5 whole arrays and objects, and
-/// before 4.3 dates are refused as well, with an `error` of that subscription. Where
-/// [`ClientBuilder::parse_server`](crate::ClientBuilder::parse_server) names the version, they work.
+/// If a query depends on the server's version, the client asks the server for it. The answer only tells
+/// whether the server is at least 4.3, 6.1 or 7.0. The following are therefore refused as well, with an
+/// `error` of that subscription: negations and the like on Parse Server 5.0 to 6.0, whole arrays and objects
+/// on 6.3 to 6.5, and dates before 4.3. They work if
+/// [`ClientBuilder::parse_server`](crate::ClientBuilder::parse_server) names the version.
 ///
 /// # Several conditions
 ///
-/// All conditions must hold. A field can have several of different kinds. Two of the same kind with different values,
-/// of which the JS SDK forgets the first, and conditions that no object can meet, are errors.
+/// All conditions must hold. A field can have several conditions of different kinds. Two of the same kind
+/// with different values, of which the JS SDK forgets the first, are an error, and so are conditions that no
+/// object can match.
 #[derive(Clone, Debug)]
 pub struct Query {
     class_name: String,
@@ -104,7 +110,7 @@ pub struct Query {
     order: Option<Vec<String>>,
     limit: Option<u64>,
     skip: u64,
-    /// Members of the REST form that are for the database alone.
+    /// Members of the REST form that only the database uses.
     for_find: Vec<(String, Json)>,
     allow_unsupported: bool,
     /// The first thing that went wrong, for `subscribe` to report.
@@ -114,8 +120,8 @@ pub struct Query {
 impl Query {
     /// All objects of a class.
     ///
-    /// As in the JS SDK, `User` stands for the server's own class `_User`. An empty name is an error that `subscribe`
-    /// reports.
+    /// As in the JS SDK, `User` means the server's own class `_User`. An empty name is an error, which
+    /// `subscribe` reports.
     #[must_use]
     pub fn new(class_name: impl Into<String>) -> Self {
         let class_name = match class_name.into() {
@@ -139,7 +145,7 @@ impl Query {
         }
     }
 
-    /// Objects that meet at least one of the queries, which must be for the same class.
+    /// Objects that match at least one of the queries, which must be for the same class.
     ///
     /// # Examples
     /// ```
@@ -155,13 +161,13 @@ impl Query {
         Self::combine("$or", queries)
     }
 
-    /// Objects that meet all of the queries, which must be for the same class.
+    /// Objects that match all of the queries, which must be for the same class.
     #[must_use]
     pub fn and(queries: impl IntoIterator<Item = Self>) -> Self {
         Self::combine("$and", queries)
     }
 
-    /// Objects that meet none of the queries, which must be for the same class.
+    /// Objects that match none of the queries, which must be for the same class.
     #[must_use]
     pub fn nor(queries: impl IntoIterator<Item = Self>) -> Self {
         Self::combine("$nor", queries)
@@ -173,14 +179,13 @@ impl Query {
         &self.class_name
     }
 
-    /// Replaces all conditions by this `where`, which is sent as it is.
+    /// Replaces all conditions with this `where`, which is sent unchanged.
     ///
-    /// For those who know the server's matcher: nothing is corrected or refused, but for a regular expression with a
-    /// `\Q` and no `\E` after it, over which Parse Server 9.10 hangs for good. The server may mix up this query with
-    /// another one that has the same keys and values in another arrangement; events that do not match it are dropped
-    /// here then. Where the order of
-    /// members counts, pass a struct or a [`RawValue`](serde_json::value::RawValue), since a `serde_json::Value` sorts
-    /// them.
+    /// For those who know the server's matcher: nothing is corrected or refused, except a regular expression
+    /// that has a `\Q` without a `\E` after it, on which Parse Server 9.10 hangs permanently. The server may
+    /// confuse this query with another one that has the same keys and values in a different arrangement; the
+    /// client then drops the events that do not match it. Where the order of members matters, pass a struct
+    /// or a [`RawValue`](serde_json::value::RawValue), because a `serde_json::Value` sorts them.
     ///
     /// # Examples
     /// ```
@@ -203,7 +208,7 @@ impl Query {
         })
     }
 
-    /// Lets through what would be refused: such a constraint is sent as the JS SDK sends it, whatever the server
+    /// Permits what would be refused: such a constraint is sent as the JS SDK sends it, whatever the server
     /// makes of it, and `limit` and `skip` are ignored.
     ///
     /// # Examples
@@ -220,11 +225,12 @@ impl Query {
         self
     }
 
-    /// Events have only these fields of the object, besides `objectId`, `createdAt`, `updatedAt` and `ACL`.
+    /// Restricts events to these fields of the object, besides `objectId`, `createdAt`, `updatedAt` and
+    /// `ACL`.
     ///
-    /// An `update` event still comes when only other fields have changed; see [`watch`](Self::watch). Called again, it
-    /// adds to the fields. A name that is empty, that comes twice or that has a dot (the server knows whole fields
-    /// only) is an error.
+    /// An `update` event still comes when only other fields have changed; see [`watch`](Self::watch). Each
+    /// call adds to the fields. A name that is empty, repeated, or contains a dot (the server knows whole
+    /// fields only) is an error.
     ///
     /// # Examples
     /// ```
@@ -239,10 +245,10 @@ impl Query {
         self
     }
 
-    /// `update` and `create` events come only if one of these fields has changed (Parse Server 6.1 and later).
+    /// Restricts `update` and `create` events to changes of these fields (Parse Server 6.1 and later).
     ///
-    /// Pointers and relations count as changed with each save. Called again, it adds to the fields. A name that is
-    /// empty, that comes twice or that has a dot (the server knows whole fields only) is an error.
+    /// Pointers and relations count as changed with each save. Each call adds to the fields. A name that is
+    /// empty, repeated, or contains a dot (the server knows whole fields only) is an error.
     ///
     /// # Examples
     /// ```
@@ -257,9 +263,9 @@ impl Query {
         self
     }
 
-    /// `find()` does not return these fields. Called again, it adds to them.
+    /// Makes `find()` leave out these fields. Each call adds to them.
     ///
-    /// Events are not affected, of which the log is warned: they have all fields, or those of
+    /// Events are not affected, and a warning is logged: they have all fields, or those of
     /// [`select`](Self::select).
     #[must_use]
     pub fn exclude(mut self, keys: impl Keys) -> Self {
@@ -267,71 +273,71 @@ impl Query {
         self
     }
 
-    /// `find()` returns the objects that these fields point to. Called again, it adds to the fields.
+    /// Makes `find()` return the objects that these fields point to as well. Each call adds to the fields.
     ///
-    /// A live set keeps the included objects as they are on the server. Events of a subscription are not affected; a
-    /// warning is logged: the field is a [`Pointer`](crate::Pointer) there, unless the server's `afterLiveQueryEvent` hook
-    /// fetches the object.
+    /// A live set keeps the included objects as they are on the server. Events of a subscription are not
+    /// affected, and a warning is logged: there the field is a [`Pointer`](crate::Pointer), unless the
+    /// server's `afterLiveQueryEvent` hook fetches the object.
     #[must_use]
     pub fn include(mut self, keys: impl Keys) -> Self {
         self.include.extend(keys.into_names());
         self
     }
 
-    /// [`include`](Self::include) for all fields that point to objects.
+    /// Calls [`include`](Self::include) for all fields that point to objects.
     #[must_use]
     pub fn include_all(self) -> Self {
         self.include("*")
     }
 
-    /// `find()` returns the objects sorted by these fields, instead of any order that was set before: `"score"` or
-    /// `["score", "name"]`.
+    /// Makes `find()` sort the objects by these fields, replacing any earlier order: `"score"` or `["score",
+    /// "name"]`.
     ///
-    /// Events come in the order of the changes, of which the log is warned.
+    /// Events come in the order of the changes, and a warning is logged.
     #[must_use]
     pub fn ascending(mut self, keys: impl Keys) -> Self {
         self.order = None;
         self.add_ascending(keys)
     }
 
-    /// [`ascending`](Self::ascending) among the objects that are equal in the order that was set before.
+    /// Like [`ascending`](Self::ascending), for objects that are equal in the order set so far.
     #[must_use]
     pub fn add_ascending(self, keys: impl Keys) -> Self {
         self.add_order("", keys)
     }
 
-    /// `find()` returns the objects sorted by these fields, greatest first, instead of any order that was set before.
+    /// Makes `find()` sort the objects by these fields, greatest first, replacing any earlier order.
     ///
-    /// Events come in the order of the changes, of which the log is warned.
+    /// Events come in the order of the changes, and a warning is logged.
     #[must_use]
     pub fn descending(mut self, keys: impl Keys) -> Self {
         self.order = None;
         self.add_descending(keys)
     }
 
-    /// [`descending`](Self::descending) among the objects that are equal in the order that was set before.
+    /// Like [`descending`](Self::descending), for objects that are equal in the order set so far.
     #[must_use]
     pub fn add_descending(self, keys: impl Keys) -> Self {
         self.add_order("-", keys)
     }
 
-    /// `find()` returns at most this many objects.
+    /// Makes `find()` return at most this many objects.
     ///
     /// # Errors
     ///
-    /// `subscribe` refuses it: "a subscription is about all objects that meet the conditions, not about the first
-    /// ones; leave limit and skip out".
+    /// `subscribe` refuses it: "a subscription is about all objects that match the conditions, not about the
+    /// first ones; leave limit and skip out".
     #[must_use]
     pub fn limit(mut self, limit: u64) -> Self {
         self.limit = Some(limit);
         self
     }
 
-    /// `find()` leaves out this many objects at the beginning.
+    /// Makes `find()` skip this many objects at the beginning.
     ///
     /// # Errors
     ///
-    /// `subscribe` refuses it as it does [`limit`](Self::limit).
+    /// `subscribe` refuses it, as it does [`limit`](Self::limit).
     #[must_use]
     pub fn skip(mut self, skip: u64) -> Self {
         self.skip = skip;
@@ -340,14 +346,16 @@ impl Query {
 
     /// Reads a query from its REST form: `{"where": {..}, "keys": "a,b", ..}`, as the JS SDK's `toJSON` writes it.
     ///
-    /// The conditions are those of the other methods, and are encoded or refused like them. A
-    /// [`RawValue`](serde_json::value::RawValue) keeps the order of its members, which decides nothing here.
+    /// The conditions are those of the other methods, and are encoded or refused in the same way. A
+    /// [`RawValue`](serde_json::value::RawValue) keeps the order of its members, which makes no difference
+    /// here.
     ///
     /// # Errors
     ///
-    /// Of kind [`InvalidQuery`](crate::ErrorKind::InvalidQuery) if it is not a query, or has members that a query does
-    /// not have. What LiveQuery cannot do is reported by `subscribe`. What is for `find()` alone (`count`, `hint`,
-    /// `comment`, `explain`, `readPreference`) is ignored there; a warning is logged.
+    /// Of kind [`InvalidQuery`](crate::ErrorKind::InvalidQuery) if the JSON is not a query, or has members
+    /// that a query does not have. What LiveQuery cannot do is reported by `subscribe`. Members that only
+    /// `find()` uses (`count`, `hint`, `comment`, `explain`, `readPreference`) are ignored there, and a
+    /// warning is logged.
     ///
     /// # Examples
     ///
@@ -374,7 +382,7 @@ impl Query {
         }
     }
 
-    /// The REST form of the query, as the JS SDK's `toJSON` writes it: what `find()` is asked for.
+    /// The REST form of the query, as the JS SDK's `toJSON` writes it and as it is sent to `find()`.
     ///
     /// ```
     /// use parse_livequery::Query;
@@ -386,12 +394,12 @@ impl Query {
     ///
     /// # Errors
     ///
-    /// If something is wrong with the query whatever it is used for, such as a value that cannot be written as JSON.
+    /// If something is wrong with the query in any use, such as a value that cannot be written as JSON.
     pub fn to_json(&self) -> Result<String> {
         self.rest_form().map(|json| json.to_string())
     }
 
-    /// What `find()` is asked for, without what it does not know.
+    /// The form that is sent to `find()`, without the members that `find()` does not know.
     #[cfg(feature = "rest")]
     pub(crate) fn find_form(&self) -> Result<Vec<(String, Json)>> {
         let Json::Object(mut members) = self.rest_form()? else {
@@ -401,10 +409,10 @@ impl Query {
         Ok(members)
     }
 
-    /// The `where` that a subscription sends to the LiveQuery server: the same query, in the form that the server's
-    /// matcher answers as `find()` does.
+    /// The `where` that a subscription sends to the LiveQuery server: the same query, in the form that the
+    /// server's matcher answers as `find()` does.
     ///
-    /// For a look at what becomes of a query; `subscribe` does it by itself.
+    /// For inspecting what is sent; `subscribe` calls it automatically.
     ///
     /// ```
     /// use parse_livequery::Query;
@@ -424,11 +432,11 @@ impl Query {
         self.encode_for(None).map(|encoded| encoded.where_json.into())
     }
 
-    /// Whether an object meets the conditions, as the LiveQuery server decides it.
+    /// Whether an object matches the conditions, as the LiveQuery server decides it.
     ///
-    /// `None` if that cannot be told here: because of a field that [`select`](Self::select) leaves out, or, without the
-    /// feature `test-server`, of a regular expression beyond those of [`contains`](Self::contains),
-    /// [`starts_with`](Self::starts_with) and [`ends_with`](Self::ends_with).
+    /// `None` if the client cannot decide: because of a field that [`select`](Self::select) leaves out or,
+    /// without the feature `test-server`, because of a regular expression beyond those of
+    /// [`contains`](Self::contains), [`starts_with`](Self::starts_with) and [`ends_with`](Self::ends_with).
     ///
     /// ```
     /// use parse_livequery::{Object, Query};
@@ -446,7 +454,7 @@ impl Query {
         Ok(self.judge()?.matches(object))
     }
 
-    /// What [`matches_object`](Self::matches_object) asks, prepared once.
+    /// The test that [`matches_object`](Self::matches_object) makes, prepared once.
     pub(crate) fn judge(&self) -> Result<Judge> {
         let where_json = self.encode_conditions_for(None)?.where_json;
         let matcher =
@@ -458,7 +466,7 @@ impl Query {
         })
     }
 
-    /// What a subscription to this query is sent as, to a server of which nothing is known.
+    /// The form in which a subscription to this query is sent to a server of unknown version.
     ///
     /// # Errors
     ///
@@ -468,18 +476,18 @@ impl Query {
         self.encode_for(None)
     }
 
-    /// What a subscription to this query is sent as, to a server of which this is known.
+    /// The form in which a subscription to this query is sent to a server of this version.
     ///
     /// # Errors
     ///
-    /// All that is wrong with the query, all that LiveQuery cannot do, and what the server is too old for, with the version
-    /// that would be needed.
+    /// All that is wrong with the query, all that LiveQuery cannot do, and all that the server is too old
+    /// for, with the version that would be needed.
     pub(crate) fn encode_for(&self, age: Option<Age>) -> Result<EncodedQuery> {
         if !self.allow_unsupported && (self.limit.is_some() || self.skip > 0) {
             return Err(invalid(
                 "limit and skip cannot work in a LiveQuery subscription: a subscription is about all objects that \
-                 meet the conditions, not about the first ones; leave limit and skip out (allow_unsupported ignores \
-                 them)",
+                 match the conditions, not about the first ones; leave limit and skip out (allow_unsupported \
+                 ignores them)",
             ));
         }
         for (method, ignored, instead) in [
@@ -491,9 +499,9 @@ impl Query {
                 "events come in the order of the changes",
             ),
             (
-                "what is for find() alone, such as count or hint,",
+                "an option of find() alone, such as count or hint,",
                 !self.for_find.is_empty(),
-                "events know nothing of it",
+                "events do not depend on it",
             ),
         ] {
             if ignored {
@@ -506,7 +514,7 @@ impl Query {
         self.encode_conditions_for(age)
     }
 
-    /// What the conditions are sent as, without regard to what only `find()` knows.
+    /// The form in which the conditions are sent, regardless of what only `find()` knows.
     pub(crate) fn encode_conditions_for(&self, age: Option<Age>) -> Result<EncodedQuery> {
         if let Some(error) = &self.error {
             return Err(error.clone());
@@ -520,7 +528,7 @@ impl Query {
         if let Some(age) = age.filter(|_| !verbatim) {
             version::check_depth(&where_json, age)?;
         }
-        // What is sent as it was written is the user's business.
+        // What is sent exactly as written is the program's own responsibility.
         let needs = version::needed(&where_json).filter(|_| !verbatim);
         if let Some(age) = age {
             let watch = (!self.watch.is_empty()).then_some((WATCH, "watch"));
@@ -551,7 +559,7 @@ impl Query {
 
     /// # Errors
     ///
-    /// What would keep a live set from being equal to `find()`.
+    /// Anything that would keep a live set from being equal to `find()`.
     pub(crate) fn check_for_set(&self) -> Result<()> {
         for (method, is_used, reason) in [
             (
@@ -562,7 +570,7 @@ impl Query {
             (
                 "exclude",
                 !self.exclude.is_empty(),
-                "events have all fields; select those that are wanted",
+                "events have all fields; name the wanted ones with select",
             ),
         ] {
             if is_used {
@@ -572,18 +580,20 @@ impl Query {
         Ok(())
     }
 
-    /// The names of the fields that are included.
+    /// The names of the included fields.
     pub(crate) fn included(&self) -> &[String] {
         &self.include
     }
 
-    /// Whether the order is one that no field of an object tells: that of the distance, or of how well a text fits.
+    /// Whether the order cannot be derived from any field of an object: it is by distance, or by how well a
+    /// text matches.
     pub(crate) fn has_order_of_server(&self) -> bool {
         let is_score = |key: &String| key.trim_start_matches('-').starts_with('$');
         self.sorts_by_distance() || self.order.iter().flatten().any(is_score)
     }
 
-    /// The same query without order, limit and skip, and with the fields selected that the order and the conditions need.
+    /// The same query without order, limit and skip, and with the fields selected that the order and the
+    /// conditions need.
     pub(crate) fn without_window(&self) -> Self {
         let mut query = Self {
             order: None,
@@ -604,7 +614,7 @@ impl Query {
         query
     }
 
-    /// The query with more conditions, which do not mix with those that it has. Order and window are left out.
+    /// The query with additional conditions, kept separate from its own. Order and window are left out.
     pub(crate) fn restricted(&self, restrict: impl FnOnce(Self) -> Self) -> Self {
         let conditions = Self {
             class_name: self.class_name.clone(),
@@ -620,13 +630,13 @@ impl Query {
         }
     }
 
-    /// The fields that are selected, and those that are excluded.
+    /// The selected fields, and the excluded ones.
     #[cfg(feature = "test-server")]
     pub(crate) fn projection(&self) -> (Option<&[String]>, &[String]) {
         (self.select.as_deref(), &self.exclude)
     }
 
-    /// What `find()` sorts and counts by, for a live set, which does so itself.
+    /// What `find()` sorts and counts by, for a live set, which does both itself.
     pub(crate) fn window(&self) -> Window<'_> {
         Window {
             order: self.order.as_deref().unwrap_or_default(),
@@ -650,7 +660,7 @@ impl Query {
             filters.push(query.filter);
         }
         if filters.is_empty() {
-            combined.error = Some(invalid(format!("{method} combines no queries")));
+            combined.error = Some(invalid(format!("{method} got no queries to combine")));
         }
         combined.filter = Filter::logical(operator, filters);
         combined
@@ -886,11 +896,11 @@ fn check_length(bytes: usize) -> Result<()> {
     )))
 }
 
-/// What the WebSocket server of Parse Server takes (the `ws` library, `maxPayload`), less some room for the rest of the
-/// message.
+/// What the WebSocket server of Parse Server accepts (the `ws` library, `maxPayload`), less some room for the
+/// rest of the message.
 const LONGEST: usize = 100 * 1024 * 1024 - 64 * 1024;
 
-/// Which of the objects that meet the conditions `find()` returns.
+/// Which of the matching objects `find()` returns.
 pub(crate) struct Window<'a> {
     /// Names of fields, with a minus sign before those whose greatest value is first.
     pub(crate) order: &'a [String],

@@ -570,7 +570,7 @@ fn a_query_is_read_from_what_it_writes() {
         assert!(message.contains(part), "{message}");
     }
     for (json, part) in [
-        (json!({"$or": []}), "combines no queries"),
+        (json!({"$or": []}), "got no queries to combine"),
         (json!({"k": {"$in": 5}}), "needs an array"),
         (json!({"k": {"$exists": 1}}), "malformed"),
         (json!({"k": {"$regex": 5}}), "malformed"),
