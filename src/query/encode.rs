@@ -67,7 +67,10 @@ fn where_nodes<'a>(filter: &'a Filter, target: Target) -> Result<Node<'a>> {
 fn logical<'a>(operator: &str, filters: &'a [Filter], target: Target) -> Result<Node<'a>> {
     // MongoDB refuses them, and the matcher takes an empty $or for never and the others for always.
     if filters.is_empty() {
-        return Err(invalid(format!("{} got no queries to combine", method_of(operator))));
+        return Err(invalid(format!(
+            "{} got no queries to combine",
+            method_of(operator)
+        )));
     }
     let nodes = filters
         .iter()
