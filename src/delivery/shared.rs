@@ -444,6 +444,6 @@ pub(super) fn not_open_in_time(what: &str, is_open: bool) -> String {
     if is_open {
         format!("the {what} is open, but its listeners for `open` have not returned yet")
     } else {
-        format!("the {what} is not open yet, and goes on trying")
+        format!("the {what} is not open yet and keeps trying")
     }
 }
