@@ -1,5 +1,5 @@
-//! What a user passes to compare a field with, as JSON: dates of other crates become Parse's, and numbers that JSON
-//! has no form for are errors. It knows no operators.
+//! Operands of constraints, as JSON: dates of other crates become Parse dates, and numbers that JSON cannot
+//! express are errors. Must not know of operators.
 
 use std::any::type_name;
 
@@ -54,7 +54,7 @@ fn dates(json: Json, is_foreign_date: bool) -> std::result::Result<Json, String>
     }
 }
 
-/// A `SystemTime`, as serde writes it.
+/// Converts a `SystemTime` from the form that serde writes.
 fn system_time(json: &Json) -> Option<Json> {
     let Json::Object(members) = json else {
         return None;

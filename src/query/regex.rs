@@ -1,5 +1,5 @@
-//! Regular expressions: quoted as the JS SDK quotes them for `find()`, and read closely for the LiveQuery matcher,
-//! which gets only what JavaScript and PCRE read alike. It knows nothing of queries.
+//! Regular expressions: quoted as the JS SDK quotes them for `find()`, and checked for the LiveQuery matcher,
+//! which gets only expressions that JavaScript and PCRE read alike. Must not know of queries.
 
 use super::refuse;
 use super::refuse::invalid;
@@ -10,26 +10,27 @@ pub(super) fn quote(text: &str) -> String {
     format!("\\Q{}\\E", text.replace("\\E", "\\E\\\\E\\Q"))
 }
 
-/// The expression for a text that begins so.
+/// The expression for a text that begins with `prefix`.
 pub(super) fn starting_with(prefix: &str) -> String {
     format!("^{}", quote(prefix))
 }
 
-/// An expression as JavaScript reads it.
+/// An expression in JavaScript's syntax.
 #[derive(Debug, PartialEq)]
 pub(super) struct Expression {
     pub(super) source: String,
     pub(super) flags: String,
     /// The text, if the expression means "begins with this text".
     pub(super) prefix: Option<String>,
-    /// It is not known that a text without characters does not match.
+    /// Whether the expression may match the empty text.
     pub(super) may_match_empty: bool,
 }
 
-/// Reads a pattern and its modifiers, and writes it for JavaScript.
+/// Reads a pattern and its modifiers, and writes the pattern for JavaScript.
 ///
 /// # Errors
-/// If JavaScript does not know some part of it, or reads it otherwise than PCRE, or if a modifier is not i, m or s.
+/// If JavaScript does not know some part of it or reads it differently from PCRE, or if a modifier is not i,
+/// m or s.
 pub(super) fn translate(method: &str, key: &str, pattern: &str, options: &str) -> Result<Expression> {
     let flags = flags(key, options)?;
     let mut parser = Parser {
@@ -54,7 +55,8 @@ pub(super) fn translate(method: &str, key: &str, pattern: &str, options: &str) -
     if flags.contains('i') {
         sent.push('i');
     }
-    // Without it JavaScript takes a character beyond the BMP for two; texts alone it finds all the same.
+    // Without the flag, JavaScript reads a character beyond the BMP as two; literal texts are found
+    // nevertheless.
     if !parser.is_literal || flags.contains('i') && !parser.is_ascii {
         sent.push('u');
     }
@@ -75,7 +77,7 @@ fn refused(method: &str, key: &str, pattern: &str, position: usize, reason: &str
     )
 }
 
-/// The flags that mean the same in MongoDB and in JavaScript, each one once.
+/// The flags that mean the same in MongoDB and in JavaScript, each once.
 pub(super) fn flags(key: &str, options: &str) -> Result<String> {
     let mut flags = String::new();
     for flag in options.chars() {
@@ -94,12 +96,12 @@ pub(super) fn flags(key: &str, options: &str) -> Result<String> {
     Ok(flags)
 }
 
-/// The smallest text that comes after all texts that begin with this one, in the order in which JavaScript compares;
-/// `None` if there is none.
+/// The smallest text that comes after all texts with this prefix, in JavaScript's order; `None` if there is
+/// none.
 pub(super) fn after_prefix(prefix: &str) -> Option<String> {
     let mut text: Vec<char> = prefix.chars().collect();
     while let Some(last) = text.pop() {
-        // By UTF-16, characters beyond the BMP come before U+E000.
+        // In UTF-16, characters beyond the BMP come before U+E000.
         let next = match last {
             '\u{d7ff}' => Some('\u{10000}'),
             '\u{10ffff}' => Some('\u{e000}'),
@@ -132,12 +134,12 @@ struct Parser {
     source: String,
     multi_line: bool,
     dot_all: bool,
-    /// Nothing but characters and anchors so far.
+    /// Nothing except characters and anchors so far.
     is_literal: bool,
     literal: String,
     anchored: bool,
     is_ascii: bool,
-    /// Whether each open group is one that looks around.
+    /// For each open group, whether it is a look-around.
     groups: Vec<Group>,
     lookbehind: usize,
 }
@@ -149,7 +151,7 @@ enum Group {
     Behind,
 }
 
-/// Whether what was read last can be repeated.
+/// Whether the last item can be repeated.
 #[derive(Clone, Copy, PartialEq)]
 enum Last {
     Nothing,
@@ -217,7 +219,7 @@ impl Parser {
         self.is_ascii &= character.is_ascii();
         self.literal.push(character);
         match character {
-            // An escaped backslash that the server does not take for the start of a quotation.
+            // An escaped backslash that the server does not mistake for the start of a quotation.
             '\\' => self.source.push_str("\\x5c"),
             '^' | '$' | '.' | '*' | '+' | '?' | '(' | ')' | '[' | ']' | '{' | '}' | '|' => {
                 self.source.push('\\');
@@ -228,7 +230,7 @@ impl Parser {
         Last::Item
     }
 
-    // PCRE knows one character that ends a line, JavaScript four.
+    // PCRE has one line terminator, JavaScript four.
     fn start(&mut self, at: usize) -> Last {
         if self.multi_line {
             self.is_literal = false;
@@ -249,7 +251,7 @@ impl Parser {
             self.is_literal = false;
             self.source.push_str("(?![^\\n])");
         } else {
-            // An end is no prefix.
+            // An anchor at the end is not a prefix.
             self.anchored = false;
             if at + 1 != self.characters.len() {
                 self.is_literal = false;
@@ -286,7 +288,7 @@ impl Parser {
         Ok(self.character(character))
     }
 
-    /// What stands behind a backslash for one character.
+    /// The character that an escape sequence means.
     fn escaped_character(&mut self, at: usize, escaped: char) -> Parsed<char> {
         match escaped {
             't' => Ok('\t'),
@@ -333,8 +335,8 @@ impl Parser {
         }
     }
 
-    /// `\Q..\E`: the server tests what it gets as a JavaScript expression (ParseLiveQueryServer.js,
-    /// _validateQueryConstraints), and so it is written out.
+    /// `\Q..\E` is written out, because the server validates what it gets as a JavaScript expression
+    /// (ParseLiveQueryServer.js, _validateQueryConstraints).
     fn quotation(&mut self) -> Last {
         let mut last = Last::Nothing;
         while let Some(character) = self.peek() {
@@ -362,7 +364,7 @@ impl Parser {
                 "escape it as \\]",
             );
         }
-        // The character before, if a range can begin with it.
+        // The preceding character, if a range can begin with it.
         let mut before: Option<char> = None;
         while let Some(character) = self.peek() {
             let here = self.position;
@@ -546,7 +548,7 @@ impl Parser {
                     ),
                     '?' => {
                         self.source.push('?');
-                        // What comes next would repeat a repetition.
+                        // Anything that follows would repeat a repetition.
                         Ok(Last::Nothing)
                     }
                     _ => self.problem(at, "a repetition is repeated", "put a group around it: (?:..)"),
@@ -590,7 +592,7 @@ impl Parser {
     }
 }
 
-/// As PCRE reads them; JavaScript's `\s` knows more kinds of space.
+/// As PCRE reads them; JavaScript's `\s` includes more kinds of space.
 fn class_escape(escaped: char) -> Option<&'static str> {
     Some(match escaped {
         'd' => "\\d",
