@@ -405,8 +405,8 @@ impl Query {
     ///
     /// # Errors
     ///
-    /// `subscribe` refuses it: "the LiveQuery server looks at the changed object alone and at no other, so it never
-    /// matches; store in the object itself what decides, or test it in the listener".
+    /// `subscribe` refuses it: "the LiveQuery server looks only at the changed object, so it never
+    /// matches; store the deciding value in the object itself, or test it in the listener".
     #[must_use]
     pub fn matches_query(self, key: &str, query: Self) -> Self {
         self.subquery(key, "$inQuery", None, query)
@@ -418,8 +418,8 @@ impl Query {
     ///
     /// # Errors
     ///
-    /// `subscribe` refuses it: "the LiveQuery server looks at the changed object alone and at no other, so it never
-    /// matches; store in the object itself what decides, or test it in the listener".
+    /// `subscribe` refuses it: "the LiveQuery server looks only at the changed object, so it never
+    /// matches; store the deciding value in the object itself, or test it in the listener".
     #[must_use]
     pub fn does_not_match_query(self, key: &str, query: Self) -> Self {
         self.subquery(key, "$notInQuery", None, query)
@@ -431,8 +431,8 @@ impl Query {
     ///
     /// # Errors
     ///
-    /// `subscribe` refuses it: "the LiveQuery server looks at the changed object alone and at no other, so it never
-    /// matches; store in the object itself what decides, or test it in the listener".
+    /// `subscribe` refuses it: "the LiveQuery server looks only at the changed object, so it never
+    /// matches; store the deciding value in the object itself, or test it in the listener".
     #[must_use]
     pub fn matches_key_in_query(self, key: &str, query_key: &str, query: Self) -> Self {
         self.subquery(key, "$select", Some(query_key), query)
@@ -444,8 +444,8 @@ impl Query {
     ///
     /// # Errors
     ///
-    /// `subscribe` refuses it: "the LiveQuery server looks at the changed object alone and at no other, so it never
-    /// matches; store in the object itself what decides, or test it in the listener".
+    /// `subscribe` refuses it: "the LiveQuery server looks only at the changed object, so it never
+    /// matches; store the deciding value in the object itself, or test it in the listener".
     #[must_use]
     pub fn does_not_match_key_in_query(self, key: &str, query_key: &str, query: Self) -> Self {
         self.subquery(key, "$dontSelect", Some(query_key), query)
@@ -458,7 +458,7 @@ impl Query {
     ///
     /// # Errors
     ///
-    /// `subscribe` refuses it: "the LiveQuery server looks at the changed object alone and at no other, so it never
+    /// `subscribe` refuses it: "the LiveQuery server looks only at the changed object, so it never
     /// matches; keep a pointer in the related object, or an array of pointers instead of the relation".
     ///
     /// # Examples

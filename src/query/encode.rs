@@ -197,8 +197,8 @@ impl<'a> Field<'a> {
             return Err(refuse::error(
                 "$relativeTime",
                 self.key,
-                "the LiveQuery server does not know it, and a subscription has no moment from which to reckon",
-                "compute the date, and update the subscription when it has moved on",
+                "the LiveQuery server does not know it, and a subscription has no fixed time to count from",
+                "compute the date, and update the subscription when that date changes",
             ));
         }
         match operator {
@@ -244,7 +244,8 @@ impl<'a> Field<'a> {
     fn finish(mut self, nodes: &mut Vec<Node<'a>>) -> Result<()> {
         if self.exists == Some(false) && self.positive {
             return Err(invalid(format!(
-                "no object meets the conditions on {:?}: it must not exist, and another condition needs its value",
+                "no object can match the conditions on {:?}: it must not exist, and another condition needs \
+                 its value",
                 self.key
             )));
         }
@@ -490,7 +491,7 @@ impl<'a> Field<'a> {
                     return Err(refuse::error(
                         method,
                         self.key,
-                        &format!("find() takes no object such as {value} in a list"),
+                        &format!("find() does not accept an object such as {value} in a list"),
                         "combine queries with equal_to by Query::or",
                     ));
                 }

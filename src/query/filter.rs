@@ -91,7 +91,7 @@ impl Filter {
                 Ok(())
             }
             Self::Raw(_) => Err(invalid(format!(
-                "{name} comes after raw_where, which stands for the whole where: write it into the JSON, or combine \
+                "{name} comes after raw_where, which is the whole where: write it into the JSON, or combine \
                  both with Query::and"
             ))),
         }
@@ -135,7 +135,7 @@ impl Filter {
                 .find(|(name, _)| name == key)
                 .map(|(_, entry)| entry)),
             Self::Raw(_) => Err(invalid(format!(
-                "the condition on {key:?} comes after raw_where, which stands for the whole where: \
+                "the condition on {key:?} comes after raw_where, which is the whole where: \
                  write it into the JSON, or combine both with Query::and"
             ))),
         }
@@ -215,7 +215,7 @@ fn twice(key: &str, operator: &str) -> Error {
     };
     invalid(format!(
         "the field {key:?} has two conditions {} with different values, and a field can have one of each kind: \
-         combine two queries with Query::and to demand both{hint}",
+         combine two queries with Query::and to require both{hint}",
         method_of(operator)
     ))
 }

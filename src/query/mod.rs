@@ -891,8 +891,8 @@ fn check_length(bytes: usize) -> Result<()> {
         return Ok(());
     }
     Err(invalid(format!(
-        "the query is {bytes} bytes long, and a LiveQuery server takes messages of up to 100 MiB: it closes the \
-         connection on a longer one; ask for fewer values, or in several subscriptions"
+        "the query is {bytes} bytes long, and a LiveQuery server accepts messages of up to 100 MiB: it \
+         closes the connection on a longer one; ask for fewer values, or in several subscriptions"
     )))
 }
 
@@ -915,7 +915,7 @@ fn names(method: &str, names: Option<&[String]>) -> Result<Option<Box<str>>> {
         return Ok(None);
     };
     if names.is_empty() {
-        return Err(invalid(format!("{method} has no names of fields")));
+        return Err(invalid(format!("{method} got no field names")));
     }
     for (index, name) in names.iter().enumerate() {
         let wrong = if name.is_empty() {

@@ -34,7 +34,7 @@ fn likely_class(name: &str) -> String {
         let kept = kept.trim_start_matches(|first: char| !first.is_ascii_alphabetic());
         is_plain(kept).then(|| kept.to_owned())
     };
-    likely.map_or_else(String::new, |likely| format!("; do you mean {likely:?}?"))
+    likely.map_or_else(String::new, |likely| format!("; did you mean {likely:?}?"))
 }
 
 /// Checks the name of a field, or of a nested field with dots between the names.
@@ -82,7 +82,8 @@ fn foreign(method: &str, key: &str, name: &str, whose: &str) -> Error {
         method,
         key,
         &format!(
-            "in JavaScript, {whose} has a member {name:?}, which the LiveQuery server takes for the field's"
+            "in JavaScript, {whose} has a member {name:?}, which the LiveQuery server mistakes for the \
+             field's"
         ),
         "rename the field, or test it in the listener",
     )

@@ -84,9 +84,8 @@ static UNKNOWN_OPERATOR: Refusal = Refusal {
     way_out: "test it in the listener",
 };
 
-const OTHER_OBJECTS: &str =
-    "the LiveQuery server looks at the changed object alone and at no other, so it never matches";
-const IN_THE_OBJECT: &str = "store in the object itself what decides, or test it in the listener";
+const OTHER_OBJECTS: &str = "the LiveQuery server looks only at the changed object, so it never matches";
+const IN_THE_OBJECT: &str = "store the deciding value in the object itself, or test it in the listener";
 const UNKNOWN: &str = "the LiveQuery server does not know this operator, so it never matches";
 
 impl Refusal {
@@ -134,8 +133,8 @@ pub(super) fn endless_quotation(json: &Json) -> Result<()> {
         Json::Array(items) => items.iter().try_for_each(endless_quotation),
         Json::Object(members) => members.iter().try_for_each(|(name, value)| match value {
             Json::String(pattern) if name == "$regex" && is_endless(pattern) => Err(invalid(format!(
-                "the regular expression {pattern:?} has a \\Q and no \\E after it, over which the LiveQuery server \
-                 hangs for good; end the quotation with \\E"
+                "the regular expression {pattern:?} has a \\Q without a \\E after it, on which the LiveQuery \
+                 server hangs permanently; end the quotation with \\E"
             ))),
             value => endless_quotation(value),
         }),

@@ -119,8 +119,8 @@ pub(super) fn after_prefix(prefix: &str) -> Option<String> {
 /// Refuses two different expressions on one field.
 pub(super) fn twice(key: &str) -> Error {
     invalid(format!(
-        "the field {key:?} has two regular expressions (matches, contains, starts_with and ends_with are such), and a \
-         field can have one: combine two queries with Query::and to demand both"
+        "the field {key:?} has two regular expressions (matches, contains, starts_with and ends_with \
+         each count as one), and a field can have one: combine two queries with Query::and to require both"
     ))
 }
 
@@ -200,7 +200,7 @@ impl Parser {
                     Last::Nothing
                 }
                 '*' | '+' | '?' | '{' => self.repeat(at, character, last)?,
-                '\0' => return self.problem(at, "MongoDB takes no NUL in an expression", OWN),
+                '\0' => return self.problem(at, "MongoDB does not accept NUL in an expression", OWN),
                 _ => self.character(character),
             };
         }
@@ -263,7 +263,7 @@ impl Parser {
 
     fn escape(&mut self, at: usize) -> Parsed<Last> {
         let Some(escaped) = self.peek() else {
-            return self.problem(at, "a backslash stands at the end", "escape it as \\\\");
+            return self.problem(at, "a backslash at the end escapes nothing", "escape it as \\\\");
         };
         self.position += 1;
         if escaped == 'Q' {
@@ -307,7 +307,7 @@ impl Parser {
                 }
                 char::from_u32(code)
                     .filter(|character| *character != '\0')
-                    .map_or_else(|| self.problem(at, "MongoDB takes no NUL in an expression", OWN), Ok)
+                    .map_or_else(|| self.problem(at, "MongoDB does not accept NUL in an expression", OWN), Ok)
             }
             'A' => self.problem(at, "JavaScript does not know \\A", "write ^ without the modifier m"),
             'z' | 'Z' => self.problem(
@@ -317,7 +317,7 @@ impl Parser {
             ),
             'p' | 'P' => self.problem(
                 at,
-                format!("\\{escaped} is another set of characters in each engine"),
+                format!("\\{escaped} means a different set of characters in each engine"),
                 "write the characters as a class such as [a-zäöü]",
             ),
             '0'..='9' => self.problem(
@@ -328,7 +328,7 @@ impl Parser {
             'u' => self.problem(at, "PCRE does not know \\u", "write the character itself"),
             _ if escaped.is_ascii_alphanumeric() => self.problem(
                 at,
-                format!("JavaScript does not know \\{escaped}, or reads it otherwise than PCRE"),
+                format!("JavaScript does not know \\{escaped}, or reads it differently from PCRE"),
                 OWN,
             ),
             _ => Ok(escaped),
@@ -360,7 +360,7 @@ impl Parser {
         if self.peek() == Some(']') {
             return self.problem(
                 at,
-                "a class begins with ], which PCRE takes for a member and JavaScript for the end",
+                "a class begins with ], which PCRE reads as a member and JavaScript as the end",
                 "escape it as \\]",
             );
         }
@@ -443,7 +443,7 @@ impl Parser {
                     self.class_character(end);
                     continue;
                 }
-                '\0' => return self.problem(here, "MongoDB takes no NUL in an expression", OWN),
+                '\0' => return self.problem(here, "MongoDB does not accept NUL in an expression", OWN),
                 _ => character,
             };
             self.class_character(member);
@@ -489,7 +489,7 @@ impl Parser {
         } else if self.starts_with("?P") || self.starts_with("?<") || self.starts_with("?'") {
             return self.problem(
                 at,
-                "a named group is of no use here, and is spelled differently in each engine",
+                "a named group is useless here, and is spelled differently in each engine",
                 "write (..)",
             );
         } else if self.starts_with("?#") {
@@ -515,7 +515,7 @@ impl Parser {
 
     fn close(&mut self, at: usize) -> Parsed<Last> {
         let Some(group) = self.groups.pop() else {
-            return self.problem(at, "a ) closes no group", "escape it as \\)");
+            return self.problem(at, "a ) does not close a group", "escape it as \\)");
         };
         self.source.push(')');
         self.lookbehind -= usize::from(group == Group::Behind);
@@ -530,7 +530,7 @@ impl Parser {
         self.is_literal = false;
         match last {
             Last::Nothing if character == '{' => {
-                return self.problem(at, "a { stands where nothing can be repeated", "escape it as \\{");
+                return self.problem(at, "there is nothing for { to repeat", "escape it as \\{");
             }
             Last::Nothing => {
                 return self.problem(
@@ -559,7 +559,7 @@ impl Parser {
         if self.lookbehind > 0 {
             return self.problem(
                 at,
-                "PCRE takes no repetition in a look-behind",
+                "PCRE does not accept repetition in a look-behind",
                 "write it without",
             );
         }
@@ -582,7 +582,11 @@ impl Parser {
             && (most.is_empty()
                 || number(most).is_some_and(|most| number(least).is_some_and(|least| least <= most)));
         if !is_valid {
-            return self.problem(at, "a { begins no repetition such as {2,5}", "escape it as \\{");
+            return self.problem(
+                at,
+                "a { does not begin a repetition such as {2,5}",
+                "escape it as \\{",
+            );
         }
         self.position += 1;
         self.source.push('{');

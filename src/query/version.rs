@@ -253,9 +253,9 @@ pub(super) fn check_depth(json: &Json, server: Age) -> Result<()> {
         return Ok(());
     }
     Err(invalid(format!(
-        "the query nests conditions {depth} deep, and Parse Server 10 takes no more than {MOST_DEPTH} unless its \
-         `requestComplexity.queryDepth` says otherwise: nest fewer Query::or, Query::and and Query::nor in one another \
-         (allow_unsupported sends it all the same)"
+        "the query nests conditions {depth} deep, and Parse Server 10 accepts at most {MOST_DEPTH} unless \
+         its `requestComplexity.queryDepth` says otherwise: nest fewer Query::or, Query::and and Query::nor \
+         in one another (allow_unsupported sends it all the same)"
     )))
 }
 
@@ -300,8 +300,8 @@ pub(super) fn too_old(what: &str, needed: ServerVersion, server: Age) -> Error {
         "might"
     };
     invalid(format!(
-        "{what} needs Parse Server {needed} or later, and this server is {server}: there it {fate} never match, without a \
-         word; {way_out}"
+        "{what} needs Parse Server {needed} or later, and this server is {server}: there it {fate} silently \
+         never match; {way_out}"
     ))
 }
 
