@@ -1,10 +1,10 @@
-//! The URL of a LiveQuery server, and where a redirect may lead. It knows no sockets.
+//! The URL of a LiveQuery server, and where a redirect may lead. Must not know of sockets.
 
 use url::Url;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// The URL of the WebSocket that a URL of the user means: the scheme is mapped, everything else is kept.
+/// The WebSocket URL for a URL of the program: the scheme is mapped, everything else is kept.
 pub(crate) fn parse(text: &str) -> Result<Url> {
     let url = Url::parse(text).map_err(|error| {
         let text = "the server URL is not valid; it looks like `wss://parse.example.com/parse`";
@@ -16,8 +16,8 @@ pub(crate) fn parse(text: &str) -> Result<Url> {
     })
 }
 
-/// Where a redirect leads, if it may be followed: keys go to the host that the user named and to no other, and never
-/// back from TLS to a connection without.
+/// The target of a redirect, if it may be followed: keys only go to the host that the program named, and
+/// never from TLS to a connection without it.
 pub(crate) fn redirected(from: &Url, location: &str) -> Result<Url> {
     let refused = |problem: String| {
         let text = format!(
@@ -54,7 +54,7 @@ pub(crate) fn redirected(from: &Url, location: &str) -> Result<Url> {
     Ok(to)
 }
 
-/// The host and the port of a server, for messages; a path or a query may hold a secret.
+/// The host and port of a server, for messages; a path or query may contain a secret.
 pub(crate) fn authority(url: &Url) -> String {
     format!(
         "{}:{}",
