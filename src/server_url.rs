@@ -21,20 +21,21 @@ pub(crate) fn parse(text: &str) -> Result<Url> {
 pub(crate) fn redirected(from: &Url, location: &str) -> Result<Url> {
     let refused = |problem: String| {
         let text = format!(
-            "{} redirects the WebSocket upgrade to a place that {problem}; connect to the right URL from the start",
+            "{} redirects the WebSocket upgrade to a location that {problem}; connect to the right URL from \
+             the start",
             authority(from)
         );
         Err(Error::new(ErrorKind::Handshake, text))
     };
     if location.is_empty() {
         let text = format!(
-            "{} redirects the WebSocket upgrade, and says no place",
+            "{} redirects the WebSocket upgrade without naming a location",
             authority(from)
         );
         return Err(Error::new(ErrorKind::Handshake, text));
     }
     let Ok(mut to) = from.join(location) else {
-        return refused("is no URL".to_owned());
+        return refused("is not a URL".to_owned());
     };
     to.set_fragment(None);
     let to = match web_socket(to) {
@@ -75,11 +76,11 @@ fn web_socket(mut url: Url) -> Result<Url, String> {
         }
     };
     if url.host_str().is_none_or(str::is_empty) {
-        return Err("names no host".to_owned());
+        return Err("does not name a host".to_owned());
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err(
-            "holds a user name or a password, which a WebSocket has no use for; leave them out".to_owned(),
+            "contains a user name or a password, which a WebSocket does not use; leave them out".to_owned(),
         );
     }
     if url.fragment().is_some() {
@@ -190,7 +191,7 @@ mod tests {
             ("ws://a.example/parse", "ftp://a.example/", "`ftp`"),
             ("ws://a.example/parse", "javascript:secret", "`javascript`"),
             ("ws://a.example/parse", "http://[", "no URL"),
-            ("ws://a.example/parse", "", "says no place"),
+            ("ws://a.example/parse", "", "without naming a location"),
         ] {
             let got = match redirected(&Url::parse(from).unwrap(), location) {
                 Ok(url) => url.to_string(),

@@ -39,7 +39,7 @@ impl<A: Addressee> Turn for A {
             let took = now.saturating_duration_since(before);
             if let Some(kind) = told.filter(|_| took >= SLOW) {
                 warn!(
-                    "the listeners for `{kind}` of {} took {took:.1?}; all other events wait meanwhile",
+                    "the listeners for `{kind}` of {} took {took:.1?}, and all other events waited for them",
                     self.name(),
                 );
             }

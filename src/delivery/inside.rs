@@ -42,7 +42,8 @@ pub(crate) fn in_listener_of<C>(client: &Arc<C>) -> bool {
 pub(crate) fn refuse_in_listener<C>(client: &Arc<C>, call: &str) -> Result<()> {
     if in_listener_of(client) {
         let text = format!(
-            "`{call}` was called in a listener, which it would wait for; call it on another thread, or do without it"
+            "`{call}` was called in a listener, which it would wait for; call it on another thread or leave \
+             it out"
         );
         return Err(Error::new(ErrorKind::CalledFromListener, text));
     }

@@ -31,7 +31,7 @@ impl Frames {
     pub fn event(&mut self, frame: &str) -> Result<Event> {
         match self.0.read(frame)? {
             Message::Event { frame: event, .. } => Ok(event_of(event, frame)),
-            _ => Err(Error::new(ErrorKind::Protocol, "the frame is no event")),
+            _ => Err(Error::new(ErrorKind::Protocol, "the frame is not an event")),
         }
     }
 }

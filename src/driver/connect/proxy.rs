@@ -137,7 +137,7 @@ impl Proxy {
         } else {
             Url::parse(&format!("http://{text}"))
         };
-        let mut url = parsed.map_err(|_| invalid("is no URL"))?;
+        let mut url = parsed.map_err(|_| invalid("is not a URL"))?;
         let kind = match url.scheme() {
             "http" => Kind::Http,
             "socks5" => Kind::Socks5,
@@ -147,7 +147,7 @@ impl Proxy {
         if kind != Kind::Http {
             // The URL standard leaves the hosts of unknown schemes alone: addresses are looked for here.
             let Some(host) = url.host_str().filter(|host| !host.is_empty()).map(str::to_owned) else {
-                return Err(invalid("is no URL with a host"));
+                return Err(invalid("is not a URL with a host"));
             };
             if let Ok(ip) = host.parse::<IpAddr>() {
                 let _ = url.set_ip_host(ip);
@@ -357,13 +357,13 @@ mod tests {
             (
                 &[("ALL_PROXY", "socks5://:1080")],
                 "wss://example.com/",
-                "`ALL_PROXY` is no URL",
+                "`ALL_PROXY` is not a URL",
             ),
             (&[("ALL_PROXY", "socks5://p:1080")], "ws://localhost/", "-"),
             (
                 &[("HTTPS_PROXY", "http://")],
                 "wss://example.com/",
-                "`HTTPS_PROXY` is no URL",
+                "`HTTPS_PROXY` is not a URL",
             ),
             (&[], "wss://example.com/", "-"),
         ];

@@ -320,7 +320,7 @@ mod tests {
                 good.replace("\r\n\r\n", "\r\nSec-WebSocket-Extensions:\r\n\r\n"),
                 "accepted",
             ),
-            ("HTTP/1.1 302 Found\r\n\r\n".to_owned(), "says no place"),
+            ("HTTP/1.1 302 Found\r\n\r\n".to_owned(), "without naming a location"),
         ] {
             let got = Reader::default()
                 .read(&mut answer.as_bytes())
