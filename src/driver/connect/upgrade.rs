@@ -1,6 +1,7 @@
-//! The WebSocket upgrade: its request, and what the answer means.
+//! The WebSocket upgrade: its request, and the meaning of the answer.
 //!
-//! tungstenite could do both, and would write the request, with the cookies and tokens in its headers, into its log.
+//! tungstenite could do both, but would write the request, with the cookies and tokens in its headers, to its
+//! log.
 
 use std::fmt::{self, Write as _};
 use std::time::SystemTime;
@@ -16,12 +17,12 @@ use crate::secret::Secret;
 use crate::server_url::{self, authority};
 use crate::text::excerpt;
 
-/// The headers of the request besides those of the WebSocket itself. `Debug` shows their names alone.
+/// The headers of the request besides those of the WebSocket itself. `Debug` shows only their names.
 #[derive(Clone)]
 pub(crate) struct Headers(Vec<(String, Secret)>);
 
 impl Headers {
-    /// The header is sent with this value, and with no other that was set before.
+    /// Sets a header, replacing any earlier value.
     pub(crate) fn set(&mut self, name: String, value: Secret) {
         self.0.retain(|(other, _)| !other.eq_ignore_ascii_case(&name));
         self.0.push((name, value));
@@ -39,7 +40,7 @@ impl Headers {
             .map(|(_, value)| value.reveal())
     }
 
-    /// Finds out what is wrong with them.
+    /// Checks whether they are valid.
     pub(crate) fn check(&self) -> Result<()> {
         for (name, value) in &self.0 {
             let problem = if name.is_empty() || !name.bytes().all(is_token) {
@@ -81,13 +82,13 @@ impl fmt::Debug for Headers {
     }
 }
 
-/// An upgrade that was asked for.
+/// A requested upgrade.
 #[derive(Debug)]
 pub(crate) struct Upgrade {
     key: String,
 }
 
-/// What the server made of it.
+/// The server's answer.
 #[derive(Debug)]
 pub(crate) enum Verdict {
     /// The WebSocket begins with these bytes.
@@ -100,7 +101,7 @@ impl Upgrade {
     pub(crate) fn new(url: &Url, headers: &Headers) -> (Self, String) {
         let key = generate_key();
         let host = url.host_str().unwrap_or_default();
-        // The `url` crate leaves out the port that the scheme has by default.
+        // The `url` crate leaves out the default port of a scheme.
         let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
         let mut request = format!(
             "GET {} HTTP/1.1\r\nHost: {host}{port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -179,7 +180,7 @@ impl Upgrade {
     }
 }
 
-/// Whether this is how nginx, Apache or Go answer to HTTP without TLS on a port for TLS.
+/// Whether this is how nginx, Apache or Go answer plain HTTP on a TLS port.
 fn speaks_tls(answer: &Answer) -> bool {
     let body = String::from_utf8_lossy(&answer.rest).to_lowercase();
     ["to https port", "to an https server", "ssl-enabled server port"]
@@ -187,7 +188,7 @@ fn speaks_tls(answer: &Answer) -> bool {
         .any(|words| body.contains(words))
 }
 
-/// Whether this may stand in the name of a header (RFC 9110, 5.6.2).
+/// Whether this character may be in the name of a header (RFC 9110, 5.6.2).
 fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
@@ -196,7 +197,7 @@ fn handshake(text: String) -> Error {
     Error::new(ErrorKind::Handshake, text)
 }
 
-/// What the upgrade itself says, and what would make a body of its request.
+/// Headers that the upgrade itself sets, and those that would give its request a body.
 const RESERVED: [&str; 10] = [
     "Host",
     "Connection",

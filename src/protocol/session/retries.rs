@@ -185,8 +185,8 @@ impl Retries {
 const STABLE_AFTER: Duration = Duration::from_secs(10);
 /// This many losses in a row make a suspect: one is an accident.
 const SUSPECT: u32 = 2;
-/// After this many trials, all suspects are tried at once. One after another they would take a round trip
-/// each.
+/// All equally suspected subscriptions are tried within this many trials. One after another, they would take
+/// a round trip each.
 const TRIALS: usize = 16;
 /// A suspect that was caught this often is held back.
 const CONVICTED: u32 = 2;
