@@ -190,7 +190,7 @@ mod tests {
             ("ws://a.example/parse", "https://u:secret@a.example/", "user name"),
             ("ws://a.example/parse", "ftp://a.example/", "`ftp`"),
             ("ws://a.example/parse", "javascript:secret", "`javascript`"),
-            ("ws://a.example/parse", "http://[", "no URL"),
+            ("ws://a.example/parse", "http://[", "not a URL"),
             ("ws://a.example/parse", "", "without naming a location"),
         ] {
             let got = match redirected(&Url::parse(from).unwrap(), location) {

@@ -56,7 +56,8 @@ impl Link {
         let read = self.fenced(WebSocket::read)?;
         if self.web_socket.get_ref().is_crumbled() {
             self.refuse(CloseCode::Policy);
-            let text = "the server sent a message in a vast number of tiny fragments, and the link was given up for it";
+            let text = "the server sent a message in a vast number of tiny fragments, and the connection was \
+                        closed because of it";
             return Err(Error::new(ErrorKind::Protocol, text));
         }
         match read {
@@ -104,7 +105,7 @@ impl Link {
         let waiting = self.web_socket.get_ref().unsent();
         if waiting > self.most_unsent {
             let text = format!(
-                "{} MiB wait to be sent to the server, which does not read them as fast as they come",
+                "{} MiB wait to be sent to the server, which does not read fast enough",
                 waiting >> 20
             );
             return Err(Error::new(ErrorKind::ConnectionLost, text));
@@ -154,8 +155,7 @@ impl Link {
             format!("the server has read nothing of what was sent to it for {patience:.1?}")
         } else {
             self.refuse(CloseCode::Policy);
-            "the server began a message that is not complete, and has taken too long with the rest of it"
-                .to_owned()
+            "the server began a message and took too long to complete it".to_owned()
         };
         Err(Error::new(ErrorKind::Timeout, text))
     }
@@ -201,8 +201,8 @@ pub(crate) fn fenced<T>(part: impl FnOnce() -> T) -> Result<T> {
 
 fn panicked(text: &str) -> Error {
     let text = format!(
-        "something below the WebSocket panicked, as the logger or the TLS configuration of the program may, and the \
-         connection was given up for it: {text}"
+        "something below the WebSocket panicked (possibly the program's logger or TLS configuration), and \
+         the connection was closed because of it: {text}"
     );
     Error::new(ErrorKind::ConnectionLost, text)
 }
@@ -211,13 +211,13 @@ fn lost(error: tungstenite::Error) -> Error {
     match error {
         tungstenite::Error::Capacity(error) => Error::with_source(
             ErrorKind::Protocol,
-            "the server sent a message over the size limit, and the link was given up for it; raise `max_message_size` \
-             if such messages are wanted",
+            "the server sent a message over the size limit, and the connection was closed because of it; \
+             raise `max_message_size` if such messages are wanted",
             error,
         ),
         error => Error::with_source(
             ErrorKind::ConnectionLost,
-            "the link to the server was lost",
+            "the connection to the server was lost",
             error,
         ),
     }

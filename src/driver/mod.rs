@@ -508,7 +508,7 @@ impl Driver {
                 Ok(Some(Message::Ping(_) | Message::Frame(_))) => {}
                 Ok(Some(Message::Close(frame))) => {
                     let reason = frame.map_or_else(String::new, |frame| format!(" ({frame})"));
-                    let text = format!("the server closed the link{reason}");
+                    let text = format!("the server closed the connection{reason}");
                     self.session
                         .lost(Error::new(ErrorKind::ConnectionLost, text), now);
                 }

@@ -28,7 +28,7 @@ impl TokenProvider {
     /// Calls the provider, on this thread. `None` if it panics.
     pub(crate) fn call(&self) -> Option<Secret> {
         let token = fence::run(|| (self.0)()).unwrap_or_else(|text| {
-            error!("the session token provider panicked; going on without a token: {text}");
+            error!("the session token provider panicked; continuing without a token: {text}");
             None
         });
         token.map(Secret::from)

@@ -217,7 +217,10 @@ fn read_closely(text: &str) -> Result<Message<'_>> {
     let incoming: Incoming<'_> = serde_json::from_str(text).map_err(|error| {
         Error::with_source(
             ErrorKind::Protocol,
-            format!("the server sent no LiveQuery message: `{}`", excerpt(text)),
+            format!(
+                "the server sent something that is not a LiveQuery message: `{}`",
+                excerpt(text)
+            ),
             error,
         )
     })?;

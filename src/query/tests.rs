@@ -431,7 +431,7 @@ fn a_wrong_query_is_reported_when_it_is_used() {
         (query().select(["a", "a"]), "twice"),
         (query().select([""]), "empty"),
         (query().watch(["a.b"]), "dot"),
-        (query().select([""; 0]), "no names"),
+        (query().select([""; 0]), "no field names"),
         (query().raw_where(5), "needs a JSON object"),
         (query().raw_where(json!({})).equal_to("k", 1), "after raw_where"),
         (query().limit(5), "limit and skip"),

@@ -110,7 +110,7 @@ impl Reader {
             if self.passed + self.buffer.len() > LONGEST_HEAD {
                 return Err(io::Error::new(
                     ErrorKind::InvalidData,
-                    "the head of the answer has no end",
+                    "the head of the answer is too long",
                 ));
             }
         }
@@ -122,7 +122,7 @@ fn parse(bytes: &[u8]) -> io::Result<Option<Answer>> {
     let mut head = httparse::Response::new(&mut headers);
     let parsed = head.parse(bytes).map_err(|error| match bytes {
         [TLS_ALERT] | [TLS_ALERT, TLS_MAJOR, ..] => io::Error::new(ErrorKind::InvalidData, SpeaksTls),
-        _ => io::Error::new(ErrorKind::InvalidData, format!("no HTTP answer: {error}")),
+        _ => io::Error::new(ErrorKind::InvalidData, format!("not an HTTP answer: {error}")),
     })?;
     let httparse::Status::Complete(length) = parsed else {
         return Ok(None);
@@ -252,6 +252,6 @@ mod tests {
     #[test]
     fn what_is_no_http_is_an_error() {
         let (.., answer) = read(&["SSH-2.0-OpenSSH_9.6\r\n"]);
-        assert!(answer.unwrap_err().to_string().contains("no HTTP answer"));
+        assert!(answer.unwrap_err().to_string().contains("not an HTTP answer"));
     }
 }

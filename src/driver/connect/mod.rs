@@ -402,7 +402,7 @@ impl Attempt {
         };
         let (name, server) = (authority(&proxy.url), authority(&self.url));
         let failed = |error: io::Error| {
-            let text = format!("the proxy {name} opened no tunnel to {server}");
+            let text = format!("the proxy {name} did not open a tunnel to {server}");
             Error::with_source(ErrorKind::Proxy, text, error)
         };
         loop {
@@ -437,7 +437,7 @@ impl Attempt {
         };
         let answer = exchange(socket, reader).map_err(|error| {
             let (proxy, server) = (authority(&proxy.url), authority(&self.url));
-            let text = format!("the proxy {proxy} opened no tunnel to {server}");
+            let text = format!("the proxy {proxy} did not open a tunnel to {server}");
             Error::with_source(ErrorKind::Proxy, text, error)
         })?;
         match answer {
@@ -472,9 +472,8 @@ impl Attempt {
     fn failed(&self, kind: ErrorKind, step: &str, error: io::Error) -> Error {
         let server = authority(&self.url);
         if error.get_ref().is_some_and(|cause| cause.is::<http::SpeaksTls>()) {
-            let text = format!(
-                "{server} speaks TLS on this port; use `wss` or `https`, or the port on which it does not"
-            );
+            let text =
+                format!("{server} speaks TLS on this port; use `wss` or `https`, or the port without TLS");
             return Error::with_source(ErrorKind::Tls, text, error);
         }
         let is_cut = matches!(

@@ -128,8 +128,8 @@ impl Proxy {
         let invalid = |problem: &str| {
             let text = format!(
                 "{setting} {problem}; a proxy looks like `http://proxy.example.com:3128`, \
-                 `http://user:password@proxy.example.com:3128` or `socks5h://proxy.example.com:1080`, and a proxy of \
-                 another kind is used with `connect_with`"
+                 `http://user:password@proxy.example.com:3128` or `socks5h://proxy.example.com:1080`, and \
+                 for a proxy of another kind, use `connect_with`"
             );
             Error::new(ErrorKind::InvalidSetting, text)
         };
@@ -194,8 +194,8 @@ impl Proxy {
         let text = match answer.status {
             200..300 if answer.rest.is_empty() => return Ok(()),
             200..300 => format!(
-                "the proxy {proxy} sent something of its own after it had opened the tunnel to {server}; it is no proxy \
-                 for CONNECT"
+                "the proxy {proxy} sent data of its own after opening the tunnel to {server}; it is not a \
+                 proxy for CONNECT"
             ),
             407 => {
                 let methods = answer.header("Proxy-Authenticate").unwrap_or_default();
@@ -204,7 +204,7 @@ impl Proxy {
                 } else {
                     "asks for a user and a password; put them into its URL, as in `http://user:password@…`"
                 };
-                let basic = "this client knows `Basic` alone; another method is used with `connect_with`";
+                let basic = "this client only supports `Basic`; use `connect_with` for another method";
                 format!("the proxy {proxy} {how} (HTTP 407, it knows `{methods}`; {basic})")
             }
             _ => format!(
@@ -448,11 +448,7 @@ mod tests {
         for (proxy, answer, wanted) in [
             ("http://p:1", "HTTP/1.0 200 Connection established\r\n\r\n", ""),
             ("http://p:1", "HTTP/1.1 204 Fine\r\nContent-Length: 0\r\n\r\n", ""),
-            (
-                "http://p:1",
-                "HTTP/1.1 200 OK\r\n\r\n<html>",
-                "something of its own",
-            ),
+            ("http://p:1", "HTTP/1.1 200 OK\r\n\r\n<html>", "data of its own"),
             (
                 "http://p:1",
                 "HTTP/1.1 407 Who\r\nProxy-Authenticate: Basic realm=\"x\"\r\n\r\n",

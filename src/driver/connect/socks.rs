@@ -162,7 +162,7 @@ impl Refusal {
     pub(crate) fn text(&self, server: &str, has_user: bool) -> String {
         let advice = "check the proxy, or leave it out for this server (`NO_PROXY`, `without_proxy`)";
         match self {
-            Self::Strange => "is no SOCKS5 proxy; check its URL".to_owned(),
+            Self::Strange => "is not a SOCKS5 proxy; check its URL".to_owned(),
             Self::WantsUser => {
                 "asks for a user and a password; put them into its URL, as in `socks5h://user:password@…`"
                     .to_owned()
@@ -170,7 +170,7 @@ impl Refusal {
             Self::RefusesUser if has_user => "does not accept the user and password in its URL".to_owned(),
             Self::RefusesUser => "does not accept this client".to_owned(),
             Self::TooLong => {
-                "cannot be told a user, a password or a server name of more than 255 bytes".to_owned()
+                "cannot take a user, a password or a server name of more than 255 bytes".to_owned()
             }
             Self::Reply(reply) => {
                 let reason = match reply {
@@ -182,7 +182,7 @@ impl Refusal {
                     6 => "it took too long",
                     7 => "it does not know the command",
                     8 => "it does not know this kind of address",
-                    _ => "of a reason that this client does not know",
+                    _ => "for a reason that this client does not know",
                 };
                 format!("did not open a tunnel to {server}: {reason} (SOCKS reply {reply}); {advice}")
             }

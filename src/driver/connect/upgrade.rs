@@ -44,7 +44,7 @@ impl Headers {
     pub(crate) fn check(&self) -> Result<()> {
         for (name, value) in &self.0 {
             let problem = if name.is_empty() || !name.bytes().all(is_token) {
-                "its name is empty or has characters that no name has"
+                "its name is empty or has characters that are not allowed in a name"
             } else if RESERVED
                 .iter()
                 .any(|reserved| name.eq_ignore_ascii_case(reserved))
@@ -126,7 +126,8 @@ impl Upgrade {
             }
             429 | 503 => {
                 let text = format!(
-                    "{server} answered the WebSocket upgrade with {}; it, or a proxy before it, has too much to do",
+                    "{server} answered the WebSocket upgrade with {}; it, or a proxy before it, is \
+                     overloaded",
                     answer.summary()
                 );
                 return Err(Failed {
@@ -136,7 +137,7 @@ impl Upgrade {
             }
             400 if url.scheme() == "ws" && speaks_tls(&answer) => {
                 let text = format!(
-                    "{server} speaks TLS on this port; use `wss` or `https`, or the port on which it does not: {}",
+                    "{server} speaks TLS on this port; use `wss` or `https`, or the port without TLS: {}",
                     answer.summary()
                 );
                 return Err(Error::new(ErrorKind::Tls, text).into());
@@ -154,9 +155,9 @@ impl Upgrade {
         let extension = answer.header("Sec-WebSocket-Extensions").map(str::trim);
         if let Some(extension) = extension.filter(|extension| !extension.is_empty()) {
             let text = format!(
-                "{server} upgraded the connection with the extension `{}`, which was not asked for; extensions are \
-                 compression as a rule (`permessage-deflate`), so switch that off in the server, or in the proxy \
-                 between",
+                "{server} upgraded the connection with the extension `{}`, which was not requested; an \
+                 extension is usually compression (`permessage-deflate`), so switch that off in the server, \
+                 or in the proxy between",
                 excerpt(extension)
             );
             return Err(handshake(text).into());
@@ -168,13 +169,13 @@ impl Upgrade {
         } else if answer.header("Sec-WebSocket-Accept") != Some(&derive_accept_key(self.key.as_bytes())) {
             "with a key that is not for this connection"
         } else if answer.header("Sec-WebSocket-Protocol").is_some() {
-            "to a subprotocol that was not asked for"
+            "to a subprotocol that was not requested"
         } else {
             return Ok(Verdict::Accepted(answer.rest));
         };
         let text = format!(
-            "{server} upgraded the connection {wrong}; check what stands between this machine and the server, a proxy \
-             or a cache"
+            "{server} upgraded the connection {wrong}; check what is between this machine and the server, \
+             such as a proxy or a cache"
         );
         Err(handshake(text).into())
     }
@@ -226,7 +227,7 @@ mod tests {
             ("user-agent", "mine/1", ""),
             ("", "a", "name is empty"),
             ("A B", "a", "`A B`"),
-            ("A:", "a", "no name has"),
+            ("A:", "a", "not allowed in a name"),
             ("Evil\r\nX", "a", r"`Evil\r\nX`"),
             ("X-Evil", "secret\r\nX-Other: a", "line breaks"),
             ("X-Null", "secret\0", "control characters"),

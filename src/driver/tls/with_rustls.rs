@@ -53,7 +53,7 @@ impl Settings {
     pub(crate) fn connection(&self, url: &Url) -> Result<Tls> {
         let name = match url.host() {
             Some(Host::Domain(name)) => ServerName::try_from(name.to_owned()).map_err(|error| {
-                let text = format!("no certificate can be for the name `{name}`");
+                let text = format!("`{name}` is not a name that a certificate can be for");
                 Error::with_source(ErrorKind::Tls, text, error)
             })?,
             Some(Host::Ipv4(ip)) => ServerName::from(std::net::IpAddr::from(ip)),
@@ -284,9 +284,9 @@ fn text(server: &str, cause: &rustls::Error) -> String {
         rustls::Error::InvalidCertificate(certificate) => match certificate {
             // An authority with the same name but another key is a different authority.
             Certificate::UnknownIssuer | Certificate::BadSignature => format!(
-                "the certificate of {server} is signed by nobody whom this client trusts; if it is your own, add the \
-                 certificate of its authority with `add_root_certificate`, and check that the server sends the \
-                 certificates in between"
+                "the certificate of {server} is not signed by an authority that this client trusts; if it is \
+                 your own, add the certificate of its authority with `add_root_certificate`, and check that \
+                 the server sends the certificates in between"
             ),
             Certificate::NotValidForName | Certificate::NotValidForNameContext { .. } => format!(
                 "the certificate of {server} is for another name; connect to a name that it is for, or renew it with \
@@ -294,11 +294,11 @@ fn text(server: &str, cause: &rustls::Error) -> String {
             ),
             Certificate::Expired | Certificate::ExpiredContext { .. } => {
                 format!(
-                    "the certificate of {server} has expired; renew it, or set the clock of this machine right"
+                    "the certificate of {server} has expired; renew it, or correct the clock of this machine"
                 )
             }
             Certificate::NotValidYet | Certificate::NotValidYetContext { .. } => {
-                format!("the certificate of {server} is not valid yet; set the clock of this machine right")
+                format!("the certificate of {server} is not valid yet; correct the clock of this machine")
             }
             Certificate::Revoked => {
                 format!("the certificate of {server} was revoked; the server needs another")
@@ -322,9 +322,7 @@ fn text(server: &str, cause: &rustls::Error) -> String {
             format!("{server} has no certificate for this name; check the name in the server URL")
         }
         rustls::Error::InvalidMessage(_) => {
-            format!(
-                "{server} does not speak TLS on this port; use `ws` or `http`, or the port on which it does"
-            )
+            format!("{server} does not speak TLS on this port; use `ws` or `http`, or the port with TLS")
         }
         rustls::Error::PeerIncompatible(_)
         | rustls::Error::AlertReceived(Alert::HandshakeFailure | Alert::ProtocolVersion) => {
@@ -364,7 +362,7 @@ mod tests {
             ),
             (
                 InvalidCertificate(CertificateError::NotValidYet),
-                "not valid yet; set the clock",
+                "not valid yet; correct the clock",
             ),
             (
                 InvalidCertificate(CertificateError::Revoked),

@@ -116,7 +116,7 @@ impl<T: Clone> Session<T> {
         };
         if is_known.is_none() {
             crate::logging::warn!(
-                "the server does not tell its age, but says: {}",
+                "the server does not reveal its version, but answers: {}",
                 crate::text::excerpt(&error.text)
             );
         }
@@ -129,7 +129,10 @@ impl<T: Clone> Session<T> {
         if self.inquiry.number().is_none() {
             return;
         }
-        crate::logging::warn!("the server does not tell its age: it accepts what every Parse Server refuses");
+        crate::logging::warn!(
+            "the server does not reveal its version: it accepts what every Parse Server \
+                               refuses"
+        );
         self.outputs
             .push_back(Output::Send(outgoing::unsubscribe(QUESTION)));
         self.end_question(None, now);
@@ -179,21 +182,21 @@ impl<T: Clone> Session<T> {
     fn late_question(&self) -> Error {
         let limit = self.settings.ack_timeout;
         timeout(format!(
-            "the server has not said for {limit:?} how old it is, on which this query depends; the client still waits for \
-             the answer, and asks again on the next connection; {NAME_IT}"
+            "this query depends on the version of the server, which it has not revealed for {limit:?}; the \
+             client still waits for the answer, and asks again on the next connection; {NAME_IT}"
         ))
     }
 
     /// The connection is lost whenever the question is sent.
     pub(super) fn question_held_back(&mut self, delay: Duration, losses: u32) {
         crate::logging::warn!(
-            "held back the question for the server's age: the connection is lost whenever it is sent"
+            "held back the question for the server's version: the connection is lost whenever it is sent"
         );
         let handles: Vec<_> = self.waiting().map(|(_, handle)| handle.clone()).collect();
         for handle in handles {
             let text = format!(
-                "the connection was lost {losses} times in a row right after the server was asked for its age, on which \
-                 this query depends; it is asked again in {delay:?}; {NAME_IT}"
+                "the connection was lost {losses} times in a row right after the server was asked for its \
+                 version, on which this query depends; it is asked again in {delay:?}; {NAME_IT}"
             );
             let error = Error::new(ErrorKind::ConnectionLost, text);
             self.outputs
@@ -218,5 +221,4 @@ impl<T: Clone> Session<T> {
 /// The request id of the question: the greatest integer of JavaScript, which no subscription gets.
 pub(super) const QUESTION: u64 = (1 << 53) - 1;
 
-const NAME_IT: &str =
-    "name the server's version with `ClientBuilder::parse_server`, and it need not be asked";
+const NAME_IT: &str = "name the server's version with `ClientBuilder::parse_server` to avoid the question";

@@ -306,7 +306,7 @@ impl<T: Clone> Session<T> {
         crate::logging::warn!("the server ended subscription {id} without being asked");
         if std::mem::take(&mut subscription.open) {
             let text = format!(
-                "the server ended the subscription without being asked; it is asked for again in {delay:.1?}"
+                "the server ended the subscription without being asked; it is requested again in {delay:.1?}"
             );
             let error = Error::new(ErrorKind::Server, text);
             let handle = subscription.handle.clone();
@@ -402,8 +402,8 @@ impl<T: Clone> Session<T> {
                 .map(|subscription| subscription.handle.clone())
                 .collect();
             let text = format!(
-                "the server refused one of {} operations without saying which; if it is this one, it is the reason why no \
-                 events come",
+                "the server refused one of {} operations without saying which; if it was this one, that is \
+                 why no events come",
                 ids.len()
             );
             let error = Error::with_source(ErrorKind::Server, text, server_error(ErrorKind::Server, &error))
@@ -523,8 +523,8 @@ impl<T: Clone> Session<T> {
         if let Some(subscription) = subscription.filter(|s| s.wanted.is_some()) {
             let limit = self.settings.ack_timeout;
             let text = format!(
-                "the server has not answered the subscription for {limit:?}; it is still waited for, and asked again \
-                 when the link is made anew"
+                "the server has not answered the subscription for {limit:?}; the client still waits for the \
+                 answer, and asks again on the next connection"
             );
             let handle = subscription.handle.clone();
             self.report_of(handle, timeout(text));
