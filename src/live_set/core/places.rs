@@ -1,13 +1,13 @@
-//! Where objects are sorted: by what they have, or, if that does not say it, as the server returned them. It must not
-//! know what is shown.
+//! Where objects are sorted: by their values or, if those do not decide it, as the server returned them. Must
+//! not know what is shown.
 //!
-//! What databases do differently (see [`Order`]) is learned from the order in which objects are returned; if none that
-//! were returned tell it, and two that are held would be sorted one way or the other, the server is asked which of them
-//! comes first.
+//! What databases do differently (see [`Order`]) is learned from the order of the returned objects. If none
+//! of them reveal it, and two held objects would be sorted one way or the other, the server is asked which of
+//! them comes first.
 //!
-//! As soon as there is a value whose place only the server knows, the keys of the set are *ranks*: places in what was
-//! returned last. An object that comes, or whose sorted fields change, then has no place until everything was fetched
-//! again, in order.
+//! As soon as there is a value whose place only the server knows, the keys of the set are *ranks*: positions
+//! in the last result. A new object, or one whose sorted fields change, then has no place until everything is
+//! fetched again, in order.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,18 +26,18 @@ pub(super) struct Places {
     types: Vec<u8>,
     are_ranks: bool,
     is_by_distance: bool,
-    /// Of these two it is not known which one comes first.
+    /// Two objects of which it is unknown which one comes first.
     question: Option<[Box<str>; 2]>,
 }
 
-/// What follows from the order in which objects were returned.
+/// What the order of the returned objects reveals.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Lesson {
-    /// It is sorted as was thought.
+    /// The order is as assumed.
     AsThought,
     /// It is sorted like this.
     Nulls(Nulls),
-    /// It is sorted in a way that is not known here.
+    /// The order is unknown here.
     Foreign,
 }
 

@@ -130,8 +130,7 @@ impl<T: Clone> Session<T> {
             return;
         }
         crate::logging::warn!(
-            "the server does not reveal its version: it accepts what every Parse Server \
-                               refuses"
+            "the server does not reveal its version: it accepts what every Parse Server refuses"
         );
         self.outputs
             .push_back(Output::Send(outgoing::unsubscribe(QUESTION)));
