@@ -149,7 +149,7 @@ fn deliver<A: Addressee>(to: &A, shared: &Arc<Shared>, letter: Letter<A::Event>)
             let may = |kind| to.may_hear(shared, kind, None);
             let faults = subscriber.emitter.emit_missed(listener, &may);
             drop(running);
-            report_faults(to, shared, faults, &"what holds already");
+            report_faults(to, shared, faults, &"the present state");
             None
         }
         Letter::Receipt(receipt) => {

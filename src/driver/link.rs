@@ -185,7 +185,7 @@ impl Link {
     /// Does something that may call code of the program.
     fn fenced<T>(&mut self, part: impl FnOnce(&mut WebSocket<Socket>) -> T) -> Result<T> {
         if self.is_broken {
-            return Err(panicked("it had done so before"));
+            return Err(panicked("it had panicked before"));
         }
         let web_socket = &mut self.web_socket;
         let result = fenced(|| part(web_socket));

@@ -563,8 +563,8 @@ impl Driver {
         if filter.is_some_and(|spec| !spec.may_bring(&event)) {
             Counters::add(&subscription.figures.foreign, 1);
             warn!(
-                "{subscription}: dropped `{}` of {}, which does not match the query; the server takes it for another \
-                 one",
+                "{subscription}: dropped `{}` of {}, which does not match the query; the server confuses it \
+                 with another one",
                 event.kind(),
                 event.id().unwrap_or("an object")
             );

@@ -676,7 +676,7 @@ impl Query {
         self
     }
 
-    /// The REST form; in the order of the JS SDK.
+    /// The REST form, in the order of the JS SDK.
     fn rest_form(&self) -> Result<Json> {
         if let Some(error) = &self.error {
             return Err(error.clone());
@@ -769,23 +769,23 @@ impl Query {
     }
 }
 
-/// Tells whether objects match a query, as the LiveQuery server does.
+/// Decides whether objects match a query, as the LiveQuery server does.
 #[derive(Clone, Debug)]
 pub(crate) struct Judge {
     matcher: Matcher,
     select: Option<Vec<String>>,
-    /// A condition compares with a date.
+    /// Whether a condition compares with a date.
     has_dates: bool,
 }
 
 impl Judge {
-    /// `None` if that cannot be told here.
+    /// `None` if the client cannot decide.
     pub(crate) fn matches(&self, object: &Object) -> Option<bool> {
         self.judge(object, |_, _| false)
     }
 
-    /// The same for the object of an event. Parse Server 3.4 to 6.0 may send a date as plain text, which it is not in
-    /// what the server judges.
+    /// The same for the object of an event. Parse Server 3.4 to 6.0 may send a date as plain text, although
+    /// the server's matcher sees it as a date.
     pub(crate) fn matches_as_sent(&self, object: &Object) -> Option<bool> {
         self.judge(object, |name, value| {
             let is_plain = |text: &str| Date::parse(text).is_ok();
@@ -812,11 +812,11 @@ impl Judge {
     }
 }
 
-/// What the server is sent for a query.
+/// The form in which a query is sent to the server.
 #[derive(Clone, Debug)]
 pub(crate) struct EncodedQuery {
     pub(crate) class_name: Box<str>,
-    /// JSON text, whose order of members counts.
+    /// JSON text, in which the order of members matters.
     pub(crate) where_json: Box<str>,
     /// The JSON text of an array of distinct names.
     pub(crate) keys: Option<Box<str>>,
@@ -825,10 +825,10 @@ pub(crate) struct EncodedQuery {
     special: Option<Arc<Special>>,
 }
 
-/// What only some queries have, behind one pointer, since there may be very many queries.
+/// Parts that only some queries have, behind one pointer, because there may be very many queries.
 #[derive(Debug)]
 enum Special {
-    /// It is sent as the user wrote it, so the server may take it for another query.
+    /// It is sent as the program wrote it, so the server may confuse it with another query.
     Verbatim,
     ByAge(ByAge),
 }
@@ -838,8 +838,8 @@ impl EncodedQuery {
         matches!(self.special.as_deref(), Some(Special::Verbatim))
     }
 
-    /// What is to be known of the server before this is sent; `None` for most queries, and if the program has named the
-    /// server's version.
+    /// What must be known of the server before this is sent; `None` for most queries, and if the program has
+    /// named the server's version.
     pub(crate) fn by_age(&self) -> Option<&ByAge> {
         match self.special.as_deref() {
             Some(Special::ByAge(by_age)) => Some(by_age),
@@ -848,20 +848,20 @@ impl EncodedQuery {
     }
 }
 
-/// A query whose meaning depends on the server's age, which nobody knew when it was encoded.
+/// A query whose meaning depends on the server's version, which was not known when it was encoded.
 #[derive(Debug)]
 pub(crate) struct ByAge {
-    /// The oldest server on which its form means what it should.
+    /// The oldest server that interprets its form correctly.
     pub(crate) since: ServerVersion,
     filter: Filter,
 }
 
 impl ByAge {
-    /// The `where` for a server of this age, if it is another than for a current one.
+    /// The `where` for a server of this version, if it differs from that for a current one.
     ///
     /// # Errors
     ///
-    /// If the server is too old, or may be, with the version that would be needed.
+    /// If the server is, or may be, too old; with the version that would be needed.
     pub(crate) fn where_for(&self, age: Age) -> Result<Option<String>> {
         if age.reaches(self.since) {
             return Ok(None);
@@ -879,7 +879,7 @@ impl ByAge {
 }
 
 impl EncodedQuery {
-    /// How many bytes of a message it takes.
+    /// The number of bytes that it occupies in a message.
     fn length(&self) -> usize {
         let names = |names: &Option<Box<str>>| names.as_ref().map_or(0, |names| names.len());
         self.class_name.len() + self.where_json.len() + names(&self.keys) + names(&self.watch)
@@ -902,14 +902,14 @@ const LONGEST: usize = 100 * 1024 * 1024 - 64 * 1024;
 
 /// Which of the matching objects `find()` returns.
 pub(crate) struct Window<'a> {
-    /// Names of fields, with a minus sign before those whose greatest value is first.
+    /// Names of fields, with a minus sign before those whose greatest value comes first.
     pub(crate) order: &'a [String],
     pub(crate) limit: Option<u64>,
     pub(crate) skip: u64,
 }
 
-// Parse Server refuses a subscription with no or equal names (RequestSchema.js), and ignores names with dots
-// (Client.js, _toJSONWithFields).
+// Parse Server refuses a subscription with an empty or a repeated name (RequestSchema.js), and ignores names
+// with dots (Client.js, _toJSONWithFields).
 fn names(method: &str, names: Option<&[String]>) -> Result<Option<Box<str>>> {
     let Some(names) = names else {
         return Ok(None);
@@ -940,5 +940,5 @@ fn not_serialized(what: &str, error: &dyn fmt::Display) -> Error {
     ))
 }
 
-/// What an object has whatever is selected (Parse Server 9.10, Client.js).
+/// Fields that an object always has, whatever is selected (Parse Server 9.10, Client.js).
 pub(crate) const ALWAYS_SENT: [&str; 5] = ["className", "objectId", "createdAt", "updatedAt", "ACL"];

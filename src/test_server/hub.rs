@@ -154,7 +154,7 @@ impl Hub {
             match Request::parse(frame) {
                 Ok(request) => state.handle(number, request, &self.keys),
                 Err(Refusal::Violation(text)) => state.fail(number, None, 1, &text, true),
-                Err(Refusal::Unreadable) => crate::logging::debug!("test server: a frame is no JSON"),
+                Err(Refusal::Unreadable) => crate::logging::debug!("test server: a frame is not JSON"),
             }
         });
     }

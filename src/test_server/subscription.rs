@@ -74,7 +74,7 @@ impl ServerSubscription {
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "clients count from 1; what is no such number is cut to one"
+    reason = "clients count from 1; any other number is cut to fit"
 )]
 fn whole(request_id: f64) -> u64 {
     request_id as u64

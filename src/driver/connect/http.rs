@@ -158,7 +158,7 @@ pub(crate) struct SpeaksTls;
 
 impl fmt::Display for SpeaksTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("it answered with an alert of TLS")
+        f.write_str("it answered with a TLS alert")
     }
 }
 

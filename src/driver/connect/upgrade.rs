@@ -55,7 +55,8 @@ impl Headers {
                 .bytes()
                 .all(|byte| matches!(byte, b' '..=b'~' | b'\t'))
             {
-                "its value has line breaks, control characters or characters outside ASCII; encode them, as with Base64"
+                "its value has line breaks, control characters or characters outside ASCII; encode them, for \
+                 example with Base64"
             } else {
                 continue;
             };

@@ -29,8 +29,8 @@ pub(super) fn verifier(
 ) -> Result<Arc<dyn ServerCertVerifier>, Error> {
     if !extra.is_empty() {
         return Err(Error::General(
-            "Android's verifier takes no certificates of a program: name them in the app's network security \
-             configuration, or build with `webpki-roots` and call `ClientBuilder::webpki_roots`"
+            "Android's verifier does not accept a program's certificates: name them in the app's network \
+             security configuration, or build with `webpki-roots` and call `ClientBuilder::webpki_roots`"
                 .to_owned(),
         ));
     }
