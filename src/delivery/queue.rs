@@ -51,7 +51,7 @@ impl Dispatch {
     ///     .dispatch(Dispatch::manual(move || window.request_repaint()))
     ///     .build()?;
     ///
-    /// // in the frame that was asked for:
+    /// // in the requested frame:
     /// client.dispatch_pending();
     /// # Ok(())
     /// # }

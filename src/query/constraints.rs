@@ -113,8 +113,8 @@ impl Query {
 
     /// The field is an array whose elements are all among the values: strings, numbers, booleans or pointers.
     ///
-    /// As in `find()` on MongoDB, a field that is missing or not an array matches as well: it has no other
-    /// element.
+    /// As in `find()` on MongoDB, a field that is missing or not an array matches as well: it has no
+    /// element outside the values.
     ///
     /// # Errors
     ///

@@ -58,9 +58,9 @@ use crate::types::Date;
 ///
 /// The server's LiveQuery matcher is separate from its database and differs from it in many places. The
 /// client therefore does not send the `where` that the JS SDK sends, but one that the matcher answers
-/// correctly: it compares only values of the operand's kind, and nothing in it makes the matcher fail. Some
-/// differences cannot be expressed in any form, and no client can detect them from the query, because they
-/// depend on the data:
+/// correctly: only values of the operand's kind are compared, and nothing makes the matcher fail. Some
+/// differences remain, which no form of the query can avoid and no client can detect, because they depend on
+/// the data:
 ///
 /// 1. Strings, numbers, booleans and pointers are found inside an array; dates, bytes, points, files,
 ///    objects, arrays and null are not. Pointers are also found in nested arrays, and for `contained_by` a
