@@ -84,8 +84,8 @@ impl Graves {
 }
 
 impl Core {
-    /// What is known of an object, which also may be one beyond the boundary during a fetch. `touched` is what events
-    /// told of it since the fetch began.
+    /// What is known of an object. During a fetch, this may also be one beyond the boundary. `touched` is
+    /// what events have reported of it since the fetch began.
     pub(super) fn known<'a>(&'a self, id: &str, touched: Option<&'a Option<Arc<Entry>>>) -> Known<'a> {
         let member = match touched {
             Some(touched) => touched.as_ref(),
@@ -161,7 +161,8 @@ impl Core {
         self.look_around(to);
     }
 
-    /// What is not held any more is remembered for a while, so that a late event does not bring back what it was before.
+    /// Remembers for a while an object that is no longer held, so that a late event does not bring back an
+    /// old version.
     pub(super) fn remember(&mut self, entry: &Entry) {
         let (id, version) = (id_of(entry), entry.version());
         if self.graves.get(&id).is_none_or(|grave| grave.version < version) {

@@ -245,8 +245,8 @@ impl Core {
         }
     }
 
-    /// The object of an event, with the included objects in place of the pointers that it has: those that are held with
-    /// the same pointers. `None` if there is one that is not held.
+    /// The object of an event, with the included objects in place of its pointers: those that are held with
+    /// the same pointers. `None` if one of them is not held.
     pub(super) fn with_included(&mut self, id: &str, told: Arc<Entry>) -> Option<Arc<Entry>> {
         let Some(includes) = &mut self.includes else {
             return Some(told);

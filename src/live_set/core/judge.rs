@@ -150,8 +150,8 @@ mod tests {
         Known::Gone(Grave { version, deleted })
     }
 
-    /// What becomes of a version that is older, one that is of the same time, and one that is newer: `+` if it counts,
-    /// `-` if not, and `?` if the object is in doubt.
+    /// What happens to an older version, to one with the same time, and to a newer one: `+` if it counts, `-`
+    /// if not, and `?` if the object is in doubt.
     fn verdicts(judge: impl Fn(&Entry) -> Judgement) -> String {
         let verdict = |version| {
             let Judgement { counts, is_doubtful } = judge(&entry(version, 2));

@@ -3,16 +3,18 @@
 //!
 //! The rules:
 //!
-//! 1. The set holds all objects that match the query, or with a limit those up to a place in their order (`boundary`).
-//!    Whatever happens to an object while the subscription is open comes as an event; what was before that is fetched.
+//! 1. The set holds all objects that match the query, or with a limit those up to a place in their order
+//!    (`boundary`). Whatever happens to an object while the subscription is open comes as an event;
+//!    everything before that is fetched.
 //! 2. A *doubt* is everything that suggests that the set may differ from the server: the connection is down,
 //!    an event is known to be lost, late or missing, a fetch has failed, an event contradicts itself or what
 //!    is known, or it is unknown where an object is sorted. The set is ready if and only if it has no doubt
 //!    ([`Core::settle`], after each input); while it has one it is stale, and claims nothing.
-//! 3. A doubt ends when a fetch has succeeded that began after it: one of everything, or one of the objects in doubt.
-//!    Every fetch that fails has a next time.
-//! 4. The object is judged, not the name of the event ([`news`]). The name counts only for what the object cannot tell:
-//!    that it was deleted, or that it may no longer be read. If both contradict each other the object is in doubt.
+//! 3. A doubt ends when a fetch has succeeded that began after it: one of everything, or one of the objects
+//!    in doubt. Every failed fetch is retried.
+//! 4. The object is judged, not the name of the event ([`news`]). The name counts only for what the object
+//!    cannot show: that it was deleted, or that it may no longer be read. If both contradict each other, the
+//!    object is in doubt.
 //! 5. The newer version counts ([`judge`]). If it is unknown which one that is, or a version in between is
 //!    missing, the object is in doubt.
 //! 6. After an event was lost, an earlier one may still be on its way, with an outdated version. Everything
@@ -22,10 +24,9 @@
 //! 8. If events cannot show which objects match, because that depends on other objects as well, each event
 //!    puts everything in doubt ([`follow`]). A changed included object puts the objects that have it in doubt
 //!    ([`includes`]).
-//!
-//! The modules: [`due`] decides what must be fetched, and when; [`merge`] handles the result; [`held`] keeps the
-//! held objects, and what is known of the others; [`window`] is the part that is shown; [`query`] replaces the
-//! query with another; [`extend`] makes the window grow.
+//! The modules: [`due`] decides what must be fetched, and when; [`merge`] handles the result; [`held`] keeps
+//! the held objects, and what is known of the others; [`window`] is the part that is shown; [`query`]
+//! replaces the query with another; [`extend`] makes the window grow.
 
 mod due;
 mod extend;
