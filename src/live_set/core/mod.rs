@@ -24,6 +24,7 @@
 //! 8. If events cannot show which objects match, because that depends on other objects as well, each event
 //!    puts everything in doubt ([`follow`]). A changed included object puts the objects that have it in doubt
 //!    ([`includes`]).
+//!
 //! The modules: [`due`] decides what must be fetched, and when; [`merge`] handles the result; [`held`] keeps
 //! the held objects, and what is known of the others; [`window`] is the part that is shown; [`query`]
 //! replaces the query with another; [`extend`] makes the window grow.
