@@ -159,7 +159,7 @@ fn deliver<A: Addressee>(to: &A, shared: &Arc<Shared>, letter: Letter<A::Event>)
         Letter::End(event) => {
             let kind = event.kind();
             tell(to, shared, event, None);
-            // Drops what the closures own, possibly the client.
+            // What the closures own is let go of: the client, perhaps.
             to.subscriber().emitter.remove_all(None);
             Some(kind)
         }

@@ -242,7 +242,7 @@ impl<E: Emit> Emitter<E> {
         self.remove(|listener| kind.is_none() || listener.kind == kind);
     }
 
-    /// The number of listeners for an event of this kind.
+    /// How many listeners an event of this kind has.
     pub(crate) fn count(&self, kind: E::Kind) -> usize {
         let listeners = self.inner.lock().listeners.clone();
         listeners

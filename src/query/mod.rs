@@ -630,7 +630,7 @@ impl Query {
         }
     }
 
-    /// The selected fields, and the excluded ones.
+    /// The fields that are selected, and those that are excluded.
     #[cfg(feature = "test-server")]
     pub(crate) fn projection(&self) -> (Option<&[String]>, &[String]) {
         (self.select.as_deref(), &self.exclude)

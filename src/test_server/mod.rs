@@ -50,11 +50,10 @@ use crate::query::version::Age;
 
 /// A LiveQuery server on the loopback interface, with objects in memory.
 ///
-/// It speaks the protocol as Parse Server 9.10 does: it matches `where` with the same semantics, quirks
-/// included, decides between `create`, `update`, `enter`, `leave` and `delete`, sends `original`, respects
-/// `keys`, `watch` and ACLs, and refuses what the real server refuses, in the same words. It can be made to
-/// misbehave: to [`cut`](Self::cut) connections, to [`refuse`](Self::refuse) them, to [fall
-/// silent](Self::silence), or to answer with an error.
+/// It speaks the protocol as Parse Server 9.10 does: it matches `where` with the same semantics, quirks included,
+/// decides between `create`, `update`, `enter`, `leave` and `delete`, sends `original`, respects `keys`, `watch` and
+/// ACLs, and refuses what the real one refuses with the same words. It can be told to misbehave: to [`cut`](Self::cut)
+/// connections, [`refuse`](Self::refuse) them, go [`silence`](Self::silence)d, answer with an error.
 ///
 /// The program under test saves and finds through the REST API at the same address. It answers everything
 /// that [`Client::rest`](crate::Client) sends and much of what other SDKs send: sign-up, log-in with names,
@@ -428,8 +427,8 @@ impl TestServer {
         self.hub.change(|state| state.cut());
     }
 
-    /// Sets whether new TCP connections are closed as soon as they are made, as by a reverse proxy whose
-    /// server is down. Existing connections stay open.
+    /// Whether new TCP connections are closed as soon as they are made, as a reverse proxy without its server does.
+    /// Live connections stay.
     pub fn refuse(&self, refuse: bool) {
         self.hub.change(|state| state.refuse = refuse);
     }
@@ -486,10 +485,9 @@ impl TestServer {
         self.resume()
     }
 
-    /// Sets whether the server is silent, as behind a dead network link: sockets stay open, but nothing is
-    /// sent any more, not even pings and pongs, and nothing that comes is processed (though
-    /// [`frames`](Self::frames) records it). New connections hang in the WebSocket upgrade. Messages that
-    /// were to be sent in the meantime are lost.
+    /// Whether the server is as behind a dead link: sockets stay open, but nothing is sent any more, not even pings
+    /// and pongs, and nothing that comes is looked at (though [`frames`](Self::frames) has it). New connections hang
+    /// in the WebSocket upgrade. What was to be sent meanwhile is lost.
     ///
     /// # Examples
     /// ```
@@ -553,8 +551,8 @@ impl TestServer {
             .change(|state| state.hooks.before_subscribe.remove(class_name));
     }
 
-    /// Refuses each `connect` with an error that tells the client not to reconnect, as a `beforeConnect` hook
-    /// that throws does. The socket stays open.
+    /// Refuses each `connect` with an error that asks not to reconnect, as a `beforeConnect` hook that throws does.
+    /// The socket stays open.
     pub fn refuse_connections_with(&self, code: i64, message: &str) {
         let failure = failure(code, message);
         self.hub

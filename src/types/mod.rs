@@ -169,7 +169,7 @@ impl From<&[u8]> for Bytes {
     }
 }
 
-/// A many-to-many relation: an object shows only the class at its other end.
+/// A many-to-many relation: all that an object shows of it is the class at its other end.
 ///
 /// In JSON `{"__type":"Relation","className":"Player"}`. The related objects are never sent; they are fetched
 /// with a separate query.

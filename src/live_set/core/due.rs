@@ -21,7 +21,7 @@ pub(super) struct Due {
     all_in_doubt: bool,
     /// A fetch of everything must begin.
     wants_all: bool,
-    /// A fetch of the objects after the held ones must begin.
+    /// A fetch of what comes behind that which is held is to begin.
     wants_more: bool,
     /// Objects of which something is missing or late.
     doubts: HashSet<Box<str>>,
@@ -155,8 +155,7 @@ impl Due {
         self.in_flight = None;
     }
 
-    /// A pending fetch continues, so that the set makes progress even if there is always a doubt; it ends
-    /// none.
+    /// A fetch that is under way goes on, so that the set follows even where there is always a doubt; it ends none.
     pub(super) fn doubt_all(&mut self) {
         self.all_in_doubt = true;
         self.wants_all = true;

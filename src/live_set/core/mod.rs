@@ -21,13 +21,13 @@
 //!    that events bring during the next minute is in doubt.
 //! 7. The set sorts only what all servers sort alike. Everything else is in the order that the server
 //!    returned ([`places`]), and an object without a place puts everything in doubt.
-//! 8. If events cannot show which objects match, because that depends on other objects as well, each event
-//!    puts everything in doubt ([`follow`]). A changed included object puts the objects that have it in doubt
-//!    ([`includes`]).
 //!
-//! The modules: [`due`] decides what must be fetched, and when; [`merge`] handles the result; [`held`] keeps
-//! the held objects, and what is known of the others; [`window`] is the part that is shown; [`query`]
-//! replaces the query with another; [`extend`] makes the window grow.
+//! 8. Where events cannot tell which objects match, since that depends on other objects as well, each event puts
+//!    everything in doubt ([`follow`]). An included object that changes puts those in doubt that have it ([`includes`]).
+//!
+//! The rooms: [`due`] is what is to be fetched, and when; [`merge`] what follows from what was fetched; [`held`] what is
+//! held, and what is known of the rest; [`window`] what is shown of it; [`query`] how another query takes the place of this one;
+//! [`extend`] how the window grows.
 
 mod due;
 mod extend;

@@ -133,7 +133,7 @@ impl<T: Clone> Session<T> {
         }
     }
 
-    /// Connects, unless a connection exists or is being made.
+    /// Connects, unless it does or has already.
     pub(crate) fn open(&mut self, now: Now) {
         if matches!(self.link, Link::Idle { .. } | Link::Refused(_)) {
             self.backoff.reset();

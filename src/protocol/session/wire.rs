@@ -30,7 +30,7 @@ pub(super) enum Happening {
         silently: bool,
     },
     Update(usize),
-    /// The server ends a subscription unasked.
+    /// The server ends a subscription without being asked.
     End(usize),
 }
 
