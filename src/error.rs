@@ -93,8 +93,8 @@ impl Error {
     }
 
     /// Whether the error ended the subscription or connection that it was reported on: the server refused a
-    /// subscription, or permanently refused the connection. All other errors are survivable: the client
-    /// reconnects, and the subscription continues.
+    /// subscription, or permanently refused the connection. The client survives all other
+    /// errors: it reconnects, and the subscription continues.
     #[must_use]
     pub fn is_fatal(&self) -> bool {
         self.0.fatal
@@ -287,8 +287,8 @@ pub enum ErrorKind {
     GaveUp,
     /// The objects of a [`LiveSet`](crate::LiveSet) could not be fetched.
     Fetch,
-    /// The client was built in the parent process of this fork, so its threads do not exist here. Build the
-    /// client after the fork, for example after daemonizing.
+    /// The client was built before this process was forked, so its threads do not exist here. Build the client
+    /// after the fork, for example after daemonizing.
     Forked,
     /// The server did not answer the WebSocket upgrade request with an upgrade.
     Handshake,

@@ -32,7 +32,7 @@ impl Dispatch {
     /// calls: for example on the thread of a GUI.
     ///
     /// `wake` is called when there is something to dispatch, on a thread of the client or one that uses it.
-    /// It should only make the other thread come: wake an event loop, request a repaint. It is called when
+    /// It should only notify the other thread: wake an event loop, request a repaint. It is called when
     /// something arrives while nothing was waiting, and at the end of each `dispatch_pending` that leaves
     /// something behind. A program that dispatches once for each call therefore misses nothing.
     ///

@@ -264,7 +264,7 @@ impl Shared {
         deadline: Instant,
     ) -> Result<()> {
         let is_done = if self.queue.is_manual() {
-            // The program may never come to dispatch the last `close`, so the subscription ends without it.
+            // The program may never dispatch the last `close`, so the subscription ends without it.
             let running = lock_until(&subscription.subscriber.running, deadline);
             let void = subscription.subscriber.mailbox.lock().clear(&self.queue.totals);
             drop(void);
