@@ -287,8 +287,8 @@ pub enum ErrorKind {
     GaveUp,
     /// The objects of a [`LiveSet`](crate::LiveSet) could not be fetched.
     Fetch,
-    /// The client was built before this process was forked, so its threads do not exist here. Build the client
-    /// after the fork, for example after daemonizing.
+    /// The client was built before this process was forked, so its threads do not exist here. Build the
+    /// client after the fork, for example after daemonizing.
     Forked,
     /// The server did not answer the WebSocket upgrade request with an upgrade.
     Handshake,
