@@ -12,8 +12,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What went wrong, with its cause.
 ///
-/// One type for everything, because most programs do the same with each error: show it, and go on. Those that tell
-/// errors apart ask [`kind`](Self::kind), and those that want to know whether anything ended ask
+/// There is one type for everything, because most programs treat all errors alike: they show the error and go
+/// on. To tell errors apart, call [`kind`](Self::kind); to learn whether anything ended, call
 /// [`is_fatal`](Self::is_fatal). Clones are cheap and share the cause.
 ///
 /// The text names the cause and, where there is one, the way out. It never contains a key or a session token.
@@ -42,7 +42,7 @@ struct Inner {
     cause: Option<Cause>,
 }
 
-/// An error of another crate or of the program, whose `Display` and `Drop` may be the program's.
+/// An error of another crate or of the program. Its `Display` and `Drop` may be the program's code.
 #[derive(Clone)]
 struct Cause {
     error: Arc<Fenced<Box<dyn StdError + Send + Sync>>>,
@@ -50,14 +50,15 @@ struct Cause {
 }
 
 impl Error {
-    /// What sort of error this is.
+    /// The kind of this error.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// The error code of Parse Server, if the error came from there: 119 for an operation that the class-level
-    /// permissions forbid, 141 for a cloud function that threw, 209 for an invalid session token, and so on.
+    /// The error code of Parse Server, if the error came from there: 119 for an operation that the
+    /// class-level permissions forbid, 141 for a cloud function that threw, 209 for an invalid session token,
+    /// and so on.
     ///
     /// # Examples
     /// ```
@@ -84,23 +85,23 @@ impl Error {
         self.0.dropped
     }
 
-    /// How many errors this one stands for: equal ones that came in a row while the listeners had no time for them, and
-    /// others where too many waited. 1 if there was just this one.
+    /// How many errors this one represents: equal ones in a row that came before the listeners could be
+    /// called, and others when too many were waiting. 1 if there was just this one.
     #[must_use]
     pub fn occurrences(&self) -> u64 {
         self.0.occurrences
     }
 
-    /// Whether the thing that the error was reported on has ended because of it: a subscription that the server
-    /// refused, a connection that it refused for good. All other errors are survived: the link reconnects, the
-    /// subscription goes on.
+    /// Whether the error ended the subscription or connection that it was reported on: the server refused a
+    /// subscription, or permanently refused the connection. The client survives all other
+    /// errors: it reconnects, and the subscription continues.
     #[must_use]
     pub fn is_fatal(&self) -> bool {
         self.0.fatal
     }
 
-    /// Whether what was asked of the server may have been done although there is this error: the request was sent, and
-    /// the server or the connection broke down before a usable answer came. Look before you repeat a `create`.
+    /// Whether the server may have done what was asked in spite of this error: the request was sent, but the
+    /// server or the connection failed before a usable answer came. Check before you repeat a `create`.
     ///
     /// # Examples
     /// ```
@@ -146,7 +147,7 @@ impl Error {
         Self::new(kind, message).change(|inner| inner.cause = Some(cause))
     }
 
-    /// An error message of the server.
+    /// The error for an error message of the server.
     pub(crate) fn server(kind: ErrorKind, code: i64, message: impl Into<String>) -> Self {
         Self::new(kind, message).with_code(code)
     }
@@ -156,40 +157,40 @@ impl Error {
             ErrorKind::Lagged,
             format!(
                 "the listeners were too slow for the queue: {dropped} events of this subscription were dropped; \
-                 fetch again what must not be missed, do less in the listeners or raise the queue's limits"
+                 refetch what must not be missed, do less in the listeners, or raise the queue's limits"
             ),
         )
         .change(|inner| inner.dropped = Some(dropped))
     }
 
-    /// The same error, with the code of Parse Server that it came with.
+    /// The same error, with the code that Parse Server gave.
     pub(crate) fn with_code(self, code: i64) -> Self {
         self.change(|inner| inner.code = Some(code))
     }
 
-    /// The same error, of the first attempt to connect of several.
+    /// The same error, for the first of several attempts to connect.
     pub(crate) fn while_trying(&self) -> Self {
         self.clone().change(|inner| {
             let text = format!(
-                "the server cannot be reached, the client goes on trying: {}",
+                "the server cannot be reached, and the client keeps trying: {}",
                 inner.message
             );
             inner.message = text.into_boxed_str();
         })
     }
 
-    /// The same error, marked as the end of what it is reported on.
+    /// The same error, marked as having ended what it is reported on.
     pub(crate) fn fatal(self) -> Self {
         self.change(|inner| inner.fatal = true)
     }
 
-    /// The same error, of something that may have been done nevertheless.
+    /// The same error, marked as one of an operation that may have been done nevertheless.
     #[cfg(feature = "rest")]
     pub(crate) fn uncertain(self) -> Self {
         self.change(|inner| inner.uncertain = true)
     }
 
-    /// The same error, which stands for more of them.
+    /// The same error, counted this many times more.
     pub(crate) fn and_more(self, number: u64) -> Self {
         self.change(|inner| inner.occurrences = inner.occurrences.saturating_add(number))
     }
@@ -203,7 +204,7 @@ impl Error {
             && cause(a) == cause(b)
     }
 
-    /// About how many bytes it takes in memory.
+    /// About how many bytes it occupies in memory.
     pub(crate) fn size(&self) -> usize {
         let cause = self.0.cause.as_ref().map_or(0, |cause| cause.text.len());
         size_of::<Inner>() + self.0.message.len() + cause
@@ -231,7 +232,7 @@ impl fmt::Display for Error {
     }
 }
 
-/// The text, which is what `fn main() -> Result` prints; the parts with `{:#?}`.
+/// Shows the text, which is what `fn main() -> Result` prints; `{:#?}` shows the parts.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !f.alternate() {
@@ -259,65 +260,65 @@ impl fmt::Debug for Error {
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        // `Display` shows it as well, for the many programs that print the error alone.
+        // `Display` shows the cause as well, for the many programs that print the error alone.
         let cause = self.0.cause.as_ref()?.error.get()?;
         Some(&**cause)
     }
 }
 
-/// The sorts of [`Error`].
+/// The kinds of [`Error`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// [`initialize`](crate::initialize) was called a second time.
     AlreadyInitialized,
-    /// A blocking call was made inside a listener, where it would wait for itself.
+    /// A blocking call was made inside a listener, where it would deadlock.
     CalledFromListener,
     /// The client or the subscription was closed.
     Closed,
     /// No TCP connection could be made.
     Connect,
-    /// The link was lost: cut, reset, ended by the server, or silent for too long.
+    /// The connection was lost: cut, reset, closed by the server, or silent for too long.
     ConnectionLost,
-    /// A value does not fit the type that it was asked for as.
+    /// A value does not fit the requested type.
     Decode,
-    /// As many attempts to connect failed in a row as the client was allowed; the cause is what the last one failed
-    /// of.
+    /// The client gave up after the allowed number of failed attempts to connect in a row; the cause is the
+    /// error of the last attempt.
     GaveUp,
     /// The objects of a [`LiveSet`](crate::LiveSet) could not be fetched.
     Fetch,
-    /// The client was built in another process, of which this one is a fork: its threads do not exist here. Build the
-    /// client after the fork, such as after daemonizing.
+    /// The client was built before this process was forked, so its threads do not exist here. Build the
+    /// client after the fork, for example after daemonizing.
     Forked,
-    /// The server did not answer the WebSocket upgrade with one.
+    /// The server did not answer the WebSocket upgrade request with an upgrade.
     Handshake,
-    /// A query that cannot mean in LiveQuery what it means in `find()`, or is no query at all.
+    /// The query cannot mean in LiveQuery what it means in `find()`, or is not a valid query at all.
     InvalidQuery,
     /// A setting of the builder is not valid.
     InvalidSetting,
-    /// A value of a Parse type is out of its range or malformed.
+    /// A value of a Parse type is out of range or malformed.
     InvalidValue,
-    /// The operating system refused a thread or a poller.
+    /// The operating system refused to create a thread or a poller.
     Io,
-    /// Events were dropped since the listeners were too slow; see [`Error::dropped`].
+    /// Events were dropped because the listeners were too slow; see [`Error::dropped`].
     Lagged,
-    /// A listener panicked. It stays registered, and so do all others.
+    /// A listener panicked. It stays registered, and so do all other listeners.
     ListenerPanicked,
     /// The default client was asked for before [`initialize`](crate::initialize).
     NotInitialized,
-    /// The server sent something that is no LiveQuery message.
+    /// The server sent something that is not a LiveQuery message.
     Protocol,
-    /// The proxy between this machine and the server opened no tunnel to it.
+    /// The proxy between this machine and the server did not open a tunnel.
     Proxy,
     /// The server refused the connection: a key is wrong, or its `beforeConnect` hook threw.
     Refused,
     /// The name of the server could not be resolved.
     Resolve,
-    /// The server reported an error of a subscription.
+    /// The server reported an error for a subscription.
     Server,
     /// Something took longer than its time-out.
     Timeout,
-    /// TLS with the server failed; most often its certificate is not accepted.
+    /// TLS with the server failed; most often, its certificate was not accepted.
     Tls,
 }
 

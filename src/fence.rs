@@ -1,6 +1,7 @@
-//! The fence around code that is not ours: a panic in a closure, in a `Drop` or in a logger is caught and reported.
+//! The fence around code of the program: a panic in a closure, in a `Drop` or in a logger is caught and
+//! reported.
 //!
-//! Knows nothing of listeners, threads or sockets.
+//! Must not know of listeners, threads or sockets.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,8 +15,8 @@ pub(crate) fn run<R>(code: impl FnOnce() -> R) -> Result<R, String> {
     })
 }
 
-/// Drops what a panic carried. Its `Drop` may panic as well, and so may that of what this panic carries: that one is
-/// never dropped.
+/// Drops the payload of a panic. Its `Drop` may panic as well, and so may the `Drop` of that panic's payload:
+/// the latter is never dropped.
 fn discard(payload: Box<dyn Any + Send>) {
     if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         std::mem::forget(second);

@@ -1,6 +1,6 @@
-//! Values of the program: a `Drop` of theirs that panics is reported and hurts nobody.
+//! Values of the program: a panic in their `Drop` is reported and does no other harm.
 //!
-//! Knows nothing of what they are.
+//! Must not know what they are.
 
 use crate::fence;
 use crate::logging::error;
@@ -12,7 +12,7 @@ pub(crate) fn drop_quietly<T>(value: T) {
     }
 }
 
-/// A value of the program that nothing but itself suffers from if its `Drop` panics.
+/// A value of the program whose `Drop` may panic without harm to anything else.
 pub(crate) struct Fenced<T>(Option<T>);
 
 impl<T> Fenced<T> {
@@ -20,12 +20,12 @@ impl<T> Fenced<T> {
         Self(Some(value))
     }
 
-    /// The value. It is there until it is dropped.
+    /// The value, which is there until this is dropped.
     pub(crate) fn get(&self) -> Option<&T> {
         self.0.as_ref()
     }
 
-    /// The value, to change it.
+    /// The value, for changing it.
     pub(crate) fn get_mut(&mut self) -> Option<&mut T> {
         self.0.as_mut()
     }

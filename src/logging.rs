@@ -1,7 +1,7 @@
-//! The way into the program's log: a logger that panics hurts nobody, and a warning that comes a million times is not
-//! written a million times.
+//! Writes to the program's log: a logger that panics does no harm, and a warning that is repeated a million
+//! times is not written a million times.
 //!
-//! Knows nothing of what is logged. No key and no session token is ever passed to it.
+//! Must not know what is logged. No key or session token is ever passed to it.
 
 use std::collections::hash_map::DefaultHasher;
 use std::fmt;
@@ -13,12 +13,12 @@ use parking_lot::Mutex;
 
 use crate::fence;
 
-/// Logs what was lost or what must not pass in silence, at most so often; see [`Site`].
+/// Logs something that was lost or that must be noticed, with a limited rate; see [`Site`].
 macro_rules! error {
     ($($text:tt)+) => { $crate::logging::limited!(log::Level::Error, $($text)+) };
 }
 
-/// Logs what somebody should look at, at most so often; see [`Site`].
+/// Logs something that deserves attention, with a limited rate; see [`Site`].
 macro_rules! warn_ {
     ($($text:tt)+) => { $crate::logging::limited!(log::Level::Warn, $($text)+) };
 }
@@ -30,7 +30,7 @@ macro_rules! debug {
     };
 }
 
-/// Logs what came and what was sent.
+/// Logs what was received and sent.
 macro_rules! trace {
     ($($text:tt)+) => {
         $crate::logging::write(log::Level::Trace, module_path!(), format_args!($($text)+))
@@ -46,8 +46,8 @@ macro_rules! limited {
 
 pub(crate) use {debug, error, limited, trace, warn_ as warn};
 
-/// One place in the code that logs. The same text is written once in a second from there, and a few texts at most that
-/// differ: a peer that sends nonsense must not fill a disk. The next line says how many were left out.
+/// One place in the code that logs. It writes the same text once per second, and only a few different texts:
+/// a peer that sends nonsense must not fill a disk. The next line says how many were left out.
 pub(crate) struct Site(Mutex<Option<Window>>);
 
 struct Window {
@@ -65,7 +65,7 @@ impl Site {
         if level > log::STATIC_MAX_LEVEL || level > log::max_level() {
             return;
         }
-        // What is logged may be of the program, such as the cause of an error.
+        // The text may come from the program, such as the cause of an error.
         let Ok(text) = fence::run(|| text.to_string()) else {
             return;
         };
@@ -80,7 +80,7 @@ impl Site {
         }
     }
 
-    /// Whether a text is written now, and how many were left out before it.
+    /// Whether a text is written now, and if so, how many were left out before it.
     fn admit(&self, text: &str, now: Instant) -> Option<u64> {
         let mut hasher = DefaultHasher::new();
         text.hash(&mut hasher);
@@ -104,10 +104,10 @@ impl Site {
     }
 }
 
-/// Writes a line, whatever was written before.
+/// Writes a line, without a limit.
 pub(crate) fn write(level: Level, target: &str, text: fmt::Arguments<'_>) {
     if level <= log::STATIC_MAX_LEVEL && level <= log::max_level() {
-        // Where the logger panics there is no place left to say so.
+        // If the logger panics, there is nowhere left to report it.
         let _ = fence::run(|| log::log!(target: target, level, "{text}"));
     }
 }

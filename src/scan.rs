@@ -1,7 +1,8 @@
-//! Where the parts of a JSON text begin and end. Knows nothing of Parse.
+//! Finds where the parts of a JSON text begin and end. Must not know of Parse.
 //!
-//! It follows strings and brackets, and checks nothing that lies between them: who decodes a value checks it. That way
-//! a frame is taken apart in a fraction of the time that its decoding would take, and most of it is never decoded.
+//! It follows strings and brackets, and checks nothing between them: the decoder of a value checks it. A
+//! frame is thus taken apart in a fraction of the time that decoding would take, and most of it is never
+//! decoded.
 
 use std::ops::Range;
 
@@ -9,10 +10,10 @@ use std::ops::Range;
 #[derive(Debug)]
 pub(crate) struct Members<'a> {
     text: &'a str,
-    /// Behind what was read.
+    /// Just after what was read.
     place: usize,
     state: State,
-    /// A key that was read has a backslash in it.
+    /// A key that was read contains a backslash.
     escapes: bool,
 }
 
@@ -20,9 +21,9 @@ pub(crate) struct Members<'a> {
 enum State {
     Before,
     Within,
-    /// Behind the closing bracket.
+    /// After the closing bracket.
     Closed,
-    /// The text is no object from here on.
+    /// The text is not an object from here on.
     Broken,
 }
 
@@ -31,7 +32,7 @@ impl<'a> Members<'a> {
         Self::at(text, 0)
     }
 
-    /// Those of an object that begins here, and ends somewhere.
+    /// The members of an object that begins here and ends somewhere.
     fn at(text: &'a str, place: usize) -> Self {
         Self {
             text,
@@ -41,7 +42,7 @@ impl<'a> Members<'a> {
         }
     }
 
-    /// Those that come behind a key whose value begins here.
+    /// The members after a key whose value begins here.
     pub(crate) fn behind_key(text: &'a str, place: usize) -> Self {
         Self {
             state: State::Within,
@@ -49,23 +50,23 @@ impl<'a> Members<'a> {
         }
     }
 
-    /// Whether there is nothing more to come, and all that came was an object.
+    /// Whether there are no more members, and everything read was a valid object.
     pub(crate) fn is_complete(&mut self) -> bool {
         self.skip_space();
         self.state == State::Closed && self.place == self.text.len()
     }
 
-    /// The next key, without its quotes and otherwise as it stands in the text. [`value`](Self::value) is next.
+    /// The next key, without its quotes, but otherwise as in the text. [`value`](Self::value) is next.
     pub(crate) fn key(&mut self) -> Option<&'a str> {
         self.find_key().and_then(|key| self.text.get(key))
     }
 
-    /// The text of the value that belongs to the key that was read last.
+    /// The text of the value for the last key.
     pub(crate) fn value(&mut self) -> Option<&'a str> {
         self.find_value().and_then(|value| self.text.get(value))
     }
 
-    /// The same, and if the value is an object, where its own members lie.
+    /// Like [`value`](Self::value), and if the value is an object, with the positions of its members.
     pub(crate) fn value_with_outline(&mut self) -> Option<(&'a str, Option<Outline>)> {
         let start = self.place;
         let mut members = Members::at(self.text, start);
@@ -103,7 +104,7 @@ impl<'a> Members<'a> {
         };
         let text = self.text.as_bytes();
         match text.get(self.place..) {
-            // As a rule there is no space between.
+            // There is usually no space between.
             Some([first, b'"', ..]) if *first == separator => self.place += 2,
             _ => self.read_up_to_key(separator)?,
         }
@@ -135,7 +136,7 @@ impl<'a> Members<'a> {
         None
     }
 
-    /// Goes behind this byte, if it comes next.
+    /// Moves past this byte, if it comes next.
     fn byte(&mut self, byte: u8) -> bool {
         self.skip_space();
         let comes = self.peek() == Some(byte);
@@ -163,14 +164,14 @@ impl<'a> Iterator for Members<'a> {
     }
 }
 
-/// Where the members of an object lie in its text, from where it begins.
+/// The positions of an object's members in its text, relative to its beginning.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Outline {
     members: Vec<Place>,
     escapes: bool,
 }
 
-/// Of a key and its value. Text that is longer than these can tell has no outline.
+/// The position of a key and its value. Text that is too long for these types has no outline.
 #[derive(Clone, Debug, PartialEq)]
 struct Place {
     key: (u32, u32),
@@ -178,12 +179,12 @@ struct Place {
 }
 
 impl Outline {
-    /// How many bytes it takes on the heap.
+    /// How many bytes it occupies on the heap.
     pub(crate) fn size(&self) -> usize {
         self.members.capacity() * size_of::<Place>()
     }
 
-    /// `None` if the text is no object.
+    /// `None` if the text is not an object.
     pub(crate) fn new(json: &str) -> Option<Self> {
         let mut members = Members::new(json);
         let outline = Self::read(&mut members);
@@ -219,7 +220,7 @@ impl Outline {
         self.escapes
     }
 
-    /// A key as it stands in the text that the outline was made of, without its quotes.
+    /// A key as it is in the text that the outline was made from, without its quotes.
     pub(crate) fn key<'a>(&self, json: &'a str, position: usize) -> Option<&'a str> {
         part(json, self.members.get(position)?.key)
     }
@@ -233,12 +234,12 @@ fn part(json: &str, (start, end): (u32, u32)) -> Option<&str> {
     json.get(start as usize..end as usize)
 }
 
-/// Where `part`, which is borrowed from `text`, begins in it.
+/// The position in `text` of `part`, which is borrowed from it.
 pub(crate) fn start_of(part: &str, text: &str) -> usize {
     part.as_ptr().addr().saturating_sub(text.as_ptr().addr())
 }
 
-/// Behind the value that begins here.
+/// The position after the value that begins here.
 pub(crate) fn end_of_value(text: &[u8], start: usize) -> Option<usize> {
     match text.get(start)? {
         b'"' => end_of_string(text, start + 1).map(|(quote, _)| quote + 1),
@@ -252,7 +253,7 @@ pub(crate) fn end_of_value(text: &[u8], start: usize) -> Option<usize> {
     }
 }
 
-/// Behind the bracket that closes the one in front of this place.
+/// The position after the bracket that closes the one just before this position.
 fn end_of_brackets(text: &[u8], mut place: usize) -> Option<usize> {
     let mut depth = 1_usize;
     loop {
@@ -271,11 +272,12 @@ fn end_of_brackets(text: &[u8], mut place: usize) -> Option<usize> {
     }
 }
 
-/// The quote that ends the string that begins here, and whether there is a backslash before it.
+/// The position of the quote that ends the string that begins here, and whether there is a backslash before
+/// it.
 pub(crate) fn end_of_string(text: &[u8], mut place: usize) -> Option<(usize, bool)> {
     let mut escapes = false;
     loop {
-        // Eight bytes at a time, up to those with a quote or a backslash in them.
+        // Eight bytes at a time, up to the first eight with a quote or a backslash.
         for bytes in text.get(place..)?.chunks_exact(8) {
             let bytes = bytes.try_into().map_or(0, u64::from_le_bytes);
             let quotes = zero_bytes(bytes ^ QUOTES);
@@ -301,7 +303,7 @@ pub(crate) fn end_of_string(text: &[u8], mut place: usize) -> Option<(usize, boo
     }
 }
 
-/// Has the highest bit of the first byte that is zero set, and no bit of those before it.
+/// Sets the highest bit of the first zero byte, and no bit of the bytes before it.
 fn zero_bytes(bytes: u64) -> u64 {
     bytes.wrapping_sub(ONES) & !bytes & (ONES << 7)
 }

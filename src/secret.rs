@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-/// A key or a session token. Its `Debug` shows that there is one, and nothing of it.
+/// A key or a session token. Its `Debug` output shows only that there is one.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Secret(Box<str>);
 
 impl Secret {
-    /// The text itself, for the wire and nothing else.
+    /// The text itself, only for sending it.
     pub(crate) fn reveal(&self) -> &str {
         &self.0
     }

@@ -1,10 +1,10 @@
-//! The URL of a LiveQuery server, and where a redirect may lead. It knows no sockets.
+//! The URL of a LiveQuery server, and where a redirect may lead. Must not know of sockets.
 
 use url::Url;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// The URL of the WebSocket that a URL of the user means: the scheme is mapped, everything else is kept.
+/// The WebSocket URL for a URL of the program: the scheme is mapped, everything else is kept.
 pub(crate) fn parse(text: &str) -> Result<Url> {
     let url = Url::parse(text).map_err(|error| {
         let text = "the server URL is not valid; it looks like `wss://parse.example.com/parse`";
@@ -16,25 +16,26 @@ pub(crate) fn parse(text: &str) -> Result<Url> {
     })
 }
 
-/// Where a redirect leads, if it may be followed: keys go to the host that the user named and to no other, and never
-/// back from TLS to a connection without.
+/// The target of a redirect, if it may be followed: keys only go to the host that the program named, and
+/// never from TLS to a connection without it.
 pub(crate) fn redirected(from: &Url, location: &str) -> Result<Url> {
     let refused = |problem: String| {
         let text = format!(
-            "{} redirects the WebSocket upgrade to a place that {problem}; connect to the right URL from the start",
+            "{} redirects the WebSocket upgrade to a location that {problem}; connect to the right URL from \
+             the start",
             authority(from)
         );
         Err(Error::new(ErrorKind::Handshake, text))
     };
     if location.is_empty() {
         let text = format!(
-            "{} redirects the WebSocket upgrade, and says no place",
+            "{} redirects the WebSocket upgrade without naming a location",
             authority(from)
         );
         return Err(Error::new(ErrorKind::Handshake, text));
     }
     let Ok(mut to) = from.join(location) else {
-        return refused("is no URL".to_owned());
+        return refused("is not a URL".to_owned());
     };
     to.set_fragment(None);
     let to = match web_socket(to) {
@@ -54,7 +55,7 @@ pub(crate) fn redirected(from: &Url, location: &str) -> Result<Url> {
     Ok(to)
 }
 
-/// The host and the port of a server, for messages; a path or a query may hold a secret.
+/// The host and port of a server, for messages; a path or query may contain a secret.
 pub(crate) fn authority(url: &Url) -> String {
     format!(
         "{}:{}",
@@ -75,11 +76,11 @@ fn web_socket(mut url: Url) -> Result<Url, String> {
         }
     };
     if url.host_str().is_none_or(str::is_empty) {
-        return Err("names no host".to_owned());
+        return Err("does not name a host".to_owned());
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err(
-            "holds a user name or a password, which a WebSocket has no use for; leave them out".to_owned(),
+            "contains a user name or a password, which a WebSocket does not use; leave them out".to_owned(),
         );
     }
     if url.fragment().is_some() {
@@ -189,8 +190,8 @@ mod tests {
             ("ws://a.example/parse", "https://u:secret@a.example/", "user name"),
             ("ws://a.example/parse", "ftp://a.example/", "`ftp`"),
             ("ws://a.example/parse", "javascript:secret", "`javascript`"),
-            ("ws://a.example/parse", "http://[", "no URL"),
-            ("ws://a.example/parse", "", "says no place"),
+            ("ws://a.example/parse", "http://[", "not a URL"),
+            ("ws://a.example/parse", "", "without naming a location"),
         ] {
             let got = match redirected(&Url::parse(from).unwrap(), location) {
                 Ok(url) => url.to_string(),

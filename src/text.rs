@@ -1,9 +1,10 @@
-//! Small helpers that several floors need: excerpts of texts from outside, and deadlines. Knows nothing of this crate.
+//! Small helpers for several layers: excerpts of external texts, and deadlines. Must not know of the rest of
+//! this crate.
 
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
-/// The beginning of a text from outside, for an error message.
+/// The beginning of an external text, for an error message.
 pub(crate) fn excerpt(text: &str) -> Cow<'_, str> {
     match text.char_indices().nth(EXCERPT) {
         Some((end, _)) => Cow::Owned(format!("{}…", text.get(..end).unwrap_or_default())),
@@ -11,12 +12,12 @@ pub(crate) fn excerpt(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// The same in quotes, with escapes for what cannot be seen.
+/// The same in quotes, with invisible characters escaped.
 pub(crate) fn quoted(text: &str) -> String {
     format!("{:?}", excerpt(text))
 }
 
-/// When a time-out ends. One that is too long to be added to the clock does not end in a year.
+/// When a time-out ends. One that is too long for the clock is a year away.
 pub(crate) fn deadline(timeout: Duration) -> Instant {
     let now = Instant::now();
     now.checked_add(timeout)

@@ -1,8 +1,9 @@
 //! The one place that calls listeners.
 //!
-//! A turn delivers some letters of one subscriber. Before each listener it asks whether that one may still be called:
-//! the subscription may have been ended, the session token changed, the listener removed by the one before it, or by
-//! another thread while that one ran. No lock is held meanwhile but `running`, and the listener's own.
+//! A turn delivers some letters of one subscriber. Before each listener it checks whether that listener may
+//! still be called: the subscription may have been ended, the session token changed, or the listener removed
+//! by the one before it or by another thread while that one ran. The only locks held meanwhile are `running`
+//! and the listener's own.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -38,7 +39,7 @@ impl<A: Addressee> Turn for A {
             let took = now.saturating_duration_since(before);
             if let Some(kind) = told.filter(|_| took >= SLOW) {
                 warn!(
-                    "the listeners for `{kind}` of {} took {took:.1?}; all other events wait meanwhile",
+                    "the listeners for `{kind}` of {} took {took:.1?}, and all other events waited for them",
                     self.name(),
                 );
             }
@@ -67,11 +68,11 @@ pub(crate) fn deliver_all(shared: &Arc<Shared>, budget: &mut Budget) {
     }
 }
 
-/// Delivers what waits with [`Dispatch::manual`](crate::Dispatch::manual), until the deadline. Returns how much that
-/// was.
+/// Delivers what waits with [`Dispatch::manual`](crate::Dispatch::manual), until the deadline. Returns how
+/// many events that was.
 ///
-/// What comes meanwhile is left for the next call, and so is everything if another thread is delivering, or if this is
-/// called in a listener: whoever delivers then has the program woken for it.
+/// What comes in the meantime is left for the next call, and so is everything if another thread is
+/// delivering, or if this is called in a listener: the thread that delivers then calls the wake function.
 pub(crate) fn dispatch_pending(shared: &Arc<Shared>, deadline: Option<Instant>) -> usize {
     if !shared.queue.is_manual() || in_listener_of(shared) || !shared.is_home() {
         return 0;
@@ -80,13 +81,13 @@ pub(crate) fn dispatch_pending(shared: &Arc<Shared>, deadline: Option<Instant>) 
         return 0;
     };
     let delivered = deliver_some(shared, deadline);
-    // First the lock, then the look: who is refused in between is served by it.
+    // First the lock, then the check: a caller that is refused in between is served by it.
     drop(dispatching);
     shared.queue.leave();
     delivered
 }
 
-/// Waits for something to deliver, and delivers it. Returns how much that was.
+/// Waits for something to deliver, and delivers it. Returns how many events that was.
 pub(crate) fn dispatch_pending_timeout(shared: &Arc<Shared>, deadline: Instant) -> usize {
     if !shared.queue.is_manual() || in_listener_of(shared) || !shared.is_home() {
         return 0;
@@ -148,7 +149,7 @@ fn deliver<A: Addressee>(to: &A, shared: &Arc<Shared>, letter: Letter<A::Event>)
             let may = |kind| to.may_hear(shared, kind, None);
             let faults = subscriber.emitter.emit_missed(listener, &may);
             drop(running);
-            report_faults(to, shared, faults, &"what holds already");
+            report_faults(to, shared, faults, &"the present state");
             None
         }
         Letter::Receipt(receipt) => {
@@ -186,7 +187,8 @@ fn tell<A: Addressee>(to: &A, shared: &Arc<Shared>, event: A::Event, generation:
         to.skipped();
     }
     if is_failure && to.is_last_resort() {
-        // Who hears of such faults has failed: to tell that to it would go round in circles.
+        // The listener that such faults are reported to has itself failed, and reporting that to it would
+        // never end.
         log_faults(to, &faults);
     } else {
         report_faults(to, shared, faults, &kind);
@@ -199,13 +201,14 @@ fn report_loss<A: Addressee>(to: &A, shared: &Arc<Shared>, lost: u64) {
     }
 }
 
-/// Tells an error that came about just now, before what waits.
+/// Delivers a new error, ahead of the waiting letters.
 fn report<A: Addressee>(to: &A, shared: &Arc<Shared>, error: Error) {
     tell(to, shared, A::Event::failed(error.clone()), None);
     to.pass_on(shared, Some(error), None);
 }
 
-/// An object that did not fit is told to the listeners of its subscription, and a panic to those of the client.
+/// An object that did not fit is reported to the listeners of its subscription, and a panic to those of the
+/// client.
 fn report_faults<A: Addressee>(to: &A, shared: &Arc<Shared>, faults: Vec<Fault>, what: &dyn Display) {
     for fault in faults {
         match fault {
@@ -227,8 +230,9 @@ fn log_faults<A: Addressee>(to: &A, faults: &[Fault]) {
     }
 }
 
-/// A listener that takes longer is worth a warning.
+/// A listener that takes longer than this is reported in the log.
 const SLOW: Duration = Duration::from_secs(1);
-/// How many letters of a subscriber are delivered in a row, and for how long, before the next one has its turn.
+/// How many letters of a subscriber are delivered in a row, and for how long, before the next subscriber has
+/// its turn.
 const LETTERS_PER_TURN: usize = 64;
 const TURN: Duration = Duration::from_millis(1);

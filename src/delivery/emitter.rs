@@ -1,4 +1,4 @@
-//! The listeners of one subscriber. Knows nothing of where events come from, and of which thread calls.
+//! The listeners of one subscriber. Must not know where events come from, or which thread calls.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::fence;
 use crate::fenced::Fenced;
 
-/// Names a listener, for `off`. Never used twice in a process.
+/// Identifies a listener, for `off`. Ids are unique within a process.
 ///
 /// # Examples
 /// ```
@@ -36,44 +36,44 @@ impl ListenerId {
     }
 }
 
-/// What subscribers are told: the events of a subscription, of a client, of a live set.
+/// What listeners receive: the events of a subscription, of a client, or of a live set.
 pub(crate) trait Emit: Clone + Send + Sync + 'static {
     type Kind: Copy + PartialEq + fmt::Debug + fmt::Display + Send + Sync;
-    /// What holds now and is told to a listener that comes late: that a subscription is open, say.
+    /// The present state, which a late listener is called with: that a subscription is open, for example.
     type Held: Clone + Default + Send;
 
     fn kind(&self) -> Self::Kind;
     /// One bit for each kind.
     fn bit(kind: Self::Kind) -> u8;
-    /// Takes note of what holds from now on. Returns what the listeners are told; `None` if that is nothing, as for a
-    /// `close` without an `open` before it.
+    /// Records the new state. Returns the event for the listeners; `None` if there is none, as for a `close`
+    /// without an `open` before it.
     fn note(self, held: &mut Self::Held) -> Option<Self>;
-    /// What a listener for this kind (`None`: for all) that comes now has missed and still holds.
+    /// What a listener for this kind (`None`: for all) that registers now has missed and that is still true.
     fn missed(kind: Option<Self::Kind>, held: &Self::Held) -> Option<Self>;
-    /// What it does to those who come after it.
+    /// The effect of the event on later ones.
     fn role(&self) -> Role;
-    /// The event, which takes the place of an earlier one of the same role that was never told.
+    /// The event, as a replacement for an earlier one of the same role that was never delivered.
     fn after(self, earlier: &Self) -> Self;
     /// The event for an error.
     fn failed(error: Error) -> Self;
     /// The error, if this is an event for one.
     fn failure(&self) -> Option<&Error>;
-    /// Its error stands for more of them.
+    /// Adds to the number of errors that this event represents.
     fn add_failures(&mut self, number: u64);
 }
 
-/// What an event does to those who come after it, for a mailbox that has to do with less.
+/// The effect of an event on later ones, for a mailbox that has to save space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// It works from now on.
+    /// The subscriber works from now on.
     Opens,
-    /// It does not work any more.
+    /// It no longer works.
     Closes,
-    /// It is being tried again.
+    /// It is being retried.
     Retries,
     Fails,
     Tells,
-    /// It stands for all that was told before it.
+    /// It replaces all events before it.
     Sums,
 }
 
@@ -92,10 +92,11 @@ pub(crate) enum Times {
 
 /// The listeners, in the order in which they were registered.
 ///
-/// The lock is held to change and to copy the list, never while a listener runs, and never while one is dropped:
-/// what a closure owns may run code of the program as well.
+/// The lock is held to change and to copy the list, never while a listener runs, and never while one is
+/// dropped: the values that a closure owns may run code of the program as well.
 ///
-/// What each event needs comes first and lies together: ten thousand subscriptions are in no cache.
+/// Field order: what every event touches comes first and together, because ten thousand subscriptions do not
+/// fit into the cache.
 #[repr(C)]
 pub(crate) struct Emitter<E: Emit> {
     /// The bits of the kinds that have listeners. Changed with `inner`, and read without its lock.
@@ -106,14 +107,14 @@ pub(crate) struct Emitter<E: Emit> {
 #[repr(C)]
 struct Inner<E: Emit> {
     listeners: List<E>,
-    /// One of them may have come late and not been told yet.
+    /// Some listener may be late and not called yet.
     has_late: bool,
     /// There is nothing to hear any more.
     is_closed: bool,
     held: E::Held,
 }
 
-/// Copied when it is changed, so that an event is given to the list as it was, with no allocation per event. Most
+/// Copied on change, so that an event is delivered to the list as it was, with no allocation per event. Most
 /// subscriptions have one listener, which needs no list: that keeps a subscription under 1,024 bytes.
 #[derive(Clone)]
 enum List<E: Emit> {
@@ -151,9 +152,9 @@ struct Listener<E: Emit, C: ?Sized = dyn Call<E>> {
     /// `None`: all.
     kind: Option<E::Kind>,
     times: Times,
-    /// Cleared by `off`, so that a listener is not called any more even if an event is being delivered.
+    /// Cleared by `off`, so that a listener is no longer called even if an event is being delivered.
     registered: AtomicBool,
-    /// It came too late for what holds, and was not told of it yet.
+    /// It registered too late for the present state, and was not called with it yet.
     late: AtomicBool,
     callback: Mutex<C>,
 }
@@ -174,12 +175,12 @@ impl<E, F: FnMut(&E) -> Result<()> + Send> Call<E> for Fenced<F> {
 pub(crate) enum Fault {
     /// It panicked, with this text.
     Panicked(String),
-    /// The event was not what it expects.
+    /// The event did not have the type that the listener expects.
     Unfit(Error),
 }
 
-/// Whether a new listener came too late for something that still holds. Then
-/// [`emit_missed`](Emitter::emit_missed) tells it.
+/// Whether a new listener registered too late for something that is still true. If so,
+/// [`emit_missed`](Emitter::emit_missed) calls it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Missed {
     Yes,
@@ -204,7 +205,7 @@ impl<E: Emit> Emitter<E> {
         self.heard.load(Ordering::Acquire) & E::bit(kind) != 0
     }
 
-    /// Looks at what holds, or changes it.
+    /// Reads or changes the present state.
     pub(crate) fn held<R>(&self, look: impl FnOnce(&mut E::Held) -> R) -> R {
         look(&mut self.inner.lock().held)
     }
@@ -241,7 +242,7 @@ impl<E: Emit> Emitter<E> {
         (id, if late { Missed::Yes } else { Missed::No })
     }
 
-    /// Removes a listener. `false` if it is not there.
+    /// Removes a listener. Returns `false` if it is not registered.
     pub(crate) fn off(&self, id: ListenerId) -> bool {
         self.remove(|listener| listener.id == id)
     }
@@ -267,11 +268,11 @@ impl<E: Emit> Emitter<E> {
             .count()
     }
 
-    /// Calls the listeners of an event, one after another, each if `may` says of its kind at that moment that it may be called. Returns what went
-    /// wrong in them; the others were called all the same, and all stay registered.
+    /// Calls the listeners of an event, one after another, each only if `may` permits its kind at that
+    /// moment. Returns what went wrong in them; the others are called nevertheless, and all stay registered.
     ///
-    /// A listener that came late hears first what it missed. One for all events that may not hear that something opens
-    /// does not hear that it closes.
+    /// A late listener is first called with what it missed. A listener for all events that may not be called
+    /// with an `open` is not called with the matching `close` either.
     pub(crate) fn emit(&self, event: E, may: &dyn Fn(E::Kind) -> bool) -> Vec<Fault> {
         let (listeners, event, missed) = {
             let mut inner = self.inner.lock();
@@ -291,7 +292,7 @@ impl<E: Emit> Emitter<E> {
                 continue;
             }
             if role == Role::Closes && listener.late.swap(false, Ordering::AcqRel) {
-                // The end came before it heard of the beginning.
+                // The end came before the listener was called with the beginning.
                 continue;
             }
             if may(kind) {
@@ -303,7 +304,8 @@ impl<E: Emit> Emitter<E> {
         faults
     }
 
-    /// Calls a listener with what it came too late for, if that still holds and it was not told since.
+    /// Calls a late listener with what it missed, if that is still true and the listener was not called with
+    /// it since.
     pub(crate) fn emit_missed(&self, id: ListenerId, may: &dyn Fn(E::Kind) -> bool) -> Vec<Fault> {
         let (listeners, held) = {
             let inner = self.inner.lock();
@@ -331,7 +333,7 @@ impl<E: Emit> Emitter<E> {
         }
         let missed = E::missed(listener.kind, held);
         let may = missed.as_ref().is_none_or(|missed| may(missed.kind()));
-        // One that hears of the end as well goes on not to know of the beginning.
+        // A listener that also receives the end still does not know of the beginning.
         listener
             .late
             .store(!may && listener.kind.is_none(), Ordering::Release);
@@ -364,7 +366,7 @@ impl<E: Emit> Emitter<E> {
     }
 
     fn remove(&self, gone: impl Fn(&Listener<E>) -> bool) -> bool {
-        // The old list outlives the lock: it may hold the last reference to a closure.
+        // The old list outlives the lock, because it may hold the last reference to a closure.
         let (_old, found) = {
             let mut inner = self.inner.lock();
             let old = std::mem::take(&mut inner.listeners);
@@ -401,12 +403,12 @@ impl<E: Emit> fmt::Debug for Emitter<E> {
     }
 }
 
-/// The bits of the kinds that a listener hears.
+/// The bits of the kinds that a listener receives.
 fn bits<E: Emit>(kind: Option<E::Kind>) -> u8 {
     kind.map_or(u8::MAX, E::bit)
 }
 
-/// Not of the model, which forgets what is static from one schedule to the next.
+/// Not one of the model's types: the model resets statics from one schedule to the next.
 fn next_id() -> u64 {
     use std::sync::atomic::AtomicU64;
 

@@ -1,6 +1,6 @@
 //! Whether a listener runs on this thread.
 //!
-//! Knows nothing of what runs there.
+//! Must not know what runs there.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -8,11 +8,11 @@ use std::sync::Arc;
 use crate::error::{Error, ErrorKind, Result};
 
 thread_local! {
-    /// The clients whose listeners run on this thread, one inside another.
+    /// The clients whose listeners run on this thread, innermost last.
     static INSIDE: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Says while it lives that listeners of a client run on this thread.
+/// Records, while it lives, that listeners of a client run on this thread.
 pub(super) struct Inside;
 
 impl Inside {
@@ -28,8 +28,8 @@ impl Drop for Inside {
     }
 }
 
-/// Whether this is called in a listener of the client, directly or in a listener of another client in there: then to
-/// wait for the client is to wait for oneself.
+/// Whether this is called in a listener of the client, directly or in a listener of another client inside it:
+/// waiting for the client would then deadlock.
 pub(crate) fn in_listener_of<C>(client: &Arc<C>) -> bool {
     let address = Arc::as_ptr(client).addr();
     INSIDE
@@ -42,7 +42,8 @@ pub(crate) fn in_listener_of<C>(client: &Arc<C>) -> bool {
 pub(crate) fn refuse_in_listener<C>(client: &Arc<C>, call: &str) -> Result<()> {
     if in_listener_of(client) {
         let text = format!(
-            "`{call}` was called in a listener, which it would wait for; call it on another thread, or do without it"
+            "`{call}` was called in a listener, which it would wait for; call it on another thread or leave \
+             it out"
         );
         return Err(Error::new(ErrorKind::CalledFromListener, text));
     }

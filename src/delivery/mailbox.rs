@@ -1,7 +1,7 @@
-//! What waits for the listeners of one subscriber, in the order in which it came about, and what is lost when too much
+//! What waits for the listeners of one subscriber, in order of arrival, and what is dropped when too much
 //! waits.
 //!
-//! Knows nothing of threads, and nothing of who is told.
+//! Must not know of threads, or of who receives it.
 
 use std::collections::VecDeque;
 use std::mem::size_of;
@@ -13,18 +13,19 @@ use crate::delivery::status::Receipt;
 use crate::delivery::sync::AtomicUsize;
 use crate::error::Error;
 
-/// Which objects of a subscription are dropped when more wait for its listeners than may.
+/// Which objects of a subscription are dropped when more wait for its listeners than the limits allow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Overflow {
-    /// Those that come, until what waits is delivered: what the listeners get is complete up to one gap.
+    /// New ones, until the waiting ones are delivered: the listeners get a complete sequence except for one
+    /// gap.
     #[default]
     DropNewest,
-    /// Those that have waited longest: what the listeners get is up to date.
+    /// Those that have waited longest: the listeners get the latest objects.
     DropOldest,
 }
 
-/// What may wait for the listeners of one subscriber.
+/// How much may wait for the listeners of one subscriber.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     pub(crate) objects: usize,
@@ -33,51 +34,51 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// The bytes that may wait for all subscribers of a client together.
+    /// How many bytes may wait for all subscribers of a client together.
     fn total(&self) -> usize {
         self.bytes.saturating_mul(SUBSCRIBERS_WORTH)
     }
 }
 
-/// What waits for all subscribers of a client.
+/// How much waits for all subscribers of a client.
 #[derive(Debug, Default)]
 pub(crate) struct Totals {
-    /// Letters that are not delivered to the end.
+    /// Letters that are not completely delivered.
     pub(crate) letters: AtomicUsize,
     pub(crate) objects: AtomicUsize,
-    /// The bytes of objects and errors.
+    /// Bytes of objects and errors.
     pub(crate) bytes: AtomicUsize,
 }
 
-/// One thing to be told.
+/// One item to deliver.
 #[derive(Debug)]
 pub(crate) enum Letter<E> {
-    /// What must not be lost: `open`, `close`, an error. Somebody may wait until it was told.
+    /// An event that must not be lost: `open`, `close`, an error. A thread may wait for its delivery.
     Told(E, Option<Arc<Receipt>>),
-    /// What is dropped for want of room.
+    /// An event that may be dropped for lack of space.
     Object(Parcel<E>),
     /// From here on this many objects were dropped.
     Lagged(u64),
-    /// A listener came too late for something that holds.
+    /// A listener registered too late for the present state.
     Late(ListenerId),
-    /// Somebody waits until all before this was told.
+    /// A thread waits until everything before this has been delivered.
     Receipt(Arc<Receipt>),
-    /// The last event. The listeners are let go of after it.
+    /// The last event. The listeners are removed after it.
     End(E),
 }
 
 #[derive(Debug)]
 pub(crate) struct Parcel<E> {
     pub(crate) event: E,
-    /// What it takes in memory.
+    /// How many bytes it occupies in memory.
     pub(crate) bytes: usize,
-    /// Counts the session tokens. Under a later one it is not told.
+    /// The generation of its session token. Under a later one it is not delivered.
     pub(crate) generation: u64,
     /// How many objects before it were dropped.
     pub(crate) lost_before: u64,
 }
 
-/// What waits, and a flag for the list of those who have letters.
+/// The waiting letters, and a flag for the list of subscribers that have some.
 #[derive(Debug)]
 pub(crate) struct Mailbox<E> {
     letters: VecDeque<Letter<E>>,
@@ -99,12 +100,12 @@ impl<E: Emit> Mailbox<E> {
         }
     }
 
-    /// How many objects wait.
+    /// The number of waiting objects.
     pub(crate) fn objects(&self) -> usize {
         self.objects
     }
 
-    /// The bytes of the objects that wait.
+    /// The bytes of the waiting objects.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -118,14 +119,14 @@ impl<E: Emit> Mailbox<E> {
         let letter = self.letters.pop_front()?;
         self.left(&letter, totals);
         if self.letters.is_empty() {
-            // A burst must not cost its memory for ever. And what was freed last is in a cache, which the mailboxes of
-            // thousands of subscriptions would not be.
+            // A burst must not occupy its memory forever. Besides, memory that was freed last is still in the
+            // cache, which the mailboxes of thousands of subscriptions would not be.
             self.letters = VecDeque::new();
         }
         Some(letter)
     }
 
-    /// Takes in what must not be lost.
+    /// Adds an event that must not be lost.
     pub(crate) fn tell(&mut self, event: E, receipt: Option<Arc<Receipt>>, limits: &Limits, totals: &Totals) {
         if self.is_ended || receipt.is_none() && self.is_in_last_error(&event) {
             return;
@@ -143,7 +144,7 @@ impl<E: Emit> Mailbox<E> {
         self.push(Letter::Told(event, receipt), totals);
     }
 
-    /// Takes in an object, if there is room. Returns how many were dropped: it, or older ones.
+    /// Adds an object, if there is space. Returns how many were dropped: this one, or older ones.
     pub(crate) fn accept(&mut self, mut parcel: Parcel<E>, limits: &Limits, totals: &Totals) -> u64 {
         if self.is_ended {
             return 0;
@@ -166,7 +167,7 @@ impl<E: Emit> Mailbox<E> {
         dropped + 1
     }
 
-    /// Takes in an object; if there is no room, one that says all that those that wait and this one said.
+    /// Adds an object; if there is no space, one that replaces all waiting objects and this one.
     pub(crate) fn accept_or_replace(
         &mut self,
         parcel: Parcel<E>,
@@ -190,7 +191,8 @@ impl<E: Emit> Mailbox<E> {
         self.push(Letter::Object(all()), totals);
     }
 
-    /// What stands for all before it comes again behind what is about to come in.
+    /// Removes the last letter if it is a sum of all before it, which is posted again after what is about to
+    /// be added.
     pub(crate) fn withdraw_sum(&mut self, totals: &Totals) {
         if self.letters.back().is_some_and(Letter::is_sum) {
             self.letters.pop_back();
@@ -198,19 +200,19 @@ impl<E: Emit> Mailbox<E> {
         }
     }
 
-    /// A listener came late.
+    /// A listener registered late.
     pub(crate) fn late(&mut self, listener: ListenerId, totals: &Totals) {
         if !self.is_ended {
             self.push(Letter::Late(listener), totals);
         }
     }
 
-    /// Somebody waits until what is here was told.
+    /// A thread waits until the present letters have been delivered.
     pub(crate) fn receipt(&mut self, receipt: Arc<Receipt>, totals: &Totals) {
         self.push(Letter::Receipt(receipt), totals);
     }
 
-    /// Nothing comes any more but this one event; what waits is void. The second time this does nothing.
+    /// Ends the mailbox with this last event; waiting letters are discarded. The second call does nothing.
     #[must_use = "what waited is dropped without the lock of the mailbox"]
     pub(crate) fn end(&mut self, last: E, totals: &Totals) -> VecDeque<Letter<E>> {
         if self.is_ended {
@@ -222,7 +224,7 @@ impl<E: Emit> Mailbox<E> {
         void
     }
 
-    /// Takes out everything.
+    /// Removes everything.
     #[must_use = "what waited is dropped without the lock of the mailbox"]
     pub(crate) fn clear(&mut self, totals: &Totals) -> VecDeque<Letter<E>> {
         let void = std::mem::take(&mut self.letters);
@@ -235,7 +237,7 @@ impl<E: Emit> Mailbox<E> {
 
     fn has_room(&self, bytes: usize, limits: &Limits, totals: &Totals) -> bool {
         let total = totals.bytes.load(Ordering::Relaxed);
-        // A single object may be larger than the limits: it is let through where nothing else waits.
+        // A single object may be larger than the limits: it is accepted if nothing else waits.
         self.objects < limits.objects
             && (self.objects == 0 || self.bytes.saturating_add(bytes) <= limits.bytes)
             && (total == 0 || total.saturating_add(bytes) <= limits.total())
@@ -250,7 +252,8 @@ impl<E: Emit> Mailbox<E> {
             .position(|letter| matches!(letter, Letter::Object(_)))
     }
 
-    /// Drops the oldest object. Its loss is told where it would have been told, or with one that is told before that.
+    /// Drops the oldest object. Its loss is reported where it would have been delivered, or together with an
+    /// earlier loss.
     fn drop_at(&mut self, index: usize, newest: &mut Parcel<E>, totals: &Totals) {
         let Some(oldest) = self.take_oldest(totals) else {
             return;
@@ -298,7 +301,7 @@ impl<E: Emit> Mailbox<E> {
         self.push(Letter::Lagged(number), totals);
     }
 
-    /// Equal errors in a row are one, with a count.
+    /// Merges equal errors in a row into one, with a count.
     fn is_in_last_error(&mut self, event: &E) -> bool {
         let Some(error) = event.failure() else {
             return false;
@@ -312,8 +315,8 @@ impl<E: Emit> Mailbox<E> {
         }
     }
 
-    /// Too much waits. An error is counted in one that waits; of a link that comes and goes the last state stays.
-    /// Objects are bounded by themselves, and stay where they are.
+    /// Saves space when too much waits. An error is counted in a waiting one; of a connection that comes and
+    /// goes, the last state is kept. Objects have limits of their own and are not touched.
     fn fold(&mut self, event: E, totals: &Totals) -> Option<E> {
         match event.role() {
             Role::Fails if !event.failure().is_some_and(Error::is_fatal) => {
@@ -362,7 +365,7 @@ impl<E: Emit> Mailbox<E> {
         }
     }
 
-    /// Where the last event of such a role is, if it came after the last object.
+    /// The position of the last event of such a role, if it came after the last object.
     fn last_in_tail(&self, is_wanted: impl Fn(Role) -> bool) -> Option<usize> {
         let from_back = self
             .letters
@@ -373,7 +376,7 @@ impl<E: Emit> Mailbox<E> {
         Some(self.letters.len() - 1 - from_back)
     }
 
-    /// What came after the last object, from the back.
+    /// The letters after the last object, last first.
     fn tail(&mut self) -> impl Iterator<Item = &mut Letter<E>> {
         self.letters
             .iter_mut()
@@ -407,7 +410,7 @@ impl<E: Emit> Letter<E> {
         matches!(self, Self::Told(event, _) if event.role() == Role::Sums)
     }
 
-    /// What counts towards the sum of what may wait. It does not change while the letter waits.
+    /// The bytes that count towards the limits. They do not change while the letter waits.
     fn bytes(&self) -> usize {
         match self {
             Self::Object(parcel) => parcel.bytes,
@@ -419,7 +422,7 @@ impl<E: Emit> Letter<E> {
     }
 }
 
-/// All subscribers together may hold as many bytes as this many of them.
+/// All subscribers together may hold as many bytes as this number of single ones.
 const SUBSCRIBERS_WORTH: usize = 4;
-/// With so many letters that are no objects a mailbox is crowded.
+/// With this many letters other than objects, a mailbox is crowded.
 const CROWD: usize = 128;

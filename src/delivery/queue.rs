@@ -1,6 +1,7 @@
-//! Who has letters, in the order in which they became ready; and how the thread that delivers is told.
+//! The subscribers that have letters, in the order in which they became ready, and how the delivering thread
+//! is woken.
 //!
-//! Knows nothing of listeners.
+//! Must not know of listeners.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -16,27 +17,27 @@ use crate::fenced::{self, Fenced};
 /// Which thread runs the listeners of a client.
 #[derive(Clone, Default)]
 pub struct Dispatch(
-    /// Called when there is something to dispatch, if the program does that.
+    /// Called when there is something to dispatch, if the program dispatches.
     Option<Arc<dyn Fn() + Send + Sync>>,
 );
 
 impl Dispatch {
-    /// Listeners run on a thread of the client's own, with the name `livequery-dispatch`. This is the default.
+    /// Runs listeners on a thread of the client, named `livequery-dispatch`. This is the default.
     #[must_use]
     pub fn thread() -> Self {
         Self(None)
     }
 
-    /// Listeners run in [`Client::dispatch_pending`](crate::Client::dispatch_pending), which the program calls: on the
-    /// thread of a GUI, say.
+    /// Runs listeners in [`Client::dispatch_pending`](crate::Client::dispatch_pending), which the program
+    /// calls: for example on the thread of a GUI.
     ///
-    /// `wake` is called when there is something to dispatch, on a thread of the client or on one that uses it. It should
-    /// do no more than make the other thread come: wake an event loop, ask for a repaint. It is called when something
-    /// comes while nothing was waiting, and at the end of each `dispatch_pending` that leaves something behind. So a
-    /// program that dispatches once for each call misses nothing.
+    /// `wake` is called when there is something to dispatch, on a thread of the client or one that uses it.
+    /// It should only notify the other thread: wake an event loop, request a repaint. It is called when
+    /// something arrives while nothing was waiting, and at the end of each `dispatch_pending` that leaves
+    /// something behind. A program that dispatches once for each call therefore misses nothing.
     ///
-    /// Waits such as [`Client::wait_open`](crate::Client::wait_open) do not wait for listeners then, since the thread
-    /// that waits may be the one that has to call them.
+    /// Waits such as [`Client::wait_open`](crate::Client::wait_open) then do not wait for listeners, because
+    /// the waiting thread may be the one that has to call them.
     ///
     /// # Examples
     /// ```
@@ -50,7 +51,7 @@ impl Dispatch {
     ///     .dispatch(Dispatch::manual(move || window.request_repaint()))
     ///     .build()?;
     ///
-    /// // in the frame that was asked for:
+    /// // in the requested frame:
     /// client.dispatch_pending();
     /// # Ok(())
     /// # }
@@ -64,9 +65,9 @@ impl Dispatch {
         })))
     }
 
-    /// Listeners run in [`Client::dispatch_pending_timeout`](crate::Client::dispatch_pending_timeout) or
-    /// [`Client::dispatch_pending`](crate::Client::dispatch_pending), which the program calls in a loop of its own.
-    /// Nobody is told when there is something to do.
+    /// Runs listeners in [`Client::dispatch_pending_timeout`](crate::Client::dispatch_pending_timeout) or
+    /// [`Client::dispatch_pending`](crate::Client::dispatch_pending), which the program calls in a loop of
+    /// its own. There is no notification when there is something to do.
     ///
     /// # Examples
     /// ```
@@ -99,7 +100,7 @@ impl fmt::Debug for Dispatch {
 
 struct Ready<T: ?Sized> {
     turns: VecDeque<Arc<T>>,
-    /// Nobody delivers any more.
+    /// Nothing is delivered any more.
     is_closed: bool,
 }
 
@@ -111,17 +112,18 @@ impl<T: ?Sized> Ready<T> {
     }
 }
 
-/// The subscribers of a client that have letters, each in it once. Who has had its turn goes to the back.
+/// The subscribers of a client that have letters, each listed once. After its turn, a subscriber goes to the
+/// back.
 pub(crate) struct Queue<T: ?Sized> {
     ready: Mutex<Ready<T>>,
-    /// Something is ready, for who waits to deliver it.
+    /// Something is ready, for the thread that waits to deliver it.
     came: Condvar,
     pub(crate) limits: Limits,
     pub(crate) totals: Totals,
     dispatch: Dispatch,
-    /// The wake function was called, and nobody has looked since.
+    /// The wake function was called, and nothing was dispatched since.
     is_signalled: AtomicBool,
-    /// Locked by who delivers with [`Dispatch::manual`].
+    /// Locked by the thread that delivers with [`Dispatch::manual`].
     pub(crate) dispatching: Mutex<()>,
 }
 
@@ -145,12 +147,12 @@ impl<T: ?Sized> Queue<T> {
         self.dispatch.0.is_some()
     }
 
-    /// How many letters wait or are being delivered.
+    /// The number of letters that wait or are being delivered.
     pub(crate) fn letters(&self) -> usize {
         self.totals.letters.load(Ordering::Acquire)
     }
 
-    /// A letter was delivered to the end.
+    /// A letter was completely delivered.
     pub(crate) fn delivered(&self) {
         self.totals.letters.fetch_sub(1, Ordering::Release);
     }
@@ -159,7 +161,8 @@ impl<T: ?Sized> Queue<T> {
         self.ready.lock().turns.is_empty()
     }
 
-    /// A subscriber has letters. To be called once, until its turn says that it has none left.
+    /// Lists a subscriber that has letters. Must be called only once until its turn reports that none are
+    /// left.
     pub(crate) fn list(&self, turn: Arc<T>) {
         let mut ready = self.ready.lock();
         ready.push(turn);
@@ -174,18 +177,18 @@ impl<T: ?Sized> Queue<T> {
         self.ready.lock().turns.pop_front()
     }
 
-    /// A subscriber has had its turn, and has letters left.
+    /// Lists a subscriber again that has had its turn and has letters left.
     pub(crate) fn back_in_line(&self, turn: Arc<T>) {
         self.ready.lock().push(turn);
     }
 
-    /// Somebody looks: what comes from now on is signalled again.
+    /// The program dispatches: what comes from now on is signalled again.
     pub(crate) fn looked(&self) {
         self.is_signalled.store(false, Ordering::Release);
     }
 
-    /// Whoever has looked leaves. What is left over is signalled, whoever was told of it before: it may have been
-    /// refused meanwhile.
+    /// The program stops dispatching. What is left is signalled again, even if it was before: another thread
+    /// may have come for it and been turned away.
     pub(crate) fn leave(&self) {
         if !self.is_empty() {
             self.is_signalled.store(true, Ordering::Release);
@@ -193,7 +196,7 @@ impl<T: ?Sized> Queue<T> {
         }
     }
 
-    /// Waits until something is ready. `false` at the deadline.
+    /// Waits until something is ready. Returns `false` at the deadline.
     pub(crate) fn wait(&self, deadline: Instant) -> bool {
         let mut ready = self.ready.lock();
         while ready.turns.is_empty() {
@@ -204,7 +207,8 @@ impl<T: ?Sized> Queue<T> {
         true
     }
 
-    /// The threads of the client end: nothing more comes. A client that waited in its own list would never be freed.
+    /// The threads of the client end: nothing more comes. Clears the list, because a client that waited in
+    /// its own list would never be freed.
     pub(crate) fn close(&self) {
         let turns = {
             let mut ready = self.ready.lock();
@@ -226,7 +230,7 @@ impl<T: ?Sized> Queue<T> {
 
 impl<T: ?Sized> Drop for Queue<T> {
     fn drop(&mut self) {
-        // What the wake function owns is the program's.
+        // The values that the wake function owns belong to the program.
         fenced::drop_quietly(std::mem::take(&mut self.dispatch));
     }
 }

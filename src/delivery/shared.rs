@@ -1,6 +1,6 @@
-//! What the handles of a client and its threads have in common.
+//! What the handles of a client and its threads share.
 //!
-//! Knows nothing of sockets and of what is sent.
+//! Must not know of sockets and of what is sent.
 
 use std::fmt;
 use std::sync::Arc;
@@ -29,17 +29,17 @@ pub(crate) struct Shared {
     pub(crate) queue: Queue<dyn Turn>,
     pub(crate) status: Arc<Status>,
     pub(crate) counters: Counters,
-    /// The session token that the client has now.
+    /// The client's present session token.
     session_token: Mutex<Option<Secret>>,
-    /// How old the server is, as it has told last.
+    /// The server's version, as last reported.
     pub(crate) server_age: Mutex<Option<Age>>,
-    /// The next request id. Never set back, so that an old handle can never mean a new subscription.
+    /// The next request id. Never reused, so that an old handle cannot refer to a new subscription.
     next_id: AtomicU64,
     /// Subscriptions with a smaller id were ended by `close`.
     pub(super) closed_below: AtomicU64,
-    /// What whoever does the I/O calls when it is time.
+    /// Calls that the I/O makes at given times.
     calls: Mutex<Vec<(Instant, Call)>>,
-    /// Has whoever does the I/O look again.
+    /// Wakes the thread that does the I/O.
     wake: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -69,18 +69,18 @@ impl Shared {
         (self.wake)();
     }
 
-    /// Whether this is the process that the client was built in. To be asked before any lock is taken.
+    /// Whether this is the process that the client was built in. Must be asked before any lock is taken.
     pub(crate) fn is_home(&self) -> bool {
         self.status.home.is_here()
     }
 
     /// # Errors
-    /// [`ErrorKind::Forked`] in another process than that which the client was built in.
+    /// [`ErrorKind::Forked`] in a process other than the one that the client was built in.
     pub(crate) fn check_home(&self) -> Result<()> {
         self.status.home.check()
     }
 
-    /// Has this called at this time by whoever does the I/O, which it must not keep waiting.
+    /// Has the thread that does the I/O make this call at this time. The call must not block.
     pub(crate) fn call_at(&self, at: Instant, call: impl FnOnce() + Send + 'static) {
         self.calls.lock().push((at, Box::new(call)));
         self.wake();
@@ -111,7 +111,7 @@ impl Shared {
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Puts something into a mailbox, and its owner into the list of those that have letters.
+    /// Puts something into a mailbox, and its owner into the list of subscribers that have letters.
     pub(crate) fn post<A: Addressee, R>(
         &self,
         to: &Arc<A>,
@@ -124,8 +124,8 @@ impl Shared {
         result
     }
 
-    /// Puts something into a mailbox, for who holds a lock. Returns whether its owner has to be put into the [list](Self::list)
-    /// as well, once the lock is free: the wake function of the program is called there.
+    /// Puts something into a mailbox while the caller holds a lock. Returns whether the owner must also be
+    /// [listed](Self::list) once the lock is free, because listing calls the wake function of the program.
     pub(crate) fn put<A: Addressee, R>(
         &self,
         to: &Arc<A>,
@@ -137,12 +137,13 @@ impl Shared {
         (result, is_ready)
     }
 
-    /// Puts who has letters into the list of those that do.
+    /// Adds a subscriber that has letters to the list.
     pub(crate) fn list<A: Addressee>(&self, to: &Arc<A>) {
         self.queue.list(Arc::clone(to) as Arc<dyn Turn>);
     }
 
-    /// As [`post`](Self::post), from a thread that does not do the I/O: whoever delivers may be asleep in there.
+    /// Like [`post`](Self::post), from a thread that does not do the I/O: the delivering thread may be asleep
+    /// in the I/O.
     pub(crate) fn post_and_wake<A: Addressee, R>(
         self: &Arc<Self>,
         to: &Arc<A>,
@@ -155,32 +156,32 @@ impl Shared {
         result
     }
 
-    /// Wakes whoever delivers, where that is a thread of the client: it may be asleep in the I/O.
+    /// Wakes the delivering thread if it belongs to the client: it may be asleep in the I/O.
     pub(crate) fn wake_delivery(&self) {
         if !self.queue.is_manual() {
             self.wake();
         }
     }
 
-    /// A listener was registered too late for something that holds.
+    /// A listener was registered too late for the present state.
     pub(crate) fn late<A: Addressee>(self: &Arc<Self>, to: &Arc<A>, listener: ListenerId) {
         self.post_and_wake(to, |mailbox, _, totals| mailbox.late(listener, totals));
     }
 
-    /// Tells something to the listeners of the client.
+    /// Posts an event for the listeners of the client.
     pub(crate) fn tell(self: &Arc<Self>, event: ClientEvent, receipt: Option<Arc<Receipt>>) {
         self.post(self, |mailbox, limits, totals| {
             mailbox.tell(event, receipt, limits, totals);
         });
     }
 
-    /// Tells an error to the listeners of the client.
+    /// Posts an error for the listeners of the client.
     pub(crate) fn fail(self: &Arc<Self>, error: Error, receipt: Option<Arc<Receipt>>) {
         self.tell(ClientEvent::failed(error), receipt);
     }
 
-    /// A receipt for something that is going to be told. Where the program itself calls the listeners nobody waits for
-    /// that: the thread that waits may be the one that has to call them.
+    /// A receipt for something that is about to be delivered. If the program itself calls the listeners,
+    /// nothing waits for delivery: the waiting thread may be the one that has to call them.
     pub(crate) fn receipt<T: Telling + 'static>(&self, of: &Arc<T>) -> Option<Arc<Receipt>> {
         (!self.queue.is_manual()).then(|| self.status.receipt(of))
     }
@@ -190,7 +191,7 @@ impl Shared {
         (!self.queue.is_manual()).then(|| self.status.telling())
     }
 
-    /// A receipt for a state of the client that listeners hear of.
+    /// A receipt for a state of the client that listeners are called with.
     pub(crate) fn receipt_if_heard(&self, kind: ClientEventKind) -> Option<Arc<Receipt>> {
         self.receipt_of_state()
             .filter(|_| self.subscriber.emitter.is_heard(kind))
@@ -202,7 +203,7 @@ impl Shared {
         self.status.die(error);
     }
 
-    /// Ends all subscriptions that there are, and returns the first id that stays.
+    /// Ends all present subscriptions, and returns the first id that is not ended.
     pub(crate) fn end_all(&self) -> u64 {
         let below = self.next_id.load(Ordering::Relaxed);
         self.closed_below.fetch_max(below, Ordering::AcqRel);
@@ -215,12 +216,12 @@ impl Shared {
         self.session_token.lock().clone()
     }
 
-    /// The provider has given the client its session token.
+    /// The provider has returned the client's session token.
     pub(crate) fn set_session_token(&self, token: Option<Secret>) {
         *self.session_token.lock() = token;
     }
 
-    /// The client gets another session token. Returns the number of its generation.
+    /// Changes the session token of the client. Returns the number of its generation.
     pub(crate) fn change_session_token(&self, token: Option<Secret>) -> u64 {
         self.set_session_token(token);
         self.subscriber.next_generation()
@@ -270,7 +271,7 @@ impl Shared {
             })
     }
 
-    /// Waits until the client is closed or refused for good.
+    /// Waits until the client is closed or permanently refused.
     pub(crate) fn wait_closed(&self) -> Result<()> {
         self.status
             .wait(None, |look| {
@@ -285,39 +286,41 @@ impl Shared {
 
 /// A subscriber in the list of those that have letters.
 pub(crate) trait Turn: Send + Sync {
-    /// Delivers some letters. `true` if there are more; then it goes to the back of the list.
+    /// Delivers some letters. Returns `true` if there are more; the subscriber then goes to the back of the
+    /// list.
     fn take(self: Arc<Self>, shared: &Arc<Shared>, budget: &mut Budget) -> bool;
 }
 
-/// Who is told: a subscription, a client or a live set.
+/// The recipient of events: a subscription, a client or a live set.
 pub(crate) trait Addressee: Send + Sync + Sized + 'static {
     type Event: Emit;
 
     fn subscriber(&self) -> &Subscriber<Self::Event>;
 
-    /// Whether a listener may be called for this kind of event now. An object has the generation that it came under.
+    /// Whether a listener for this kind of event may be called now. An object has the generation of the token
+    /// that it came under.
     fn may_hear(&self, shared: &Shared, kind: EventKindOf<Self>, generation: Option<u64>) -> bool;
 
-    /// The listeners are called next. Returns what they are to hear.
+    /// Called just before the listeners. Returns the events to call them with.
     fn prepare(&self, shared: &Arc<Shared>, event: Self::Event, generation: Option<u64>) -> Self::Event;
 
-    /// The session token that an event which is no object came under, if that matters.
+    /// The generation of the session token that an event without an object came under, if that matters.
     fn generation_of(&self, _: &Self::Event) -> Option<u64> {
         None
     }
 
-    /// Whether it is the one that hears of faults in listeners.
+    /// Whether faults in listeners are reported to this one.
     fn is_last_resort(&self) -> bool {
         false
     }
 
-    /// An object is passed over, since it came under an earlier session token.
+    /// An object was passed over, because it came under an earlier session token.
     fn skipped(&self) {}
 
-    /// The listeners were called. Whoever hears of the same thing besides is told with the same receipt.
+    /// Called after the listeners. Others that are notified of the same thing get the same receipt.
     fn pass_on(&self, shared: &Arc<Shared>, error: Option<Error>, receipt: Option<Arc<Receipt>>);
 
-    /// What it is called in the log, with an article.
+    /// Its name in the log, with an article.
     fn name(&self) -> String;
 }
 
@@ -339,7 +342,7 @@ impl Budget {
         }
     }
 
-    /// To be asked between turns. What a subscriber is told at once is not torn apart by it.
+    /// Asked between turns only, so that what a subscriber gets at once stays together.
     pub(super) fn is_spent(&self, now: Instant) -> bool {
         self.letters == 0 || self.is_late(now)
     }
@@ -381,7 +384,7 @@ impl Addressee for Shared {
 
 impl Emit for ClientEvent {
     type Kind = ClientEventKind;
-    /// The last `open`, while it holds.
+    /// The last `open`, as long as it is valid.
     type Held = Option<Self>;
 
     fn kind(&self) -> ClientEventKind {
@@ -451,6 +454,6 @@ pub(super) fn not_open_in_time(what: &str, is_open: bool, client: ClientState) -
     } else if client == ClientState::Paused {
         format!("the {what} is not open, because the client is paused; `resume` ends the pause")
     } else {
-        format!("the {what} is not open yet, and goes on trying")
+        format!("the {what} is not open yet and keeps trying")
     }
 }

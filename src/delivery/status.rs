@@ -1,7 +1,7 @@
-//! What threads wait for: the state of the client, and that something was told.
+//! What threads wait for: the state of the client, and the delivery of events.
 //!
-//! Knows nothing of listeners. A wait ends in one of four ways: what it waits for was told, it will never come, the
-//! client has died, or the deadline is there.
+//! Must not know of listeners. A wait ends in one of four ways: the awaited event was delivered, it will
+//! never come, the client has died, or the deadline has passed.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,12 +12,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
 use crate::state::ClientState;
 
-/// Where a client stands, for those who wait.
+/// The state of a client, for waiting threads.
 pub(crate) struct Status {
     pub(crate) home: Home,
     inner: Mutex<Inner>,
     changed: Condvar,
-    /// What led to the present state and is not told yet.
+    /// The number of changes that led to the present state and are not delivered yet.
     telling: Arc<Count>,
     /// Calls of `close` that are under way.
     closing: Arc<Count>,
@@ -27,13 +27,13 @@ struct Inner {
     state: ClientState,
     /// Why the last attempt to connect failed, until one succeeds.
     error: Option<Error>,
-    /// Orders to connect that the I/O has not looked at. Until it has, the state is of the past.
+    /// Orders to connect that the I/O has not seen yet. Until it has, the state is out of date.
     orders: usize,
     /// The threads have panicked. Nothing comes any more.
     death: Option<Error>,
 }
 
-/// What a thread that waits looks at.
+/// What a waiting thread looks at.
 pub(crate) struct Look<'a> {
     inner: &'a Inner,
     status: &'a Status,
@@ -44,18 +44,18 @@ impl Look<'_> {
         self.inner.state
     }
 
-    /// Why the server refused the client for good, once all were told who hear of that.
+    /// Why the server permanently refused the client, once all listeners concerned have been called.
     pub(crate) fn refusal(&self) -> Option<Error> {
         let is_refused = self.inner.state == ClientState::Disconnected && self.inner.orders == 0;
         self.inner.error.clone().filter(|_| is_refused && self.is_told())
     }
 
-    /// Whether what led to the present state was told.
+    /// Whether everything that led to the present state has been delivered.
     pub(crate) fn is_told(&self) -> bool {
         self.status.telling.get() == 0
     }
 
-    /// Whether the client is closed, and all were told of it.
+    /// Whether the client is closed and the listeners have been called.
     pub(crate) fn is_closed(&self) -> bool {
         self.inner.state == ClientState::Closed && self.inner.orders == 0 && self.is_close_done()
     }
@@ -67,7 +67,7 @@ impl Look<'_> {
 
 /// How a wait ended without an answer.
 pub(crate) enum Unanswered {
-    /// The deadline came. With why the last attempt to connect failed.
+    /// The deadline has passed. With the reason why the last attempt to connect failed.
     Late(Option<Error>),
     /// The threads of the client have panicked.
     Dead(Error),
@@ -125,13 +125,14 @@ impl Status {
         self.changed.notify_all();
     }
 
-    /// An order to connect is on its way to the I/O. It is there until what this returns is dropped.
+    /// Registers an order to connect that is on its way to the I/O. It counts until the returned value is
+    /// dropped.
     pub(crate) fn order(self: &Arc<Self>) -> Order {
         self.inner.lock().orders += 1;
         Order(Arc::clone(self))
     }
 
-    /// A `close` begins. It ends when the last copy of the receipt is gone.
+    /// Registers a `close`. It ends when the last copy of the receipt is dropped.
     pub(crate) fn close(self: &Arc<Self>) -> Arc<Receipt> {
         let receipt = self.receipt(&self.closing);
         let mut inner = self.inner.lock();
@@ -142,12 +143,12 @@ impl Status {
         receipt
     }
 
-    /// A state of the client is going to be told.
+    /// A receipt for a state of the client that is about to be delivered.
     pub(crate) fn telling(self: &Arc<Self>) -> Arc<Receipt> {
         self.receipt(&self.telling)
     }
 
-    /// Something is going to be told.
+    /// A receipt for something that is about to be delivered.
     pub(crate) fn receipt<T: Telling + 'static>(self: &Arc<Self>, of: &Arc<T>) -> Arc<Receipt> {
         of.telling().fetch_add(1, Ordering::AcqRel);
         Arc::new(Receipt {
@@ -156,8 +157,8 @@ impl Status {
         })
     }
 
-    /// Something changed that somebody may wait for. Under the lock, so that nobody looks before the change and sleeps
-    /// after this.
+    /// Wakes the waiting threads after a change. Under the lock, so that no thread checks before the change
+    /// and sleeps after this.
     pub(crate) fn changed(&self) {
         let _inner = self.inner.lock();
         self.changed.notify_all();
@@ -192,7 +193,7 @@ impl Status {
         }
     }
 
-    /// Waits until each `close` is carried out and told. `false` if that takes longer.
+    /// Waits until each `close` is carried out and delivered. Returns `false` if that takes longer.
     pub(crate) fn wait_close_done(&self, deadline: Instant) -> bool {
         match self.wait(Some(deadline), |look| look.is_close_done().then_some(())) {
             Ok(()) | Err(Unanswered::Dead(_)) => true,
@@ -212,7 +213,7 @@ impl Unanswered {
     }
 }
 
-/// An order to connect that the I/O has not looked at.
+/// An order to connect that the I/O has not seen yet.
 pub(crate) struct Order(Arc<Status>);
 
 impl Drop for Order {
@@ -228,12 +229,12 @@ impl std::fmt::Debug for Order {
     }
 }
 
-/// What counts that which is not told yet.
+/// Counts what is not delivered yet.
 pub(crate) trait Telling: Send + Sync {
     fn telling(&self) -> &AtomicUsize;
 }
 
-/// A bare count.
+/// A plain count.
 #[derive(Default)]
 pub(crate) struct Count(AtomicUsize);
 
@@ -249,8 +250,8 @@ impl Telling for Count {
     }
 }
 
-/// Lies in the mailboxes of all that are to be told of something. Who waits for that goes on when the last copy is
-/// gone: delivered, or void since its subscriber has ended.
+/// Lies in all mailboxes that an event is delivered through. A thread that waits for the delivery continues
+/// when the last copy is dropped: the event was delivered everywhere, or its subscriber has ended.
 pub(crate) struct Receipt {
     status: Arc<Status>,
     of: Arc<dyn Telling>,

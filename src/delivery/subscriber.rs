@@ -1,6 +1,6 @@
-//! One that is told things: what a subscription, a client and a live set have in common.
+//! What a subscription, a client and a live set have in common: listeners and a mailbox.
 //!
-//! Knows nothing of what it is told, and of when.
+//! Must not know what is delivered, or when.
 
 use std::sync::atomic::Ordering;
 
@@ -10,7 +10,8 @@ use crate::delivery::sync::{AtomicBool, AtomicU64, Mutex};
 
 /// Listeners, and what waits for them.
 ///
-/// What each event needs comes first and lies together: ten thousand subscriptions are in no cache.
+/// Field order: what every event touches comes first and together, because ten thousand subscriptions do not
+/// fit into the cache.
 #[repr(C)]
 pub(crate) struct Subscriber<E: Emit> {
     generation: AtomicU64,
@@ -32,13 +33,13 @@ impl<E: Emit> Subscriber<E> {
         }
     }
 
-    /// Counts the session tokens that it has had.
+    /// The number of session tokens that it has had.
     pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// It gets another session token: objects that came under an earlier one are not told any more. Returns the number
-    /// of the new one.
+    /// Starts a new session token: objects that came under an earlier one are no longer delivered. Returns
+    /// the number of the new token.
     pub(crate) fn next_generation(&self) -> u64 {
         self.generation.fetch_add(1, Ordering::AcqRel) + 1
     }
@@ -47,7 +48,7 @@ impl<E: Emit> Subscriber<E> {
         self.ended.load(Ordering::Acquire)
     }
 
-    /// From now on no listener of it is called but for the last event.
+    /// From now on, none of its listeners is called except with the last event.
     pub(crate) fn end(&self) {
         self.ended.store(true, Ordering::Release);
     }

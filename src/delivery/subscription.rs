@@ -1,6 +1,6 @@
-//! What handles and threads know of one subscription.
+//! The state of one subscription that handles and threads share.
 //!
-//! Knows nothing of queries and of how the server is asked.
+//! Must not know of queries, or of how the server is asked.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,24 +23,25 @@ use crate::types::Date;
 
 /// One subscription.
 ///
-/// What each event needs comes first and lies together: ten thousand subscriptions are in no cache.
+/// Field order: what every event touches comes first and together, because ten thousand subscriptions do not
+/// fit into the cache.
 #[repr(C)]
 pub(crate) struct SubscriptionCore {
     pub(crate) id: u64,
     pub(crate) subscriber: Subscriber<Event>,
     pub(crate) figures: Figures,
     progress: Mutex<Progress>,
-    /// What led to the present state and is not told yet.
+    /// The number of changes that led to the present state and are not delivered yet.
     telling: AtomicUsize,
     follower: OnceLock<Weak<dyn Follower>>,
     pub(crate) class_name: Box<str>,
 }
 
-/// What hears each event of a subscription before its listeners: a live set.
+/// Receives each event of a subscription before its listeners: a live set.
 pub(crate) trait Follower: Send + Sync {
     fn take(self: Arc<Self>, shared: &Arc<Shared>, event: &Event, generation: u64);
 
-    /// Somebody waits until what was taken up to now is told.
+    /// Called when a caller waits until everything taken so far has been delivered.
     fn pass_on(self: Arc<Self>, shared: &Arc<Shared>, receipt: Arc<Receipt>);
 }
 
@@ -52,7 +53,7 @@ struct Progress {
     acknowledged: u64,
 }
 
-/// What came. The I/O counts, anybody may look.
+/// What came. The I/O thread counts, anyone may read.
 #[derive(Debug, Default)]
 pub(crate) struct Figures {
     events: [AtomicU64; 5],
@@ -119,7 +120,7 @@ impl SubscriptionCore {
         }
     }
 
-    /// To be called before the first event.
+    /// Must be called before the first event.
     pub(crate) fn follow(&self, follower: Weak<dyn Follower>) {
         self.follower.get_or_init(|| follower);
     }
@@ -132,19 +133,19 @@ impl SubscriptionCore {
         self.progress.lock().acknowledged
     }
 
-    /// Why the server refused it, once those were told who hear of that.
+    /// Why the server refused it, once the listeners concerned have been called.
     pub(crate) fn refusal(&self) -> Option<Error> {
         let progress = self.progress.lock();
         let error = progress.error.clone();
         error.filter(|_| progress.state == SubscriptionState::Failed && self.is_told())
     }
 
-    /// Whether it is open, and those were told who hear of that.
+    /// Whether it is open and the listeners concerned have been called.
     pub(crate) fn is_open(&self) -> bool {
         self.state() == SubscriptionState::Open && self.is_told()
     }
 
-    /// Whether what led to the present state was told.
+    /// Whether everything that led to the present state has been delivered.
     pub(crate) fn is_told(&self) -> bool {
         self.telling.load(Ordering::Acquire) == 0
     }
@@ -164,7 +165,7 @@ impl SubscriptionCore {
 
     pub(crate) fn set_state(&self, state: SubscriptionState, error: Option<Error>) {
         let mut progress = self.progress.lock();
-        // A subscription that was refused is closed by that, and still refused.
+        // A refused subscription is closed by the refusal, but stays refused.
         if state != SubscriptionState::Pending || progress.state != SubscriptionState::Failed {
             progress.state = state;
             progress.error = error;
@@ -172,7 +173,7 @@ impl SubscriptionCore {
         progress.acknowledged += u64::from(state == SubscriptionState::Open);
     }
 
-    /// Another query was asked for: why the last one failed does not matter any more.
+    /// Another query was requested, so the reason why the last one failed no longer matters.
     pub(crate) fn asked_again(&self) {
         let mut progress = self.progress.lock();
         if progress.state == SubscriptionState::Failed {
@@ -181,7 +182,7 @@ impl SubscriptionCore {
         }
     }
 
-    /// Whether anybody hears events of this kind.
+    /// Whether anyone listens to events of this kind.
     pub(crate) fn hears(&self, kind: EventKind) -> bool {
         self.subscriber.emitter.is_heard(kind) || self.follower.get().is_some()
     }
@@ -193,7 +194,7 @@ impl SubscriptionCore {
 
 /// What a client does with its subscriptions.
 impl Shared {
-    /// The session reports an event of a subscription that is no object. Its state follows from it.
+    /// The session reports an event without an object. The state of the subscription follows from it.
     pub(crate) fn tell_of(
         self: &Arc<Self>,
         subscription: &Arc<SubscriptionCore>,
@@ -201,7 +202,7 @@ impl Shared {
         receipt: Option<Arc<Receipt>>,
     ) {
         let next = SubscriptionCore::next_state(&event);
-        // Before the state, so that nobody sees the state and does not wait.
+        // Before the state changes, so that no caller sees the new state without waiting for its delivery.
         let is_heard = subscription.hears(event.kind())
             || event.kind() == EventKind::Error && self.subscriber.emitter.is_heard(ClientEventKind::Error);
         let receipt = receipt.or_else(|| {
@@ -218,10 +219,10 @@ impl Shared {
         self.status.changed();
     }
 
-    /// Whether an event of this kind can have no listener: then it need not be delivered.
+    /// Whether an event of this kind can have no listener and need not be delivered.
     ///
-    /// While a listener runs, or something waits for one, that one may register a listener for the next event, which
-    /// is this one perhaps.
+    /// While a listener runs or events wait for one, that listener may register another for the next event,
+    /// which may be this one.
     pub(crate) fn is_unheard(&self, subscription: &SubscriptionCore, kind: EventKind) -> bool {
         self.queue.letters() == 0 && !subscription.hears(kind)
     }
@@ -237,8 +238,8 @@ impl Shared {
         }
     }
 
-    /// Ends a subscription: what waits for its listeners is void, and the last thing they hear is `close`. Whoever
-    /// waits for that has the receipt.
+    /// Ends a subscription: what waits for its listeners is discarded, and the last thing they receive is
+    /// `close`. A caller that waits for that holds the receipt.
     pub(crate) fn end(&self, subscription: &Arc<SubscriptionCore>, receipt: Option<Arc<Receipt>>) {
         subscription.subscriber.end();
         let void = self.post(subscription, |mailbox, _, totals| {
@@ -252,19 +253,19 @@ impl Shared {
         self.status.changed();
     }
 
-    /// Whether the subscription was ended, by itself or with all others.
+    /// Whether the subscription was ended, alone or with all others.
     pub(crate) fn is_ended(&self, subscription: &SubscriptionCore) -> bool {
         subscription.subscriber.has_ended() || subscription.id < self.closed_below.load(Ordering::Acquire)
     }
 
-    /// Waits until a subscription that was ended is told so, and no listener of it runs.
+    /// Waits until a subscription that was ended has delivered its `close`, and no listener of it runs.
     pub(crate) fn wait_ended(
         self: &Arc<Self>,
         subscription: &Arc<SubscriptionCore>,
         deadline: Instant,
     ) -> Result<()> {
         let is_done = if self.queue.is_manual() {
-            // Nobody may come to tell it the last `close`: it goes without.
+            // The program may never dispatch the last `close`, so the subscription ends without it.
             let running = lock_until(&subscription.subscriber.running, deadline);
             let void = subscription.subscriber.mailbox.lock().clear(&self.queue.totals);
             drop(void);
@@ -285,8 +286,9 @@ impl Shared {
         Err(Error::new(ErrorKind::Timeout, text))
     }
 
-    /// Counts the session tokens under which objects have to come for the listeners of a subscription to get them:
-    /// those of the client and its own. Both numbers only grow, so their sum is the same only if both are.
+    /// Counts the session tokens, those of the client and those of the subscription: listeners only get
+    /// objects that came under the present ones. Both numbers only grow, so the sum is unchanged only if both
+    /// are.
     pub(crate) fn generation(&self, subscription: &SubscriptionCore) -> u64 {
         self.subscriber.generation() + subscription.subscriber.generation()
     }
@@ -370,7 +372,7 @@ impl Addressee for SubscriptionCore {
         if let (Some(follower), Some(receipt)) = (&follower, &receipt) {
             Arc::clone(follower).pass_on(shared, Arc::clone(receipt));
         }
-        // That the connection was refused is told to the client by itself.
+        // The client reports on its own account that the connection was refused.
         let Some(error) =
             error.filter(|error| !matches!(error.kind(), ErrorKind::Refused | ErrorKind::GaveUp))
         else {
@@ -390,7 +392,7 @@ impl Addressee for SubscriptionCore {
 
 impl Emit for Event {
     type Kind = EventKind;
-    /// The last `open`, while it holds.
+    /// The last `open`, as long as it is valid.
     type Held = Option<Self>;
 
     fn kind(&self) -> EventKind {

@@ -1,6 +1,7 @@
-//! The locks, counters and clock of delivery: those of the system, or with `--cfg shuttle` those of the model checker.
+//! The locks, counters and clock of delivery: those of the system or, with `--cfg shuttle`, those of the
+//! model checker.
 //!
-//! Knows nothing of what they are used for.
+//! Must not know what they are used for.
 
 use std::time::{Duration, Instant};
 
@@ -19,9 +20,9 @@ mod real {
 
     use super::{Duration, Instant};
 
-    /// A condition variable for the locks of `parking_lot`, whose own keeps all that wait in one table of the process. A
-    /// fork inherits that table with threads that do not exist there, and new threads get their memory: clients that are
-    /// built in the child would miss wake-ups.
+    /// A condition variable for the locks of `parking_lot`, whose own keeps all waiting threads in one table
+    /// of the process. A fork inherits that table with threads that do not exist there, and new threads reuse
+    /// their memory: clients built in the child would miss wake-ups.
     #[derive(Default)]
     pub(crate) struct Condvar {
         /// Changed under the lock that is waited with.
@@ -51,8 +52,8 @@ mod real {
             }
         }
 
-        /// Counts a wake-up, if anybody waits for one. Whoever begins to wait has locked before or after the change that is
-        /// told of: it is seen here, or sees that.
+        /// Counts a wake-up, if a thread waits for one. A thread that begins to wait has locked either before
+        /// the change, and is then seen here, or after it, and then sees the change.
         fn count(&self) -> bool {
             if self.waiting.load(Ordering::Acquire) == 0 {
                 return false;
@@ -61,7 +62,7 @@ mod real {
             true
         }
 
-        /// `false` at the deadline.
+        /// Returns `false` at the deadline.
         fn sleep<T>(&self, guard: &mut MutexGuard<'_, T>, deadline: Option<Instant>) -> bool {
             self.waiting.fetch_add(1, Ordering::AcqRel);
             let mut wakes = self.wakes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -80,7 +81,7 @@ mod real {
                     wakes = waited.unwrap_or_else(PoisonError::into_inner).0;
                 }
                 let is_woken = *wakes != before;
-                // Before the other lock is taken again: who tells of a change takes them in that order.
+                // Before the other lock is taken again, because a notifying thread takes them in that order.
                 drop(wakes);
                 is_woken
             });
@@ -98,7 +99,7 @@ mod real {
         lock.try_lock_until(deadline)
     }
 
-    /// Sleeps until it is woken, or until the deadline. `false` at the deadline.
+    /// Sleeps until woken, or until the deadline. Returns `false` at the deadline.
     pub(crate) fn wait_until<T>(condvar: &Condvar, guard: &mut MutexGuard<'_, T>, deadline: Instant) -> bool {
         condvar.sleep(guard, Some(deadline))
     }
@@ -109,8 +110,8 @@ mod real {
     }
 }
 
-/// In the model a deadline never comes, and a short wait is over at any moment: whatever holds whenever it ends holds
-/// for every length of it.
+/// In the model, a deadline never comes, and a short wait may end at any moment: what is true whenever it
+/// ends is true for every length of it.
 #[cfg(all(test, shuttle))]
 mod shuttle_model {
     pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
@@ -124,7 +125,7 @@ mod shuttle_model {
         *NOW.get_or_init(Instant::now)
     }
 
-    /// A condition variable for the locks of `shuttle-parking_lot`, which has none.
+    /// A condition variable for the locks of `shuttle-parking_lot`, which does not have one.
     #[derive(Default)]
     pub(crate) struct Condvar {
         wakes: shuttle::sync::Mutex<u64>,

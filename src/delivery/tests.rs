@@ -1,4 +1,4 @@
-//! What a mailbox keeps, loses and says of it.
+//! What a mailbox keeps, what it drops, and how it reports that.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -33,7 +33,8 @@ fn failed(text: &str) -> Event {
     Event::failed(Error::new(ErrorKind::Server, text))
 }
 
-/// What the listeners would be told: what was dropped, errors by how many they stand for, and objects.
+/// What the listeners would receive: how many objects were dropped, errors by how many they represent, and
+/// objects.
 fn contents(mailbox: &mut Mailbox<Event>, totals: &Totals) -> (u64, u64, u64) {
     let (mut lost, mut errors, mut objects) = (0, 0, 0);
     while let Some(letter) = mailbox.pop(totals) {
@@ -91,7 +92,7 @@ fn a_fatal_error_is_told_however_many_wait() {
 
 #[test]
 fn who_may_not_hear_open_does_not_hear_close() {
-    // Ended before all listeners have heard `open`, or before a late one has: after so many questions.
+    // Ended before all listeners were called with `open`, or before a late one was: after this many checks.
     for ended_after in 0..3 {
         let emitter = Emitter::<Event>::new();
         let told: Vec<Arc<Mutex<Vec<_>>>> = (0..3).map(|_| Arc::default()).collect();
@@ -184,7 +185,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Whatever comes and goes: every object and error is told or reported as lost, and what waits keeps to the limits.
+    /// Whatever comes and goes: every object and error is delivered or reported as lost, and the waiting
+    /// letters stay within the limits.
     #[test]
     fn nothing_is_lost_in_silence_and_nothing_grows(
         steps in prop::collection::vec(step(), 1..400),

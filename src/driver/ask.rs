@@ -1,5 +1,5 @@
-//! Questions that block, as those for the addresses of a name: each is asked on a thread of its own, whatever hangs. It
-//! knows nothing of what is asked.
+//! Blocking questions, such as looking up the addresses of a name: each is asked on a thread of its own, even
+//! if others hang. Must not know what is asked.
 
 use std::io;
 use std::sync::Arc;
@@ -7,10 +7,10 @@ use std::thread;
 
 use parking_lot::Mutex;
 
-/// Asks questions, the same one never twice at a time, on threads that are there while one is open.
+/// Asks questions, never the same one twice at a time, on threads that exist while one is open.
 ///
-/// A call that hangs cannot be ended. Who asks the same again waits for its answer then; who asks something else waits
-/// only if as many threads hang as there may be.
+/// A call that hangs cannot be ended. Asking the same question again means waiting for that call's answer;
+/// asking another one waits only if the maximum number of threads hang.
 #[derive(Debug)]
 pub(super) struct Asker<Q> {
     most_threads: usize,
@@ -21,7 +21,7 @@ pub(super) struct Asker<Q> {
 struct State<Q> {
     /// The last question, with the number of the attempt that it is asked for.
     open: Option<(Q, u64)>,
-    /// What the threads are at.
+    /// The questions that the threads are working on.
     asked: Vec<Q>,
 }
 
@@ -37,8 +37,8 @@ impl<Q: Clone + PartialEq + Send + 'static> Asker<Q> {
         }
     }
 
-    /// Asks this in place of any former question. `give` is called with the answer and with the number of the attempt
-    /// that asked last.
+    /// Asks a question, replacing any earlier one. `give` is called with the answer and with the number of
+    /// the attempt that asked last.
     ///
     /// # Errors
     /// If a thread is needed and cannot be started; nothing is asked then.
@@ -79,13 +79,13 @@ impl<Q: Clone + PartialEq + Send + 'static> Asker<Q> {
 }
 
 impl<Q: Clone + PartialEq> State<Q> {
-    /// There is an answer to this question. Returns who waits for it.
+    /// A question was answered. Returns the attempt that waits for it.
     fn close(&mut self, question: &Q) -> Option<u64> {
         let (_, attempt) = self.open.take_if(|(open, _)| open == question)?;
         Some(attempt)
     }
 
-    /// The question that is open and that no thread is at.
+    /// The open question, if no thread is working on it.
     fn next(&mut self) -> Option<Q> {
         let (open, _) = self.open.as_ref()?;
         if self.asked.contains(open) {
@@ -97,7 +97,8 @@ impl<Q: Clone + PartialEq> State<Q> {
     }
 }
 
-/// A thread is at this question no more. If that is because of a panic, nothing else is known of it.
+/// A thread is no longer working on this question. If that is because of a panic, this is the only sign of
+/// it.
 struct Gone<'a, Q: PartialEq>(&'a Mutex<State<Q>>, &'a Q);
 
 impl<Q: PartialEq> Drop for Gone<'_, Q> {
@@ -123,7 +124,7 @@ mod tests {
 
     struct Desk {
         asker: Asker<&'static str>,
-        /// What a thread has been asked, and what it is to answer.
+        /// Gives what a thread has been asked, and takes the answer.
         asked: (Sender<&'static str>, Receiver<&'static str>),
         answers: Mutex<(Sender<u32>, Receiver<u32>)>,
         given: (Sender<Given>, Receiver<Given>),
@@ -175,7 +176,7 @@ mod tests {
         assert_eq!(desk.asked(), "a");
         desk.answer(7);
         assert_eq!(desk.given(), (5, 7));
-        // And the next question is asked anew.
+        // The next question is asked anew.
         desk.ask("a", 6);
         assert_eq!(desk.asked(), "a");
         desk.answer(8);

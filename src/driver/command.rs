@@ -1,6 +1,6 @@
-//! What handles ask of the I/O, and how.
+//! The commands of handles to the I/O, and how they get there.
 //!
-//! Knows nothing of sockets.
+//! Must not know of sockets.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,11 +15,12 @@ use crate::error::Result;
 use crate::protocol::spec::Spec;
 use crate::secret::Secret;
 
-/// What handles ask of the I/O thread. It never answers; what comes of it shows in events and states.
+/// A command of a handle to the I/O thread. There is no answer; its effect shows in events and states.
 #[derive(Debug)]
 pub(crate) enum Command {
     Open,
-    /// Ends the subscriptions with an id below `below`, and the connection. Who waits for that has the receipt.
+    /// Ends the subscriptions with an id below `below`, and the connection. A thread that waits for that
+    /// holds the receipt.
     Close {
         below: u64,
         receipt: Arc<Receipt>,
@@ -45,9 +46,9 @@ pub(crate) enum Command {
         attempt: u64,
         stream: Result<ConnectedStream>,
     },
-    /// The last handle is gone.
+    /// The last handle was dropped.
     Shutdown,
-    /// A fault of this library.
+    /// Simulates a fault of this library.
     #[cfg(test)]
     Panic,
 }
@@ -62,7 +63,7 @@ impl Command {
     }
 }
 
-/// The way to the I/O.
+/// Sends commands to the I/O.
 #[derive(Clone, Debug)]
 pub(crate) struct Commands {
     shared: Arc<Shared>,
@@ -84,7 +85,7 @@ impl Commands {
         )
     }
 
-    /// The client gets another session token, if this is the process that it was built in.
+    /// Sets the session token of the client, if this is the process that the client was built in.
     pub(crate) fn set_session_token(&self, token: Option<Secret>) {
         if !self.shared.is_home() {
             return;
@@ -93,8 +94,8 @@ impl Commands {
         self.send(Command::SetSessionToken(token, generation));
     }
 
-    /// Whoever waits for the state that an order leads to waits until the order is dropped: looked at, or void since
-    /// nobody does the I/O any more.
+    /// A caller that waits for the resulting state waits until the order is dropped: it was handled, or is
+    /// void because no thread does the I/O any more.
     pub(crate) fn send(&self, command: Command) {
         let order = command.is_order().then(|| self.shared.status.order());
         if self.sender.send((command, order)).is_ok() {
@@ -102,12 +103,12 @@ impl Commands {
         }
     }
 
-    /// The connections that the I/O has open.
+    /// The open connections of the I/O.
     pub(crate) fn streams(&self) -> &Streams {
         &self.streams
     }
 
-    /// In a fork of the process, where nobody does the I/O: closes the connections that were inherited.
+    /// In a fork of the process, where no thread does the I/O: closes the inherited connections.
     pub(crate) fn abandon(&self) {
         self.streams.abandon();
     }

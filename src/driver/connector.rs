@@ -1,6 +1,6 @@
-//! The program's own way to connect, on a thread of its own.
+//! The program's own way to connect, on a separate thread.
 //!
-//! Knows nothing of what becomes of the connection.
+//! Must not know what happens to the connection.
 
 use std::fmt;
 use std::io;
@@ -32,8 +32,8 @@ impl Connector {
         }))
     }
 
-    /// Runs it on a thread of its own, which answers with a command. A call that never returns costs one thread, not
-    /// one for each attempt.
+    /// Runs it on a separate thread, which answers with a command. A call that never returns costs one
+    /// thread, not one for each attempt.
     pub(super) fn start(
         &self,
         asker: &Asker<(String, u16)>,

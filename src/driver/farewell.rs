@@ -1,6 +1,6 @@
-//! The end of a connection that the program closed: both sides say so, within a deadline.
+//! The end of a connection that the program closed: both sides close the WebSocket, within a deadline.
 //!
-//! Knows nothing of what was on the connection.
+//! Must not know what was sent over the connection.
 
 use std::time::Instant;
 
@@ -18,7 +18,7 @@ impl Driver {
         }
     }
 
-    /// Waits for the server's side of a close, to the deadline.
+    /// Waits for the server's close frame, up to the deadline.
     pub(super) fn say_farewell(&mut self) {
         let Some((link, deadline)) = &mut self.farewell else {
             return;
@@ -30,14 +30,14 @@ impl Driver {
                 break;
             }
             match link.read() {
-                // Both sides have said that they say no more.
+                // Both sides have closed.
                 Ok(Some(Message::Close(_))) => link.end(),
                 Ok(Some(_)) => {}
                 Ok(None) => {
                     self.readable = link.has_more();
                     return;
                 }
-                // The server has hung up, which is what a close comes to: nothing to complain of.
+                // The server has hung up, which amounts to a close and is not an error.
                 Err(_) => over = true,
             }
         }

@@ -1,33 +1,33 @@
-//! Where the frames of a WebSocket begin and end, read off the bytes on their way to the WebSocket layer, which does not
-//! say how much of a message is there before all of it is. It knows nothing of what the frames hold.
+//! Finds where the frames of a WebSocket begin and end, in the bytes on their way to the WebSocket layer,
+//! which does not report how much of an incomplete message has come. Must not know what the frames contain.
 
 use std::time::{Duration, Instant};
 
 /// The frames that come over one connection.
 #[derive(Debug, Default)]
 pub(super) struct Frames {
-    /// The head of the frame that is coming, and how much of it is there.
+    /// The head of the current frame, and how much of it has come.
     head: [u8; LONGEST_HEAD],
     head_length: usize,
-    /// How much of its payload is still to come.
+    /// How much of its payload is missing.
     left: u64,
     is_control: bool,
     message: Option<Message>,
-    /// Since when something is there that is not complete.
+    /// When the first byte of the incomplete data came.
     since: Option<Instant>,
 }
 
-/// A message of which a part is there.
+/// A message that has come in part.
 #[derive(Debug, Default)]
 struct Message {
     bytes: u64,
     fragments: u64,
-    /// Its last frame has begun.
+    /// Whether its last frame has begun.
     is_last: bool,
 }
 
 impl Frames {
-    /// Takes note of bytes that have come.
+    /// Records bytes that have come.
     pub(super) fn pass(&mut self, mut bytes: &[u8]) {
         while let Some((&first, rest)) = bytes.split_first() {
             if self.left > 0 {
@@ -60,8 +60,9 @@ impl Frames {
         }
     }
 
-    /// Until when what is not complete has to be: `patience` after its first byte, and later the more of it is there,
-    /// so that a large message may come over a thin line. A line that is hardly there is borne with for some minutes.
+    /// The time limit for incomplete data: `patience` after its first byte, and later the more of it has
+    /// come, so that a large message may come over a slow line. An extremely slow line is tolerated for some
+    /// minutes.
     pub(super) fn deadline(&self, patience: Duration) -> Option<Instant> {
         let bytes = self.message.as_ref().map_or(0, |message| message.bytes);
         let at = |line: u64| Duration::from_millis(bytes.saturating_mul(1000) / line);
@@ -69,7 +70,7 @@ impl Frames {
         self.since?.checked_add(patience)?.checked_add(more)
     }
 
-    /// Whether a message comes in more pieces than anything can be meant by.
+    /// Whether a message comes in absurdly many pieces.
     pub(super) fn is_crumbled(&self) -> bool {
         self.message
             .as_ref()
@@ -118,11 +119,11 @@ impl Frames {
     }
 }
 
-/// In bytes per second, for a message as a whole.
+/// In bytes per second, for a whole message.
 const THIN_LINE: u64 = 1024;
 const THINNEST_LINE: u64 = 16;
 const LONGEST_ON_THINNEST: Duration = Duration::from_secs(600);
-/// A server that cuts its messages at all cuts them into packets.
+/// A server that splits its messages at all splits them into packets.
 const SMALL_FRAGMENT: u64 = 64;
 const MOST_SMALL_FRAGMENTS: u64 = 4096;
 const LONGEST_HEAD: usize = 14;
@@ -185,14 +186,14 @@ mod tests {
         std::thread::sleep(Duration::from_millis(2));
         frames.pass(&[&message[2..], &message[..1]].concat());
         assert!(frames.deadline(Duration::ZERO).unwrap() > first);
-        // Control frames inside of a message do not lengthen its time, and neither do empty fragments.
+        // Control frames inside a message do not extend its time, and neither do empty fragments.
         let mut frames = Frames::default();
         frames.pass(&frame(TEXT, 0));
         let first = frames.deadline(Duration::ZERO);
         std::thread::sleep(Duration::from_millis(2));
         frames.pass(&[frame(PING, 5), frame(0, 0)].concat());
         assert_eq!(frames.deadline(Duration::ZERO), first);
-        // What is in it does.
+        // Payload does.
         frames.pass(&frame(0, 1024));
         let after = |seconds| first.map(|at| at + Duration::from_secs(seconds));
         assert_eq!(frames.deadline(Duration::ZERO), after(64 + 1));

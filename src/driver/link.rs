@@ -1,6 +1,7 @@
-//! The WebSocket of one connection, as the I/O uses it: a turn reads no more than its share, a peer that takes nothing
-//! or completes nothing is noticed, the peer is told why it is left, and a panic below here (in the program's logger, or
-//! in its TLS configuration) costs this connection and nothing else. It knows nothing of sessions.
+//! The WebSocket of one connection, as the I/O uses it: a turn reads no more than its share, a peer that
+//! reads nothing or completes nothing is noticed, the peer is told why the connection is closed, and a panic
+//! below here (in the program's logger or TLS configuration) costs only this connection. Must not know of
+//! sessions.
 
 use std::time::{Duration, Instant};
 
@@ -16,16 +17,16 @@ use crate::fence;
 #[derive(Debug)]
 pub(crate) struct Link {
     web_socket: WebSocket<Socket>,
-    /// How long the peer may leave something as it is: a message that is not complete, or what waits to be sent.
+    /// How long the peer may leave a message incomplete, or waiting bytes unread.
     patience: Duration,
     /// How many bytes may wait to be sent.
     most_unsent: usize,
-    /// A panic has left it in a state that nobody knows.
+    /// A panic has left it in an unknown state.
     is_broken: bool,
 }
 
 impl Link {
-    /// A link over a connection that was upgraded, and whose first bytes are these.
+    /// A link over an upgraded connection whose first bytes are given.
     pub(crate) fn new(mut socket: Socket, first: Vec<u8>, largest: usize, patience: Duration) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
@@ -41,21 +42,22 @@ impl Link {
         }
     }
 
-    /// Begins a turn, which has a share of its own to read.
+    /// Begins a turn, which may read its own share.
     pub(crate) fn begin_turn(&mut self) {
         self.web_socket.get_mut().begin_turn();
     }
 
-    /// The next message. `None` if none is complete, or if the turn has had its share, which
-    /// [`has_more`](Self::has_more) says.
+    /// The next message. `None` if none is complete, or if the turn has read its share, which
+    /// [`has_more`](Self::has_more) tells.
     ///
     /// # Errors
-    /// The link is lost then; the peer is told why, if it can be.
+    /// The connection is lost; the peer is told why, if possible.
     pub(crate) fn read(&mut self) -> Result<Option<Message>> {
         let read = self.fenced(WebSocket::read)?;
         if self.web_socket.get_ref().is_crumbled() {
             self.refuse(CloseCode::Policy);
-            let text = "the server sent a message in a vast number of tiny fragments, and the link was given up for it";
+            let text = "the server sent a message in a vast number of tiny fragments, and the connection was \
+                        closed because of it";
             return Err(Error::new(ErrorKind::Protocol, text));
         }
         match read {
@@ -76,17 +78,18 @@ impl Link {
         }
     }
 
-    /// Whether there may be more to read, though nothing announces it: the turn has had its share.
+    /// Whether there may be more to read without a notification: the turn has read its share.
     pub(crate) fn has_more(&self) -> bool {
         self.web_socket.get_ref().has_more()
     }
 
-    /// Whether anything came since this was last asked.
+    /// Whether anything came since the last call.
     pub(crate) fn take_received(&mut self) -> bool {
         self.web_socket.get_mut().take_received()
     }
 
-    /// Queues a text frame. It passes below the WebSocket layer, which would write keys and session tokens into its log.
+    /// Queues a text frame. It bypasses the WebSocket layer, which would write keys and session tokens to its
+    /// log.
     pub(crate) fn queue_text(&mut self, text: String) -> Result<()> {
         self.queue(Frame::message(text, OpCode::Data(Data::Text), true))
     }
@@ -102,7 +105,7 @@ impl Link {
         let waiting = self.web_socket.get_ref().unsent();
         if waiting > self.most_unsent {
             let text = format!(
-                "{} MiB wait to be sent to the server, which does not read them as fast as they come",
+                "{} MiB wait to be sent to the server, which does not read fast enough",
                 waiting >> 20
             );
             return Err(Error::new(ErrorKind::ConnectionLost, text));
@@ -110,7 +113,8 @@ impl Link {
         Ok(())
     }
 
-    /// Sends what the WebSocket layer (an answer to a ping) and the session have to send, as far as the peer takes it.
+    /// Sends what the WebSocket layer (an answer to a ping) and the session have to send, as far as the peer
+    /// accepts it.
     pub(crate) fn send(&mut self) -> Result<()> {
         let sent = self.fenced(|web_socket| {
             web_socket.flush()?;
@@ -119,7 +123,7 @@ impl Link {
         sent.map_err(lost)
     }
 
-    /// Whether the server took something since this was last asked of what it had to be waited for.
+    /// Whether the server has accepted some of the waiting bytes since the last call.
     pub(crate) fn take_drained(&mut self) -> bool {
         self.web_socket.get_mut().take_drained()
     }
@@ -138,10 +142,10 @@ impl Link {
         since.checked_add(self.patience)
     }
 
-    /// Whether the peer has left something as it is for too long. To be called when something more was read and sent.
+    /// Checks whether the peer has made no progress for too long. Must be called after reading and sending.
     ///
     /// # Errors
-    /// The link is lost then.
+    /// The connection is lost.
     pub(crate) fn check(&mut self, now: Instant) -> Result<()> {
         if self.deadline().is_none_or(|deadline| now < deadline) {
             return Ok(());
@@ -151,26 +155,25 @@ impl Link {
             format!("the server has read nothing of what was sent to it for {patience:.1?}")
         } else {
             self.refuse(CloseCode::Policy);
-            "the server began a message that is not complete, and has taken too long with the rest of it"
-                .to_owned()
+            "the server began a message and took too long to complete it".to_owned()
         };
         Err(Error::new(ErrorKind::Timeout, text))
     }
 
-    /// Queues a farewell. The server's own is to be waited for. `false` if that makes no sense any more.
+    /// Queues a close frame. The server's own must be awaited. Returns `false` if it is too late for that.
     pub(crate) fn close(&mut self) -> bool {
         self.refuse(CloseCode::Normal);
         !self.is_broken
     }
 
-    /// Queues a close frame with this code, unless there is one. Nobody can do anything about it if that fails.
+    /// Queues a close frame with this code, unless there is one. If that fails, nothing can be done about it.
     fn refuse(&mut self, code: CloseCode) {
         let reason = "".into();
         drop(self.fenced(|web_socket| web_socket.close(Some(CloseFrame { code, reason }))));
     }
 
-    /// Sends what is left, the answer to a close frame of the server among it, and tells the peer that nothing more
-    /// comes; as far as it takes that without waiting.
+    /// Sends what is left, including the answer to the server's close frame, and shuts the connection down;
+    /// as far as the peer accepts it without waiting.
     pub(crate) fn end(&mut self) {
         drop(self.fenced(|web_socket| {
             let flushed = web_socket.flush();
@@ -179,10 +182,10 @@ impl Link {
         }));
     }
 
-    /// Does something that calls code of the program, perhaps.
+    /// Does something that may call code of the program.
     fn fenced<T>(&mut self, part: impl FnOnce(&mut WebSocket<Socket>) -> T) -> Result<T> {
         if self.is_broken {
-            return Err(panicked("it had done so before"));
+            return Err(panicked("it had panicked before"));
         }
         let web_socket = &mut self.web_socket;
         let result = fenced(|| part(web_socket));
@@ -191,15 +194,15 @@ impl Link {
     }
 }
 
-/// Does something that calls code of the program, perhaps, and makes a panic of that an error of the connection.
+/// Does something that may call code of the program, and turns a panic into an error of the connection.
 pub(crate) fn fenced<T>(part: impl FnOnce() -> T) -> Result<T> {
     fence::run(part).map_err(|text| panicked(&text))
 }
 
 fn panicked(text: &str) -> Error {
     let text = format!(
-        "something below the WebSocket panicked, as the logger or the TLS configuration of the program may, and the \
-         connection was given up for it: {text}"
+        "something below the WebSocket panicked (possibly the program's logger or TLS configuration), and \
+         the connection was closed because of it: {text}"
     );
     Error::new(ErrorKind::ConnectionLost, text)
 }
@@ -208,22 +211,22 @@ fn lost(error: tungstenite::Error) -> Error {
     match error {
         tungstenite::Error::Capacity(error) => Error::with_source(
             ErrorKind::Protocol,
-            "the server sent a message over the size limit, and the link was given up for it; raise `max_message_size` \
-             if such messages are wanted",
+            "the server sent a message over the size limit, and the connection was closed because of it; \
+             raise `max_message_size` if such messages are wanted",
             error,
         ),
         error => Error::with_source(
             ErrorKind::ConnectionLost,
-            "the link to the server was lost",
+            "the connection to the server was lost",
             error,
         ),
     }
 }
 
-/// Enough for many events in one read, and little for a client that is idle.
+/// Enough for many events in one read, and small for an idle client.
 const READ_BUFFER: usize = 16 * 1024;
-/// More than any number of subscriptions that makes sense comes to. No single message is as long, since a query of more
-/// than 100 MiB is refused.
+/// More than any reasonable number of subscriptions needs. No single message is as long, because a query of
+/// more than 100 MiB is refused.
 const MOST_UNSENT: usize = 256 << 20;
 
 #[cfg(unix)]
@@ -237,7 +240,7 @@ mod tests {
     use super::*;
     use crate::driver::stream::{ConnectedStream, Stream, Streams};
 
-    /// A link, its peer, and what it was registered with.
+    /// A link, its peer, and the poll that it was registered with.
     fn pair() -> (Link, UnixStream, Poll) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let poll = Poll::new().unwrap();
@@ -247,7 +250,7 @@ mod tests {
         (link, theirs, poll)
     }
 
-    /// All that the peer gets until the link is gone.
+    /// Everything that the peer gets until the link is dropped.
     fn rest(link: Link, mut peer: UnixStream) -> Vec<u8> {
         drop(link);
         let mut bytes = Vec::new();
@@ -267,7 +270,7 @@ mod tests {
         assert!(unsent < (1 << 20) + 2 * text.len(), "{unsent}");
     }
 
-    /// What waits may be as much as the limit, and not a byte more.
+    /// As many bytes may wait as the limit says, and not one more.
     #[test]
     fn the_limit_is_what_it_is_said_to_be() {
         const PING: usize = 7;
@@ -293,7 +296,7 @@ mod tests {
         link.queue_text("x".repeat(1_000_000)).unwrap();
         link.send().unwrap();
         let first = link.deadline().expect("the rest waits");
-        // Nothing goes on, so the deadline stays.
+        // There is no progress, so the deadline stays.
         link.send().unwrap();
         assert_eq!(link.deadline(), Some(first));
         link.check(Instant::now()).unwrap();
@@ -344,7 +347,7 @@ mod tests {
         assert!(link.close());
         link.end();
         let bytes = rest(link, peer);
-        // Frames of seven bytes, of which the last is masked.
+        // Frames of seven bytes, of which the last one is masked.
         let pongs: Vec<_> = bytes
             .chunks(7)
             .filter(|frame| frame[0] == 0x8a)

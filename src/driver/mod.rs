@@ -1,7 +1,7 @@
 //! The I/O: it owns the socket and the session, reads the clock, and waits in one place for everything.
 //!
-//! Nothing in here blocks, and no user code runs in here. Which thread does it changes (see `threads`); what is called
-//! the I/O thread is the one that does.
+//! Nothing in here blocks, and no user code runs in here. The thread that does the I/O changes (see
+//! `threads`); "the I/O thread" means the one that does it at the time.
 
 mod ask;
 pub(crate) mod command;
@@ -80,7 +80,7 @@ pub(crate) fn spawn(
     poll: Poll,
     shared: Arc<Shared>,
 ) -> Result<Commands> {
-    // A server that does not read is given as long as one that does not write.
+    // A server that does not read gets as much time as one that does not write.
     network.patience = settings.idle_ping.saturating_add(settings.pong_timeout);
     let (commands, receiver) = Commands::new(Arc::clone(&shared));
     let io = Io::new(
@@ -127,7 +127,7 @@ struct Driver {
     network: Network,
     io: Io,
     tokens: Tokens,
-    /// Counts the session tokens of the client: the one that the connection was made with.
+    /// Counts the session tokens of the client: the number of the one that the connection was made with.
     generation: u64,
     farewell_timeout: Duration,
     poll: Poll,
@@ -135,20 +135,21 @@ struct Driver {
     receiver: Receiver<(Command, Option<Order>)>,
     session: Session<Arc<SubscriptionCore>>,
     transport: Transport,
-    /// A connection that was closed, while the server may still say farewell. Dropped before another is made.
+    /// A closed connection whose close handshake is not complete. Dropped before another is made.
     farewell: Option<(Box<Link>, Instant)>,
-    /// Numbers the attempts to connect, to tell a late answer of the resolver.
+    /// Numbers the attempts to connect, so that a late answer of the resolver is recognised.
     attempt: u64,
-    /// The socket may have more to read. mio reports that once, so it holds until a read would block.
+    /// The socket may have more to read. mio reports that only once, so it stays set until a read would
+    /// block.
     readable: bool,
-    /// The calls of `close` that are under way.
+    /// The pending calls of `close`.
     closing: Vec<Arc<Receipt>>,
     shutdown: bool,
-    /// The state that was made known last, and why the last attempt failed.
+    /// The last published state, and why the last attempt failed.
     state: ClientState,
     last_error: Option<Error>,
     error_changed: bool,
-    /// How old the server is, as was made known last.
+    /// The last published version of the server.
     server_age: Option<Age>,
     shared: Arc<Shared>,
 }
@@ -192,7 +193,7 @@ impl Driver {
             .map(|at| at.saturating_duration_since(Instant::now()));
         if let Err(error) = self.poll.poll(&mut self.events, timeout) {
             if error.kind() != std::io::ErrorKind::Interrupted {
-                // Nothing known leads here. The loop goes on with its deadlines, and not faster than this.
+                // No known case leads here. The loop continues with its deadlines, and no faster than this.
                 error!("waiting for the socket failed: {error}");
                 thread::sleep(Duration::from_millis(100));
             }
@@ -200,7 +201,8 @@ impl Driver {
         self.readable = self.events.iter().any(|event| event.token() == SOCKET);
     }
 
-    /// Takes the commands that are there, up to a limit, so that the socket gets its turn. `true` if there are more.
+    /// Handles the waiting commands, up to a limit, so that the socket gets its turn. Returns `true` if there
+    /// are more.
     fn take_commands(&mut self) -> bool {
         for _ in 0..COMMANDS_PER_TURN {
             match self.receiver.try_recv() {
@@ -208,7 +210,7 @@ impl Driver {
                     self.take_command(command);
                     drop(order);
                 }
-                // Never disconnected: the driver holds a sender itself.
+                // Never disconnected: the driver itself holds a sender.
                 Err(_) => return false,
             }
         }
@@ -225,7 +227,7 @@ impl Driver {
             }
             Command::Subscribe(subscription, spec) => {
                 if self.shared.is_ended(&subscription) {
-                    // It was ended before it came here. What its listeners own is let go of by this.
+                    // It was ended before the command came. This drops what its listeners own.
                     let receipt = self.closing_receipt();
                     self.shared.end(&subscription, receipt);
                 } else {
@@ -270,9 +272,9 @@ impl Driver {
         self.carry_out();
     }
 
-    /// Does what the session wants done.
+    /// Carries out the outputs of the session.
     fn carry_out(&mut self) {
-        // Who waits to hear that the client was refused waits for all that hear of it.
+        // A thread that waits for the refusal of the client waits for the delivery to all subscribers.
         let mut refused = None;
         while let Some(output) = self.session.next_output() {
             match output {
@@ -321,7 +323,7 @@ impl Driver {
         }
     }
 
-    /// Tells a subscription what the session says of it.
+    /// Delivers an output of the session to a subscription.
     fn tell_of(
         &self,
         subscription: &Arc<SubscriptionCore>,
@@ -339,13 +341,13 @@ impl Driver {
         self.shared.tell_of(subscription, event, receipt);
     }
 
-    /// For those who are told of the `close` that is under way.
+    /// The receipt for the pending calls of `close`.
     fn closing_receipt(&self) -> Option<Arc<Receipt>> {
         let receipt = self.closing.last().filter(|_| !self.shared.queue.is_manual());
         receipt.cloned()
     }
 
-    /// Tells the client's listeners what the session says of the connection, and counts it.
+    /// Delivers an output of the session to the client's listeners, and counts it.
     fn tell(&mut self, event: ClientEvent, refused: &mut Option<Arc<Receipt>>) {
         let mut receipt = None;
         match (event.kind(), event.error()) {
@@ -390,7 +392,7 @@ impl Driver {
         }
     }
 
-    /// The provider has answered. A late answer is one to a question that nobody asks any more.
+    /// The provider has answered. A late answer belongs to a question that is no longer asked.
     fn take_token(&mut self, question: u64, token: Option<Secret>, now: Now) {
         match self.tokens.answered(question, self.io.commands()) {
             Ok(None) => {}
@@ -410,7 +412,7 @@ impl Driver {
     }
 
     fn start_attempt(&mut self) {
-        // The builder has one URL at least.
+        // The builder makes sure that there is at least one URL.
         let Some(url) = self.servers.next(Instant::now()).cloned() else {
             return;
         };
@@ -430,7 +432,7 @@ impl Driver {
         self.session.lost_for(failed.error, at_least, now);
     }
 
-    /// Gives the attempt what another thread has found out for it.
+    /// Passes the result of another thread to the attempt.
     fn answered(&mut self, give: impl FnOnce(&mut Attempt, &Network, &Io) -> Result<(), Failed>) {
         if let Transport::Connecting(attempt) = &mut self.transport {
             match give(attempt, &self.network, &self.io) {
@@ -440,7 +442,7 @@ impl Driver {
         }
     }
 
-    /// Goes on with an attempt to connect.
+    /// Continues an attempt to connect.
     fn advance_connection(&mut self) {
         if !matches!(self.transport, Transport::Connecting(_)) {
             return;
@@ -482,7 +484,8 @@ impl Driver {
             let message = link.read();
             let has_more = link.has_more();
             if link.take_received() {
-                // Not before it came: a gap that ends with it must not end before the server wrote it.
+                // Read after the message came: a gap that ends with it must not end before the server wrote
+                // it.
                 now = self::now();
                 self.session.alive(now);
                 *self.shared.counters.last_received.lock() = Some(now.wall);
@@ -492,7 +495,7 @@ impl Driver {
                     self.count_message(text.len());
                     if !self.is_unheard(&text, now) {
                         let received = self.session.received(&text, now);
-                        // An event comes after what the session has to say of it, as `open`.
+                        // An event comes after the outputs of the session that precede it, such as `open`.
                         self.carry_out();
                         if let Some(received) = received {
                             self.take_in(received, &text, now);
@@ -509,11 +512,11 @@ impl Driver {
                         *self.shared.counters.round_trip.lock() = round_trip;
                     }
                 }
-                // Answered by the WebSocket layer; that something came is all that counts.
+                // The WebSocket layer answers it; here it only counts as a sign of life.
                 Ok(Some(Message::Ping(_) | Message::Frame(_))) => {}
                 Ok(Some(Message::Close(frame))) => {
                     let reason = frame.map_or_else(String::new, |frame| format!(" ({frame})"));
-                    let text = format!("the server closed the link{reason}");
+                    let text = format!("the server closed the connection{reason}");
                     self.session
                         .lost(Error::new(ErrorKind::ConnectionLost, text), now);
                 }
@@ -540,7 +543,7 @@ impl Driver {
         Counters::add(&self.shared.counters.bytes_in, bytes as u64);
     }
 
-    /// Whether this is an event that has no listener. Then it is only counted.
+    /// Whether this is an event without a listener, which is only counted.
     fn is_unheard(&mut self, text: &str, now: Now) -> bool {
         if self.shared.queue.letters() > 0 {
             return false;
@@ -555,7 +558,7 @@ impl Driver {
         is_unheard
     }
 
-    /// Puts an object that came into the mailbox of its subscription.
+    /// Puts a received object into the mailbox of its subscription.
     fn take_in(&self, received: Received<'_, Arc<SubscriptionCore>>, text: &str, now: Now) {
         let Received {
             handle: subscription,
@@ -568,8 +571,8 @@ impl Driver {
         if filter.is_some_and(|spec| !spec.may_bring(&event)) {
             Counters::add(&subscription.figures.foreign, 1);
             warn!(
-                "{subscription}: dropped `{}` of {}, which does not match the query; the server takes it for another \
-                 one",
+                "{subscription}: dropped `{}` of {}, which does not match the query; the server confuses it \
+                 with another one",
                 event.kind(),
                 event.id().unwrap_or("an object")
             );
@@ -584,12 +587,12 @@ impl Driver {
         self.shared.deliver_object(&subscription, parcel);
     }
 
-    /// Sends what there is to send, and sees whether the server does its part.
+    /// Sends what must be sent, and checks that the server makes progress.
     fn send(&mut self) {
         if let Transport::Up(link) = &mut self.transport {
             let now = now();
             let sent = link.send().and_then(|()| link.check(now.mono));
-            // A ping behind ten thousand subscriptions is answered late by a server that is well.
+            // A healthy server answers a ping behind ten thousand subscriptions late.
             if link.take_drained() {
                 self.session.alive(now);
             }
@@ -619,8 +622,8 @@ impl Driver {
     }
 }
 
-/// Makes an event of a frame: its text is copied once, to exactly its size, so that an event that is kept keeps no
-/// read buffer alive.
+/// Makes an event from a frame. Its text is copied once, to its exact size, so that a kept event does not
+/// keep a read buffer alive.
 pub(crate) fn event_of(frame: EventFrame<'_>, text: &str) -> Event {
     let shared: Arc<str> = Arc::from(text);
     let range = |part: &str| {
@@ -634,13 +637,13 @@ pub(crate) fn event_of(frame: EventFrame<'_>, text: &str) -> Event {
     Event::changed(frame.kind, Change { object, original })
 }
 
-/// Whether an error says that the client as a whole was refused.
+/// Whether an error means that the whole client was refused.
 fn is_refusal(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Refused | ErrorKind::GaveUp)
 }
 
 fn now() -> Now {
-    // A thread that has to wait between the two looks gets a gap that starts too early by that, and not too late.
+    // If the thread has to wait between the two reads, a gap starts too early rather than too late.
     let wall = SystemTime::now();
     Now {
         mono: Instant::now(),

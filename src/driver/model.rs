@@ -1,7 +1,8 @@
-//! Delivery under the model checker: what has to hold whatever the threads do in whatever order.
+//! Delivery under the model checker: what must be true whatever the threads do in whatever order.
 //!
-//! Run with `RUSTFLAGS='--cfg shuttle' cargo test --lib --target-dir target/shuttle model`; `SHUTTLE_ITERATIONS` says how
-//! many schedules of each (10,000 by default), half of them random, half by PCT.
+//! Run with `RUSTFLAGS='--cfg shuttle' cargo test --lib --target-dir target/shuttle model`;
+//! `SHUTTLE_ITERATIONS` sets the number of schedules for each test (10,000 by default), half of them random,
+//! half by PCT.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -104,8 +105,8 @@ fn deliver_until(shared: &Arc<Shared>, stop: &AtomicBool) {
     }
 }
 
-/// Two listeners, and a call that rules both out: once it has returned, neither starts. The one that had been asked for
-/// at that very moment counts as running, whether it has come to its first line or not.
+/// Two listeners, and a call that rules both out: once it has returned, neither starts. A listener that was
+/// being called at that very moment counts as running, whether it has reached its first line or not.
 fn nothing_starts_after(end: impl Fn(&Arc<Shared>, &Arc<SubscriptionCore>) + Send + Sync + 'static) {
     check(move || {
         let shared = client();
@@ -321,7 +322,7 @@ fn a_late_listener_hears_of_an_open_that_holds_just_once() {
     });
 }
 
-/// Wake-ups that wait to be looked at, as in the event loop of a GUI.
+/// Wake-ups that wait to be handled, as in the event loop of a GUI.
 #[derive(Default)]
 struct Wakes {
     number: Mutex<usize>,
@@ -343,8 +344,8 @@ impl Wakes {
     }
 }
 
-/// Two threads that dispatch once for each wake-up, and a listener that dispatches too, and is refused: all is
-/// delivered, or one of the threads would wait for ever.
+/// Two threads that dispatch once for each wake-up, and a listener that dispatches too and is turned away:
+/// everything is delivered, or one of the threads would wait forever.
 #[test]
 fn a_program_that_dispatches_once_for_each_wake_up_misses_nothing() {
     check(|| {
@@ -365,7 +366,7 @@ fn a_program_that_dispatches_once_for_each_wake_up_misses_nothing() {
                 assert_eq!(dispatch_pending(&shared, None), 0);
             }
             if objects.fetch_add(1, SeqCst) + 1 == OBJECTS {
-                // Both threads may go home.
+                // Both threads may end.
                 all.add();
                 all.add();
             }
@@ -413,7 +414,7 @@ fn a_program_that_polls_is_woken_when_something_comes() {
     });
 }
 
-/// What the threads hand to each other in place of the driver: it sends what it is told to.
+/// Takes the place of the driver: it sends what it is told to.
 struct Sender {
     shared: Arc<Shared>,
     core: Arc<SubscriptionCore>,
@@ -444,8 +445,9 @@ impl Work for Sender {
     }
 }
 
-/// The first listener waits for what only the I/O can bring: so the other thread has to do it meanwhile. Everything
-/// comes, the driver is in one hand at a time and never lost, and both threads end.
+/// The first listener waits for something that only the I/O can bring, so the other thread must do the I/O in
+/// the meantime. Everything arrives, the driver is in one hand at a time and never lost, and both threads
+/// end.
 #[test]
 fn the_driver_is_handed_on_and_never_lost() {
     check(|| {
@@ -460,7 +462,7 @@ fn the_driver_is_handed_on_and_never_lost() {
         let (objects, client) = (Arc::clone(&told), Arc::downgrade(&shared));
         on(&core, EventKind::Create, move |_| {
             if objects.fetch_add(1, SeqCst) == 0 {
-                // Delivered after this one, so it is the letters that tell that they have come.
+                // They are delivered after this one, so the letters show that they have come.
                 while client
                     .upgrade()
                     .is_some_and(|shared| shared.queue.letters() < OBJECTS)

@@ -5,15 +5,15 @@ use std::time::{Duration, Instant};
 use rand::seq::SliceRandom;
 use url::Url;
 
-/// The servers, in rounds: each has its turn before any of them has a second one, in an order that is drawn anew for
-/// each round, so that clients which lose the same server do not all go to the same other one.
+/// The servers, in rounds: each has its turn before any of them has a second one. The order is drawn anew for
+/// each round, so that clients which lose the same server do not all move to the same other one.
 #[derive(Debug)]
 pub(crate) struct Servers {
     all: Vec<Url>,
-    /// The indices of those that have not had their turn, the next one last.
+    /// The indices of the servers that have not had their turn, the next one last.
     round: Vec<usize>,
     last: Option<usize>,
-    /// Until when a server wants to be left alone, in the order of `all`.
+    /// Until when a server asked for a pause, in the order of `all`.
     resting: Vec<Option<Instant>>,
 }
 
@@ -27,8 +27,8 @@ impl Servers {
         }
     }
 
-    /// The server whose turn it is: not the one of the last time, unless there is no other, and none that wants to be
-    /// left alone, unless all do. `None` if there are none.
+    /// The next server: not the previous one unless there is no other, and none that asked for a pause unless
+    /// all did. `None` if there are no servers.
     pub(crate) fn next(&mut self, now: Instant) -> Option<&Url> {
         for _ in 0..2 * self.all.len() {
             self.take_turn();
@@ -39,8 +39,8 @@ impl Servers {
         self.all.get(self.last?)
     }
 
-    /// The last server does not take this client now, and has said for how long perhaps. Gives how long to wait at
-    /// least: not at all while another server is there to be asked.
+    /// The last server refuses this client for now, possibly with a pause. Returns the minimum wait: none
+    /// while there is another server to try.
     pub(crate) fn refused(&mut self, retry_after: Option<Duration>, now: Instant) -> Option<Duration> {
         let resting = self.resting.get_mut(self.last?)?;
         *resting = retry_after.map(|delay| now + delay.min(LONGEST_WAIT));
@@ -66,7 +66,7 @@ impl Servers {
     }
 }
 
-/// Nobody is sent away for longer than this.
+/// No pause is longer than this.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
 #[cfg(test)]
@@ -126,11 +126,11 @@ mod tests {
         assert!(third != first && third != second);
         assert_eq!(servers.next(now), Some(&third), "the only one that is left");
         assert_eq!(servers.refused(Some(minutes(1)), now), Some(minutes(1)));
-        // Told to try at once, it does.
+        // A server that allows a retry at once gets one.
         assert!(servers.next(now).is_some());
         let later = now + minutes(3);
         assert!((0..10).all(|_| servers.next(later) != Some(&second)));
-        // An hour is ten minutes.
+        // An hour is cut to ten minutes.
         let later = now + minutes(11);
         assert!((0..10).any(|_| servers.next(later) == Some(&second)));
     }

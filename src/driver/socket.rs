@@ -1,9 +1,9 @@
-//! The connection below the WebSocket, with TLS where that is used: reads do not block and end with the share of the
-//! turn, writes go to a buffer that is sent as the peer takes it.
+//! The connection below the WebSocket, with TLS if it is used: reads do not block and stop after the turn's
+//! share, writes go to a buffer that is sent as the peer accepts it.
 //!
-//! The buffer keeps two traps of non-blocking sockets away from the WebSocket layer (a write that would block in the
-//! middle of a frame, a TLS layer that takes nothing for a moment), and it lets frames with keys and session tokens
-//! pass below that layer, which would write them into its log.
+//! The buffer hides two traps of non-blocking sockets from the WebSocket layer (a write that would block in
+//! the middle of a frame, a TLS layer that accepts nothing for a moment), and it lets frames with keys and
+//! session tokens bypass that layer, which would write them to its log.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
@@ -19,11 +19,11 @@ pub(crate) struct Socket {
     wire: Wire,
     tls: Option<Tls>,
     unsent: Unsent,
-    /// The peer took some of what had waited.
+    /// The peer accepted some of the waiting bytes.
     drained: bool,
-    /// Since when the peer has taken nothing of what waits.
+    /// Since when the peer has accepted none of the waiting bytes.
     stalled_since: Option<Instant>,
-    /// Once there is a WebSocket.
+    /// Set once there is a WebSocket.
     frames: Option<Frames>,
 }
 
@@ -45,12 +45,12 @@ impl Socket {
         }
     }
 
-    /// Speaks TLS from now on; [`handshake`](Self::handshake) is next.
+    /// Uses TLS from now on; [`handshake`](Self::handshake) is next.
     pub(crate) fn secure(&mut self, tls: Tls) {
         self.tls = Some(tls);
     }
 
-    /// Goes on with the TLS handshake as far as possible without waiting. `true` if it is done.
+    /// Continues the TLS handshake as far as possible without waiting. Returns `true` if it is done.
     pub(crate) fn handshake(&mut self) -> io::Result<bool> {
         match &mut self.tls {
             Some(tls) => tls.handshake(&mut self.wire),
@@ -58,66 +58,67 @@ impl Socket {
         }
     }
 
-    /// What is read from now on are frames, and so are these bytes, which came before.
+    /// From now on, frames are read, starting with these bytes, which came before.
     pub(crate) fn begin_frames(&mut self, first: &[u8]) {
         self.frames.get_or_insert_default().pass(first);
     }
 
-    /// Begins a turn, in which no more than a share is read: however long the peer goes on, others get their turn.
+    /// Begins a turn, which reads no more than its share: however much the peer sends, other work gets its
+    /// turn.
     pub(crate) fn begin_turn(&mut self) {
         self.wire.share = SHARE_OF_A_TURN;
         self.wire.has_more = false;
     }
 
-    /// Whether reading ended with the share of the turn. Nothing announces what is there already.
+    /// Whether reading stopped at the turn's share. There is no notification for data that is there already.
     pub(crate) fn has_more(&self) -> bool {
         self.wire.has_more
     }
 
-    /// Until when the message that is coming has to be complete.
+    /// The time limit for the incomplete message.
     pub(crate) fn message_deadline(&self, patience: Duration) -> Option<Instant> {
         self.frames.as_ref()?.deadline(patience)
     }
 
-    /// Whether a message comes in more pieces than anything can be meant by.
+    /// Whether a message comes in absurdly many pieces.
     pub(crate) fn is_crumbled(&self) -> bool {
         self.frames.as_ref().is_some_and(Frames::is_crumbled)
     }
 
-    /// Queues bytes of no WebSocket, before there is one.
+    /// Queues bytes before there is a WebSocket.
     pub(crate) fn queue(&mut self, bytes: &[u8]) {
         self.unsent.bytes.extend_from_slice(bytes);
     }
 
-    /// Queues a frame of this side.
+    /// Queues a frame.
     pub(crate) fn queue_frame(&mut self, mut frame: Frame) -> tungstenite::Result<()> {
         frame.header_mut().mask = Some(rand::random());
         frame.format(&mut self.unsent.bytes)
     }
 
-    /// How many bytes wait to be sent.
+    /// The number of bytes that wait to be sent.
     pub(crate) fn unsent(&self) -> usize {
         self.unsent.rest().len()
     }
 
-    /// Since when the peer has taken nothing of what waits to be sent, if anything does.
+    /// Since when the peer has accepted none of the waiting bytes, if there are any.
     pub(crate) fn stalled_since(&self) -> Option<Instant> {
         self.stalled_since
     }
 
-    /// Whether the peer took something since this was last asked of what it had to be waited for. Only a peer that lives
-    /// makes room.
+    /// Whether the peer has accepted some of the waiting bytes since the last call. Only a live peer makes
+    /// space.
     pub(crate) fn take_drained(&mut self) -> bool {
         std::mem::take(&mut self.drained)
     }
 
-    /// Sends what is queued, as far as the peer takes it.
+    /// Sends what is queued, as far as the peer accepts it.
     pub(crate) fn send(&mut self) -> io::Result<()> {
         let result = loop {
             self.unsent.take_pong();
             let rest = self.unsent.rest();
             let written = match &mut self.tls {
-                // TLS may have something of its own to send.
+                // TLS may have data of its own to send.
                 Some(tls) => tls.write(&mut self.wire, rest),
                 None if rest.is_empty() => Ok(0),
                 None => self.wire.write(rest),
@@ -142,8 +143,8 @@ impl Socket {
         result
     }
 
-    /// Sends what is left, and tells the peer that nothing more comes; as far as it takes that without waiting. Nobody
-    /// can do anything about it if it does not.
+    /// Sends what is left and shuts the connection down, as far as the peer accepts it without waiting. If it
+    /// does not, nothing can be done about it.
     pub(crate) fn end(&mut self) {
         if self.send().is_ok() && self.unsent.rest().is_empty() {
             if let Some(tls) = &mut self.tls {
@@ -153,7 +154,7 @@ impl Socket {
         }
     }
 
-    /// Whether anything came since this was last asked.
+    /// Whether anything came since the last call.
     pub(crate) fn take_received(&mut self) -> bool {
         std::mem::take(&mut self.wire.received)
     }
@@ -172,27 +173,27 @@ impl Read for Socket {
     }
 }
 
-/// What the WebSocket layer writes: whole frames, one at a time.
+/// Receives what the WebSocket layer writes: whole frames, one at a time.
 impl Write for Socket {
     fn write(&mut self, frame: &[u8]) -> io::Result<usize> {
         if frame.first() == Some(&PONG) {
-            // Of several pings, the last one may be answered alone (RFC 6455, 5.5.3).
+            // Of several pings, answering only the last one is allowed (RFC 6455, 5.5.3).
             self.unsent.pong = Some(frame.to_vec());
         } else {
-            // A close frame, behind which nothing may come.
+            // A close frame, after which nothing may come.
             self.unsent.pong = None;
             self.unsent.bytes.extend_from_slice(frame);
         }
         Ok(frame.len())
     }
 
-    /// Does nothing: [`send`](Socket::send) does it, where it may take its time.
+    /// Does nothing: [`send`](Socket::send) does the work, at a point where it may take time.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
 
-/// The stream below TLS, which reads no more than the share of the turn.
+/// The stream below TLS, which reads no more than the turn's share.
 #[derive(Debug)]
 struct Wire {
     stream: Stream,
@@ -244,15 +245,15 @@ impl Write for Wire {
     }
 }
 
-/// What waits to be sent.
+/// The bytes that wait to be sent.
 #[derive(Debug, Default)]
 struct Unsent {
     bytes: Vec<u8>,
-    /// How much of them is sent.
+    /// How many of them are sent.
     sent: usize,
-    /// The answer to the last ping, while the one to a former ping is among the bytes.
+    /// The answer to the last ping, while an earlier one is still among the bytes.
     pong: Option<Vec<u8>>,
-    /// Where that one ends.
+    /// Where that earlier answer ends.
     pong_end: usize,
 }
 
@@ -274,11 +275,11 @@ impl Unsent {
         self.sent += sent;
     }
 
-    /// Frees what is sent, but not so often that moving the rest costs more than sending it.
+    /// Frees the sent bytes, but not so often that moving the rest costs more than sending it.
     fn tidy(&mut self) {
         if self.sent >= self.bytes.len() {
             self.bytes.clear();
-            // A burst of subscriptions must not cost its memory for ever.
+            // A burst of subscriptions must not occupy its memory forever.
             self.bytes.shrink_to(KEPT_CAPACITY);
         } else if self.sent > self.bytes.len() / 2 {
             self.bytes.drain(..self.sent);
@@ -290,7 +291,7 @@ impl Unsent {
     }
 }
 
-/// How many bytes one turn reads: of the smallest frames, so many that they take a few milliseconds.
+/// How many bytes one turn reads: even the smallest frames take only a few milliseconds then.
 const SHARE_OF_A_TURN: usize = 64 * 1024;
 const KEPT_CAPACITY: usize = 4096;
 /// The first byte of a pong.

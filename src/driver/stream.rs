@@ -1,4 +1,4 @@
-//! The connection itself: one that this crate made, or one that the program brought.
+//! The connection itself, made by this crate or provided by the program.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::SocketAddr;
@@ -13,11 +13,11 @@ use parking_lot::Mutex;
 
 use super::SOCKET;
 
-/// A connection for [`ClientBuilder::connect_with`](crate::ClientBuilder::connect_with): made from a
-/// [`TcpStream`](std::net::TcpStream), or on Unix from a `UnixStream`.
+/// A connection for [`ClientBuilder::connect_with`](crate::ClientBuilder::connect_with), made from a
+/// [`TcpStream`](std::net::TcpStream) or, on Unix, from a `UnixStream`.
 ///
-/// A tunnel that is neither ends in one end of a `UnixStream::pair`, or of a connection on loopback, and copies
-/// between the two on a thread of its own.
+/// For any other kind of tunnel, pass one end of a `UnixStream::pair` or of a loopback connection, and copy
+/// the data between the other end and the tunnel on a thread of your own.
 #[derive(Debug)]
 pub struct ConnectedStream(Connected);
 
@@ -43,14 +43,14 @@ impl From<std::os::unix::net::UnixStream> for ConnectedStream {
 
 /// A stream that the I/O thread can wait for.
 ///
-/// It lies in a lock that is held while something is read or written, and at no other time: a fork of the process, where
-/// whoever owns this does not exist, can take it out and close it.
+/// It is kept in a lock that is held only while something is read or written: a fork of the process, in which
+/// the owner does not exist, can take it out and close it.
 #[derive(Debug)]
 pub(crate) struct Stream(Arc<Slot>);
 
 #[derive(Debug)]
 struct Slot {
-    /// There as long as this process is that which made it.
+    /// Present in the process that made it.
     kind: Mutex<Option<Kind>>,
     identity: Option<Identity>,
 }
@@ -63,7 +63,7 @@ enum Kind {
 }
 
 impl Stream {
-    /// Begins a connection.
+    /// Starts connecting.
     pub(crate) fn connect(address: SocketAddr, registry: &Registry, streams: &Streams) -> io::Result<Self> {
         Self::new(Kind::Tcp(TcpStream::connect(address)?), registry, streams)
     }
@@ -103,7 +103,7 @@ impl Stream {
         Ok(Self(slot))
     }
 
-    /// Whether a connection that was begun is there, as mio's `TcpStream::connect` says how to find out.
+    /// Whether the connection is established, found out as the docs of mio's `TcpStream::connect` describe.
     pub(crate) fn is_established(&self) -> io::Result<bool> {
         self.with(|kind| {
             let stream = match kind {
@@ -131,7 +131,7 @@ impl Stream {
         })
     }
 
-    /// Has small frames go out at once. A system that cannot do that still works.
+    /// Makes the system send small frames at once. If it cannot, everything still works.
     pub(crate) fn send_at_once(&self) {
         let _ = self.with(|kind| match kind {
             Kind::Tcp(stream) => stream.set_nodelay(true),
@@ -191,10 +191,11 @@ impl Streams {
         slots.push(Arc::downgrade(slot));
     }
 
-    /// Closes what this process, a fork of the one that made the streams, has inherited. It is not told to the other
-    /// end, which the parent goes on talking to.
+    /// Closes the streams that this process, a fork of the one that made them, has inherited. The other end
+    /// is not notified, because the parent continues to use them.
     ///
-    /// What was being read or written when the process forked stays: its lock never becomes free.
+    /// A stream that was being read or written when the process forked stays open: its lock never becomes
+    /// free.
     pub(crate) fn abandon(&self) {
         let Some(mut slots) = self.0.try_lock() else {
             return;
@@ -208,11 +209,11 @@ impl Streams {
     }
 }
 
-/// What tells a descriptor from another one of the same number: the device and the inode.
+/// Distinguishes a descriptor from another one with the same number: the device and the inode.
 type Identity = (u64, u64);
 
-/// Closes a stream, unless the program has closed its descriptor already, as daemons do with all that they inherit: the
-/// number may mean another file by now.
+/// Closes a stream, unless the program has already closed its descriptor, as daemons do with all inherited
+/// ones: the number may mean another file by now.
 #[cfg(unix)]
 fn close(kind: Kind, known: Option<Identity>) {
     use std::os::fd::IntoRawFd;
@@ -286,7 +287,7 @@ mod tests {
         streams.abandon();
         assert!(has_ended(&first_peer) && !has_ended(&second_peer));
         drop(in_use);
-        // Whoever owns it is not there any more. If it was, it would get an error.
+        // Its owner no longer exists. If it did, it would get an error.
         assert!(first.with(|_| Ok(())).is_err());
         streams.abandon();
     }

@@ -1,9 +1,9 @@
-//! Which thread does the I/O: the one that calls the listeners, as long as these are quick.
+//! Which thread does the I/O: the one that calls the listeners, as long as they are quick.
 //!
-//! An event is then read and delivered on one thread, with nobody to wake and nothing to carry from one core to
-//! another, which costs more than all the rest of its way. A listener that takes its time must not hold up the link,
-//! though. So while listeners are called a second thread looks now and then whether the first one is getting on. If it
-//! is not, that thread does the I/O in its place until it is back.
+//! An event is then read and delivered on the same thread. No other thread has to be woken, and nothing moves
+//! from one core to another, which would cost more than everything else. A slow listener must not hold up the
+//! connection, though: while listeners are called, a second thread regularly checks whether the first one
+//! makes progress. If it does not, the second thread does the I/O until the first one is back.
 //!
 //! ```text
 //!   livequery-dispatch                       seat                          livequery-io
@@ -13,7 +13,7 @@
 //!   deliver
 //! ```
 //!
-//! Knows nothing of what the driver does, nor of what is delivered.
+//! Must not know what the driver does, or what is delivered.
 
 use std::io;
 use std::sync::Arc;
@@ -28,9 +28,10 @@ use crate::delivery::sync::{Condvar, Mutex, wait_for};
 use crate::error::{Error, ErrorKind};
 use crate::fence;
 
-/// Whatever does the I/O.
+/// The work of doing the I/O.
 pub(crate) trait Work: Send {
-    /// Works, turn by turn, until `stop` says so after a turn. `false` once there is nothing more to do, ever.
+    /// Works, turn by turn, until `stop` says so after a turn. Returns `false` once there is nothing more to
+    /// do, ever.
     fn run(&mut self, stop: &mut dyn FnMut() -> bool) -> bool;
 }
 
@@ -41,7 +42,7 @@ pub(super) fn spawn(mut driver: Driver) -> io::Result<()> {
     if shared.queue.is_manual() {
         io.spawn(move || {
             survives(&shared, || driver.run(&mut || false));
-            // What a panic has to tell is still to be dispatched.
+            // The reports of a panic still have to be dispatched.
             if !shared.status.is_dead() {
                 shared.queue.close();
             }
@@ -67,15 +68,15 @@ pub(crate) struct Relay<W> {
 }
 
 struct Seat<W> {
-    /// Here while nobody does the I/O, since listeners are being called.
+    /// Present while no thread does the I/O, because listeners are being called.
     driver: Option<Box<W>>,
     /// `livequery-dispatch` has nothing to deliver, and waits for the driver.
     is_wanted: bool,
     /// How often it has put the driver here.
     handed_over: u64,
-    /// `livequery-io` looks whether that goes on.
+    /// `livequery-io` is checking whether that continues.
     is_watched: bool,
-    /// Nobody does any I/O any more.
+    /// The I/O has ended.
     has_ended: bool,
 }
 
@@ -111,7 +112,7 @@ impl<W: Work> Relay<W> {
             if !survives(&self.shared, deliver) {
                 self.end();
             }
-            // A listener has forked, and this is the only thread of the child: the I/O is the parent's.
+            // A listener has forked, and this is the only thread of the child: the I/O belongs to the parent.
             if !self.shared.is_home() {
                 return;
             }
@@ -135,7 +136,7 @@ impl<W: Work> Relay<W> {
         }
     }
 
-    /// The driver, which whoever has it is asked for. `None` once the I/O has ended.
+    /// Takes the driver, asking the other thread for it if necessary. `None` once the I/O has ended.
     fn take(&self) -> Option<Box<W>> {
         let mut seat = self.seat.lock();
         if seat.driver.is_none() && !seat.has_ended {
@@ -149,7 +150,7 @@ impl<W: Work> Relay<W> {
         seat.driver.take()
     }
 
-    /// Leaves the I/O to the other thread, if listeners are going to take long.
+    /// Leaves the I/O to the other thread, in case the listeners take long.
     fn hand_over(&self, driver: Box<W>) {
         let mut seat = self.seat.lock();
         seat.driver = Some(driver);
@@ -160,7 +161,7 @@ impl<W: Work> Relay<W> {
         }
     }
 
-    /// The driver, once listeners have taken too long. `None` once the I/O has ended.
+    /// Returns the driver once listeners have taken too long. `None` once the I/O has ended.
     fn overtaken(&self) -> Option<Box<W>> {
         let mut seat = self.seat.lock();
         loop {
@@ -203,8 +204,8 @@ impl<W: Work> Relay<W> {
     }
 }
 
-/// Whether the work goes on after this part of it. After a panic, which is a fault of this library, it does not:
-/// nothing comes any more, and nobody is to wait for it.
+/// Does a part of the work, and returns whether the work continues. After a panic, which is a fault of this
+/// library, it does not: nothing comes any more, and no caller must wait for it.
 fn survives(shared: &Arc<Shared>, part: impl FnOnce() -> bool) -> bool {
     fence::run(part).unwrap_or_else(|text| {
         let text = format!(
@@ -215,5 +216,6 @@ fn survives(shared: &Arc<Shared>, part: impl FnOnce() -> bool) -> bool {
     })
 }
 
-/// How long listeners may keep the I/O waiting; at most twice that, as it is looked at so often.
+/// How long listeners may delay the I/O. It may be up to twice as long, because the check has the same
+/// interval.
 const PATIENCE: Duration = Duration::from_millis(10);

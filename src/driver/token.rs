@@ -1,6 +1,6 @@
 //! Session tokens from the program, whose code may block, panic or hang.
 //!
-//! Knows nothing of what a token is for.
+//! Must not know what a token is for.
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,10 +25,10 @@ impl TokenProvider {
 }
 
 impl TokenProvider {
-    /// The token that it gives, on this thread. None if it panics.
+    /// Calls the provider, on this thread. `None` if it panics.
     pub(crate) fn call(&self) -> Option<Secret> {
         let token = fence::run(|| (self.0)()).unwrap_or_else(|text| {
-            error!("the session token provider panicked; going on without a token: {text}");
+            error!("the session token provider panicked; continuing without a token: {text}");
             None
         });
         token.map(Secret::from)
@@ -41,8 +41,8 @@ impl fmt::Debug for TokenProvider {
     }
 }
 
-/// What is asked of the provider: one question at a time, on a thread of its own. A call that hangs costs that one
-/// thread, and its answer counts only if it is still asked for.
+/// Questions to the provider: one at a time, on a thread of its own. A call that hangs costs only that
+/// thread, and its answer counts only if it is still wanted.
 #[derive(Debug)]
 pub(crate) struct Tokens {
     provider: Option<TokenProvider>,
@@ -55,9 +55,9 @@ pub(crate) struct Tokens {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// To connect, in the attempt with this number.
+    /// For connecting, in the attempt with this number.
     Connect(u64),
-    /// To replace a token that the server did not take.
+    /// For replacing a token that the server rejected.
     Renew,
 }
 
@@ -71,12 +71,12 @@ impl Tokens {
         }
     }
 
-    /// Whether there is anybody to ask.
+    /// Whether there is a provider.
     pub(crate) fn can_ask(&self) -> bool {
         self.provider.is_some()
     }
 
-    /// Asks, or makes it the question that is asked next if the provider still has not answered the one before.
+    /// Asks, or queues the question if the provider has not answered the previous one yet.
     pub(crate) fn ask(&mut self, purpose: Purpose, commands: &Commands) -> Result<()> {
         self.question += 1;
         self.purpose = Some(purpose);
@@ -86,13 +86,14 @@ impl Tokens {
         self.start(commands)
     }
 
-    /// There is a newer token: the answer does not matter any more.
+    /// There is a newer token, so the answer no longer matters.
     pub(crate) fn forget(&mut self) {
         self.question += 1;
         self.purpose = None;
     }
 
-    /// The provider has answered. Returns what for, if that is the question that stands; otherwise asks that one.
+    /// The provider has answered. Returns the purpose if this was the current question; otherwise asks the
+    /// current one.
     pub(crate) fn answered(&mut self, question: u64, commands: &Commands) -> Result<Option<Purpose>> {
         self.is_running = false;
         if question == self.question {

@@ -1,4 +1,5 @@
-//! Ways in for `benches/parts.rs` and `benches/live_set.rs`, with the internal feature `_bench`. No part of the API.
+//! Entry points for `benches/parts.rs` and `benches/live_set.rs`, with the internal feature `_bench`. Not
+//! part of the API.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -13,24 +14,24 @@ use crate::protocol::session::{Session, Settings};
 use crate::protocol::spec::{Credentials, Spec};
 use crate::query::Query;
 
-/// What comes on one connection.
+/// The frames of one connection.
 #[derive(Debug, Default)]
 pub struct Frames(Reader);
 
 impl Frames {
-    /// Finds out whose event a frame is.
+    /// Finds the subscription that a frame is for.
     pub fn route(&mut self, frame: &str) -> Option<u64> {
         self.0.route(frame).map(|(_, request_id)| request_id)
     }
 
-    /// Makes an event of a frame.
+    /// Makes an event from a frame.
     ///
     /// # Errors
-    /// If it is none.
+    /// If it is not an event.
     pub fn event(&mut self, frame: &str) -> Result<Event> {
         match self.0.read(frame)? {
             Message::Event { frame: event, .. } => Ok(event_of(event, frame)),
-            _ => Err(Error::new(ErrorKind::Protocol, "the frame is no event")),
+            _ => Err(Error::new(ErrorKind::Protocol, "the frame is not an event")),
         }
     }
 }
@@ -40,7 +41,7 @@ impl Frames {
 pub struct Listeners(Emitter<Event>);
 
 impl Listeners {
-    /// As many listeners for `update`.
+    /// Registers this many listeners for `update`.
     pub fn new(number: usize, listener: impl FnMut(&Event) + Clone + Send + 'static) -> Self {
         let emitter = Emitter::new();
         for _ in 0..number {
@@ -59,7 +60,7 @@ impl Listeners {
     }
 }
 
-/// A session that is connected.
+/// A connected session.
 #[derive(Debug)]
 pub struct Subscriptions {
     session: Session<u64>,
@@ -68,7 +69,7 @@ pub struct Subscriptions {
 }
 
 impl Subscriptions {
-    /// A session with as many subscriptions, all acknowledged.
+    /// A session with this many subscriptions, all acknowledged.
     ///
     /// # Errors
     /// None that are known.
@@ -102,7 +103,7 @@ impl Subscriptions {
         Ok(subscriptions)
     }
 
-    /// Subscribes, and has it acknowledged. Returns the id.
+    /// Subscribes and acknowledges it. Returns the id.
     ///
     /// # Errors
     /// None that are known.
@@ -118,7 +119,7 @@ impl Subscriptions {
         Ok(id)
     }
 
-    /// Unsubscribes, and has it acknowledged.
+    /// Unsubscribes and acknowledges it.
     pub fn unsubscribe(&mut self, id: u64) {
         self.session.unsubscribe(id, self.now);
         self.receive(&format!(
@@ -126,7 +127,7 @@ impl Subscriptions {
         ));
     }
 
-    /// Receives a frame. Whether it is an event for a subscription.
+    /// Receives a frame. Returns whether it is an event for a subscription.
     pub fn receive(&mut self, frame: &str) -> bool {
         let is_event = self.session.received(frame, self.now).is_some();
         while self.session.next_output().is_some() {}

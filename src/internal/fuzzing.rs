@@ -1,5 +1,5 @@
-//! What the fuzz targets call, with whatever comes to a fuzzer's mind. A promise that does not hold panics. Not a part
-//! of the API: it knows the crate from inside.
+//! The functions that the fuzz targets call with arbitrary input. A broken promise panics. Not part of the
+//! API: it knows the internals of the crate.
 #![allow(
     clippy::expect_used,
     clippy::panic,
@@ -30,7 +30,7 @@ pub fn frame(text: &str) {
             }
             let changed = event.changed_keys();
             if let (Some(object), Some(original)) = (event.object(), event.original()) {
-                // A value that cannot be decoded is as good as absent, but it may differ.
+                // A value that cannot be decoded counts as absent, but it may differ.
                 for key in changed {
                     let differs = object.get(key) != original.get(key);
                     assert!(
@@ -83,7 +83,7 @@ fn look_at(object: &Object) {
     }
 }
 
-/// A life of a session: the bytes say what happens next. In the end there is what was wanted.
+/// The life of a session: the bytes decide what happens next. In the end, the server has what is wanted.
 pub fn session(bytes: &[u8]) {
     let mut input = Input(bytes);
     let mut world = World::new();
@@ -93,7 +93,7 @@ pub fn session(bytes: &[u8]) {
     world.settle();
 }
 
-/// A query in its REST form, and, after a line break, an object.
+/// A query in its REST form and, after a line break, an object.
 pub fn query(text: &str) {
     let (query, object) = text.split_once('\n').unwrap_or((text, "{}"));
     let Ok(json) = serde_json::from_str::<Value>(query) else {
@@ -139,7 +139,7 @@ fn judge(query: &Query, object: Option<&Object>) {
     );
 }
 
-/// The bytes, as long as there are some.
+/// The bytes, as long as any are left.
 struct Input<'a>(&'a [u8]);
 
 impl Input<'_> {

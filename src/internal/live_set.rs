@@ -1,4 +1,4 @@
-//! A way in for `benches/live_set.rs`, with the internal feature `_bench`. No part of the API.
+//! An entry point for `benches/live_set.rs`, with the internal feature `_bench`. Not part of the API.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -19,7 +19,7 @@ pub struct Set {
 }
 
 impl Set {
-    /// A set for this query to which these objects were returned.
+    /// A set for this query, for which these objects were returned.
     pub fn new(query: &Query, objects: impl IntoIterator<Item = Object>) -> Self {
         let mut set = Self {
             core: Core::new(query, 1),
@@ -31,13 +31,13 @@ impl Set {
         set
     }
 
-    /// Takes an event, and tells what came of it. Returns how many changes that was.
+    /// Applies an event. Returns the number of changes.
     pub fn event(&mut self, kind: EventKind, object: &Object, original: Option<&Object>) -> usize {
         self.core.event(kind, object, original, self.now);
         self.tell()
     }
 
-    /// The link is lost and made again, and everything is fetched.
+    /// The connection is lost and restored, and everything is fetched again.
     pub fn fetch_again(&mut self, objects: impl IntoIterator<Item = Object>) {
         self.core.closed(SystemTime::UNIX_EPOCH);
         self.core.opened(None, self.now);

@@ -1,4 +1,4 @@
-//! Ways in for the benchmarks and the fuzz targets. Not part of the API.
+//! Entry points for the benchmarks and the fuzz targets. Not part of the API.
 
 #[cfg(feature = "_bench")]
 pub mod bench;

@@ -1,4 +1,4 @@
-//! JSON text to any type: forgiving where JavaScript is. It knows nothing of where in the text it fails.
+//! Decodes JSON text to any type, forgiving where JavaScript is. Must not know where in the text it fails.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -11,7 +11,7 @@ use serde_json::Value;
 /// Why a text could not be decoded.
 pub(super) struct Failure {
     pub(super) error: serde_json::Error,
-    /// The text that the error is about, if it is not the one that was given.
+    /// The text that the error is about, if it is not the given one.
     mended: Option<String>,
 }
 
@@ -26,7 +26,7 @@ impl Failure {
     }
 }
 
-/// Straight from the text to the type.
+/// Decodes the text directly to the type.
 pub(super) fn decode<T: DeserializeOwned>(json: &str) -> Result<T, Failure> {
     serde_json::from_str(json).or_else(|error| {
         let mended = mend(json);
@@ -40,16 +40,16 @@ pub(super) fn decode<T: DeserializeOwned>(json: &str) -> Result<T, Failure> {
     })
 }
 
-/// From the members of an object, in the order of its text, to the type. What the type has no field for is not even
-/// read. An error of it is not shown to anybody: to decode the text as a whole tells more, and does for types that no
-/// map will do for.
+/// Decodes the members of an object, in the order of its text, to the type. Members that the type has no
+/// field for are not even read. Its errors are shown to nobody: decoding the text as a whole tells more, and
+/// also works for types that cannot be read from a map.
 pub(super) fn decode_members<'a, T: DeserializeOwned>(
     members: impl Iterator<Item = (&'a str, &'a str)>,
 ) -> serde_json::Result<T> {
     decode_members_at(members, &Cell::new(None))
 }
 
-/// The same; `current` has the member that is being decoded, and keeps the one that cannot be.
+/// The same; `current` holds the member that is being decoded, and keeps the one that failed.
 pub(super) fn decode_members_at<'a, T: DeserializeOwned>(
     members: impl Iterator<Item = (&'a str, &'a str)>,
     current: &Cell<Option<(&'a str, &'a str)>>,
@@ -59,12 +59,12 @@ pub(super) fn decode_members_at<'a, T: DeserializeOwned>(
 
 pub(super) fn reason_of(error: &serde_json::Error) -> String {
     let message = error.to_string();
-    // Nobody has the text before them.
+    // The place is left out: the reader of the message does not have the text at hand.
     let place = format!(" at line {} column {}", error.line(), error.column());
     message.strip_suffix(&place).unwrap_or(&message).to_owned()
 }
 
-/// The same value without what serde takes as an error and JavaScript does not: keys that occur twice and, since the
+/// The same value without what JavaScript accepts and serde rejects: keys that occur twice and, since the
 /// strings of a JavaScript server are UTF-16 and may be cut anywhere, halves of surrogate pairs.
 fn mend(json: &str) -> Cow<'_, str> {
     let paired = without_lone_surrogates(json);
@@ -78,7 +78,7 @@ fn without_lone_surrogates(json: &str) -> Cow<'_, str> {
     let mut mended = String::new();
     let mut copied = 0;
     let mut from = 0;
-    // In valid JSON a backslash begins an escape wherever it occurs.
+    // In valid JSON, a backslash always begins an escape.
     while let Some(found) = json.get(from..).and_then(|rest| rest.find('\\')) {
         let at = from + found;
         from = match (code_unit(json, at), code_unit(json, at + 6)) {
@@ -100,7 +100,7 @@ fn without_lone_surrogates(json: &str) -> Cow<'_, str> {
     Cow::Owned(mended)
 }
 
-/// The UTF-16 code unit of a `\uXXXX` that stands there.
+/// The UTF-16 code unit of the `\uXXXX` at this position.
 fn code_unit(json: &str, at: usize) -> Option<u16> {
     let hex = json.get(at..at + 6)?.strip_prefix("\\u")?;
     u16::from_str_radix(hex, 16).ok()
@@ -132,7 +132,7 @@ impl<'a, I: Iterator<Item = (&'a str, &'a str)>> MapAccess<'a> for Members<'a, '
     }
 }
 
-/// The text of one value, which is decoded by serde_json unless nobody wants it.
+/// The text of one value, which serde_json decodes only if the type wants it.
 struct Text<'a>(&'a str);
 
 macro_rules! by_serde_json {

@@ -1,4 +1,4 @@
-//! The members of a JSON object by their names, and what was decoded of them. Knows nothing of Parse.
+//! The members of a JSON object by name, with their decoded values. Must not know of Parse.
 
 use std::sync::OnceLock;
 
@@ -7,26 +7,26 @@ use serde_json::Value;
 use super::decode::decode;
 use crate::scan::Outline;
 
-/// The members of one JSON object. Every method wants the text that the index was made of; members are named by their
-/// positions in it.
+/// The members of one JSON object. Every method takes the text that the index was made from; members are
+/// identified by their positions in it.
 pub(super) struct Index {
     /// Of several members with one key, the last one counts, as in JavaScript.
     outline: Outline,
     /// The keys, if some of them have escapes in the text.
     keys: Option<Box<[Box<str>]>>,
-    /// The text is no JSON object.
+    /// The text is not a JSON object.
     broken: bool,
-    /// Positions of the members that count, sorted by key. Most objects never need it.
+    /// Positions of the members that count, sorted by key. Most objects never need them.
     sorted: OnceLock<Vec<usize>>,
-    /// By position, once one of them was asked for.
+    /// By position; made when the first member is asked for.
     decoded: OnceLock<Box<[Decoded]>>,
 }
 
-/// `None` inside: it cannot be decoded. In a box since most members are never looked at.
+/// The inner `None`: it cannot be decoded. Boxed because most members are never looked at.
 type Decoded = OnceLock<Option<Box<Value>>>;
 
 impl Index {
-    /// Text that is no JSON object has no members.
+    /// Text that is not a JSON object has no members.
     pub(super) fn of(json: &str) -> Self {
         let outline = Outline::new(json);
         let broken = outline.is_none();
@@ -53,7 +53,7 @@ impl Index {
         }
     }
 
-    /// About how many bytes it takes on the heap, before anything is decoded.
+    /// About how many bytes it occupies on the heap, before anything is decoded.
     pub(super) fn size(&self) -> usize {
         self.outline.size()
     }
@@ -63,7 +63,7 @@ impl Index {
     }
 
     pub(super) fn find(&self, json: &str, key: &str) -> Option<usize> {
-        // Up to here, looking at each costs less than the sorting.
+        // Up to this number, a linear search costs less than the sorting.
         const FEW: usize = 32;
         let number = self.outline.len();
         if number <= FEW {
@@ -85,7 +85,7 @@ impl Index {
             .filter(move |&(key, position)| !has_overwritten || self.find(json, key) == Some(position))
     }
 
-    /// All members as they stand in the text, keys and values.
+    /// All members as they are in the text, keys and values.
     pub(super) fn members<'a>(&'a self, json: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
         (0..self.outline.len()).map(move |position| (self.key(json, position), self.value(json, position)))
     }
@@ -98,7 +98,7 @@ impl Index {
         self.outline.value(json, position).unwrap_or("null")
     }
 
-    /// The decoded value; `failed` is told why there is none, the first time.
+    /// The decoded value; `failed` is called the first time, with the reason, if there is none.
     pub(super) fn decoded(&self, json: &str, position: usize, failed: impl FnOnce(&str)) -> Option<&Value> {
         let all = self
             .decoded
@@ -114,7 +114,7 @@ impl Index {
     fn sorted(&self, json: &str) -> &[usize] {
         self.sorted.get_or_init(|| {
             let mut positions: Vec<_> = (0..self.outline.len()).rev().collect();
-            // A stable sort: of equal keys, the last one stays in front and is the one that is kept.
+            // The sort is stable: of equal keys, the last one stays in front and is the one that is kept.
             positions.sort_by_key(|&position| self.key(json, position));
             positions.dedup_by_key(|position| self.key(json, *position));
             positions

@@ -1,5 +1,5 @@
-//! One Parse object as it came from the server: kept as text, indexed and decoded when first asked. Knows nothing of
-//! events, subscriptions or threads.
+//! One Parse object as it came from the server: kept as text, indexed and decoded on first use. Must not know
+//! of events, subscriptions or threads.
 
 mod decode;
 mod index;
@@ -22,11 +22,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::scan::Outline;
 use crate::types::{Acl, Date, Pointer};
 
-/// A Parse object, decoded as far as it is looked at.
+/// A Parse object, which decodes only the fields that are read.
 ///
-/// It holds the JSON that came. Asking for a field decodes that field alone, once; [`get_as`](Self::get_as) and
-/// [`decode`](Self::decode) go straight from the text to a type. So a field that cannot be decoded (a date that is
-/// none, say) is an error of that access only. Clones are cheap and share what was decoded.
+/// It holds the JSON that came. Reading a field decodes that field alone, once; [`get_as`](Self::get_as) and
+/// [`decode`](Self::decode) go directly from the text to a type. A field that cannot be decoded (an invalid
+/// date, for example) is therefore an error of that access only. Clones are cheap and share the decoded
+/// values.
 ///
 /// ```
 /// use parse_livequery::{GeoPoint, Object};
@@ -54,11 +55,11 @@ use crate::types::{Acl, Date, Pointer};
 /// # Ok::<(), parse_livequery::Error>(())
 /// ```
 ///
-/// Of a key that occurs twice the last value counts, and half of a surrogate pair in a string is read as U+FFFD: the
-/// first is what JavaScript does, the second what it would show.
+/// If a key occurs twice, the last value counts, as in JavaScript. Half of a surrogate pair in a string is
+/// read as U+FFFD, which is what JavaScript would show.
 ///
-/// An object inside another one, which is there if a server hook fetched what a pointer points to, is an `Object` too:
-/// `object.get_as::<Object>("owner")`.
+/// An object inside another one, which is there if a server hook fetched the target of a pointer, is an
+/// `Object` too: `object.get_as::<Object>("owner")`.
 #[derive(Clone)]
 pub struct Object(Arc<Inner>);
 
@@ -69,33 +70,33 @@ struct Inner {
 }
 
 impl Object {
-    /// The object in this range of a frame, with its outline if that was found on the way. Decodes nothing.
+    /// The object in this range of a frame, with its outline if it is known already. Decodes nothing.
     ///
-    /// If it is something else than an object, such as `null`, the result has no members.
+    /// If the text is anything but an object, such as `null`, the result has no members.
     pub(crate) fn from_frame(text: Arc<str>, range: Range<usize>, outline: Option<Outline>) -> Self {
         let json = text.get(range.clone()).unwrap_or("null");
         let index = outline.map_or_else(OnceLock::new, |outline| Index::new(json, outline).into());
         Self(Arc::new(Inner { text, range, index }))
     }
 
-    /// The text that the object is a part of.
+    /// The text that contains the object.
     pub(crate) fn frame(&self) -> &str {
         &self.0.text
     }
 
-    /// About how many bytes it takes in memory beside the text.
+    /// About how many bytes it occupies in memory beside the text.
     pub(crate) fn overhead(&self) -> usize {
         let index = self.0.index.get().map_or(0, Index::size);
         size_of::<Inner>() + index
     }
 
-    /// An object with these members, for tests.
+    /// Makes an object with these members, for tests.
     ///
     /// Text can be parsed: `r#"{"score":1}"#.parse::<Object>()`.
     ///
     /// # Errors
     ///
-    /// Of kind [`ErrorKind::Decode`] if the value is no JSON object.
+    /// Of kind [`ErrorKind::Decode`] if the value is not a JSON object.
     ///
     /// # Examples
     /// ```
@@ -118,23 +119,25 @@ impl Object {
         Ok(Self::from_text(value.to_string()))
     }
 
-    /// The value of a field, or `None` if there is none. A field that is `null` has the value [`Value::Null`].
+    /// Returns the value of a field, or `None` if there is none. A field that is `null` has the value
+    /// [`Value::Null`].
     ///
-    /// A value that cannot be decoded (a number beyond `f64` such as `1e999`, more than 127 levels of nesting) is as
-    /// good as absent, with a warning in the log; [`get_as`](Self::get_as) returns why.
+    /// A value that cannot be decoded (a number beyond `f64` such as `1e999`, more than 127 levels of
+    /// nesting) counts as absent, and a warning is logged; [`get_as`](Self::get_as) returns the reason.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.value_of(key, self.member(key)?)
     }
 
-    /// The value of a field as any type that implements serde's `Deserialize`, such as [`GeoPoint`](crate::GeoPoint).
+    /// Returns the value of a field as any type that implements serde's `Deserialize`, such as
+    /// [`GeoPoint`](crate::GeoPoint).
     ///
-    /// A field that is absent is read like one that is `null`, so that an `Option` is `None` for both.
+    /// An absent field is read like one that is `null`, so an `Option` is `None` for both.
     ///
     /// # Errors
     ///
-    /// Of kind [`ErrorKind::Decode`] if the value does not fit the type or if the field is missing. The text names the
-    /// class, the field and what was found.
+    /// Of kind [`ErrorKind::Decode`] if the value does not fit the type or the field is missing. The text
+    /// names the class, the field and what was found.
     ///
     /// # Examples
     /// ```
@@ -154,7 +157,7 @@ impl Object {
                 let json = self.index().value(self.as_json(), member);
                 decode(json).map_err(|failure| self.error::<T>(Some(key), &failure, json))
             }
-            // Nobody knows what fields it has.
+            // The fields of a broken object are unknown.
             None if self.index().is_broken() => Err(self.broken()),
             None => serde_json::from_str("null").map_err(|_| {
                 Error::new(
@@ -165,34 +168,34 @@ impl Object {
         }
     }
 
-    /// The text of a field, or `None` if it is absent or no text.
+    /// Returns the text of a field, or `None` if it is absent or not a string.
     #[must_use]
     pub fn get_str(&self, key: &str) -> Option<&str> {
         self.get(key)?.as_str()
     }
 
-    /// The value of a field, or `None` if it is absent or no integer in the range of `i64`.
+    /// Returns the value of a field, or `None` if it is absent or not an integer in the range of `i64`.
     #[must_use]
     pub fn get_i64(&self, key: &str) -> Option<i64> {
         self.get(key)?.as_i64()
     }
 
-    /// The value of a field, or `None` if it is absent or no number.
+    /// Returns the value of a field, or `None` if it is absent or not a number.
     #[must_use]
     pub fn get_f64(&self, key: &str) -> Option<f64> {
         self.get(key)?.as_f64()
     }
 
-    /// The value of a field, or `None` if it is absent or neither `true` nor `false`.
+    /// Returns the value of a field, or `None` if it is absent or not a boolean.
     #[must_use]
     pub fn get_bool(&self, key: &str) -> Option<bool> {
         self.get(key)?.as_bool()
     }
 
-    /// The whole object as any type that implements serde's `Deserialize`.
+    /// Decodes the whole object as any type that implements serde's `Deserialize`.
     ///
-    /// The names are Parse's, in camel case: `#[serde(rename_all = "camelCase")]` translates them. What the type has no
-    /// field for is not looked at.
+    /// The names are Parse's, in camel case: `#[serde(rename_all = "camelCase")]` translates them. Fields
+    /// that the type does not have are ignored.
     ///
     /// # Errors
     ///
@@ -209,13 +212,13 @@ impl Object {
         decode(json).map_err(|failure| self.error::<T>(None, &failure, json))
     }
 
-    /// The id of the object, which every object from the server has.
+    /// The id of the object. Every object from the server has one.
     #[must_use]
     pub fn id(&self) -> Option<&str> {
         self.get_str("objectId")
     }
 
-    /// The class of the object, which every object from the server has.
+    /// The class of the object. Every object from the server has one.
     #[must_use]
     pub fn class_name(&self) -> Option<&str> {
         self.get_str("className")
@@ -233,7 +236,7 @@ impl Object {
         self.get_as("updatedAt").ok()
     }
 
-    /// Who may read and write the object, or `None` if it has no ACL: then everyone may.
+    /// Who may read and write the object. `None` if it has no ACL, in which case everyone may.
     #[must_use]
     pub fn acl(&self) -> Option<Acl> {
         self.get_as("ACL").ok()
@@ -251,7 +254,7 @@ impl Object {
             .filter_map(|(key, member)| Some((key, self.value_of(key, member)?)))
     }
 
-    /// How many fields there are.
+    /// The number of fields.
     #[must_use]
     pub fn len(&self) -> usize {
         self.index().len(self.as_json())
@@ -263,7 +266,7 @@ impl Object {
         self.len() == 0
     }
 
-    /// The JSON text, as it came.
+    /// The JSON text, exactly as it came.
     #[must_use]
     pub fn as_json(&self) -> &str {
         self.0.text.get(self.0.range.clone()).unwrap_or("null")
@@ -281,10 +284,10 @@ impl Object {
         }
     }
 
-    /// The names of the fields that differ from `original`: changed, added, or removed.
+    /// The names of the fields that differ from those of `original`: changed, added, or removed.
     ///
-    /// `updatedAt`, which differs always, is left out, and so are fields that the query did not select: they are in
-    /// neither object.
+    /// `updatedAt`, which always differs, is left out, and so are fields that the query did not select:
+    /// neither object has them.
     ///
     /// # Examples
     /// ```
@@ -316,7 +319,7 @@ impl Object {
             .collect()
     }
 
-    /// The names of the fields that `original` has and this object has not: those that were unset.
+    /// The names of the fields that `original` has and this object does not: those that were unset.
     #[must_use]
     pub fn removed_keys<'a>(&self, original: &'a Self) -> Vec<&'a str> {
         original
@@ -325,8 +328,8 @@ impl Object {
             .collect()
     }
 
-    /// The pointer to this object, as other objects hold it: for `query.equal_to("owner", user.to_pointer())`. `None` if
-    /// the object has no id or no class.
+    /// A pointer to this object, as other objects hold it: for `query.equal_to("owner", user.to_pointer())`.
+    /// `None` if the object has no id or no class.
     ///
     /// # Examples
     /// ```
@@ -352,7 +355,7 @@ impl Object {
         self.0.index.get_or_init(|| {
             let index = Index::of(self.as_json());
             if index.is_broken() {
-                crate::logging::warn!("an object cannot be decoded, and is taken as one without fields");
+                crate::logging::warn!("an object cannot be decoded and is treated as having no fields");
             }
             index
         })
@@ -369,7 +372,7 @@ impl Object {
         })
     }
 
-    /// The error of one who wanted a `T`, and of this field if a key is given.
+    /// The error for a value that is not a `T`, of this field if a key is given.
     fn error<T: DeserializeOwned>(&self, key: Option<&str>, failure: &Failure, json: &str) -> Error {
         let (path, reason) = (path_of::<T>(failure, json), failure.reason());
         let path = match key {
@@ -384,7 +387,7 @@ impl Object {
         Error::new(ErrorKind::Decode, message)
     }
 
-    /// Why the text is no object.
+    /// Why the text is not an object.
     fn broken(&self) -> Error {
         match decode::<Value>(self.as_json()) {
             Err(failure) => self.error::<Value>(None, &failure, self.as_json()),
@@ -405,14 +408,14 @@ impl Object {
     }
 }
 
-/// With the class, the id and the JSON as it came.
+/// Shows the class, the id and the JSON as it came.
 impl fmt::Debug for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Object({}, {})", self.label(), self.as_json())
     }
 }
 
-/// The JSON text, as it came.
+/// Writes the JSON text as it came.
 impl fmt::Display for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_json())
@@ -431,7 +434,7 @@ impl From<Object> for Value {
     }
 }
 
-/// As [`Object::from_json`].
+/// The same as [`Object::from_json`].
 impl TryFrom<Value> for Object {
     type Error = Error;
 
@@ -440,7 +443,7 @@ impl TryFrom<Value> for Object {
     }
 }
 
-/// As [`Object::iter`].
+/// The same as [`Object::iter`].
 impl<'a> IntoIterator for &'a Object {
     type Item = (&'a str, &'a Value);
     type IntoIter = Box<dyn Iterator<Item = Self::Item> + 'a>;
@@ -450,7 +453,7 @@ impl<'a> IntoIterator for &'a Object {
     }
 }
 
-/// As JSON values are compared: the order of the fields does not matter.
+/// Compares as JSON values do: the order of the fields does not matter.
 impl PartialEq for Object {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
@@ -459,7 +462,7 @@ impl PartialEq for Object {
     }
 }
 
-/// Reads JSON text; for tests.
+/// Parses JSON text; for tests.
 impl FromStr for Object {
     type Err = Error;
 
@@ -476,7 +479,7 @@ impl FromStr for Object {
     }
 }
 
-/// Without the fields that cannot be decoded.
+/// Leaves out the fields that cannot be decoded.
 impl Serialize for Object {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.iter())
@@ -494,7 +497,8 @@ impl<'de> Deserialize<'de> for Object {
                 f.write_str("a Parse object")
             }
 
-            // Not by serde_json's `RawValue`, which cannot be read inside `#[serde(flatten)]` and untagged enums.
+            // Not with serde_json's `RawValue`, which cannot be read inside `#[serde(flatten)]` and untagged
+            // enums.
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
                 let mut text = String::from("{");
                 while let Some((key, value)) = map.next_entry::<String, Value>()? {

@@ -1,4 +1,5 @@
-//! Where in a text its decoding failed, as `.stats.levels[2]`. It costs a pass or two over the text, whatever its depth.
+//! Where in a text the decoding failed, as `.stats.levels[2]`. It costs a pass or two over the text, whatever
+//! its depth.
 
 use std::cell::Cell;
 use std::fmt::Write as _;
@@ -10,14 +11,15 @@ use super::decode::{Failure, decode, decode_members_at, reason_of};
 use super::index::Index;
 use crate::scan::{end_of_string, end_of_value};
 
-/// The path of the value that is not what `T` wants; empty for the text as a whole.
+/// The path of the value that does not fit `T`; empty for the text as a whole.
 pub(super) fn path_of<T: DeserializeOwned>(failure: &Failure, json: &str) -> String {
     let json = failure.text(json);
     path_by_member::<T>(&failure.reason(), json).unwrap_or_else(|| path_by_place(&failure.error, json))
 }
 
-/// Decodes again, member by member, to see in which one it fails. serde_json's own place of an error that a type's
-/// `TryFrom` or the like found is somewhere behind that value. `None` if the type does not take it in this form.
+/// Decodes again, member by member, to see which one fails. For an error from a type's `TryFrom` or the like,
+/// the place that serde_json reports is somewhere after that value. `None` if the type cannot be read in this
+/// form.
 fn path_by_member<T: DeserializeOwned>(reason: &str, json: &str) -> Option<String> {
     let index = Index::of(json);
     let current = Cell::new(None);
@@ -34,8 +36,8 @@ fn path_by_member<T: DeserializeOwned>(reason: &str, json: &str) -> Option<Strin
     })
 }
 
-/// The path of the innermost value at the place of the error. serde_json reports it right behind the value that it
-/// read, or right in front of one that it did not.
+/// The path of the innermost value at the place of the error. serde_json reports the place just after the
+/// value that it read, or just before one that it did not.
 fn path_by_place(error: &serde_json::Error, json: &str) -> String {
     let lines = json.split_inclusive('\n');
     let before: usize = lines.take(error.line().saturating_sub(1)).map(str::len).sum();
@@ -44,14 +46,14 @@ fn path_by_place(error: &serde_json::Error, json: &str) -> String {
 
 /// One step of a path.
 enum Step {
-    /// Where the key stands.
+    /// Where the key is.
     Key(Range<usize>),
     Position(usize),
 }
 
 fn path_at(json: &str, place: usize) -> String {
     let text = json.as_bytes();
-    // The way to the value that is next, through all that is open.
+    // The path to the next value, through all open arrays and objects.
     let mut way: Vec<Step> = Vec::new();
     let mut is_key_next = false;
     let mut at = 0;
@@ -84,7 +86,7 @@ fn path_at(json: &str, place: usize) -> String {
                 is_key_next = false;
                 at = end + 1;
             }
-            // The value behind the place is not the one, and what is open around it is.
+            // The value lies after the place, so the one around it is meant.
             _ if at > place => break,
             b'{' => {
                 way.push(Step::Key(0..0));

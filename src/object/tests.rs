@@ -240,7 +240,7 @@ fn a_bad_value_is_an_error_of_its_own_access_only() {
     );
     assert_eq!(
         object.get_as::<Date>("when").unwrap_err().to_string(),
-        "field `when` of Game g1: \"soon\" is no date such as 2024-01-02T03:04:05.678Z"
+        "field `when` of Game g1: \"soon\" is not a date such as 2024-01-02T03:04:05.678Z"
     );
     assert_eq!(
         object.get_as::<Pointer>("what").unwrap_err().to_string(),

@@ -6,8 +6,9 @@ use rand::RngExt;
 
 /// Exponential backoff with full jitter above a floor.
 ///
-/// The first delay is drawn from a window as well, so that a thousand clients that lost the same server do not come
-/// back in step. The delay is always a value, never an option: there is no state in which it gives up or spins.
+/// The first delay is drawn from a window as well, so that a thousand clients that lost the same server do
+/// not come back at the same time. The delay is always a value, never an option: there is no state in which
+/// it gives up or spins.
 #[derive(Clone, Debug)]
 pub(crate) struct Backoff {
     floor: Duration,
@@ -17,7 +18,7 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// With several servers that take turns, the delays grow once each of them has failed.
+    /// With several servers in turn, the delays grow once each of them has failed.
     pub(crate) fn new(floor: Duration, cap: Duration, servers: u32) -> Self {
         Self {
             floor,
@@ -27,7 +28,7 @@ impl Backoff {
         }
     }
 
-    /// The attempts that were delayed since the last reset.
+    /// The number of delayed attempts since the last reset.
     pub(crate) fn attempts(&self) -> u32 {
         self.attempts
     }
@@ -42,14 +43,15 @@ impl Backoff {
         self.floor + (ceiling - self.floor).mul_f64(rng.random::<f64>())
     }
 
-    /// To be called once a link was stable, not merely made: a server that accepts and then kicks must not be asked
-    /// again and again without a pause.
+    /// Must be called once a connection was stable, not as soon as it was made: a server that accepts and
+    /// then disconnects must not be contacted again and again without a pause.
     pub(crate) fn reset(&mut self) {
         self.attempts = 0;
     }
 }
 
-/// The window of the first delay: wide enough that of a thousand clients no 100 ms see more than a twentieth.
+/// The window of the first delay: wide enough that of a thousand clients, at most a twentieth fall into any
+/// 100 ms.
 const FIRST_WINDOW: Duration = Duration::from_secs(4);
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The frames that come: the one place that knows how the server spells them. Knows no subscriptions.
+//! The received frames: the one place that knows how the server spells them. Must not know of subscriptions.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use crate::event::EventKind;
 use crate::scan::{Members, Outline, start_of};
 use crate::text::excerpt;
 
-/// A message of the server. What a message carries is borrowed from its text.
+/// A message of the server. Its contents are borrowed from its text.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Message<'a> {
     Connected,
@@ -29,12 +29,12 @@ pub(crate) enum Message<'a> {
     Unknown(Cow<'a, str>),
 }
 
-/// The members of an event, as text. They are JSON, and are not decoded before somebody looks.
+/// The members of an event, as text. They are JSON, and are not decoded until someone looks.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct EventFrame<'a> {
     pub(crate) kind: EventKind,
     pub(crate) object: &'a str,
-    /// Of the object, whose end is found on the same way as its members.
+    /// The outline of the object: the scan that finds its end finds its members too.
     pub(crate) outline: Option<Outline>,
     pub(crate) original: Option<&'a str>,
 }
@@ -46,7 +46,7 @@ pub(crate) struct ServerError {
     pub(crate) text: String,
     pub(crate) reconnect: bool,
     pub(crate) request_id: Option<u64>,
-    /// Whether there is a `requestId` at all, be it null.
+    /// Whether there is a `requestId` at all, even if it is null.
     pub(crate) has_request_id: bool,
 }
 
@@ -69,13 +69,13 @@ struct Incoming<'a> {
     reconnect: Option<&'a RawValue>,
 }
 
-/// Reads what the server sends on a connection.
+/// Parses the messages that the server sends on a connection.
 ///
-/// All events begin alike but for the operation and the request id, so what is between these two is read once, and only
-/// compared from then on.
+/// All events begin alike, except for the operation and the request id. The text between these two is parsed
+/// once, and only compared from then on.
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
-    /// From behind the operation up to the request id; empty until an event has come.
+    /// The text between `op` and `requestId`; empty until the first event.
     between: String,
 }
 
@@ -88,22 +88,24 @@ struct Head<'a> {
 }
 
 impl Reader {
-    /// Which event this is, and of which subscription, if it is one. Looks no further than to its object.
+    /// The kind of an event and its subscription, if this is an event. Reads only up to its object.
     pub(crate) fn route(&mut self, text: &str) -> Option<(EventKind, u64)> {
         self.head(text).map(|head| (head.kind, head.request_id))
     }
 
-    /// Reads a message of the server.
+    /// Parses a message of the server.
     ///
     /// # Errors
-    /// [`ErrorKind::Protocol`] if the text is no JSON object with an `op` and the members that this operation needs.
+    /// [`ErrorKind::Protocol`] if the text is not a JSON object with an `op` and the members that this
+    /// operation needs.
     pub(crate) fn read<'a>(&mut self, text: &'a str) -> Result<Message<'a>> {
         self.event(text).map_or_else(|| read_closely(text), Ok)
     }
 
-    /// Reads an event as Parse Server writes it. `None` for all other messages, and for what needs a closer look.
+    /// Parses an event as Parse Server writes it. `None` for all other messages, and for those that need a
+    /// closer look.
     ///
-    /// Whether the object is JSON shows when it is decoded: here it is only seen where it ends.
+    /// Whether the object is valid JSON is found out when it is decoded: here only its end is found.
     fn event<'a>(&mut self, text: &'a str) -> Option<Message<'a>> {
         let Head {
             kind,
@@ -135,7 +137,7 @@ impl Reader {
         })
     }
 
-    /// `None` if the text is no event, or the order of its members is another than Parse Server's.
+    /// `None` if the text is not an event, or the order of its members is not Parse Server's.
     fn head<'a>(&mut self, text: &'a str) -> Option<Head<'a>> {
         if let Some(head) = self.head_alike(text) {
             return Some(head);
@@ -148,7 +150,7 @@ impl Reader {
                 "op" => op = Some(members.value()?),
                 "requestId" => request_id = Some(members.value()?),
                 "original" => return None,
-                // With an escape in it, it may be one of those above.
+                // A key with an escape may be one of those above.
                 key if key.contains('\\') => return None,
                 _ => _ = members.value()?,
             }
@@ -168,7 +170,7 @@ impl Reader {
         Some(head)
     }
 
-    /// That of an event which begins like the one before it.
+    /// The head of an event that begins like the previous one.
     fn head_alike<'a>(&self, text: &'a str) -> Option<Head<'a>> {
         if self.between.is_empty() {
             return None;
@@ -215,7 +217,10 @@ fn read_closely(text: &str) -> Result<Message<'_>> {
     let incoming: Incoming<'_> = serde_json::from_str(text).map_err(|error| {
         Error::with_source(
             ErrorKind::Protocol,
-            format!("the server sent no LiveQuery message: `{}`", excerpt(text)),
+            format!(
+                "the server sent something that is not a LiveQuery message: `{}`",
+                excerpt(text)
+            ),
             error,
         )
     })?;
@@ -226,7 +231,7 @@ fn read_closely(text: &str) -> Result<Message<'_>> {
             return Ok(Message::Error(ServerError {
                 code: incoming.code.and_then(|raw| number(raw.get())).unwrap_or(-1),
                 text: incoming.error.map(text_of).unwrap_or_default(),
-                // The JS SDK too takes an absent `reconnect` for `true`.
+                // Like the JS SDK, treats an absent `reconnect` as `true`.
                 reconnect: incoming.reconnect.is_none_or(|raw| raw.get() != "false"),
                 request_id,
                 has_request_id: incoming.request_id.is_some(),
@@ -268,12 +273,12 @@ fn incomplete(text: &str) -> Error {
     Error::new(ErrorKind::Protocol, text)
 }
 
-/// A number; one in quotes will do as well.
+/// A number; one in quotes is accepted too.
 fn number<T: std::str::FromStr>(json: &str) -> Option<T> {
     json.trim_matches('"').parse().ok()
 }
 
-/// The text of a string, and the JSON of anything else: a hook may throw whatever it likes.
+/// The text of a string, and the JSON of anything else: a hook may throw any value.
 fn text_of(raw: &RawValue) -> String {
     serde_json::from_str(raw.get()).unwrap_or_else(|_| raw.get().to_owned())
 }
@@ -365,7 +370,7 @@ mod tests {
         ]
     }
 
-    /// Two texts that are alike but for what events differ in, and that are no events perhaps.
+    /// Two texts that differ only where events differ, and that may not be events.
     fn alike() -> impl Strategy<Value = [String; 2]> {
         let op = || "(\"(create|update|leave|error)\"|x|)";
         let request_id = || "(7|12|\"7\"|-1|00|99999999999999999999|x|)";
@@ -390,7 +395,7 @@ mod tests {
         ) {
             let text = format!("{{{}}}", members.join(separator));
             if let Some(found) = Reader::default().event(&text) {
-                // From close up a member that comes twice is an error; JavaScript takes the last one.
+                // For the strict parser, a repeated member is an error; JavaScript takes the last one.
                 if let Ok(close_up) = read_closely(&text) {
                     prop_assert_eq!(found, close_up);
                 } else {

@@ -1,6 +1,6 @@
-//! The LiveQuery protocol with no input or output of its own: frames to and from text, and the state machine.
+//! The LiveQuery protocol without any I/O: frames to and from text, and the state machine.
 //!
-//! Nothing in here knows sockets, threads or clocks. Inputs come with the time at which they came.
+//! Nothing in here knows sockets, threads or clocks. Inputs carry the time at which they came.
 
 pub(crate) mod backoff;
 pub(crate) mod incoming;
@@ -10,10 +10,11 @@ pub(crate) mod spec;
 
 use std::time::{Instant, SystemTime};
 
-/// One moment on both clocks: deadlines are kept on the monotonic one, users are told the time of day.
+/// One moment on both clocks: deadlines use the monotonic one, and the time of day is reported to the
+/// program.
 ///
-/// The monotonic clock may stand still while the machine sleeps and the time of day does not: that is how sleep is
-/// noticed.
+/// The monotonic clock may stand still while the machine sleeps, whereas the time of day does not: that is
+/// how sleep is noticed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Now {
     pub(crate) mono: Instant,

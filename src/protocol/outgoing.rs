@@ -1,4 +1,4 @@
-//! The frames that are sent: the one place that knows how they are spelled. Knows no answers.
+//! The sent frames: the one place that knows how they are spelled. Must not know of answers.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -8,12 +8,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::query::version::Probe;
 use crate::secret::Secret;
 
-/// How the server wants selected fields to be named.
+/// The names by which the server expects selected fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dialect {
     /// `keys` and `watch`: Parse Server 6.1 and later.
     Keys,
-    /// `fields`, and no `watch`: before.
+    /// `fields`, and no `watch`: older servers.
     Fields,
 }
 
@@ -34,8 +34,8 @@ pub(crate) enum Operation {
     Update,
 }
 
-// The server's schema (Parse Server 9.10, RequestSchema.js) refuses `null` for a member and members that it does not
-// know, so what is absent is left out.
+// The server's schema (Parse Server 9.10, RequestSchema.js) refuses `null` and unknown members, so absent
+// members are left out.
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -105,7 +105,8 @@ pub(crate) fn connect(credentials: &Credentials, installation_id: InstallationId
     })
 }
 
-/// A subscription, with another `where` than that of the specification if this server needs one.
+/// A subscription. `other_where` replaces the `where` of the specification, if this server needs
+/// another.
 pub(crate) fn subscribe(
     operation: Operation,
     request_id: u64,
@@ -135,8 +136,8 @@ pub(crate) fn subscribe(
     })
 }
 
-/// The question for the server's age. `requestId` and class are none that a subscription has, for a server that takes it
-/// for a subscription all the same.
+/// The probe for the server's version. No subscription has its `requestId` and class, in case a server
+/// accepts it as a subscription.
 pub(crate) fn probe(request_id: u64, probe: Probe) -> String {
     let member = probe.member();
     format!(

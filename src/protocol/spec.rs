@@ -1,4 +1,4 @@
-//! What is asked for: who asks, and what a subscription wants. Knows no frames.
+//! What is asked for: by whom, and for which subscription. Must not know of frames.
 
 use std::sync::OnceLock;
 
@@ -10,7 +10,7 @@ use crate::query::matcher::{Field, Matcher, Verdict};
 use crate::secret::Secret;
 use crate::types::Date;
 
-/// What a client shows of itself in `connect`.
+/// What a client sends in `connect`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Credentials {
     pub(crate) application_id: String,
@@ -26,13 +26,14 @@ pub(crate) struct Credentials {
 /// What a subscription asks for.
 #[derive(Debug)]
 pub(crate) struct Spec {
-    /// Made of the query when an event first comes for it.
+    /// Made from the query when its first event comes.
     matcher: OnceLock<Option<Matcher>>,
     pub(crate) query: EncodedQuery,
-    /// Sent with the subscription. Class-level permissions and protected fields are judged by this one alone (Parse
-    /// Server 9.10, ParseLiveQueryServer.js), so the client's own is sent where a subscription has none.
+    /// Sent with the subscription. Only this token counts for class-level permissions and protected fields
+    /// (Parse Server 9.10, ParseLiveQueryServer.js), so the client's own is sent for a subscription that has
+    /// none.
     pub(crate) session_token: Option<Secret>,
-    /// Counts the session tokens that this subscription has had: events of an earlier one are not given out.
+    /// Counts the session tokens of this subscription: events of an earlier one are not delivered.
     pub(crate) identity: u64,
 }
 
@@ -46,20 +47,21 @@ impl Spec {
         }
     }
 
-    /// Whether [`may_bring`](Self::may_bring) has anything to judge by.
+    /// Whether [`may_bring`](Self::may_bring) has anything to decide by.
     pub(crate) fn is_filter(&self) -> bool {
         self.query.is_verbatim() && *self.query.where_json != *"{}"
     }
 
-    /// Whether an event can be one of this query. Parse Server takes some queries for one another (`queryHash` in
-    /// QueryTools.js), and then sends the events of one to the subscribers of the other. The form in which queries are
-    /// sent prevents that, but for those that are sent as the user wrote them; all others bring what they bring, since
-    /// an `afterLiveQueryEvent` hook may have changed the object after the server matched it.
+    /// Whether an event can belong to this query. Parse Server confuses some queries with one another
+    /// (`queryHash` in QueryTools.js), and then sends the events of one to the subscribers of the other. The
+    /// form in which queries are sent prevents that, except for those that are sent as the program wrote
+    /// them. Events of all other queries are accepted without a check, because an `afterLiveQueryEvent` hook
+    /// may have changed the object after the server matched it.
     ///
-    /// A field that is absent is not judged: `select` leaves fields out, and so do protected fields and hooks.
+    /// An absent field is not checked: `select`, protected fields and hooks leave fields out.
     pub(crate) fn may_bring(&self, event: &Event) -> bool {
         let object = match event.kind() {
-            // What leaves matched before.
+            // The object matched before it left.
             EventKind::Leave => event.original(),
             _ => event.object(),
         };
@@ -83,8 +85,8 @@ impl Spec {
     }
 }
 
-/// Whether a value may not be what the server matched: an object that a hook fetched in place of a pointer, or a date
-/// that Parse Server 3.4 to 6.0 sends without its type.
+/// Whether a value may differ from the one that the server matched: an object that a hook fetched in place of
+/// a pointer, or a date that Parse Server 3.4 to 6.0 sends without its type.
 fn is_altered(name: &str, value: &Value) -> bool {
     let fetched = value.get("__type").is_some_and(|kind| kind == "Object");
     let sent_plain = matches!(name, "createdAt" | "updatedAt");
@@ -97,7 +99,8 @@ mod tests {
 
     #[test]
     fn a_specification_is_small() {
-        // There is one for each of 100,000 subscriptions. Eight bytes more are sixteen for the allocator.
+        // There is one for each of 100,000 subscriptions. Eight more bytes would be sixteen for the
+        // allocator.
         assert!(size_of::<Spec>() <= 136, "{}", size_of::<Spec>());
     }
 }

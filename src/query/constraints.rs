@@ -1,5 +1,5 @@
-//! The constraints that a user puts on a query, name for name those of the JS SDK's `Parse.Query`. They only note
-//! down what was asked; what LiveQuery makes of it is decided when the query is encoded.
+//! The constraints of a query, named as in the JS SDK's `Parse.Query`. They only record what was asked for;
+//! what LiveQuery makes of it is decided when the query is encoded.
 
 use serde::Serialize;
 
@@ -12,7 +12,7 @@ use crate::types::{GeoPoint, Pointer};
 impl Query {
     /// The field equals the value, or is an array that contains it.
     ///
-    /// `None` and null stand for a field that is null or missing.
+    /// `None` and null mean a field that is null or missing.
     ///
     /// # Examples
     /// ```
@@ -45,7 +45,7 @@ impl Query {
         })
     }
 
-    /// The field does not equal the value and is no array that contains it; it may be missing.
+    /// The field does not equal the value and is not an array that contains it; it may be missing.
     #[must_use]
     pub fn not_equal_to(self, key: &str, value: impl Serialize) -> Self {
         self.condition(key, "$ne", value)
@@ -105,21 +105,22 @@ impl Query {
         self.list(key, "$in", values)
     }
 
-    /// The field equals none of the values and is no array that contains one of them; it may be missing.
+    /// The field equals none of the values and is not an array that contains one of them; it may be missing.
     #[must_use]
     pub fn not_contained_in<V: Serialize>(self, key: &str, values: impl IntoIterator<Item = V>) -> Self {
         self.list(key, "$nin", values)
     }
 
-    /// The field is an array of which each element is one of the values: strings, numbers, booleans or pointers.
+    /// The field is an array whose elements are all among the values: strings, numbers, booleans or pointers.
     ///
-    /// As in `find()` on MongoDB, a field that is missing or no array has no element that speaks against it.
+    /// As in `find()` on MongoDB, a field that is missing or not an array matches as well: it has no
+    /// element outside the values.
     ///
     /// # Errors
     ///
-    /// `subscribe` refuses values of other types, since the LiveQuery server does not find them inside an array, and
-    /// other conditions on the same field: "beside other conditions on the same field, Parse Server asks its database
-    /// for something else; combine two queries with Query::and".
+    /// `subscribe` refuses values of other types, because the LiveQuery server does not find them inside an
+    /// array, and other conditions on the same field: "beside other conditions on the same field, Parse
+    /// Server asks its database for something else; combine two queries with Query::and".
     #[must_use]
     pub fn contained_by<V: Serialize>(self, key: &str, values: impl IntoIterator<Item = V>) -> Self {
         self.list(key, "$containedBy", values)
@@ -129,7 +130,8 @@ impl Query {
     ///
     /// # Errors
     ///
-    /// `subscribe` refuses values of other types, since the LiveQuery server does not find them inside an array.
+    /// `subscribe` refuses values of other types, because the LiveQuery server does not find them inside an
+    /// array.
     ///
     /// # Examples
     /// ```
@@ -143,7 +145,7 @@ impl Query {
         self.list(key, "$all", values)
     }
 
-    /// The field is an array in which each of the texts begins some element.
+    /// The field is an array in which, for each of the texts, some element starts with it.
     ///
     /// Works in `find()` only.
     ///
@@ -183,23 +185,23 @@ impl Query {
         self.condition(key, "$exists", false)
     }
 
-    /// The field is a string in which the regular expression matches.
+    /// The field is a string that matches the regular expression.
     ///
-    /// The modifiers are any of `i` (either case), `m` (`^` and `$` at each line) and `s` (a dot matches a line break),
-    /// or an empty string. `find()` takes expressions of PCRE and LiveQuery those of JavaScript, so the expression must
-    /// be one that both read alike. `\Q..\E` is translated.
+    /// The modifiers are any of `i` (ignore case), `m` (`^` and `$` match at each line) and `s` (a dot
+    /// matches a line break), or an empty string. `find()` takes PCRE expressions and LiveQuery JavaScript
+    /// ones, so the expression must mean the same in both. `\Q..\E` is translated.
     ///
-    /// A field can have one regular expression; [`contains`](Self::contains), [`starts_with`](Self::starts_with) and
-    /// [`ends_with`](Self::ends_with) are such too. Parse Server 8.6 and 9.10 (9.0 does not) take an expression that is slow
-    /// to match (`liveQuery.regexTimeout`, 100 ms) for one that does not; `starts_with` is asked as a comparison and is
-    /// not affected.
+    /// A field can have one regular expression; [`contains`](Self::contains),
+    /// [`starts_with`](Self::starts_with) and [`ends_with`](Self::ends_with) count as one. Parse Server 8.6
+    /// and 9.10 (but not 9.0) treat an expression that is slow to match (`liveQuery.regexTimeout`, 100 ms) as
+    /// one that does not match; `starts_with` is sent as a comparison and is not affected.
     ///
     /// # Errors
     ///
-    /// `subscribe` refuses, with the position, what JavaScript does not know or reads otherwise than PCRE: `\A`, `\z`,
-    /// `\p{..}`, `(?i)`, POSIX classes, possessive and atomic groups, references to groups, and what is no expression
-    /// at all. It refuses other modifiers: "the LiveQuery server takes the modifiers of JavaScript, where it is
-    /// unknown or means something else; use only i, m and s".
+    /// `subscribe` refuses, with the position, anything that JavaScript does not know or reads differently
+    /// from PCRE: `\A`, `\z`, `\p{..}`, `(?i)`, POSIX classes, possessive and atomic groups, references to
+    /// groups, and text that is not a valid expression. It refuses other modifiers: "the LiveQuery server
+    /// takes the modifiers of JavaScript, where it is unknown or means something else; use only i, m and s".
     ///
     /// # Examples
     /// ```
@@ -234,7 +236,7 @@ impl Query {
         self.starts_with_modifiers(key, prefix, "")
     }
 
-    /// [`starts_with`](Self::starts_with) with the modifiers of [`matches`](Self::matches).
+    /// Like [`starts_with`](Self::starts_with), with the modifiers of [`matches`](Self::matches).
     #[must_use]
     pub fn starts_with_modifiers(self, key: &str, prefix: &str, modifiers: &str) -> Self {
         self.matches(key, &regex::starting_with(prefix), modifiers)
@@ -246,13 +248,13 @@ impl Query {
         self.ends_with_modifiers(key, suffix, "")
     }
 
-    /// [`ends_with`](Self::ends_with) with the modifiers of [`matches`](Self::matches).
+    /// Like [`ends_with`](Self::ends_with), with the modifiers of [`matches`](Self::matches).
     #[must_use]
     pub fn ends_with_modifiers(self, key: &str, suffix: &str, modifiers: &str) -> Self {
         self.matches(key, &format!("{}$", regex::quote(suffix)), modifiers)
     }
 
-    /// The field contains these words, by the database's text index.
+    /// The field contains these words, according to the database's text index.
     ///
     /// Works in `find()` only.
     ///
@@ -265,19 +267,19 @@ impl Query {
         self.full_text_with(key, term, Json::Object(Vec::new()))
     }
 
-    /// [`full_text`](Self::full_text) with options: `{"language": "en", "caseSensitive": true, "diacriticSensitive":
-    /// true}`, each of which may be left out.
+    /// Like [`full_text`](Self::full_text), with options: `{"language": "en", "caseSensitive": true,
+    /// "diacriticSensitive": true}`, each of which may be left out.
     ///
     /// # Errors
     ///
-    /// As `full_text`.
+    /// As for `full_text`.
     #[must_use]
     pub fn full_text_with(self, key: &str, term: &str, options: impl Serialize) -> Self {
         let search = Json::of(options)
             .map_err(|error| super::not_serialized(key, &error))
             .and_then(|options| {
                 let Json::Object(options) = options else {
-                    return Err(invalid("the options of full_text are no object"));
+                    return Err(invalid("the options of full_text are not a JSON object"));
                 };
                 let mut search = vec![("$term".to_owned(), Json::string(term))];
                 for (name, value) in options {
@@ -306,7 +308,7 @@ impl Query {
 
     /// The field is a [`GeoPoint`] at most this far away, as an angle on the sphere.
     ///
-    /// `sorted` is for `find()`, which returns the nearest objects first; events have no order.
+    /// `sorted` affects only `find()`, which then returns the nearest objects first; events have no order.
     #[must_use]
     pub fn within_radians(self, key: &str, point: GeoPoint, max_distance: f64, sorted: bool) -> Self {
         if sorted {
@@ -323,13 +325,13 @@ impl Query {
         }
     }
 
-    /// [`within_radians`](Self::within_radians) in miles, with 3958.8 miles for the radius of the earth.
+    /// Like [`within_radians`](Self::within_radians), in miles on an earth with a radius of 3958.8 miles.
     #[must_use]
     pub fn within_miles(self, key: &str, point: GeoPoint, max_distance: f64, sorted: bool) -> Self {
         self.within_radians(key, point, max_distance / 3958.8, sorted)
     }
 
-    /// [`within_radians`](Self::within_radians) in kilometres, with 6371 km for the radius of the earth.
+    /// Like [`within_radians`](Self::within_radians), in kilometres on an earth with a radius of 6371 km.
     ///
     /// # Examples
     /// ```
@@ -403,21 +405,21 @@ impl Query {
     ///
     /// # Errors
     ///
-    /// `subscribe` refuses it: "the LiveQuery server looks at the changed object alone and at no other, so it never
-    /// matches; store in the object itself what decides, or test it in the listener".
+    /// `subscribe` refuses it: "the LiveQuery server looks only at the changed object, so it never
+    /// matches; store the deciding value in the object itself, or test it in the listener".
     #[must_use]
     pub fn matches_query(self, key: &str, query: Self) -> Self {
         self.subquery(key, "$inQuery", None, query)
     }
 
-    /// The field is no pointer to an object that the other query finds.
+    /// The field is not a pointer to an object that the other query finds.
     ///
     /// Works in `find()` and in live sets only.
     ///
     /// # Errors
     ///
-    /// `subscribe` refuses it: "the LiveQuery server looks at the changed object alone and at no other, so it never
-    /// matches; store in the object itself what decides, or test it in the listener".
+    /// `subscribe` refuses it: "the LiveQuery server looks only at the changed object, so it never
+    /// matches; store the deciding value in the object itself, or test it in the listener".
     #[must_use]
     pub fn does_not_match_query(self, key: &str, query: Self) -> Self {
         self.subquery(key, "$notInQuery", None, query)
@@ -429,33 +431,34 @@ impl Query {
     ///
     /// # Errors
     ///
-    /// `subscribe` refuses it: "the LiveQuery server looks at the changed object alone and at no other, so it never
-    /// matches; store in the object itself what decides, or test it in the listener".
+    /// `subscribe` refuses it: "the LiveQuery server looks only at the changed object, so it never
+    /// matches; store the deciding value in the object itself, or test it in the listener".
     #[must_use]
     pub fn matches_key_in_query(self, key: &str, query_key: &str, query: Self) -> Self {
         self.subquery(key, "$select", Some(query_key), query)
     }
 
-    /// The field equals the field `query_key` of no object that the other query finds.
+    /// The field does not equal the field `query_key` of any object that the other query finds.
     ///
     /// Works in `find()` and in live sets only.
     ///
     /// # Errors
     ///
-    /// `subscribe` refuses it: "the LiveQuery server looks at the changed object alone and at no other, so it never
-    /// matches; store in the object itself what decides, or test it in the listener".
+    /// `subscribe` refuses it: "the LiveQuery server looks only at the changed object, so it never
+    /// matches; store the deciding value in the object itself, or test it in the listener".
     #[must_use]
     pub fn does_not_match_key_in_query(self, key: &str, query_key: &str, query: Self) -> Self {
         self.subquery(key, "$dontSelect", Some(query_key), query)
     }
 
-    /// The object is in the relation that this field of the owner is: what `relation.query()` is in the JS SDK.
+    /// The object is in the relation that this field of the owner holds: the query that `relation.query()`
+    /// makes in the JS SDK.
     ///
     /// Works in `find()` and in live sets only.
     ///
     /// # Errors
     ///
-    /// `subscribe` refuses it: "the LiveQuery server looks at the changed object alone and at no other, so it never
+    /// `subscribe` refuses it: "the LiveQuery server looks only at the changed object, so it never
     /// matches; keep a pointer in the related object, or an array of pointers instead of the relation".
     ///
     /// # Examples

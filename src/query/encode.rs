@@ -1,10 +1,11 @@
-//! From the REST form of a query to the form that the LiveQuery server's matcher evaluates as `find()` on MongoDB
-//! does. It knows the matcher's habits (Parse Server 9.10, LiveQuery/QueryTools.js) and nothing of messages.
+//! Translates the REST form of a query into the form that the LiveQuery server's matcher evaluates as
+//! `find()` on MongoDB does. It knows the matcher's habits (Parse Server 9.10, LiveQuery/QueryTools.js). Must
+//! not know of messages.
 //!
-//! Each condition of the REST form becomes one or more [`Node`]s that are true for exactly the objects that `find()`
-//! returns, and that never throw, whatever the field holds: a condition that throws is not delivered, whatever stands
-//! around it, and up to Parse Server 7.4 keeps the event from other subscribers too. So nodes can be combined and
-//! negated at will.
+//! Each condition of the REST form becomes one or more [`Node`]s that are true for exactly the objects that
+//! `find()` returns, and that never throw, whatever the field holds: if a condition throws, the event is not
+//! delivered, whatever surrounds the condition, and up to Parse Server 7.4 other subscribers miss the event
+//! too. Nodes can therefore be combined and negated freely.
 
 mod geo;
 mod kinds;
@@ -24,10 +25,10 @@ use super::regex;
 use super::version::{LISTS_SEE_ARRAYS, ServerVersion};
 use crate::error::Result;
 
-/// How a query is encoded.
+/// The settings for encoding a query.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Target {
-    /// What would be refused is left as it is.
+    /// What would be refused is left unchanged.
     pub(super) permissive: bool,
     /// The server's version, if it is known.
     pub(super) version: Option<ServerVersion>,
@@ -65,9 +66,12 @@ fn where_nodes<'a>(filter: &'a Filter, target: Target) -> Result<Node<'a>> {
 }
 
 fn logical<'a>(operator: &str, filters: &'a [Filter], target: Target) -> Result<Node<'a>> {
-    // MongoDB refuses them, and the matcher takes an empty $or for never and the others for always.
+    // MongoDB refuses them; for the matcher, an empty $or never matches and the others always do.
     if filters.is_empty() {
-        return Err(invalid(format!("{} combines no queries", method_of(operator))));
+        return Err(invalid(format!(
+            "{} got no queries to combine",
+            method_of(operator)
+        )));
     }
     let nodes = filters
         .iter()
@@ -86,13 +90,13 @@ struct Field<'a> {
     target: Target,
     /// `createdAt` and `updatedAt` are plain ISO strings in LiveQuery, and dates everywhere else.
     audit: bool,
-    /// The field that this one is a member of, if the database keeps that without this member: a pointer's class, a
-    /// point's latitude. LiveQuery sees it all the same.
+    /// The field that this one is a member of, if the database stores that field without this member: a
+    /// pointer's class, a point's latitude. LiveQuery sees the member nevertheless.
     owner: Option<&'a str>,
-    /// What must not be a text for this to be a place in an array.
+    /// The fields that must not be texts for this to be a position in an array.
     arrays: Vec<&'a str>,
     exists: Option<bool>,
-    /// Whether there is a condition that an object without the field cannot meet.
+    /// Whether some condition cannot match an object without the field.
     positive: bool,
     ranges: Vec<(&'static str, Operand)>,
     not: Vec<Node<'a>>,
@@ -100,12 +104,12 @@ struct Field<'a> {
     verbatim: Vec<(Operator, Json)>,
 }
 
-/// What a range is compared with. Only values of its kind can be in the range.
+/// The value that a range is compared with. Only values of its kind can be in the range.
 enum Operand {
     Number(Json),
     Text(Json),
     Date(Json),
-    /// A date as plain text, where the server keeps it so.
+    /// A date as plain text, where the server keeps it in that form.
     Audit(Json),
 }
 
@@ -193,8 +197,8 @@ impl<'a> Field<'a> {
             return Err(refuse::error(
                 "$relativeTime",
                 self.key,
-                "the LiveQuery server does not know it, and a subscription has no moment from which to reckon",
-                "compute the date, and update the subscription when it has moved on",
+                "the LiveQuery server does not know it, and a subscription has no fixed time to count from",
+                "compute the date, and update the subscription when that date changes",
             ));
         }
         match operator {
@@ -240,7 +244,8 @@ impl<'a> Field<'a> {
     fn finish(mut self, nodes: &mut Vec<Node<'a>>) -> Result<()> {
         if self.exists == Some(false) && self.positive {
             return Err(invalid(format!(
-                "no object meets the conditions on {:?}: it must not exist, and another condition needs its value",
+                "no object can match the conditions on {:?}: it must not exist, and another condition needs \
+                 its value",
                 self.key
             )));
         }
@@ -269,15 +274,15 @@ impl<'a> Field<'a> {
         Ok(())
     }
 
-    /// A condition that a missing field does not meet, or the question whether it is null, for what the database has
-    /// of the field.
+    /// A condition that does not match a missing field, or the test for null, applied to the part of the
+    /// field that the database stores.
     fn owned(&self, node: Node<'a>) -> Node<'a> {
         if self.owner.is_none() && self.arrays.is_empty() {
             return node;
         }
         match node {
             Node::Any(nodes) => Node::Any(nodes.into_iter().map(|node| self.owned(node)).collect()),
-            // Null or missing, which it is to the database.
+            // Null or missing, which is the same to the database.
             Node::Nor(_) => self.or_absent(node),
             _ => {
                 let mut nodes = Vec::new();
@@ -308,7 +313,7 @@ impl<'a> Field<'a> {
         Node::Any(nodes)
     }
 
-    /// The ranges, those of one kind together.
+    /// Adds the ranges, with those of one kind together.
     fn compared(&mut self, nodes: &mut Vec<Node<'a>>) {
         let key = self.key;
         let (mut numbers, mut texts, mut dates, mut audit) = (vec![], vec![], vec![], vec![]);
@@ -438,9 +443,10 @@ impl<'a> Field<'a> {
         {
             return Node::condition(key, "$in", Json::Array(vec![pointer]));
         }
-        // $in does not look into arrays yet, and the comparison with a pointer throws on null: a field without a class
-        // or elements does not get there, nor does an array whose text shows an empty place. (An array of objects with
-        // a `toString` of their own has no text, and throws all the same.)
+        // $in does not look into arrays yet, and the comparison with a pointer throws on null: a field
+        // without a class or elements does not get there, nor does an array whose text shows an empty
+        // position. (An array of objects with a `toString` of their own has no text, and throws all the
+        // same.)
         let class_name = pointer.get("className").cloned().unwrap_or(Json::Null);
         let full = "^(?![^]*(?:^|,)(?:,|$))";
         Node::Ordered(vec![
@@ -466,8 +472,8 @@ impl<'a> Field<'a> {
         Ok(())
     }
 
-    /// A node for each value of a list. The matcher's own `$in` looks into arrays inside arrays too, and takes a text
-    /// for the pointer whose id it is.
+    /// A node for each value of a list. The matcher's own `$in` also looks into nested arrays, and takes a
+    /// text for the pointer with that id.
     fn listed(&self, method: &str, values: &[Json]) -> Result<Vec<Node<'a>>> {
         let mut nodes = Vec::new();
         let mut whole = Vec::new();
@@ -485,13 +491,13 @@ impl<'a> Field<'a> {
                     return Err(refuse::error(
                         method,
                         self.key,
-                        &format!("find() takes no object such as {value} in a list"),
+                        &format!("find() does not accept an object such as {value} in a list"),
                         "combine queries with equal_to by Query::or",
                     ));
                 }
                 _ => {}
             }
-            // What holds text or pointers alone needs no node for each.
+            // A field that can only hold texts or pointers needs no node for each value.
             let is_text = self.audit || self.key == "objectId";
             if is_text && !self.audit && value.as_str().is_none() {
                 nodes.push(self.equality(method, value)?);
@@ -570,7 +576,8 @@ impl<'a> Field<'a> {
         check_methods(method, self.key)
     }
 
-    // The matcher's own $all compares dates, pointers and objects by identity, and throws if the field is no array.
+    // The matcher's own $all compares dates, pointers and objects by identity, and throws if the field is not
+    // an array.
     fn contains_all(&mut self, values: &[Json]) -> Result<()> {
         if values.iter().any(|value| value.get("$regex").is_some()) {
             return Err(ALL_STARTING_WITH.error("$all", self.key));
@@ -587,7 +594,7 @@ impl<'a> Field<'a> {
                 _ => {
                     let pointer = pointer("contains_all", self.key, value)
                         .map_err(|_| self.not_in_arrays("contains_all", value))?;
-                    // find() does not take a field that is a pointer for an array of one.
+                    // find() does not treat a field that is a pointer as an array of one.
                     if self.key.contains('.') {
                         self.points_to(pointer)
                     } else {
@@ -600,8 +607,9 @@ impl<'a> Field<'a> {
         Ok(())
     }
 
-    // find() asks for objects without an element outside the list (MongoTransform.js), so a field that is missing or
-    // no array is a match. The matcher throws on what it cannot go through, and goes through a text by characters.
+    // find() asks for objects without an element outside the list (MongoTransform.js), so a field that is
+    // missing or not an array matches. The matcher throws on values that cannot be iterated, and iterates a
+    // text by characters.
     fn contained_by(&mut self, values: &[Json]) -> Result<()> {
         let values = values
             .iter()
@@ -631,7 +639,8 @@ impl<'a> Field<'a> {
         let expression = regex::translate("matches", key, &pattern, &options)?;
         self.positive = true;
         if let Some(prefix) = expression.prefix {
-            // Parse Server from 8.6 on takes a match for none that its clock says is slow; it has no clock for this.
+            // Parse Server from 8.6 on treats a match that takes too long by its clock as no match;
+            // comparisons are not timed.
             let mut bounds = vec![("$gte".to_owned(), Json::String(prefix.clone()))];
             bounds.extend(regex::after_prefix(&prefix).map(|end| ("$lt".to_owned(), Json::String(end))));
             self.others.push(Node::Ordered(vec![
@@ -668,7 +677,8 @@ impl<'a> Field<'a> {
     }
 }
 
-/// The operands of `$nearSphere` that limit its distance, with their units in one radian (MongoTransform.js).
+/// The operands of `$nearSphere` that limit its distance, with the number of their units in one radian
+/// (MongoTransform.js).
 pub(super) const DISTANCES: [(&str, f64); 4] = [
     ("$maxDistance", 1.0),
     ("$maxDistanceInRadians", 1.0),
@@ -711,11 +721,11 @@ fn owner(key: &str) -> Option<&str> {
             | "url"
             | "__type"
     );
-    // Inside an object the database keeps all but dates and bytes as they are.
+    // Inside an object, the database keeps everything except dates and bytes unchanged.
     (is_part && (!owner.contains('.') || matches!(name, "iso" | "base64"))).then_some(owner)
 }
 
-/// The fields of which a key such as `tags.0` names a place. A text has places as well, for LiveQuery.
+/// The fields in which a key such as `tags.0` names a position. For LiveQuery, a text has positions as well.
 fn arrays(key: &str) -> Vec<&str> {
     key.match_indices('.')
         .filter(|(at, _)| {
@@ -727,7 +737,7 @@ fn arrays(key: &str) -> Vec<&str> {
         .collect()
 }
 
-/// Parse Server takes an array in the list of `$in` and `$nin` for its elements (MongoTransform.js).
+/// Parse Server replaces an array in the list of `$in` and `$nin` with its elements (MongoTransform.js).
 fn flat(values: &[Json]) -> impl Iterator<Item = &Json> + Clone {
     values.iter().flat_map(|value| match value {
         Json::Array(items) => items.as_slice(),

@@ -1,5 +1,5 @@
-//! The conditions of a query as `find()` takes them, in the order in which they were written: the REST form of
-//! `where`. It combines several conditions on one field and knows nothing of LiveQuery.
+//! The conditions of a query in the form for `find()`, in the order in which they were written: the REST form
+//! of `where`. It combines several conditions on one field. Must not know of LiveQuery.
 
 use std::borrow::Cow;
 
@@ -17,11 +17,11 @@ pub(super) type Operator = Cow<'static, str>;
 pub(super) enum Filter {
     /// Conditions that all hold, in the order in which they were written.
     Entries(Vec<(String, Entry)>),
-    /// Written by the user for the server, to be sent as it is.
+    /// Written by the program for the server, to be sent unchanged.
     Raw(Json),
 }
 
-/// What one key of `where` demands.
+/// The conditions of one key of `where`.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Entry {
     /// `{"key": value}`
@@ -30,12 +30,12 @@ pub(super) enum Entry {
     Operators(Vec<(Operator, Json)>),
     /// `{"$or": [{..}, {..}]}`
     Logical(Vec<Filter>),
-    /// A key with `$` that is none of `$or`, `$and` and `$nor`.
+    /// A key with `$` other than `$or`, `$and` and `$nor`.
     Special(Json),
 }
 
 impl Filter {
-    /// Demands that a field equals a value.
+    /// Requires a field to equal a value.
     pub(super) fn equal(&mut self, key: &str, value: Json) -> Result<()> {
         match self.entry(key)? {
             None => self.push(key, Entry::Equal(value)),
@@ -45,7 +45,7 @@ impl Filter {
         }
     }
 
-    /// Demands something of a field beside what is demanded of it already.
+    /// Adds a condition to those on a field.
     pub(super) fn operator(&mut self, key: &str, operator: &'static str, value: Json) -> Result<()> {
         match self.entry(key)? {
             None => self.push(key, Entry::Operators(vec![(Cow::Borrowed(operator), value)])),
@@ -63,7 +63,7 @@ impl Filter {
         }
     }
 
-    /// Demands that a field matches a regular expression, of which it can have one.
+    /// Requires a field to match a regular expression. A field can have only one.
     pub(super) fn regex(&mut self, key: &str, pattern: Json, modifiers: Option<Json>) -> Result<()> {
         if let Some(Entry::Operators(operators)) = self.entry(key)? {
             let held = |wanted: &str| {
@@ -82,7 +82,7 @@ impl Filter {
         modifiers.map_or(Ok(()), |modifiers| self.operator(key, "$options", modifiers))
     }
 
-    /// Demands something of the whole object, once.
+    /// Sets a condition on the whole object, once.
     pub(super) fn special(&mut self, name: &'static str, value: Json) -> Result<()> {
         match self {
             Self::Entries(entries) if entries.iter().any(|(key, _)| key == name) => Err(twice(name, name)),
@@ -91,7 +91,7 @@ impl Filter {
                 Ok(())
             }
             Self::Raw(_) => Err(invalid(format!(
-                "{name} comes after raw_where, which stands for the whole where: write it into the JSON, or combine \
+                "{name} comes after raw_where, which is the whole where: write it into the JSON, or combine \
                  both with Query::and"
             ))),
         }
@@ -135,7 +135,7 @@ impl Filter {
                 .find(|(name, _)| name == key)
                 .map(|(_, entry)| entry)),
             Self::Raw(_) => Err(invalid(format!(
-                "the condition on {key:?} comes after raw_where, which stands for the whole where: \
+                "the condition on {key:?} comes after raw_where, which is the whole where: \
                  write it into the JSON, or combine both with Query::and"
             ))),
         }
@@ -165,7 +165,7 @@ impl Entry {
                 .map(Self::Logical),
             ("$or" | "$and" | "$nor", _) => Err(invalid(format!("{key} is not an array"))),
             (_, value) if key.starts_with('$') => Ok(Self::Special(value)),
-            // As Parse Server does it (MongoTransform.js): the first name decides what kind of object it is.
+            // As Parse Server does (MongoTransform.js): the first name decides what kind of object it is.
             (_, Json::Object(members)) if members.first().is_some_and(|(name, _)| name.starts_with('$')) => {
                 check_key(key)?;
                 Ok(Self::Operators(
@@ -215,12 +215,12 @@ fn twice(key: &str, operator: &str) -> Error {
     };
     invalid(format!(
         "the field {key:?} has two conditions {} with different values, and a field can have one of each kind: \
-         combine two queries with Query::and to demand both{hint}",
+         combine two queries with Query::and to require both{hint}",
         method_of(operator)
     ))
 }
 
-/// The method that stands for an operator, for messages.
+/// The method behind an operator, for messages.
 pub(super) fn method_of(operator: &str) -> &str {
     METHODS
         .iter()

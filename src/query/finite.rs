@@ -1,14 +1,14 @@
-//! Whether a value holds a float that JSON has no number for. `serde_json` writes null for it, which would ask for a
-//! field without a value. It knows nothing of queries.
+//! Whether a value contains a float that JSON has no number for. `serde_json` writes null for it, which would
+//! ask for a field without a value. Must not know of queries.
 
 use std::fmt;
 
 use serde::{Serialize, Serializer, ser};
 
-/// Looks at each float of a value, wherever it stands.
+/// Checks each float of a value, at any depth.
 ///
 /// # Errors
-/// If one is NaN or infinite. What else cannot be serialized is for others to find.
+/// If one is NaN or infinite. Other failures to serialize are found elsewhere.
 pub(super) fn check(value: &impl Serialize) -> Result<(), NotFinite> {
     match value.serialize(Floats) {
         Err(Stop::NotFinite) => Err(NotFinite),
@@ -46,7 +46,7 @@ impl ser::Error for Stop {
     }
 }
 
-/// Takes everything, and writes nothing.
+/// Accepts everything and writes nothing.
 #[derive(Clone, Copy)]
 struct Floats;
 
@@ -289,7 +289,7 @@ mod tests {
             .is_ok()
         );
         assert!(check(&GeoPoint::new(1.0, 2.0).unwrap()).is_ok());
-        // A fault of another kind is for others to find.
+        // A failure of another kind is found elsewhere.
         assert!(check(&HashMap::from([((), 1)])).is_ok());
     }
 }

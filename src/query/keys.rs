@@ -1,8 +1,8 @@
-//! What names fields for a query: one name or several. Knows no query.
+//! The names of fields in a query: one name or several. Must not know of queries.
 
-/// One name of a field or several: `"score"`, `["score", "name"]`, a `Vec` or a slice of them.
+/// One or several names of fields: `"score"`, `["score", "name"]`, a `Vec` or a slice.
 ///
-/// This trait is sealed: it is implemented for what is listed here and for nothing else.
+/// This trait is sealed: it is implemented only for the types listed here.
 pub trait Keys: sealed::Keys {}
 
 impl<T: sealed::Keys> Keys for T {}

@@ -1,10 +1,10 @@
-//! Whether an object matches a `where`, exactly as the LiveQuery server decides it; it must not know how a query was
-//! built, nor where the object comes from.
+//! Whether an object matches a `where`, exactly as the LiveQuery server decides it. Must not know how a query
+//! was built, or where the object comes from.
 //!
-//! A port of `QueryTools.matchesQuery` of Parse Server 9.10 with its quirks, since the question is never what a query
-//! should mean but what the server does with it: a range matches an object that lacks the field, conditions are taken
-//! in the order of the text, and some of them end the evaluation. Where JavaScript cannot be followed by simple means
-//! the answer is that both are possible, never a guess.
+//! A port of `QueryTools.matchesQuery` of Parse Server 9.10 with its quirks, since the question is never what
+//! a query should mean but what the server does with it: a range matches an object that lacks the field,
+//! conditions are evaluated in the order of the text, and some of them end the evaluation. Where JavaScript
+//! cannot be imitated by simple means, the answer is that both results are possible, never a guess.
 
 mod compile;
 mod js;
@@ -20,29 +20,29 @@ use js::{Left, Right};
 
 use super::ordered_json::Json;
 
-/// A `where`, prepared once and then asked for many objects.
+/// A `where`, prepared once and then tested against many objects.
 #[derive(Clone, Debug)]
 pub(crate) struct Matcher {
     query: Query,
-    /// Some field is named whole and by a dotted key below it. The server's matcher turns a date into a `Date` in
-    /// place when its key is looked at, so the answers of such keys depend on each other.
+    /// Whether some field is named both whole and by a dotted key below it. The server's matcher turns a date
+    /// into a `Date` in place when its key is read, so the answers for such keys depend on each other.
     overlapping: bool,
 }
 
-/// What [`Matcher::matches`] says: the answers of the server's matcher that are possible. There is one, unless
-/// something cannot be told here: a regular expression beyond the quoted forms, a field that was not sent, a date in
-/// some local time.
+/// The result of [`Matcher::matches`]: the possible answers of the server's matcher. There is only one,
+/// unless something cannot be known here: a regular expression beyond the quoted forms, a field that was not
+/// sent, a date in some local time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Verdict(u8);
 
-/// What [`Matcher::matches`] is told of a field.
+/// The state of a field, as [`Matcher::matches`] gets it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Field<'a> {
     /// Its value.
     Value(&'a Value),
     /// The object has no such field.
     Missing,
-    /// The object was sent without it, as by a `select`: it may be there or not.
+    /// The object was sent without the field, as by a `select`: it may exist or not.
     Unknown,
 }
 
@@ -52,15 +52,15 @@ impl Matcher {
         serde_json::from_str(text).map(|json| Self::new(&json))
     }
 
-    /// [`parse`](Self::parse) for what is parsed already.
+    /// Like [`parse`](Self::parse), for a `where` that is parsed already.
     pub(crate) fn new(json: &Json) -> Self {
         let query = compile::query(json);
         let overlapping = compile::overlapping(&query);
         Self { query, overlapping }
     }
 
-    /// Whether an object matches, whose fields `field` looks up. Only the top-level fields that the query names are
-    /// asked for, and only until the answer is clear.
+    /// Whether an object matches whose fields `field` looks up. Only the top-level fields that the query
+    /// names are looked up, and only until the answer is clear.
     pub(crate) fn matches<'a>(&self, field: impl Fn(&str) -> Field<'a>) -> Verdict {
         let evaluation = Evaluation {
             field: &field,
@@ -69,7 +69,7 @@ impl Matcher {
         evaluation.query(&self.query)
     }
 
-    /// [`matches`](Self::matches) for a whole object.
+    /// Like [`matches`](Self::matches), for a whole object.
     #[cfg(any(test, feature = "test-server"))]
     pub(crate) fn matches_object(&self, object: &serde_json::Map<String, Value>) -> Verdict {
         self.matches(|name| object.get(name).map_or(Field::Missing, Field::Value))
@@ -125,7 +125,7 @@ enum Condition {
     Exists(bool),
     Regex(regex::Pattern),
     Near {
-        /// `None`: the operand is no point, which the server notices when it measures the distance.
+        /// `None`: the operand is not a point, which the server notices when it measures the distance.
         center: Option<(f64, f64)>,
         max_distance: Value,
     },
@@ -140,11 +140,11 @@ enum Condition {
 impl Verdict {
     /// The object matches.
     pub(crate) const MATCH: Self = Self(1);
-    /// It does not.
+    /// The object does not match.
     pub(crate) const NO_MATCH: Self = Self(2);
     /// The server's matcher throws: Parse Server 9.10 logs it and skips the subscription for this change.
     pub(crate) const THROWS: Self = Self(4);
-    /// A match or none.
+    /// Either a match or not.
     const UNKNOWN: Self = Self(1 | 2);
     const ANYTHING: Self = Self(1 | 2 | 4);
 
@@ -161,7 +161,8 @@ impl Verdict {
         Self(self.0 & Self::THROWS.0 | (self.0 & 1) << 1 | (self.0 & 2) >> 1)
     }
 
-    /// Of things that must all hold: the first that does not is the answer, and those after it are not looked at.
+    /// For conditions that must all hold: the first that does not is the answer, and later ones are not
+    /// evaluated.
     fn all(verdicts: impl Iterator<Item = Self>) -> Self {
         let mut possible = 0;
         for verdict in verdicts {
@@ -173,7 +174,7 @@ impl Verdict {
         Self(possible | Self::MATCH.0)
     }
 
-    /// Of things of which one must hold, likewise.
+    /// For conditions of which one must hold, in the same way.
     fn any(verdicts: impl Iterator<Item = Self>) -> Self {
         Self::all(verdicts.map(Self::not)).not()
     }
@@ -220,7 +221,7 @@ impl<'a, 'f, F: Fn(&str) -> Field<'a>> Evaluation<'f, F> {
         let (fields, method) = split_method(rest);
         let mut value = root;
         for name in fields.split('.').skip(1) {
-            // `object[key] || {}`: what is falsy has no members of its own.
+            // `object[key] || {}`: a falsy value has no members of its own.
             value = js::member_or_inherited(value.filter(|value| js::truthy(value)), name);
         }
         if let Some(method) = method {
@@ -239,7 +240,7 @@ impl<'a, 'f, F: Fn(&str) -> Field<'a>> Evaluation<'f, F> {
     }
 }
 
-/// What lies below a `Date`, for the members that the encoder asks for. `None` for all others.
+/// The value below a `Date`, for the members that the encoder tests. `None` for all others.
 fn member_of_date(path: &str) -> Option<Left<'static>> {
     let function = |name| Some(Left::Value(Cow::Owned(Value::from(name))));
     match path {
@@ -252,7 +253,7 @@ fn member_of_date(path: &str) -> Option<Left<'static>> {
     }
 }
 
-/// The method whose name the path asks for, as the encoder does, and what is in front of it.
+/// The method that the path ends with, for those that the encoder tests, and the path before it.
 fn split_method(path: &str) -> (&str, Option<&str>) {
     path.strip_suffix(".name")
         .and_then(|path| path.rsplit_once('.'))
@@ -303,7 +304,7 @@ impl Test {
     }
 }
 
-/// `equalObjectsGeneric`: an array is asked item by item.
+/// `equalObjectsGeneric`: an array is tested item by item.
 fn any_item(left: &Left<'_>, test: impl Fn(&Left<'_>) -> Verdict) -> Verdict {
     match left.as_value() {
         Some(Value::Array(items)) => {
@@ -316,7 +317,8 @@ fn any_item(left: &Left<'_>, test: impl Fn(&Left<'_>) -> Verdict) -> Verdict {
 impl Condition {
     fn verdict(&self, left: &Left<'_>) -> Verdict {
         use Ordering::{Equal, Greater, Less};
-        // The server asks for the opposite, and what cannot be compared is neither: a missing field passes.
+        // The server tests the opposite, and values that cannot be compared are neither: a missing field
+        // passes.
         let unless = |right: &Right, orderings: &[Ordering]| {
             Verdict::of(!js::compare(left, right).is_some_and(|ordering| orderings.contains(&ordering)))
         };
@@ -458,8 +460,8 @@ fn intersects(left: &Left<'_>, point: Option<(f64, f64)>) -> Verdict {
     }
 }
 
-// The semantics are compared with the server's own matcher on random pairs by `tests/parse_server/matcher.rs`. Here is
-// what that cannot say: what is not known, and which fields are asked for.
+// `tests/parse_server/matcher.rs` compares the semantics with the server's own matcher on random pairs. These
+// tests cover the rest: what is unknown, and which fields are looked up.
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
@@ -529,7 +531,7 @@ mod tests {
             (r"\\Q.B\\E", "", Verdict::MATCH),
             (r"\\Qxx\\E", "", Verdict::NO_MATCH),
             (r"^a\\.\\x42", "", Verdict::MATCH),
-            // Those need an engine, which comes with the test server.
+            // Those need an engine, which the feature `test-server` provides.
             #[cfg(feature = "test-server")]
             ("a.B", "", Verdict::MATCH),
             #[cfg(feature = "test-server")]
@@ -555,7 +557,7 @@ mod tests {
         ] {
             assert_eq!(verdict_without(condition, &object), expected, "{condition}");
         }
-        // No match whatever it is, or the matcher throws: there is no event either way.
+        // Whatever the field is, there is no match or the matcher throws: no event either way.
         assert!(!verdict_without(r#"{"u":1,"n":2}"#, &object).may_be(Verdict::MATCH));
     }
 
@@ -578,7 +580,7 @@ mod tests {
 
     #[test]
     fn a_field_and_a_key_below_it_depend_on_each_other_if_they_hold_dates() {
-        // What can be told was said by Parse Server 9.10's own matcher.
+        // The known answers are those of Parse Server 9.10's own matcher.
         let date = json!({"__type": "Date", "iso": "2024-01-02T03:04:05.678Z"});
         let object = json!({"tags": [date], "obj": {"x": date, "n": 1}});
         for (text, expected) in [

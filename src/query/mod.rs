@@ -1,4 +1,4 @@
-//! Queries: what the user writes, and what the server is sent for it. It knows no connection.
+//! Queries: what the program writes, and what is sent to the server. Must not know of connections.
 
 mod constraints;
 mod encode;
@@ -39,7 +39,7 @@ use crate::types::Date;
 
 /// Which objects of a class a subscription is about: the counterpart of the JS SDK's `Parse.Query`.
 ///
-/// The methods are those of `Parse.Query` in snake case, and each returns the query, changed:
+/// The methods are those of `Parse.Query` in snake case. Each takes the query and returns it changed:
 ///
 /// ```
 /// use parse_livequery::Query;
@@ -48,52 +48,58 @@ use crate::types::Date;
 /// # let _ = query;
 /// ```
 ///
-/// Values are whatever implements [`Serialize`]: numbers, strings, [`Date`](crate::Date), [`Pointer`](crate::Pointer),
-/// [`GeoPoint`](crate::GeoPoint), structs of your own.
+/// A value can be anything that implements [`Serialize`]: a number, a string, a [`Date`](crate::Date), a
+/// [`Pointer`](crate::Pointer), a [`GeoPoint`](crate::GeoPoint), or a struct of your own.
 ///
 /// # Right or refused
 ///
-/// A query means in LiveQuery what it means in `find()` on MongoDB, or `subscribe` returns an error of kind
-/// [`InvalidQuery`](crate::ErrorKind::InvalidQuery) that names the method, the reason and the way out. No method
-/// here fails or panics: what is wrong with a query is reported by `subscribe`.
+/// A query either means in LiveQuery what it means in `find()` on MongoDB, or `subscribe` returns an error of
+/// kind [`InvalidQuery`](crate::ErrorKind::InvalidQuery) that names the method, the reason and the way out.
+/// No method here fails or panics: `subscribe` reports what is wrong with a query.
 ///
-/// The server's LiveQuery matcher is another program than its database, and differs from it in many places; what is
-/// sent is therefore not the `where` that the JS SDK sends, but one that the matcher answers rightly: only values of
-/// the operand's kind are compared with it, and nothing makes the matcher fail. What no form can express, and no
-/// client can see from the query, since it depends on the data:
+/// The server's LiveQuery matcher is separate from its database and differs from it in many places. The
+/// client therefore does not send the `where` that the JS SDK sends, but one that the matcher answers
+/// correctly: only values of the operand's kind are compared, and nothing makes the matcher fail. Some
+/// differences remain, which no form of the query can avoid and no client can detect, because they depend on
+/// the data:
 ///
-/// 1. Of the elements of an array, strings, numbers, booleans and pointers are found, and no dates, bytes, points,
-///    files, objects, arrays and null. Pointers are found in arrays inside the array too, and `contained_by` takes
-///    a pointer for its id. (The matcher compares all others by identity.)
-/// 2. Comparisons and regular expressions never hold for an array, where `find()` asks its elements. (The matcher
-///    compares the array as one text.)
-/// 3. Names with dots reach into objects and to an index of an array (`tags.0`), not into each object of an array.
-///    (The matcher takes the name for a member of the array itself.)
-/// 4. `equal_to` on a relation finds nothing, where `find()` looks for the members of the relation, and a string is
-///    not taken for the id of a pointer. (An object has neither the members nor the type of its columns with it.)
-/// 5. The edges of polygons are straight lines between degrees, and points on them are inside on some sides only.
-///    (The matcher computes on the plane.)
+/// 1. Strings, numbers, booleans and pointers are found inside an array; dates, bytes, points, files,
+///    objects, arrays and null are not. Pointers are also found in nested arrays, and for `contained_by` a
+///    pointer also matches the text of its id. (The matcher compares all other values by identity.)
+/// 2. Comparisons and regular expressions never match an array, where `find()` tests its elements. (The
+///    matcher compares the array as one text.)
+/// 3. Names with dots reach into objects and to an index of an array (`tags.0`), but not into each object of
+///    an array. (The matcher takes the name for a member of the array itself.)
+/// 4. `equal_to` on a relation finds nothing, where `find()` looks for the members of the relation, and a
+///    string is not accepted as the id of a pointer. (An object carries neither the members nor the types of
+///    its columns.)
+/// 5. The edges of polygons are straight lines between degrees, and a point on an edge counts as inside on
+///    some sides only. (The matcher computes on the plane.)
 ///
-/// An object that imitates a function of JavaScript (`{"charAt": {"name": "charAt"}}`) is taken for a value that has it.
+/// An object that imitates a function of JavaScript (`{"charAt": {"name": "charAt"}}`) is taken for a value
+/// that has it.
 ///
-/// `find()` in turn, as Parse Server translates it for MongoDB, forgets conditions if there are two `contained_by`, or
-/// one beside [`Query::nor`], and LiveQuery does not. On MongoDB it refuses to compare with whole arrays and objects.
+/// Conversely, `find()`, as Parse Server translates it for MongoDB, forgets conditions if there are two
+/// `contained_by`, or one beside [`Query::nor`]; LiveQuery does not. On MongoDB it refuses to compare with
+/// whole arrays and objects.
 ///
 /// # Versions of Parse Server
 ///
-/// Equality, `or`, comparisons, `exists`, texts, pointers and points work on every server from 2.8 on, and dates from
-/// 3.4. Negations, null, two conditions of one kind on a field (by [`Query::and`]), polygons and `contained_by` need
-/// 5.0, comparisons with whole arrays and objects 6.3, and [`watch`](Self::watch) 6.1.
+/// Equality, `or`, comparisons, `exists`, texts, pointers and points work on every server from 2.8 on, and
+/// dates from 3.4. Negations, null, two conditions of one kind on a field (with [`Query::and`]), polygons and
+/// `contained_by` need 5.0, comparisons with whole arrays and objects 6.3, and [`watch`](Self::watch) 6.1.
 ///
-/// The client asks the server how old it is if a query depends on that. The answer tells 4.3, 6.1 and 7.0 from what is
-/// before, so that on Parse Server 5.0 to 6.0 negations and their like, on 6.3 to 6.5 whole arrays and objects, and
-/// before 4.3 dates are refused as well, with an `error` of that subscription. Where
-/// [`ClientBuilder::parse_server`](crate::ClientBuilder::parse_server) names the version, they work.
+/// If a query depends on the server's version, the client asks the server for it. The answer only tells
+/// whether the server is at least 4.3, 6.1 or 7.0. The following are therefore refused as well, with an
+/// `error` of that subscription: negations and the like on Parse Server 5.0 to 6.0, whole arrays and objects
+/// on 6.3 to 6.5, and dates before 4.3. They work if
+/// [`ClientBuilder::parse_server`](crate::ClientBuilder::parse_server) names the version.
 ///
 /// # Several conditions
 ///
-/// All conditions must hold. A field can have several of different kinds. Two of the same kind with different values,
-/// of which the JS SDK forgets the first, and conditions that no object can meet, are errors.
+/// All conditions must hold. A field can have several conditions of different kinds. Two of the same kind
+/// with different values, of which the JS SDK forgets the first, are an error, and so are conditions that no
+/// object can match.
 #[derive(Clone, Debug)]
 pub struct Query {
     class_name: String,
@@ -105,7 +111,7 @@ pub struct Query {
     order: Option<Vec<String>>,
     limit: Option<u64>,
     skip: u64,
-    /// Members of the REST form that are for the database alone.
+    /// Members of the REST form that only the database uses.
     for_find: Vec<(String, Json)>,
     allow_unsupported: bool,
     /// The first thing that went wrong, for `subscribe` to report.
@@ -115,8 +121,8 @@ pub struct Query {
 impl Query {
     /// All objects of a class.
     ///
-    /// As in the JS SDK, `User` stands for the server's own class `_User`. An empty name is an error that `subscribe`
-    /// reports.
+    /// As in the JS SDK, `User` means the server's own class `_User`. An empty name is an error, which
+    /// `subscribe` reports.
     #[must_use]
     pub fn new(class_name: impl Into<String>) -> Self {
         let class_name = match class_name.into() {
@@ -140,7 +146,7 @@ impl Query {
         }
     }
 
-    /// Objects that meet at least one of the queries, which must be for the same class.
+    /// Objects that match at least one of the queries, which must be for the same class.
     ///
     /// # Examples
     /// ```
@@ -156,13 +162,13 @@ impl Query {
         Self::combine("$or", queries)
     }
 
-    /// Objects that meet all of the queries, which must be for the same class.
+    /// Objects that match all of the queries, which must be for the same class.
     #[must_use]
     pub fn and(queries: impl IntoIterator<Item = Self>) -> Self {
         Self::combine("$and", queries)
     }
 
-    /// Objects that meet none of the queries, which must be for the same class.
+    /// Objects that match none of the queries, which must be for the same class.
     #[must_use]
     pub fn nor(queries: impl IntoIterator<Item = Self>) -> Self {
         Self::combine("$nor", queries)
@@ -174,14 +180,13 @@ impl Query {
         &self.class_name
     }
 
-    /// Replaces all conditions by this `where`, which is sent as it is.
+    /// Replaces all conditions with this `where`, which is sent unchanged.
     ///
-    /// For those who know the server's matcher: nothing is corrected or refused, but for a regular expression with a
-    /// `\Q` and no `\E` after it, over which Parse Server 9.10 hangs for good. The server may mix up this query with
-    /// another one that has the same keys and values in another arrangement; events that do not match it are dropped
-    /// here then. Where the order of
-    /// members counts, pass a struct or a [`RawValue`](serde_json::value::RawValue), since a `serde_json::Value` sorts
-    /// them.
+    /// For those who know the server's matcher: nothing is corrected or refused, except a regular expression
+    /// that has a `\Q` without a `\E` after it, on which Parse Server 9.10 hangs permanently. The server may
+    /// confuse this query with another one that has the same keys and values in a different arrangement; the
+    /// client then drops the events that do not match it. Where the order of members matters, pass a struct
+    /// or a [`RawValue`](serde_json::value::RawValue), because a `serde_json::Value` sorts them.
     ///
     /// # Examples
     /// ```
@@ -204,7 +209,7 @@ impl Query {
         })
     }
 
-    /// Lets through what would be refused: such a constraint is sent as the JS SDK sends it, whatever the server
+    /// Permits what would be refused: such a constraint is sent as the JS SDK sends it, whatever the server
     /// makes of it, and `limit` and `skip` are ignored.
     ///
     /// # Examples
@@ -221,11 +226,12 @@ impl Query {
         self
     }
 
-    /// Events have only these fields of the object, besides `objectId`, `createdAt`, `updatedAt` and `ACL`.
+    /// Restricts events to these fields of the object, besides `objectId`, `createdAt`, `updatedAt` and
+    /// `ACL`.
     ///
-    /// An `update` event still comes when only other fields have changed; see [`watch`](Self::watch). Called again, it
-    /// adds to the fields. A name that is empty, that comes twice or that has a dot (the server knows whole fields
-    /// only) is an error.
+    /// An `update` event still comes when only other fields have changed; see [`watch`](Self::watch). Each
+    /// call adds to the fields. A name that is empty, repeated, or contains a dot (the server knows whole
+    /// fields only) is an error.
     ///
     /// # Examples
     /// ```
@@ -240,10 +246,10 @@ impl Query {
         self
     }
 
-    /// `update` and `create` events come only if one of these fields has changed (Parse Server 6.1 and later).
+    /// Restricts `update` and `create` events to changes of these fields (Parse Server 6.1 and later).
     ///
-    /// Pointers and relations count as changed with each save. Called again, it adds to the fields. A name that is
-    /// empty, that comes twice or that has a dot (the server knows whole fields only) is an error.
+    /// Pointers and relations count as changed with each save. Each call adds to the fields. A name that is
+    /// empty, repeated, or contains a dot (the server knows whole fields only) is an error.
     ///
     /// # Examples
     /// ```
@@ -258,9 +264,9 @@ impl Query {
         self
     }
 
-    /// `find()` does not return these fields. Called again, it adds to them.
+    /// Makes `find()` leave out these fields. Each call adds to them.
     ///
-    /// Events are not affected, of which the log is warned: they have all fields, or those of
+    /// Events are not affected, and a warning is logged: they have all fields, or those of
     /// [`select`](Self::select).
     #[must_use]
     pub fn exclude(mut self, keys: impl Keys) -> Self {
@@ -268,71 +274,71 @@ impl Query {
         self
     }
 
-    /// `find()` returns the objects that these fields point to. Called again, it adds to the fields.
+    /// Makes `find()` return the objects that these fields point to as well. Each call adds to the fields.
     ///
-    /// A live set keeps the included objects as they are on the server. Events of a subscription are not affected; a
-    /// warning is logged: the field is a [`Pointer`](crate::Pointer) there, unless the server's `afterLiveQueryEvent` hook
-    /// fetches the object.
+    /// A live set keeps the included objects as they are on the server. Events of a subscription are not
+    /// affected, and a warning is logged: there the field is a [`Pointer`](crate::Pointer), unless the
+    /// server's `afterLiveQueryEvent` hook fetches the object.
     #[must_use]
     pub fn include(mut self, keys: impl Keys) -> Self {
         self.include.extend(keys.into_names());
         self
     }
 
-    /// [`include`](Self::include) for all fields that point to objects.
+    /// Calls [`include`](Self::include) for all fields that point to objects.
     #[must_use]
     pub fn include_all(self) -> Self {
         self.include("*")
     }
 
-    /// `find()` returns the objects sorted by these fields, instead of any order that was set before: `"score"` or
-    /// `["score", "name"]`.
+    /// Makes `find()` sort the objects by these fields, replacing any earlier order: `"score"` or `["score",
+    /// "name"]`.
     ///
-    /// Events come in the order of the changes, of which the log is warned.
+    /// Events come in the order of the changes, and a warning is logged.
     #[must_use]
     pub fn ascending(mut self, keys: impl Keys) -> Self {
         self.order = None;
         self.add_ascending(keys)
     }
 
-    /// [`ascending`](Self::ascending) among the objects that are equal in the order that was set before.
+    /// Like [`ascending`](Self::ascending), for objects that are equal in the order set so far.
     #[must_use]
     pub fn add_ascending(self, keys: impl Keys) -> Self {
         self.add_order("", keys)
     }
 
-    /// `find()` returns the objects sorted by these fields, greatest first, instead of any order that was set before.
+    /// Makes `find()` sort the objects by these fields, greatest first, replacing any earlier order.
     ///
-    /// Events come in the order of the changes, of which the log is warned.
+    /// Events come in the order of the changes, and a warning is logged.
     #[must_use]
     pub fn descending(mut self, keys: impl Keys) -> Self {
         self.order = None;
         self.add_descending(keys)
     }
 
-    /// [`descending`](Self::descending) among the objects that are equal in the order that was set before.
+    /// Like [`descending`](Self::descending), for objects that are equal in the order set so far.
     #[must_use]
     pub fn add_descending(self, keys: impl Keys) -> Self {
         self.add_order("-", keys)
     }
 
-    /// `find()` returns at most this many objects.
+    /// Makes `find()` return at most this many objects.
     ///
     /// # Errors
     ///
-    /// `subscribe` refuses it: "a subscription is about all objects that meet the conditions, not about the first
-    /// ones; leave limit and skip out".
+    /// `subscribe` refuses it: "a subscription is about all objects that match the conditions, not about the
+    /// first ones; leave limit and skip out".
     #[must_use]
     pub fn limit(mut self, limit: u64) -> Self {
         self.limit = Some(limit);
         self
     }
 
-    /// `find()` leaves out this many objects at the beginning.
+    /// Makes `find()` skip this many objects at the beginning.
     ///
     /// # Errors
     ///
-    /// `subscribe` refuses it as it does [`limit`](Self::limit).
+    /// `subscribe` refuses it, as it does [`limit`](Self::limit).
     #[must_use]
     pub fn skip(mut self, skip: u64) -> Self {
         self.skip = skip;
@@ -341,14 +347,16 @@ impl Query {
 
     /// Reads a query from its REST form: `{"where": {..}, "keys": "a,b", ..}`, as the JS SDK's `toJSON` writes it.
     ///
-    /// The conditions are those of the other methods, and are encoded or refused like them. A
-    /// [`RawValue`](serde_json::value::RawValue) keeps the order of its members, which decides nothing here.
+    /// The conditions are those of the other methods, and are encoded or refused in the same way. A
+    /// [`RawValue`](serde_json::value::RawValue) keeps the order of its members, which makes no difference
+    /// here.
     ///
     /// # Errors
     ///
-    /// Of kind [`InvalidQuery`](crate::ErrorKind::InvalidQuery) if it is not a query, or has members that a query does
-    /// not have. What LiveQuery cannot do is reported by `subscribe`. What is for `find()` alone (`count`, `hint`,
-    /// `comment`, `explain`, `readPreference`) is ignored there; a warning is logged.
+    /// Of kind [`InvalidQuery`](crate::ErrorKind::InvalidQuery) if the JSON is not a query, or has members
+    /// that a query does not have. What LiveQuery cannot do is reported by `subscribe`. Members that only
+    /// `find()` uses (`count`, `hint`, `comment`, `explain`, `readPreference`) are ignored there, and a
+    /// warning is logged.
     ///
     /// # Examples
     ///
@@ -375,7 +383,7 @@ impl Query {
         }
     }
 
-    /// The REST form of the query, as the JS SDK's `toJSON` writes it: what `find()` is asked for.
+    /// The REST form of the query, as the JS SDK's `toJSON` writes it and as it is sent to `find()`.
     ///
     /// ```
     /// use parse_livequery::Query;
@@ -387,12 +395,12 @@ impl Query {
     ///
     /// # Errors
     ///
-    /// If something is wrong with the query whatever it is used for, such as a value that cannot be written as JSON.
+    /// If something is wrong with the query in any use, such as a value that cannot be written as JSON.
     pub fn to_json(&self) -> Result<String> {
         self.rest_form().map(|json| json.to_string())
     }
 
-    /// What `find()` is asked for, without what it does not know.
+    /// The form that is sent to `find()`, without the members that `find()` does not know.
     #[cfg(feature = "rest")]
     pub(crate) fn find_form(&self) -> Result<Vec<(String, Json)>> {
         let Json::Object(mut members) = self.rest_form()? else {
@@ -402,10 +410,10 @@ impl Query {
         Ok(members)
     }
 
-    /// The `where` that a subscription sends to the LiveQuery server: the same query, in the form that the server's
-    /// matcher answers as `find()` does.
+    /// The `where` that a subscription sends to the LiveQuery server: the same query, in the form that the
+    /// server's matcher answers as `find()` does.
     ///
-    /// For a look at what becomes of a query; `subscribe` does it by itself.
+    /// For inspecting what is sent; `subscribe` calls it automatically.
     ///
     /// ```
     /// use parse_livequery::Query;
@@ -425,11 +433,11 @@ impl Query {
         self.encode_for(None).map(|encoded| encoded.where_json.into())
     }
 
-    /// Whether an object meets the conditions, as the LiveQuery server decides it.
+    /// Whether an object matches the conditions, as the LiveQuery server decides it.
     ///
-    /// `None` if that cannot be told here: because of a field that [`select`](Self::select) leaves out, or, without the
-    /// feature `test-server`, of a regular expression beyond those of [`contains`](Self::contains),
-    /// [`starts_with`](Self::starts_with) and [`ends_with`](Self::ends_with).
+    /// `None` if the client cannot decide: because of a field that [`select`](Self::select) leaves out or,
+    /// without the feature `test-server`, because of a regular expression beyond those of
+    /// [`contains`](Self::contains), [`starts_with`](Self::starts_with) and [`ends_with`](Self::ends_with).
     ///
     /// ```
     /// use parse_livequery::{Object, Query};
@@ -447,7 +455,7 @@ impl Query {
         Ok(self.judge()?.matches(object))
     }
 
-    /// What [`matches_object`](Self::matches_object) asks, prepared once.
+    /// The test that [`matches_object`](Self::matches_object) makes, prepared once.
     pub(crate) fn judge(&self) -> Result<Judge> {
         let where_json = self.encode_conditions_for(None)?.where_json;
         let matcher =
@@ -459,7 +467,7 @@ impl Query {
         })
     }
 
-    /// What a subscription to this query is sent as, to a server of which nothing is known.
+    /// The form in which a subscription to this query is sent to a server of unknown version.
     ///
     /// # Errors
     ///
@@ -469,18 +477,18 @@ impl Query {
         self.encode_for(None)
     }
 
-    /// What a subscription to this query is sent as, to a server of which this is known.
+    /// The form in which a subscription to this query is sent to a server of this version.
     ///
     /// # Errors
     ///
-    /// All that is wrong with the query, all that LiveQuery cannot do, and what the server is too old for, with the version
-    /// that would be needed.
+    /// All that is wrong with the query, all that LiveQuery cannot do, and all that the server is too old
+    /// for, with the version that would be needed.
     pub(crate) fn encode_for(&self, age: Option<Age>) -> Result<EncodedQuery> {
         if !self.allow_unsupported && (self.limit.is_some() || self.skip > 0) {
             return Err(invalid(
                 "limit and skip cannot work in a LiveQuery subscription: a subscription is about all objects that \
-                 meet the conditions, not about the first ones; leave limit and skip out (allow_unsupported ignores \
-                 them)",
+                 match the conditions, not about the first ones; leave limit and skip out (allow_unsupported \
+                 ignores them)",
             ));
         }
         for (method, ignored, instead) in [
@@ -492,9 +500,9 @@ impl Query {
                 "events come in the order of the changes",
             ),
             (
-                "what is for find() alone, such as count or hint,",
+                "an option of find() alone, such as count or hint,",
                 !self.for_find.is_empty(),
-                "events know nothing of it",
+                "events do not depend on it",
             ),
         ] {
             if ignored {
@@ -507,7 +515,7 @@ impl Query {
         self.encode_conditions_for(age)
     }
 
-    /// What the conditions are sent as, without regard to what only `find()` knows.
+    /// The form in which the conditions are sent, regardless of what only `find()` knows.
     pub(crate) fn encode_conditions_for(&self, age: Option<Age>) -> Result<EncodedQuery> {
         if let Some(error) = &self.error {
             return Err(error.clone());
@@ -521,7 +529,7 @@ impl Query {
         if let Some(age) = age.filter(|_| !verbatim) {
             version::check_depth(&where_json, age)?;
         }
-        // What is sent as it was written is the user's business.
+        // What is sent exactly as written is the program's own responsibility.
         let needs = version::needed(&where_json).filter(|_| !verbatim);
         if let Some(age) = age {
             let watch = (!self.watch.is_empty()).then_some((WATCH, "watch"));
@@ -552,7 +560,7 @@ impl Query {
 
     /// # Errors
     ///
-    /// What would keep a live set from being equal to `find()`.
+    /// Anything that would keep a live set from being equal to `find()`.
     pub(crate) fn check_for_set(&self) -> Result<()> {
         for (method, is_used, reason) in [
             (
@@ -563,7 +571,7 @@ impl Query {
             (
                 "exclude",
                 !self.exclude.is_empty(),
-                "events have all fields; select those that are wanted",
+                "events have all fields; name the wanted ones with select",
             ),
         ] {
             if is_used {
@@ -573,18 +581,20 @@ impl Query {
         Ok(())
     }
 
-    /// The names of the fields that are included.
+    /// The names of the included fields.
     pub(crate) fn included(&self) -> &[String] {
         &self.include
     }
 
-    /// Whether the order is one that no field of an object tells: that of the distance, or of how well a text fits.
+    /// Whether the order cannot be derived from any field of an object: it is by distance, or by how well a
+    /// text matches.
     pub(crate) fn has_order_of_server(&self) -> bool {
         let is_score = |key: &String| key.trim_start_matches('-').starts_with('$');
         self.sorts_by_distance() || self.order.iter().flatten().any(is_score)
     }
 
-    /// The same query without order, limit and skip, and with the fields selected that the order and the conditions need.
+    /// The same query without order, limit and skip, and with the fields selected that the order and the
+    /// conditions need.
     pub(crate) fn without_window(&self) -> Self {
         let mut query = Self {
             order: None,
@@ -605,7 +615,7 @@ impl Query {
         query
     }
 
-    /// The query with more conditions, which do not mix with those that it has. Order and window are left out.
+    /// The query with additional conditions, kept separate from its own. Order and window are left out.
     pub(crate) fn restricted(&self, restrict: impl FnOnce(Self) -> Self) -> Self {
         let conditions = Self {
             class_name: self.class_name.clone(),
@@ -635,7 +645,7 @@ impl Query {
         (self.select.as_deref(), &self.exclude)
     }
 
-    /// What `find()` sorts and counts by, for a live set, which does so itself.
+    /// What `find()` sorts and counts by, for a live set, which does both itself.
     pub(crate) fn window(&self) -> Window<'_> {
         Window {
             order: self.order.as_deref().unwrap_or_default(),
@@ -659,7 +669,7 @@ impl Query {
             filters.push(query.filter);
         }
         if filters.is_empty() {
-            combined.error = Some(invalid(format!("{method} combines no queries")));
+            combined.error = Some(invalid(format!("{method} got no queries to combine")));
         }
         combined.filter = Filter::logical(operator, filters);
         combined
@@ -675,7 +685,7 @@ impl Query {
         self
     }
 
-    /// The REST form; in the order of the JS SDK.
+    /// The REST form, in the order of the JS SDK.
     fn rest_form(&self) -> Result<Json> {
         if let Some(error) = &self.error {
             return Err(error.clone());
@@ -768,23 +778,23 @@ impl Query {
     }
 }
 
-/// Tells whether objects match a query, as the LiveQuery server does.
+/// Decides whether objects match a query, as the LiveQuery server does.
 #[derive(Clone, Debug)]
 pub(crate) struct Judge {
     matcher: Matcher,
     select: Option<Vec<String>>,
-    /// A condition compares with a date.
+    /// Whether a condition compares with a date.
     has_dates: bool,
 }
 
 impl Judge {
-    /// `None` if that cannot be told here.
+    /// `None` if the client cannot decide.
     pub(crate) fn matches(&self, object: &Object) -> Option<bool> {
         self.judge(object, |_, _| false)
     }
 
-    /// The same for the object of an event. Parse Server 3.4 to 6.0 may send a date as plain text, which it is not in
-    /// what the server judges.
+    /// The same for the object of an event. Parse Server 3.4 to 6.0 may send a date as plain text, although
+    /// the server's matcher sees it as a date.
     pub(crate) fn matches_as_sent(&self, object: &Object) -> Option<bool> {
         self.judge(object, |name, value| {
             let is_plain = |text: &str| Date::parse(text).is_ok();
@@ -811,11 +821,11 @@ impl Judge {
     }
 }
 
-/// What the server is sent for a query.
+/// The form in which a query is sent to the server.
 #[derive(Clone, Debug)]
 pub(crate) struct EncodedQuery {
     pub(crate) class_name: Box<str>,
-    /// JSON text, whose order of members counts.
+    /// JSON text, in which the order of members matters.
     pub(crate) where_json: Box<str>,
     /// The JSON text of an array of distinct names.
     pub(crate) keys: Option<Box<str>>,
@@ -824,10 +834,10 @@ pub(crate) struct EncodedQuery {
     special: Option<Arc<Special>>,
 }
 
-/// What only some queries have, behind one pointer, since there may be very many queries.
+/// Parts that only some queries have, behind one pointer, because there may be very many queries.
 #[derive(Debug)]
 enum Special {
-    /// It is sent as the user wrote it, so the server may take it for another query.
+    /// It is sent as the program wrote it, so the server may confuse it with another query.
     Verbatim,
     ByAge(ByAge),
 }
@@ -837,8 +847,8 @@ impl EncodedQuery {
         matches!(self.special.as_deref(), Some(Special::Verbatim))
     }
 
-    /// What is to be known of the server before this is sent; `None` for most queries, and if the program has named the
-    /// server's version.
+    /// What must be known of the server before this is sent; `None` for most queries, and if the program has
+    /// named the server's version.
     pub(crate) fn by_age(&self) -> Option<&ByAge> {
         match self.special.as_deref() {
             Some(Special::ByAge(by_age)) => Some(by_age),
@@ -847,20 +857,20 @@ impl EncodedQuery {
     }
 }
 
-/// A query whose meaning depends on the server's age, which nobody knew when it was encoded.
+/// A query whose meaning depends on the server's version, which was not known when it was encoded.
 #[derive(Debug)]
 pub(crate) struct ByAge {
-    /// The oldest server on which its form means what it should.
+    /// The oldest server that interprets its form correctly.
     pub(crate) since: ServerVersion,
     filter: Filter,
 }
 
 impl ByAge {
-    /// The `where` for a server of this age, if it is another than for a current one.
+    /// The `where` for a server of this version, if it differs from that for a current one.
     ///
     /// # Errors
     ///
-    /// If the server is too old, or may be, with the version that would be needed.
+    /// If the server is, or may be, too old; with the version that would be needed.
     pub(crate) fn where_for(&self, age: Age) -> Result<Option<String>> {
         if age.reaches(self.since) {
             return Ok(None);
@@ -878,7 +888,7 @@ impl ByAge {
 }
 
 impl EncodedQuery {
-    /// How many bytes of a message it takes.
+    /// The number of bytes that it occupies in a message.
     fn length(&self) -> usize {
         let names = |names: &Option<Box<str>>| names.as_ref().map_or(0, |names| names.len());
         self.class_name.len() + self.where_json.len() + names(&self.keys) + names(&self.watch)
@@ -890,31 +900,31 @@ fn check_length(bytes: usize) -> Result<()> {
         return Ok(());
     }
     Err(invalid(format!(
-        "the query is {bytes} bytes long, and a LiveQuery server takes messages of up to 100 MiB: it closes the \
-         connection on a longer one; ask for fewer values, or in several subscriptions"
+        "the query is {bytes} bytes long, and a LiveQuery server accepts messages of up to 100 MiB: it \
+         closes the connection on a longer one; ask for fewer values, or in several subscriptions"
     )))
 }
 
-/// What the WebSocket server of Parse Server takes (the `ws` library, `maxPayload`), less some room for the rest of the
-/// message.
+/// What the WebSocket server of Parse Server accepts (the `ws` library, `maxPayload`), less some room for the
+/// rest of the message.
 const LONGEST: usize = 100 * 1024 * 1024 - 64 * 1024;
 
-/// Which of the objects that meet the conditions `find()` returns.
+/// Which of the matching objects `find()` returns.
 pub(crate) struct Window<'a> {
-    /// Names of fields, with a minus sign before those whose greatest value is first.
+    /// Names of fields, with a minus sign before those whose greatest value comes first.
     pub(crate) order: &'a [String],
     pub(crate) limit: Option<u64>,
     pub(crate) skip: u64,
 }
 
-// Parse Server refuses a subscription with no or equal names (RequestSchema.js), and ignores names with dots
-// (Client.js, _toJSONWithFields).
+// Parse Server refuses a subscription with an empty or a repeated name (RequestSchema.js), and ignores names
+// with dots (Client.js, _toJSONWithFields).
 fn names(method: &str, names: Option<&[String]>) -> Result<Option<Box<str>>> {
     let Some(names) = names else {
         return Ok(None);
     };
     if names.is_empty() {
-        return Err(invalid(format!("{method} has no names of fields")));
+        return Err(invalid(format!("{method} got no field names")));
     }
     for (index, name) in names.iter().enumerate() {
         let wrong = if name.is_empty() {
@@ -939,5 +949,5 @@ fn not_serialized(what: &str, error: &dyn fmt::Display) -> Error {
     ))
 }
 
-/// What an object has whatever is selected (Parse Server 9.10, Client.js).
+/// Fields that an object always has, whatever is selected (Parse Server 9.10, Client.js).
 pub(crate) const ALWAYS_SENT: [&str; 5] = ["className", "objectId", "createdAt", "updatedAt", "ACL"];

@@ -1,5 +1,5 @@
-//! Names of classes and fields: which ones a Parse Server can have, and which ones its matcher misreads. It knows no
-//! conditions.
+//! Names of classes and fields: which ones a Parse Server can have, and which ones its matcher misreads. Must
+//! not know of conditions.
 
 use super::refuse::invalid;
 use crate::error::{Error, Result};
@@ -34,13 +34,13 @@ fn likely_class(name: &str) -> String {
         let kept = kept.trim_start_matches(|first: char| !first.is_ascii_alphabetic());
         is_plain(kept).then(|| kept.to_owned())
     };
-    likely.map_or_else(String::new, |likely| format!("; do you mean {likely:?}?"))
+    likely.map_or_else(String::new, |likely| format!("; did you mean {likely:?}?"))
 }
 
-/// The name of a field, or of one inside another with dots between the names.
+/// Checks the name of a field, or of a nested field with dots between the names.
 ///
-/// Parse Server refuses others in find() (DatabaseController.js, validateQuery), and its LiveQuery matcher takes them
-/// without a word.
+/// Parse Server refuses others in find() (DatabaseController.js, validateQuery), but its LiveQuery matcher
+/// accepts them silently.
 pub(super) fn check_key(key: &str) -> Result<()> {
     if key == "ACL" {
         return Err(invalid(
@@ -57,7 +57,7 @@ pub(super) fn check_key(key: &str) -> Result<()> {
     Ok(())
 }
 
-/// The error for a name that every value of JavaScript has.
+/// The error for a name that every JavaScript value has.
 pub(super) fn check_inherited(method: &str, key: &str) -> Result<()> {
     let inherited = |name: &str| INHERITED.contains(&name) || name.starts_with("__");
     match key.split('.').find(|name| inherited(name)) {
@@ -69,7 +69,7 @@ pub(super) fn check_inherited(method: &str, key: &str) -> Result<()> {
     }
 }
 
-/// The error for a name that texts, arrays, numbers or dates have in JavaScript, where it counts whether it exists.
+/// The error for a name that texts, arrays, numbers or dates have in JavaScript, where existence matters.
 pub(super) fn check_methods(method: &str, key: &str) -> Result<()> {
     match key.split('.').skip(1).find(|name| METHODS.contains(name)) {
         Some(name) => Err(foreign(method, key, name, "some text, array, number or date")),
@@ -82,7 +82,8 @@ fn foreign(method: &str, key: &str, name: &str, whose: &str) -> Error {
         method,
         key,
         &format!(
-            "in JavaScript, {whose} has a member {name:?}, which the LiveQuery server takes for the field's"
+            "in JavaScript, {whose} has a member {name:?}, which the LiveQuery server mistakes for the \
+             field's"
         ),
         "rename the field, or test it in the listener",
     )

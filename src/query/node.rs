@@ -1,16 +1,16 @@
-//! What the LiveQuery matcher is asked, as a tree, and its JSON: as flat as it can be, and such that no two different
-//! queries have the same hash on the server. It knows nothing of `find()`.
+//! The conditions for the LiveQuery matcher as a tree, and their JSON: as flat as possible, and such that no
+//! two different queries have the same hash on the server. Must not know of `find()`.
 
 use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use super::ordered_json::Json;
 
-/// A question about an object.
+/// A condition on an object.
 #[derive(Clone, Debug)]
 pub(super) enum Node<'a> {
     All(Vec<Self>),
-    /// All of them, asked together and in this order: those in front keep those behind from throwing.
+    /// All of them, together and in this order: the first ones keep the later ones from throwing.
     Ordered(Vec<Self>),
     Any(Vec<Self>),
     Nor(Vec<Self>),
@@ -29,13 +29,14 @@ impl<'a> Node<'a> {
 
     /// The `where`.
     ///
-    /// Parse Server gives subscribers whose queries have one hash the events of the first one's query, and its hash
-    /// (QueryTools.js, queryHash) sorts the conditions of several top-level keys apart from the keys, drops what
-    /// stands beside `$or`, sorts arrays and does not escape quotation marks. A condition that is always true
-    /// therefore carries a hash of our own, unless the query is one that the server cannot mistake.
+    /// Parse Server gives subscribers whose queries have the same hash the events of the first one's query.
+    /// Its hash (QueryTools.js, queryHash) sorts the conditions of several top-level keys apart from the
+    /// keys, drops everything beside `$or`, sorts arrays and does not escape quotation marks. A condition
+    /// that is always true therefore carries a hash of our own, unless the server cannot confuse the query
+    /// with another.
     pub(super) fn to_where(&self) -> Json {
         let mut members = members([self]);
-        // A query for one objectId is a `get` for the class-level permissions, and stays one.
+        // For class-level permissions, a query for one objectId is a `get`, and it must stay one.
         let is_get = matches!(members.as_slice(), [(key, Json::String(_))] if key == "objectId");
         let is_plain = members.len() < 2
             && !members
@@ -50,7 +51,7 @@ impl<'a> Node<'a> {
     fn flatten<'n>(&'n self, nodes: &mut Vec<&'n Self>) {
         match self {
             Self::All(all) => all.iter().for_each(|node| node.flatten(nodes)),
-            // One of one is that one.
+            // A choice among one is that one.
             Self::Any(any) if any.len() == 1 => any.iter().for_each(|node| node.flatten(nodes)),
             _ => nodes.push(self),
         }
@@ -72,7 +73,8 @@ impl<'a> Node<'a> {
     }
 }
 
-/// All nodes in one object, which every Parse Server understands; what has a key that is taken goes into its `$and`.
+/// All nodes in one object, which every Parse Server understands; a node whose key is taken goes into its
+/// `$and`.
 fn members<'n, 'a: 'n>(nodes: impl IntoIterator<Item = &'n Node<'a>>) -> Members {
     let mut flat = Vec::new();
     nodes.into_iter().for_each(|node| node.flatten(&mut flat));
@@ -80,7 +82,7 @@ fn members<'n, 'a: 'n>(nodes: impl IntoIterator<Item = &'n Node<'a>>) -> Members
     let mut others = Vec::new();
     for node in flat {
         let mut own = node.members();
-        // What is asked already.
+        // Drops conditions that are there already.
         own.retain(|member| !members.contains(member));
         if let (Node::Nor(_), [(_, Json::Array(more))]) = (node, own.as_mut_slice()) {
             if let Some((_, Json::Array(items))) = members.iter_mut().find(|(key, _)| key == "$nor") {
@@ -114,7 +116,7 @@ fn mark(members: &mut Members) {
         "$nin",
         Json::Array(vec![Json::String(format!("#{:016x}", hasher.finish()))]),
     );
-    // The server's hash sees nothing beside an `$or`.
+    // The server's hash ignores everything beside an `$or`.
     let place = match members.iter_mut().find(|(key, _)| key == "$or") {
         Some((_, Json::Array(items))) => match items.first_mut() {
             Some(Json::Object(first)) => Some(first),
@@ -122,7 +124,7 @@ fn mark(members: &mut Members) {
         },
         _ => Some(&mut *members),
     };
-    // What every object has.
+    // Fields that every object has.
     let free = place.and_then(|place| {
         let key = ["objectId", "createdAt", "updatedAt"]
             .into_iter()
@@ -139,7 +141,7 @@ fn mark(members: &mut Members) {
     }
 }
 
-/// Whether the order of an operator's list means nothing.
+/// Whether the order of an operator's list is irrelevant.
 fn is_set(operator: &str) -> bool {
     matches!(
         operator,

@@ -1,5 +1,5 @@
-//! What a user passes to compare a field with, as JSON: dates of other crates become Parse's, and numbers that JSON
-//! has no form for are errors. It knows no operators.
+//! Operands of constraints, as JSON: dates of other crates become Parse dates, and numbers that JSON cannot
+//! express are errors. Must not know of operators.
 
 use std::any::type_name;
 
@@ -15,7 +15,7 @@ use crate::types::Date;
 pub(super) fn operand<T: Serialize>(method: &str, key: &str, value: T) -> Result<Json> {
     finite::check(&value).map_err(|not_finite| {
         invalid(format!(
-            "{method} on {key:?} got {not_finite}; None or null asks for a field without a value"
+            "{method} on {key:?} got {not_finite}; pass None or null to ask for a field without a value"
         ))
     })?;
     let json = Json::of(value).map_err(|error| not_serialized(key, &error))?;
@@ -24,7 +24,7 @@ pub(super) fn operand<T: Serialize>(method: &str, key: &str, value: T) -> Result
     dates(json, is_foreign_date).map_err(|text| not_a_date(method, key, &text))
 }
 
-/// Dates of other crates as Parse's. The error is what is no date with an offset.
+/// Converts dates of other crates to Parse dates. The error is the text that is not a date with an offset.
 fn dates(json: Json, is_foreign_date: bool) -> std::result::Result<Json, String> {
     if let Some(date) = system_time(&json) {
         return Ok(date);
@@ -54,7 +54,7 @@ fn dates(json: Json, is_foreign_date: bool) -> std::result::Result<Json, String>
     }
 }
 
-/// A `SystemTime`, as serde writes it.
+/// Converts a `SystemTime` from the form that serde writes.
 fn system_time(json: &Json) -> Option<Json> {
     let Json::Object(members) = json else {
         return None;
@@ -81,7 +81,7 @@ fn tagged(date: &Date) -> Json {
 
 fn not_a_date(method: &str, key: &str, text: &str) -> Error {
     invalid(format!(
-        "{method} on {key:?} got a date of another crate as {text}, which names no moment: pass a \
+        "{method} on {key:?} got a date of another crate as {text}, which does not name a moment: pass a \
          parse_livequery::Date, such as Date::from_millis or Date::from of a SystemTime makes"
     ))
 }

@@ -1,11 +1,11 @@
-//! How `find()` sorts: the keys of a query as bytes that compare as the database compares the values. It must not know
-//! who sorts.
+//! How `find()` sorts: turns the sort keys of an object into bytes that compare as the database compares the
+//! values. Must not know who sorts.
 //!
-//! Numbers, booleans, dates and texts by their bytes sort alike everywhere. MongoDB takes a value that is missing or null
-//! for the smallest, and Postgres for the greatest; Postgres may also sort texts as a language does. Which of these a
-//! server does is seen in what it returns ([`Order::tells`]). How it sorts arrays, objects, places, and values of
-//! different types among each other is its own affair: such a key [is unknown](SortKey::is_unknown), or has
-//! [other types](Order::types_in) than those before.
+//! Numbers, booleans, dates and texts compared by bytes sort alike everywhere. MongoDB treats a missing or
+//! null value as the smallest, and Postgres as the greatest; Postgres may also sort texts by the rules of a
+//! language. Which of these a server does shows in the objects that it returns ([`Order::tells`]). How it
+//! sorts arrays, objects, places, and values of different types cannot be known here: such a key [is
+//! unknown](SortKey::is_unknown), or has [other types](Order::types_in) than those before.
 
 use std::ops::Range;
 
@@ -14,14 +14,14 @@ use serde_json::Value;
 use crate::scan::Members;
 use crate::types::Date;
 
-/// What a set is sorted by.
+/// The order of a set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Order {
     keys: Vec<Key>,
     pub(crate) nulls: Nulls,
 }
 
-/// Where values are sorted that are missing or null.
+/// Where missing and null values sort.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Nulls {
     /// As MongoDB does.
@@ -37,8 +37,8 @@ struct Key {
 }
 
 impl Order {
-    /// `keys` are names of fields, with a minus sign before those whose greatest value is first. Without any, the oldest
-    /// object is first.
+    /// `keys` are names of fields, with a minus sign before those whose greatest value comes first. Without
+    /// any, the oldest object comes first.
     pub(crate) fn new(keys: &[String]) -> Self {
         let keys = keys.iter().map(String::as_str);
         let mut keys: Vec<_> = keys.filter(|key| !key.is_empty()).map(Key::new).collect();
@@ -58,7 +58,8 @@ impl Order {
         }
     }
 
-    /// As `find()` is asked for it. What is equal otherwise is sorted by id, so that there is one order and no other.
+    /// The keys to send to `find()`. Objects that are equal otherwise are sorted by id, so that there is
+    /// exactly one order.
     pub(crate) fn for_find(&self) -> Vec<String> {
         let mut order: Vec<_> = self.keys.iter().map(Key::for_find).collect();
         if !order.iter().any(|key| key.trim_start_matches('-') == "objectId") {
@@ -67,7 +68,7 @@ impl Order {
         order
     }
 
-    /// The fields that have to be there to sort by them.
+    /// The fields that are needed for sorting.
     pub(crate) fn fields(&self) -> impl Iterator<Item = &str> {
         self.keys
             .iter()
@@ -75,7 +76,7 @@ impl Order {
             .filter(|field| !ALWAYS_THERE.contains(field))
     }
 
-    /// The bytes that an object is sorted by, which end with its id. `None` if it has none.
+    /// The bytes that an object is sorted by, which end with its id. `None` if it has no id.
     pub(crate) fn sort_key(&self, text: &str) -> Option<SortKey> {
         let mut id = None;
         let mut values: Vec<Option<&str>> = vec![None; self.keys.len()];
@@ -103,7 +104,7 @@ impl Order {
         Some(SortKey::new(bytes, id.as_bytes(), length, marks))
     }
 
-    /// The types of the values that a key of this order has, one bit for each type but null.
+    /// The types of the values in a key of this order, one bit for each type except null.
     pub(crate) fn types_in<'k>(&'k self, key: &'k SortKey) -> impl Iterator<Item = u8> + 'k {
         self.parts(key).map(|part| match part.tag {
             NULL_SMALLEST | NULL_GREATEST => 0,
@@ -111,8 +112,8 @@ impl Order {
         })
     }
 
-    /// What a server tells by the order in which it returns these two, if anything: they differ first in what
-    /// databases sort in different ways.
+    /// What the order in which a server returns these two objects reveals, if anything: they must first
+    /// differ in something that databases sort in different ways.
     pub(crate) fn tells(&self, one: &SortKey, other: &SortKey) -> Option<Tells> {
         if !(one.has(PECULIAR) || other.has(PECULIAR)) {
             return None;
@@ -142,7 +143,7 @@ impl Order {
                 TEXT | OTHER => {
                     let ends = |pair: &[u8]| pair.iter().all(|byte| flip(*byte) == 0);
                     let mut at = 1;
-                    // A zero in the text is followed by something else.
+                    // A zero in the text is followed by another byte.
                     while rest.get(at..at + 2).is_some_and(|pair| !ends(pair)) {
                         at += if rest.get(at).copied().map(flip) == Some(0) {
                             2
@@ -165,12 +166,12 @@ impl Order {
     }
 }
 
-/// What a pair of objects tells of the database that sorted them.
+/// What a pair of objects reveals of the database that sorted them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tells {
     /// Where it sorts null.
     Nulls,
-    /// Whether it sorts texts by their bytes, or as some language does.
+    /// Whether it sorts texts by their bytes or by the rules of a language.
     Texts,
 }
 
@@ -186,7 +187,7 @@ impl Part<'_> {
         matches!(self.tag, NULL_SMALLEST | NULL_GREATEST)
     }
 
-    /// The text, with zeros as they are escaped.
+    /// The text, with its zeros still escaped.
     fn text(&self) -> Vec<u8> {
         let text = self.bytes.get(1..self.bytes.len().saturating_sub(2));
         let flip = |byte: &u8| if self.descending { !byte } else { *byte };
@@ -194,8 +195,9 @@ impl Part<'_> {
     }
 }
 
-/// Whether two texts of ASCII letters and digits are in one order by their bytes, where all capitals come first, and in
-/// the other in any language. Punctuation and other scripts prove nothing: languages differ in them.
+/// Whether two texts of ASCII letters and digits compare one way by their bytes, where all capitals come
+/// first, and the other way in any language. Punctuation and other scripts prove nothing, because languages
+/// differ in them.
 pub(crate) fn differ_by_capitals(one: &[u8], other: &[u8]) -> bool {
     let is_plain = |text: &[u8]| text.iter().all(u8::is_ascii_alphanumeric);
     let (lower_one, lower_other) = (one.to_ascii_lowercase(), other.to_ascii_lowercase());
@@ -227,7 +229,7 @@ impl Key {
         self.path.split('.').next().unwrap_or_default()
     }
 
-    /// Writes the value, and returns what is to be marked.
+    /// Writes the value, and returns the marks that it sets.
     fn write(&self, json: Option<&str>, nulls: Nulls, bytes: &mut Vec<u8>) -> u8 {
         let decoded = json.and_then(|json| serde_json::from_str::<Value>(json).ok());
         let mut value = decoded.as_ref();
@@ -251,7 +253,7 @@ impl Key {
                     return capitals(text.as_bytes());
                 }
             },
-            // Below the top level Postgres has JSON, whose null is another value than none at all.
+            // Below the top level, Postgres has JSON, whose null differs from a missing value.
             Value::Null | Value::Array(_) => return write_other(value, bytes),
             Value::Object(members) => {
                 let part = |name| members.get(name).and_then(Value::as_str).unwrap_or_default();
@@ -260,7 +262,7 @@ impl Key {
                         Ok(date) => write_date(date, bytes),
                         Err(_) => return write_other(value, bytes),
                     },
-                    // The database has the class and the id in one string.
+                    // The database stores the class and the id in one string.
                     "Pointer" | "Object" => {
                         let text = format!("{}${}", part("className"), part("objectId"));
                         write_text(TEXT, &text, bytes);
@@ -272,8 +274,9 @@ impl Key {
         0
     }
 
-    /// A date that is sent as text: `createdAt` and `updatedAt` always, and others in events of Parse Server 3.4 to 6.0
-    /// once somebody's query constrains them. The text of one form sorts as its date, so it may be a text as well.
+    /// A date that is sent as text: `createdAt` and `updatedAt` always, and others in events of Parse Server
+    /// 3.4 to 6.0 once any client's query constrains them. Text of this form sorts as its date does, so it
+    /// may be a plain text as well.
     fn plain_date(&self, text: &str) -> Option<Date> {
         let has_the_form = text.len() == 24 && text.as_bytes().get(10) == Some(&b'T') && text.ends_with('Z');
         if matches!(&*self.path, "createdAt" | "updatedAt") {
@@ -286,14 +289,14 @@ impl Key {
     }
 }
 
-/// A value whose place only the server knows. Different values have different bytes.
+/// Writes a value whose position only the server knows. Different values have different bytes.
 fn write_other(value: &Value, bytes: &mut Vec<u8>) -> u8 {
     write_text(OTHER, &value.to_string(), bytes);
     UNKNOWN
 }
 
 fn write_number(number: f64, bytes: &mut Vec<u8>) {
-    // Both zeros are one number.
+    // Both zeros are the same number.
     let bits = (number + 0.0).to_bits();
     let sortable = if bits >> 63 == 0 { bits | 1 << 63 } else { !bits };
     bytes.push(NUMBER);
@@ -316,7 +319,7 @@ fn write_text(tag: u8, text: &str, bytes: &mut Vec<u8>) {
     bytes.extend([0, 0]);
 }
 
-/// What an object is sorted by, its id, and what is to be known of it: the length of the id, and marks.
+/// The bytes that an object is sorted by, its id, and two facts: the length of the id, and marks.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct SortKey(Box<[u8]>);
 
@@ -328,27 +331,28 @@ impl SortKey {
         Self(bytes.into())
     }
 
-    /// For the object of another key, at this place of an order that the server made.
+    /// A key for the object of this key, at this position of an order that the server made.
     pub(crate) fn at_rank(&self, rank: u64) -> Self {
         let id = self.id();
-        // It came out of such a length.
+        // The length was read from such a field.
         let length = u16::try_from(id.len()).unwrap_or(u16::MAX);
         Self::new(rank.to_be_bytes().into(), id, length, 0)
     }
 
-    /// The place, if this is the key of one.
+    /// The position, if this is a key made from one.
     pub(crate) fn rank(&self) -> u64 {
         self.0
             .first_chunk()
             .map_or(u64::MAX, |rank| u64::from_be_bytes(*rank))
     }
 
-    /// The id of the object, which is text.
+    /// The id of the object, as text.
     pub(crate) fn id(&self) -> &[u8] {
         self.0.get(self.id_range()).unwrap_or_default()
     }
 
-    /// Whether nobody but the server knows where the object is sorted: a value is an array, an object, a place on Earth ..
+    /// Whether only the server knows where the object sorts: a value is an array, an object, a place on Earth
+    /// ..
     pub(crate) fn is_unknown(&self) -> bool {
         self.has(UNKNOWN)
     }
@@ -367,7 +371,7 @@ impl SortKey {
     }
 }
 
-/// When an object was last saved, in milliseconds from 1970; of one that does not say, as early as can be.
+/// When an object was last saved, in milliseconds since 1970; the earliest time if the object does not say.
 pub(crate) fn version_in(text: &str) -> i64 {
     Members::new(text)
         .filter(|(name, _)| *name == "updatedAt")
@@ -379,7 +383,7 @@ pub(crate) fn version_in(text: &str) -> i64 {
 /// Fields that each object has.
 const ALWAYS_THERE: [&str; 3] = ["objectId", "createdAt", "updatedAt"];
 
-/// Marks of a key: it has a null or a capital letter, which may tell how the server sorts.
+/// Marks of a key: it has a null or a capital letter, which may reveal how the server sorts.
 const PECULIAR: u8 = 1;
 /// It has a value that cannot be sorted here.
 const UNKNOWN: u8 = 2;
@@ -455,7 +459,7 @@ mod tests {
             "late",
         ];
         assert_eq!(sorted(&["v"], Nulls::Smallest, &values), upwards);
-        // The ids of equal ones go up in any case.
+        // Equal objects are sorted by ascending id in any case.
         let downwards = [
             "late",
             "early",
@@ -562,7 +566,7 @@ mod tests {
             &json!({"objectId": "x", "v": {"__type": "Date", "iso": text(2)}}),
         );
         assert_eq!(as_text, as_date);
-        // Not of the one form.
+        // Not in the standard form.
         let other = key(&order, &json!({"objectId": "x", "v": "2024-01-02T00:00:00Z"}));
         assert!(
             order

@@ -1,5 +1,5 @@
-//! JSON that keeps the order of its members, since the LiveQuery matcher evaluates conditions in text order and
-//! `serde_json::Map` sorts them. It knows nothing of queries.
+//! JSON that keeps the order of its members, because the LiveQuery matcher evaluates conditions in text order
+//! and `serde_json::Map` sorts them. Must not know of queries.
 
 use std::fmt;
 
@@ -21,10 +21,10 @@ pub(crate) enum Json {
 }
 
 impl Json {
-    /// Whatever serializes, as JSON. A float that is not finite is an error.
+    /// Converts any serializable value to JSON. A float that is not finite is an error.
     pub(crate) fn of(value: impl Serialize) -> serde_json::Result<Self> {
         finite::check(&value).map_err(serde::ser::Error::custom)?;
-        // By way of text, so that the order of a struct's fields and of a `RawValue`'s members is kept.
+        // Through text, so that the order of a struct's fields and of a `RawValue`'s members is kept.
         serde_json::from_str(&serde_json::to_string(&value)?)
     }
 
@@ -32,7 +32,7 @@ impl Json {
         Self::String(text.into())
     }
 
-    /// `1.0` is `1`, as JavaScript writes it: both are one number there.
+    /// Writes `1.0` as `1`, as JavaScript does: both are the same number there.
     #[expect(clippy::cast_possible_truncation, reason = "an integer below 2^53")]
     pub(crate) fn number(value: f64) -> Self {
         const EXACT: f64 = 9_007_199_254_740_992.0;
@@ -42,7 +42,7 @@ impl Json {
         serde_json::Number::from_f64(value).map_or(Self::Null, Self::Number)
     }
 
-    /// An object of one member.
+    /// An object with one member.
     pub(crate) fn member(name: &str, value: Self) -> Self {
         Self::Object(vec![(name.to_owned(), value)])
     }
@@ -188,7 +188,7 @@ impl<'de> Visitor<'de> for JsonVisitor {
         Ok(Json::Array(items))
     }
 
-    // A name that comes twice keeps its first place and its last value, as in JavaScript.
+    // A repeated name keeps its first position and its last value, as in JavaScript.
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Json, A::Error> {
         let mut members: Vec<(String, Json)> = Vec::new();
         while let Some((key, value)) = access.next_entry::<String, Json>()? {

@@ -1,5 +1,5 @@
-//! What cannot work in LiveQuery, why, and the way out. It knows the operators of the REST form, and nothing of how
-//! the others are encoded.
+//! What cannot work in LiveQuery, why, and the way out. It knows the operators of the REST form. Must not
+//! know how the others are encoded.
 
 use super::ordered_json::Json;
 use crate::error::{Error, ErrorKind, Result};
@@ -84,9 +84,8 @@ static UNKNOWN_OPERATOR: Refusal = Refusal {
     way_out: "test it in the listener",
 };
 
-const OTHER_OBJECTS: &str =
-    "the LiveQuery server looks at the changed object alone and at no other, so it never matches";
-const IN_THE_OBJECT: &str = "store in the object itself what decides, or test it in the listener";
+const OTHER_OBJECTS: &str = "the LiveQuery server looks only at the changed object, so it never matches";
+const IN_THE_OBJECT: &str = "store the deciding value in the object itself, or test it in the listener";
 const UNKNOWN: &str = "the LiveQuery server does not know this operator, so it never matches";
 
 impl Refusal {
@@ -108,7 +107,7 @@ impl Refusal {
     }
 }
 
-/// The error for a constraint that LiveQuery has no right form of.
+/// The error for a constraint that has no correct form in LiveQuery.
 pub(super) fn error(method: &str, key: &str, reason: &str, way_out: &str) -> Error {
     invalid(format!(
         "{method} on {key:?}{CANNOT}{reason}; {way_out} \
@@ -116,7 +115,8 @@ pub(super) fn error(method: &str, key: &str, reason: &str, way_out: &str) -> Err
     ))
 }
 
-/// Whether this is an error for what `find()` answers the same at all times, and only LiveQuery has no right form of.
+/// Whether the error is about something that `find()` answers consistently, and that only LiveQuery has no
+/// correct form for.
 pub(super) fn is_refusal(error: &Error) -> bool {
     let text = error.to_string();
     text.contains(CANNOT) && !text.contains(UNKNOWN) && !text.starts_with("$relativeTime")
@@ -124,17 +124,17 @@ pub(super) fn is_refusal(error: &Error) -> bool {
 
 const CANNOT: &str = " cannot work in a LiveQuery subscription: ";
 
-/// Refuses a `$regex` with a `\Q` and no `\E` after it, wherever it stands.
+/// Refuses a `$regex` that has a `\Q` without a `\E` after it, at any depth.
 ///
-/// Parse Server 9.10 (LiveQuery/QueryTools.js, matchesQuery) looks for the end of the quotation for ever, and serves
-/// nobody any more.
+/// Parse Server 9.10 (LiveQuery/QueryTools.js, matchesQuery) searches forever for the end of the quotation
+/// and stops serving all clients.
 pub(super) fn endless_quotation(json: &Json) -> Result<()> {
     match json {
         Json::Array(items) => items.iter().try_for_each(endless_quotation),
         Json::Object(members) => members.iter().try_for_each(|(name, value)| match value {
             Json::String(pattern) if name == "$regex" && is_endless(pattern) => Err(invalid(format!(
-                "the regular expression {pattern:?} has a \\Q and no \\E after it, over which the LiveQuery server \
-                 hangs for good; end the quotation with \\E"
+                "the regular expression {pattern:?} has a \\Q without a \\E after it, on which the LiveQuery \
+                 server hangs permanently; end the quotation with \\E"
             ))),
             value => endless_quotation(value),
         }),

@@ -1,5 +1,5 @@
-//! Regular expressions: quoted as the JS SDK quotes them for `find()`, and read closely for the LiveQuery matcher,
-//! which gets only what JavaScript and PCRE read alike. It knows nothing of queries.
+//! Regular expressions: quoted as the JS SDK quotes them for `find()`, and checked for the LiveQuery matcher,
+//! which gets only expressions that JavaScript and PCRE read alike. Must not know of queries.
 
 use super::refuse;
 use super::refuse::invalid;
@@ -10,26 +10,27 @@ pub(super) fn quote(text: &str) -> String {
     format!("\\Q{}\\E", text.replace("\\E", "\\E\\\\E\\Q"))
 }
 
-/// The expression for a text that begins so.
+/// The expression for a text that begins with `prefix`.
 pub(super) fn starting_with(prefix: &str) -> String {
     format!("^{}", quote(prefix))
 }
 
-/// An expression as JavaScript reads it.
+/// An expression in JavaScript's syntax.
 #[derive(Debug, PartialEq)]
 pub(super) struct Expression {
     pub(super) source: String,
     pub(super) flags: String,
     /// The text, if the expression means "begins with this text".
     pub(super) prefix: Option<String>,
-    /// It is not known that a text without characters does not match.
+    /// Whether the expression may match the empty text.
     pub(super) may_match_empty: bool,
 }
 
-/// Reads a pattern and its modifiers, and writes it for JavaScript.
+/// Reads a pattern and its modifiers, and writes the pattern for JavaScript.
 ///
 /// # Errors
-/// If JavaScript does not know some part of it, or reads it otherwise than PCRE, or if a modifier is not i, m or s.
+/// If JavaScript does not know some part of it or reads it differently from PCRE, or if a modifier is not i,
+/// m or s.
 pub(super) fn translate(method: &str, key: &str, pattern: &str, options: &str) -> Result<Expression> {
     let flags = flags(key, options)?;
     let mut parser = Parser {
@@ -54,7 +55,8 @@ pub(super) fn translate(method: &str, key: &str, pattern: &str, options: &str) -
     if flags.contains('i') {
         sent.push('i');
     }
-    // Without it JavaScript takes a character beyond the BMP for two; texts alone it finds all the same.
+    // Without the flag, JavaScript reads a character beyond the BMP as two; literal texts are found
+    // nevertheless.
     if !parser.is_literal || flags.contains('i') && !parser.is_ascii {
         sent.push('u');
     }
@@ -75,7 +77,7 @@ fn refused(method: &str, key: &str, pattern: &str, position: usize, reason: &str
     )
 }
 
-/// The flags that mean the same in MongoDB and in JavaScript, each one once.
+/// The flags that mean the same in MongoDB and in JavaScript, each once.
 pub(super) fn flags(key: &str, options: &str) -> Result<String> {
     let mut flags = String::new();
     for flag in options.chars() {
@@ -94,12 +96,12 @@ pub(super) fn flags(key: &str, options: &str) -> Result<String> {
     Ok(flags)
 }
 
-/// The smallest text that comes after all texts that begin with this one, in the order in which JavaScript compares;
-/// `None` if there is none.
+/// The smallest text that comes after all texts with this prefix, in JavaScript's order; `None` if there is
+/// none.
 pub(super) fn after_prefix(prefix: &str) -> Option<String> {
     let mut text: Vec<char> = prefix.chars().collect();
     while let Some(last) = text.pop() {
-        // By UTF-16, characters beyond the BMP come before U+E000.
+        // In UTF-16, characters beyond the BMP come before U+E000.
         let next = match last {
             '\u{d7ff}' => Some('\u{10000}'),
             '\u{10ffff}' => Some('\u{e000}'),
@@ -117,8 +119,8 @@ pub(super) fn after_prefix(prefix: &str) -> Option<String> {
 /// Refuses two different expressions on one field.
 pub(super) fn twice(key: &str) -> Error {
     invalid(format!(
-        "the field {key:?} has two regular expressions (matches, contains, starts_with and ends_with are such), and a \
-         field can have one: combine two queries with Query::and to demand both"
+        "the field {key:?} has two regular expressions (matches, contains, starts_with and ends_with \
+         each count as one), and a field can have one: combine two queries with Query::and to require both"
     ))
 }
 
@@ -132,12 +134,12 @@ struct Parser {
     source: String,
     multi_line: bool,
     dot_all: bool,
-    /// Nothing but characters and anchors so far.
+    /// Nothing except characters and anchors so far.
     is_literal: bool,
     literal: String,
     anchored: bool,
     is_ascii: bool,
-    /// Whether each open group is one that looks around.
+    /// For each open group, whether it is a look-around.
     groups: Vec<Group>,
     lookbehind: usize,
 }
@@ -149,7 +151,7 @@ enum Group {
     Behind,
 }
 
-/// Whether what was read last can be repeated.
+/// Whether the last item can be repeated.
 #[derive(Clone, Copy, PartialEq)]
 enum Last {
     Nothing,
@@ -198,7 +200,7 @@ impl Parser {
                     Last::Nothing
                 }
                 '*' | '+' | '?' | '{' => self.repeat(at, character, last)?,
-                '\0' => return self.problem(at, "MongoDB takes no NUL in an expression", OWN),
+                '\0' => return self.problem(at, "MongoDB does not accept NUL in an expression", OWN),
                 _ => self.character(character),
             };
         }
@@ -217,7 +219,7 @@ impl Parser {
         self.is_ascii &= character.is_ascii();
         self.literal.push(character);
         match character {
-            // An escaped backslash that the server does not take for the start of a quotation.
+            // An escaped backslash that the server does not mistake for the start of a quotation.
             '\\' => self.source.push_str("\\x5c"),
             '^' | '$' | '.' | '*' | '+' | '?' | '(' | ')' | '[' | ']' | '{' | '}' | '|' => {
                 self.source.push('\\');
@@ -228,7 +230,7 @@ impl Parser {
         Last::Item
     }
 
-    // PCRE knows one character that ends a line, JavaScript four.
+    // PCRE has one line terminator, JavaScript four.
     fn start(&mut self, at: usize) -> Last {
         if self.multi_line {
             self.is_literal = false;
@@ -249,7 +251,7 @@ impl Parser {
             self.is_literal = false;
             self.source.push_str("(?![^\\n])");
         } else {
-            // An end is no prefix.
+            // An anchor at the end is not a prefix.
             self.anchored = false;
             if at + 1 != self.characters.len() {
                 self.is_literal = false;
@@ -261,7 +263,7 @@ impl Parser {
 
     fn escape(&mut self, at: usize) -> Parsed<Last> {
         let Some(escaped) = self.peek() else {
-            return self.problem(at, "a backslash stands at the end", "escape it as \\\\");
+            return self.problem(at, "a backslash at the end escapes nothing", "escape it as \\\\");
         };
         self.position += 1;
         if escaped == 'Q' {
@@ -286,7 +288,7 @@ impl Parser {
         Ok(self.character(character))
     }
 
-    /// What stands behind a backslash for one character.
+    /// The character that an escape sequence means.
     fn escaped_character(&mut self, at: usize, escaped: char) -> Parsed<char> {
         match escaped {
             't' => Ok('\t'),
@@ -305,7 +307,7 @@ impl Parser {
                 }
                 char::from_u32(code)
                     .filter(|character| *character != '\0')
-                    .map_or_else(|| self.problem(at, "MongoDB takes no NUL in an expression", OWN), Ok)
+                    .map_or_else(|| self.problem(at, "MongoDB does not accept NUL in an expression", OWN), Ok)
             }
             'A' => self.problem(at, "JavaScript does not know \\A", "write ^ without the modifier m"),
             'z' | 'Z' => self.problem(
@@ -315,7 +317,7 @@ impl Parser {
             ),
             'p' | 'P' => self.problem(
                 at,
-                format!("\\{escaped} is another set of characters in each engine"),
+                format!("\\{escaped} means a different set of characters in each engine"),
                 "write the characters as a class such as [a-zäöü]",
             ),
             '0'..='9' => self.problem(
@@ -326,15 +328,15 @@ impl Parser {
             'u' => self.problem(at, "PCRE does not know \\u", "write the character itself"),
             _ if escaped.is_ascii_alphanumeric() => self.problem(
                 at,
-                format!("JavaScript does not know \\{escaped}, or reads it otherwise than PCRE"),
+                format!("JavaScript does not know \\{escaped}, or reads it differently from PCRE"),
                 OWN,
             ),
             _ => Ok(escaped),
         }
     }
 
-    /// `\Q..\E`: the server tests what it gets as a JavaScript expression (ParseLiveQueryServer.js,
-    /// _validateQueryConstraints), and so it is written out.
+    /// `\Q..\E` is written out, because the server validates what it gets as a JavaScript expression
+    /// (ParseLiveQueryServer.js, _validateQueryConstraints).
     fn quotation(&mut self) -> Last {
         let mut last = Last::Nothing;
         while let Some(character) = self.peek() {
@@ -358,11 +360,11 @@ impl Parser {
         if self.peek() == Some(']') {
             return self.problem(
                 at,
-                "a class begins with ], which PCRE takes for a member and JavaScript for the end",
+                "a class begins with ], which PCRE reads as a member and JavaScript as the end",
                 "escape it as \\]",
             );
         }
-        // The character before, if a range can begin with it.
+        // The preceding character, if a range can begin with it.
         let mut before: Option<char> = None;
         while let Some(character) = self.peek() {
             let here = self.position;
@@ -441,7 +443,7 @@ impl Parser {
                     self.class_character(end);
                     continue;
                 }
-                '\0' => return self.problem(here, "MongoDB takes no NUL in an expression", OWN),
+                '\0' => return self.problem(here, "MongoDB does not accept NUL in an expression", OWN),
                 _ => character,
             };
             self.class_character(member);
@@ -487,7 +489,7 @@ impl Parser {
         } else if self.starts_with("?P") || self.starts_with("?<") || self.starts_with("?'") {
             return self.problem(
                 at,
-                "a named group is of no use here, and is spelled differently in each engine",
+                "a named group is useless here, and is spelled differently in each engine",
                 "write (..)",
             );
         } else if self.starts_with("?#") {
@@ -513,7 +515,7 @@ impl Parser {
 
     fn close(&mut self, at: usize) -> Parsed<Last> {
         let Some(group) = self.groups.pop() else {
-            return self.problem(at, "a ) closes no group", "escape it as \\)");
+            return self.problem(at, "a ) does not close a group", "escape it as \\)");
         };
         self.source.push(')');
         self.lookbehind -= usize::from(group == Group::Behind);
@@ -528,7 +530,7 @@ impl Parser {
         self.is_literal = false;
         match last {
             Last::Nothing if character == '{' => {
-                return self.problem(at, "a { stands where nothing can be repeated", "escape it as \\{");
+                return self.problem(at, "there is nothing for { to repeat", "escape it as \\{");
             }
             Last::Nothing => {
                 return self.problem(
@@ -546,7 +548,7 @@ impl Parser {
                     ),
                     '?' => {
                         self.source.push('?');
-                        // What comes next would repeat a repetition.
+                        // Anything that follows would repeat a repetition.
                         Ok(Last::Nothing)
                     }
                     _ => self.problem(at, "a repetition is repeated", "put a group around it: (?:..)"),
@@ -557,7 +559,7 @@ impl Parser {
         if self.lookbehind > 0 {
             return self.problem(
                 at,
-                "PCRE takes no repetition in a look-behind",
+                "PCRE does not accept repetition in a look-behind",
                 "write it without",
             );
         }
@@ -580,7 +582,11 @@ impl Parser {
             && (most.is_empty()
                 || number(most).is_some_and(|most| number(least).is_some_and(|least| least <= most)));
         if !is_valid {
-            return self.problem(at, "a { begins no repetition such as {2,5}", "escape it as \\{");
+            return self.problem(
+                at,
+                "a { does not begin a repetition such as {2,5}",
+                "escape it as \\{",
+            );
         }
         self.position += 1;
         self.source.push('{');
@@ -590,7 +596,7 @@ impl Parser {
     }
 }
 
-/// As PCRE reads them; JavaScript's `\s` knows more kinds of space.
+/// As PCRE reads them; JavaScript's `\s` includes more kinds of space.
 fn class_escape(escaped: char) -> Option<&'static str> {
     Some(match escaped {
         'd' => "\\d",

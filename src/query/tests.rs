@@ -12,7 +12,7 @@ fn query() -> Query {
     Query::new("Game")
 }
 
-/// What is sent, without the mark that ends the mix-up of hashes.
+/// What is sent, without the mark that keeps hashes apart.
 fn sent(query: Query) -> String {
     let text = query.encode().unwrap().where_json;
     let Some((before, rest)) = text.split_once(MARK) else {
@@ -24,18 +24,18 @@ fn sent(query: Query) -> String {
 
 const MARK: &str = r##""objectId":{"$nin":["#"##;
 
-/// A field that is a text, and meets the condition, which the empty one does not.
+/// A field that is a text and matches the condition, which the empty text does not.
 fn text_with(condition: &str) -> String {
     format!(r#"{{"k.charAt.name":"charAt","k":{condition}}}"#)
 }
 
-/// The same, if the empty one may.
+/// The same, if the empty text may match.
 fn any_text_with(condition: &str) -> String {
     let empty = r#"{"k.length":{"$exists":false},"k":""}"#;
     format!(r#"{{"$or":[{{"k.charAt.name":"charAt"}},{empty}],"k":{condition}}}"#)
 }
 
-/// A field that is a number, and meets the condition.
+/// A field that is a number and matches the condition.
 fn number_with(guard: &str, condition: &str) -> String {
     let no = r#"{"$exists":false}"#;
     let least = if guard == "$lte" { r#","\u0000""# } else { "" };
@@ -46,12 +46,12 @@ fn number_with(guard: &str, condition: &str) -> String {
 
 const NULL: &str = r#"{"$nor":[{"k":{"$all":[]}},{"k":0},{"k":false},{"k":""}]}"#;
 
-/// A field that is a date, and meets the condition.
+/// A field that is a date and matches the condition.
 fn date_with(condition: &str) -> String {
     format!(r#"{{"$or":[{{"k.__type":"Date"}},{{"k.getTime.name":"getTime"}}],"k":{condition}}}"#)
 }
 
-/// That at this minute of the hour.
+/// That date, at this minute of the hour.
 fn same_date(iso: &str) -> String {
     let date = format!(r#"{{"__type":"Date","iso":"{iso}"}}"#);
     date_with(&format!(r#"{{"$gte":{date},"$lte":{date}}}"#))
@@ -302,7 +302,7 @@ fn places_are_asked_for_by_what_never_throws() {
         (query().near("k", here), near("")),
         (query().within_radians("k", here, 0.5, true), near(r#","$maxDistance":0.5"#)),
         (query().within_radians("k", here, 0.5, false), near(r#","$maxDistance":0.5"#)),
-        // The matcher takes 0 for no limit.
+        // The matcher treats 0 as no limit.
         (query().within_miles("k", here, 0.0, true), near(r#","$maxDistance":2.2250738585072014e-308"#)),
         (query().within_kilometers("k", here, 6371.0, false), near(r#","$maxDistance":1"#)),
         (
@@ -326,7 +326,7 @@ fn places_are_asked_for_by_what_never_throws() {
     let text = sent(query().within_polygon("k", corners));
     let start = r#"{"k.__type":"GeoPoint","k":{"$geoWithin":{"$polygon":[{"__type":"GeoPoint","latitude":0,"longitude":0},"#;
     assert!(text.starts_with(start), "{text}");
-    // find() takes pairs of longitude and latitude, and a whole Polygon for the same.
+    // find() takes pairs of longitude and latitude, and reads a whole Polygon in the same way.
     let pairs = json!([[0, 0], [1, 0], [1, 1]]);
     for polygon in [pairs.clone(), json!({"__type": "Polygon", "coordinates": pairs})] {
         let json = json!({"where": {"k": {"$geoWithin": {"$polygon": polygon}}}});
@@ -352,14 +352,14 @@ fn what_the_hash_would_confuse_is_marked() {
     );
     assert_ne!(list, text(query().equal_to("k", [2, 1])));
     assert_eq!(list, text(query().equal_to("k", [1, 2])));
-    // The hash sees nothing beside an $or.
+    // The hash ignores everything beside an $or.
     let either = Query::or([query().equal_to("a", 1), query().equal_to("a", 2)]).equal_to("b", 1);
     let either = text(either);
     assert!(
         either.starts_with(&format!(r#"{{"$or":[{{"a":1,{MARK}"#)),
         "{either}"
     );
-    // A condition on the id leaves the mark another field.
+    // A condition on the id leaves another field for the mark.
     let one = text(query().equal_to("objectId", "x").equal_to("a", 1));
     assert!(
         one.starts_with(r##"{"objectId":"x","a":1,"createdAt":{"$nin":["#"##),
@@ -388,7 +388,10 @@ fn a_wrong_query_is_reported_when_it_is_used() {
             query().exists("k").does_not_exist("k"),
             "exists with different values",
         ),
-        (query().does_not_exist("k").equal_to("k", 1), "no object meets"),
+        (
+            query().does_not_exist("k").equal_to("k", 1),
+            "no object can match",
+        ),
         (query().less_than("k", f64::NAN), "less_than on \"k\" got a float"),
         (query().less_than("k", None::<i32>), "null has no order"),
         (query().equal_to("k", f64::INFINITY), "not finite"),
@@ -400,9 +403,9 @@ fn a_wrong_query_is_reported_when_it_is_used() {
             query().matches("k", "a", "").matches("k", "a", "i"),
             "two regular expressions",
         ),
-        (Query::new("Ga me"), "do you mean \"Game\""),
-        (Query::new("9Game"), "do you mean \"Game\""),
-        (Query::new("_user"), "do you mean \"_User\""),
+        (Query::new("Ga me"), "did you mean \"Game\""),
+        (Query::new("9Game"), "did you mean \"Game\""),
+        (Query::new("_user"), "did you mean \"_User\""),
         (query().equal_to("constructor", 1), "every value"),
         (
             query().greater_than("tags.length", 1),
@@ -428,7 +431,7 @@ fn a_wrong_query_is_reported_when_it_is_used() {
         (query().select(["a", "a"]), "twice"),
         (query().select([""]), "empty"),
         (query().watch(["a.b"]), "dot"),
-        (query().select([""; 0]), "no names"),
+        (query().select([""; 0]), "no field names"),
         (query().raw_where(5), "needs a JSON object"),
         (query().raw_where(json!({})).equal_to("k", 1), "after raw_where"),
         (query().limit(5), "limit and skip"),
@@ -463,7 +466,8 @@ fn a_wrong_query_is_reported_when_it_is_used() {
     }
 }
 
-/// The errors that a subscription answers to what only `find()` can do, each in the documentation of its method.
+/// The errors of a subscription for what only `find()` can do, each quoted in the documentation of its
+/// method.
 #[test]
 fn what_cannot_work_is_refused_as_documented() {
     let documented: String = [include_str!("constraints.rs"), include_str!("mod.rs")]
@@ -570,7 +574,7 @@ fn a_query_is_read_from_what_it_writes() {
         assert!(message.contains(part), "{message}");
     }
     for (json, part) in [
-        (json!({"$or": []}), "combines no queries"),
+        (json!({"$or": []}), "got no queries to combine"),
         (json!({"k": {"$in": 5}}), "needs an array"),
         (json!({"k": {"$exists": 1}}), "malformed"),
         (json!({"k": {"$regex": 5}}), "malformed"),
@@ -640,7 +644,7 @@ struct Reading {
     value: f64,
 }
 
-/// How deep the server finds the conditions of a query to be nested.
+/// How deeply the server considers the conditions of a query to be nested.
 fn depth_of(query: &Query) -> usize {
     let text = query.encode().unwrap().where_json;
     super::version::depth(&serde_json::from_str(&text).unwrap())
@@ -685,7 +689,7 @@ fn ordinary_queries_stay_far_below_the_depth_that_server_10_takes() {
     ];
     for one in &simple {
         assert!(depth_of(one) <= 4, "{} of {one:?}", depth_of(one));
-        // Inside another, and that inside a third.
+        // One inside another, and that inside a third.
         let either = Query::or([one.clone(), query().equal_to("a", 1)]);
         let none = Query::nor([either.clone(), query().equal_to("b", 1)]);
         let all = Query::and([none.clone(), either, one.clone()]).not_equal_to("c", 1);
@@ -733,7 +737,7 @@ fn a_server_gets_only_what_it_understands() {
         (query().watch(["k"]), Some("6.1")),
         (query().contained_by("k", [1]), Some("5.0")),
     ] {
-        // A server that does not know `watch` says so itself.
+        // A server that does not know `watch` reports it itself.
         if since != Some("6.1") {
             let encoded = query.encode().unwrap();
             let needs = encoded.by_age().map(|by_age| by_age.since.to_string());

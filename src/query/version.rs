@@ -1,4 +1,4 @@
-//! Versions of Parse Server, and what a `where` needs of them: one table. It knows no connection.
+//! Versions of Parse Server, and which of them a `where` needs: one table. Must not know of connections.
 
 use std::fmt;
 use std::str::FromStr;
@@ -33,7 +33,7 @@ impl fmt::Display for ServerVersion {
 impl FromStr for ServerVersion {
     type Err = Error;
 
-    /// Reads `9.10`, and `9.10.1-alpha.3` as the same; `5` stands for 5.0.
+    /// Reads `9.10`, and `9.10.1-alpha.3` as the same; `5` means 5.0.
     fn from_str(text: &str) -> Result<Self> {
         let number = |part: &str| part.parse().ok();
         let mut parts = text.split('.');
@@ -49,9 +49,9 @@ impl FromStr for ServerVersion {
     }
 }
 
-/// What a client knows of the server's age: it is at least one version, and below another.
+/// What a client knows of the server's version: it is at least one version, and below another.
 ///
-/// The program names one version, or the server tells it in parts: see [`Probe`].
+/// The program names one version, or the server reveals it step by step: see [`Probe`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Age {
     at_least: ServerVersion,
@@ -76,17 +76,17 @@ impl Age {
         self.at_least
     }
 
-    /// Whether what came with this version works, for all that is known.
+    /// Whether a feature of this version is known to work.
     pub(crate) fn reaches(self, since: ServerVersion) -> bool {
         self.at_least >= since
     }
 
-    /// Whether it is certain that what came with this version does not work.
+    /// Whether a feature of this version is known not to work.
     pub(crate) fn is_before(self, since: ServerVersion) -> bool {
         self.below.is_some_and(|below| below <= since)
     }
 
-    /// What is known besides, unless both cannot be true.
+    /// Both pieces of knowledge combined, unless they contradict each other.
     pub(crate) fn and(self, other: Self) -> Option<Self> {
         let at_least = self.at_least.max(other.at_least);
         let below = self.below.into_iter().chain(other.below).min();
@@ -109,8 +109,9 @@ impl fmt::Display for Age {
     }
 }
 
-/// A question for the server's age: a subscribe with an empty list of fields, which every Parse Server refuses, so that
-/// it has no effect. How it refuses it tells the age (RequestSchema.js, Client.js):
+/// A probe for the server's version: a subscribe with an empty list of fields, which every Parse Server
+/// refuses, so that it has no effect. The form of the refusal reveals the version (RequestSchema.js,
+/// Client.js):
 ///
 /// - `keys` is unknown before 6.1, and so is `fields` from 7.0 on;
 /// - an error has no member `requestId` before 4.3.
@@ -121,7 +122,7 @@ pub(crate) enum Probe {
 }
 
 impl Probe {
-    /// The question whose answer tells most of whether a server reaches a version.
+    /// The probe whose answer tells most about whether a server reaches a version.
     pub(crate) fn for_version(since: ServerVersion) -> Self {
         if since <= KEYS { Self::Keys } else { Self::Fields }
     }
@@ -134,7 +135,7 @@ impl Probe {
         }
     }
 
-    /// What the answer tells: whether the server knows the member, and whether its error has a `requestId`.
+    /// What the answer reveals: whether the server knows the member, and whether its error has a `requestId`.
     pub(crate) fn answer(self, is_known: bool, has_request_id: bool) -> Option<Age> {
         let from = |at_least| Age {
             at_least,
@@ -160,7 +161,7 @@ impl Probe {
 
 /// The oldest server that knows `keys`.
 const KEYS: ServerVersion = ServerVersion::new(6, 1);
-/// The oldest server that does not know `fields` any more.
+/// The oldest server that no longer knows `fields`.
 const NO_FIELDS: ServerVersion = ServerVersion::new(7, 0);
 /// The oldest server that names the request in its errors.
 const REQUEST_IDS: ServerVersion = ServerVersion::new(4, 3);
@@ -172,7 +173,7 @@ struct Need {
     what: &'static str,
 }
 
-// Parse Server's history of QueryTools.js, by the first release that has a change.
+// From the history of Parse Server's QueryTools.js, by the first release that has a change.
 static NEEDS: &[Need] = &[
     Need {
         operators: &["$eq"],
@@ -206,16 +207,17 @@ static NEEDS: &[Need] = &[
     },
 ];
 
-/// Dates were compared as objects before.
+/// Before this version, dates were compared as objects.
 const DATES: ServerVersion = ServerVersion::new(3, 4);
 
-/// From here on `$in` looks into arrays, and can compare pointers without a throw on null.
+/// From here on, `$in` looks into arrays and can compare pointers without throwing on null.
 pub(super) const LISTS_SEE_ARRAYS: ServerVersion = ServerVersion::new(5, 4);
 
-/// From here on a subscription can have `watch` (RequestSchema.js).
+/// From here on, a subscription can have `watch` (RequestSchema.js).
 pub(super) const WATCH: ServerVersion = KEYS;
 
-/// The oldest server that answers a `where` as it is meant, and what needs it; `None` if every one does.
+/// The oldest server that answers a `where` correctly, and the part that needs it; `None` if every server
+/// does.
 pub(super) fn needed(json: &Json) -> Option<(ServerVersion, &'static str)> {
     let later =
         |one: Option<(ServerVersion, &'static str)>, other: Option<(ServerVersion, &'static str)>| match (
@@ -244,21 +246,21 @@ pub(super) fn needed(json: &Json) -> Option<(ServerVersion, &'static str)> {
     }
 }
 
-/// Refuses a `where` that nests more than Parse Server 10 takes by default.
+/// Refuses a `where` that nests deeper than Parse Server 10 accepts by default.
 pub(super) fn check_depth(json: &Json, server: Age) -> Result<()> {
     let depth = depth(json);
     if !server.reaches(DEPTH_LIMITED) || depth <= MOST_DEPTH {
         return Ok(());
     }
     Err(invalid(format!(
-        "the query nests conditions {depth} deep, and Parse Server 10 takes no more than {MOST_DEPTH} unless its \
-         `requestComplexity.queryDepth` says otherwise: nest fewer Query::or, Query::and and Query::nor in one another \
-         (allow_unsupported sends it all the same)"
+        "the query nests conditions {depth} deep, and Parse Server 10 accepts at most {MOST_DEPTH} unless \
+         its `requestComplexity.queryDepth` says otherwise: nest fewer Query::or, Query::and and Query::nor \
+         in one another (allow_unsupported sends it all the same)"
     )))
 }
 
-/// How deep the logical operators are nested, as the server counts it (Parse Server 9.10, ParseLiveQueryServer.js,
-/// checkDepth).
+/// How deeply the logical operators are nested, as the server counts it (Parse Server 9.10,
+/// ParseLiveQueryServer.js, checkDepth).
 pub(super) fn depth(json: &Json) -> usize {
     match json {
         Json::Array(items) => items.iter().map(depth).max().unwrap_or_default(),
@@ -272,7 +274,7 @@ pub(super) fn depth(json: &Json) -> usize {
     }
 }
 
-/// From here on `requestComplexity.queryDepth` has a limit by default (Parse Server 9.10, Deprecations.js).
+/// From here on, `requestComplexity.queryDepth` has a limit by default (Parse Server 9.10, Deprecations.js).
 const DEPTH_LIMITED: ServerVersion = ServerVersion::new(10, 0);
 const MOST_DEPTH: usize = 10;
 
@@ -298,8 +300,8 @@ pub(super) fn too_old(what: &str, needed: ServerVersion, server: Age) -> Error {
         "might"
     };
     invalid(format!(
-        "{what} needs Parse Server {needed} or later, and this server is {server}: there it {fate} never match, without a \
-         word; {way_out}"
+        "{what} needs Parse Server {needed} or later, and this server is {server}: there it {fate} silently \
+         never match; {way_out}"
     ))
 }
 
@@ -317,7 +319,7 @@ mod tests {
             "at least 4.3 and older than 6.1"
         );
         assert_eq!(told(keys, false, false).to_string(), "older than 4.3");
-        // No server knows `keys` and does not name requests.
+        // No server knows `keys` without naming requests.
         assert_eq!(keys.answer(true, false), None);
         assert_eq!(told(fields, false, true).to_string(), "7.0 or later");
         assert_eq!(

@@ -1,10 +1,11 @@
-//! What has to be followed so that no change of a query's answer is missed, where LiveQuery cannot judge the query. It
-//! knows conditions, and nothing of who follows.
+//! The subscriptions that are needed to miss no change of a query's answer, where LiveQuery cannot judge the
+//! query itself. It knows conditions. Must not know who follows them.
 //!
-//! A condition that LiveQuery cannot judge is dropped, such that what is left is matched by every object that the whole is
-//! matched by: the *upper bound* of the conditions. In an `and` that is to leave it out; in an `or` it makes the whole
-//! `or` true, since any object may match by it. A negation turns that round: what is negated must not become wider, so
-//! there the *lower bound* counts, in which a condition that cannot be judged is matched by no object.
+//! A condition that LiveQuery cannot judge is dropped in such a way that every object that matches the whole
+//! query also matches the rest: the *upper bound* of the conditions. In an `and`, the condition is left out;
+//! in an `or`, it makes the whole `or` true, because any object may match it. A negation turns this around:
+//! what is negated must not become wider, so there the *lower bound* counts, in which no object matches a
+//! condition that cannot be judged.
 
 use super::Query;
 use super::encode::{DISTANCES, Target, encode};
@@ -17,18 +18,18 @@ use crate::error::Result;
 pub(crate) struct Plan {
     /// The set's own class, with what LiveQuery can judge of its conditions.
     pub(crate) own: Query,
-    /// Whether that is all of them: then each event tells whether its object matches.
+    /// Whether those are all of them: then each event shows whether its object matches.
     pub(crate) is_exact: bool,
-    /// What else decides which objects match.
+    /// The other queries that decide which objects match.
     pub(crate) others: Vec<Query>,
 }
 
 impl Query {
-    /// What a live set subscribes to. Order and window are left out.
+    /// The subscriptions of a live set. Order and window are left out.
     ///
     /// # Errors
     ///
-    /// What is wrong with a query inside this one.
+    /// Anything that is wrong with a query inside this one.
     pub(crate) fn plan(&self) -> Result<Plan> {
         let query = self.without_window();
         let mut bounds = Bounds { is_exact: true };
@@ -57,25 +58,25 @@ impl Query {
         })
     }
 
-    /// Whether it has a `near`, which sorts by distance where no order is given.
+    /// Whether it has a `near`, which sorts by distance if no order is given.
     pub(crate) fn sorts_by_distance(&self) -> bool {
         self.order.is_none() && self.filter.to_json().to_string().contains("\"$nearSphere\":")
     }
 }
 
-/// Which way conditions may be inexact.
+/// In which direction conditions may be inexact.
 #[derive(Clone, Copy)]
 enum Side {
-    /// Matched by more objects.
+    /// Matches more objects.
     Upper,
-    /// Matched by fewer.
+    /// Matches fewer.
     Lower,
 }
 
 enum Bound {
-    /// Matched by every object.
+    /// Matches every object.
     All,
-    /// Matched by no object.
+    /// Matches no object.
     None,
     Filter(Filter),
 }
@@ -160,13 +161,13 @@ impl Bounds {
         let are_alone = operators.iter().all(|(name, _)| is_partner(name));
         match (kept.is_empty(), are_alone) {
             (true, false) => Bound::All,
-            // What belongs to nothing is wrong, and is reported where it is sent.
+            // An option without its operator is wrong, which is reported when the query is sent.
             (true, true) => one(key, Entry::Operators(operators.to_vec())),
             (false, _) => self.single(key, Entry::Operators(kept), side),
         }
     }
 
-    /// What is wrong whatever it is used for stays, and is reported where it is sent.
+    /// A condition that is wrong in any use is kept, and reported when the query is sent.
     fn single(&mut self, key: &str, entry: Entry, side: Side) -> Bound {
         let filter = Filter::Entries(vec![(key.to_owned(), entry)]);
         match encode(&filter, Target::default()) {
@@ -186,7 +187,7 @@ fn one(key: &str, entry: Entry) -> Bound {
     Bound::Filter(Filter::Entries(vec![(key.to_owned(), entry)]))
 }
 
-/// Whether a `where` that is sent as it is asks for what the LiveQuery server never finds.
+/// Whether a `where` that is sent unchanged asks for something that the LiveQuery server never finds.
 fn names_others(json: &Json) -> bool {
     match json {
         Json::Object(members) => members.iter().any(|(name, value)| {
@@ -234,7 +235,7 @@ fn add_inner(inner: &Json, others: &mut Vec<Query>) -> Result<()> {
     Ok(())
 }
 
-/// One whose objects are all followed already is not followed again.
+/// A query whose objects are all followed already is not followed again.
 fn add(query: Query, others: &mut Vec<Query>) {
     let is_everything = |query: &Query| query.filter == Filter::default();
     let is_same_class = |other: &Query| other.class_name == query.class_name;
@@ -262,7 +263,7 @@ mod tests {
     enum Tree {
         /// The field of this number is 1.
         Field(usize),
-        /// What this stands for is true or not, whatever the object.
+        /// Represents something that is true or false regardless of the object.
         Foreign(usize),
         And(Vec<Self>),
         Or(Vec<Self>),
@@ -299,7 +300,8 @@ mod tests {
         }
     }
 
-    /// What the conditions say, as they are written: a later member of the same name takes the place of one before.
+    /// What the conditions say, as they are written: a later member replaces an earlier one with the same
+    /// name.
     fn holds(conditions: &Value, fields: &[bool], foreign: &[bool]) -> bool {
         let parts = |value: &Value| value.as_array().unwrap().clone();
         let holds = |part: &Value| holds(part, fields, foreign);

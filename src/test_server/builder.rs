@@ -12,7 +12,7 @@ use super::TestServer;
 use super::hub::Hub;
 use super::transport::Acceptor;
 
-/// Settings of a [`TestServer`].
+/// The settings of a [`TestServer`].
 ///
 /// # Examples
 ///
@@ -49,7 +49,7 @@ impl TestServerBuilder {
         }
     }
 
-    /// The port to listen on (default: one that is free).
+    /// Sets the port to listen on (default: any free port).
     ///
     /// # Examples
     /// ```no_run
@@ -64,28 +64,29 @@ impl TestServerBuilder {
         self
     }
 
-    /// Requires a key of clients. With more than one key set any of them is enough, as in the `keyPairs` of Parse
-    /// Server's `liveQueryServerOptions`. By default no key is required.
+    /// Requires this JavaScript key of clients. If more than one key is set, any of them is enough, as in the
+    /// `keyPairs` of Parse Server's `liveQueryServerOptions`. By default no key is required.
     pub fn javascript_key(self, key: impl Into<String>) -> Self {
         self.key("javascriptKey", key)
     }
 
-    /// The same for the client key.
+    /// Requires this client key, as for [`javascript_key`](Self::javascript_key).
     pub fn client_key(self, key: impl Into<String>) -> Self {
         self.key("clientKey", key)
     }
 
-    /// The same for the REST API key.
+    /// Requires this REST API key, as for [`javascript_key`](Self::javascript_key).
     pub fn rest_api_key(self, key: impl Into<String>) -> Self {
         self.key("restAPIKey", key)
     }
 
-    /// The same for the Windows key.
+    /// Requires this Windows key, as for [`javascript_key`](Self::javascript_key).
     pub fn windows_key(self, key: impl Into<String>) -> Self {
         self.key("windowsKey", key)
     }
 
-    /// The same for the master key. A client that has it reads all objects, whatever their ACL.
+    /// Requires this master key, as for [`javascript_key`](Self::javascript_key). A client that has it can
+    /// read all objects, whatever their ACL.
     pub fn master_key(self, key: impl Into<String>) -> Self {
         self.key("masterKey", key)
     }
@@ -95,15 +96,16 @@ impl TestServerBuilder {
         self
     }
 
-    /// How often each client is sent a ping (default: 10 s, as Parse Server's `websocketTimeout`). A client that has
-    /// not answered when the next is due is disconnected without a close frame.
+    /// Sets how often each client is sent a ping (default: 10 s, as Parse Server's `websocketTimeout`). A
+    /// client that has not answered when the next ping is due is disconnected without a close frame.
     pub fn ping_interval(mut self, interval: Duration) -> Self {
         self.ping_interval = interval.max(Duration::from_millis(1));
         self
     }
 
-    /// Keeps no null, as Parse Server does on Postgres: a field that is set to null has it in the event of that change,
-    /// and is missing from then on, also from the `original` of later events. By default null is kept, as on MongoDB.
+    /// Sets whether nulls are dropped, as Parse Server does on Postgres: a field that is set to null has it
+    /// in the event of that change and is missing from then on, also from the `original` of later events. By
+    /// default null is kept, as on MongoDB.
     ///
     /// # Examples
     /// ```
@@ -121,8 +123,8 @@ impl TestServerBuilder {
         self
     }
 
-    /// How long a session lasts (default: a year, as Parse Server's `sessionLength`); `None` is for ever, as without
-    /// its `expireInactiveSessions`.
+    /// Sets how long a session lasts (default: a year, as Parse Server's `sessionLength`); `None` means
+    /// forever, as when Parse Server's `expireInactiveSessions` is off.
     ///
     /// # Examples
     /// ```
@@ -142,7 +144,7 @@ impl TestServerBuilder {
     ///
     /// # Errors
     ///
-    /// The error of the operating system if there is no port or no thread to be had, or the port is taken.
+    /// The error of the operating system if no port or thread is available, or the port is taken.
     pub fn start(self) -> io::Result<TestServer> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, self.port))?;
         let address = listener.local_addr()?;

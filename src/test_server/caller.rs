@@ -1,13 +1,13 @@
-//! Who makes a request and what that one may do, and what a request is refused with. It must not know what is asked for.
+//! Who makes a request, what that user may do, and how a request is refused. Must not know what is asked for.
 
 use super::events;
 use super::state::Fields;
 
-/// What a request is refused with.
+/// Why a request is refused.
 #[derive(Debug)]
 pub(super) struct Refusal {
     pub(super) status: u16,
-    /// Of Parse.
+    /// The code of Parse, if there is one.
     pub(super) code: Option<i64>,
     pub(super) text: String,
 }
@@ -37,14 +37,14 @@ impl Refusal {
 pub(super) struct Caller {
     /// The id of the user of the session.
     pub(super) user: Option<String>,
-    /// As whom ACLs know the user: by the id and by roles.
+    /// The names by which ACLs know the user: the id and the roles.
     pub(super) groups: Vec<String>,
     pub(super) session_token: Option<String>,
     pub(super) has_master_key: bool,
 }
 
 impl Caller {
-    /// Whoever holds the server in hand.
+    /// The test itself, which may do everything.
     pub(super) fn master() -> Self {
         Self {
             user: None,

@@ -1,4 +1,4 @@
-//! Objects, and who is told what when they change; it must not know of sockets.
+//! Objects, and which subscribers are notified when they change. Must not know of sockets.
 //!
 //! A port of `_onAfterSave` and `_onAfterDelete` of Parse Server 9.10, `ParseLiveQueryServer.js`.
 
@@ -66,7 +66,7 @@ impl State {
         true
     }
 
-    /// What the database keeps of an object.
+    /// The form in which the database keeps an object.
     fn kept(&self, mut object: Fields) -> Fields {
         if self.drops_nulls {
             object.retain(|_, value| !value.is_null());
@@ -103,7 +103,7 @@ impl State {
             .into_iter()
             .flat_map(|of_class| of_class.values())
         {
-            // What throws skips the subscription.
+            // If the matcher throws, the subscription is skipped.
             let Some(original_matches) =
                 original.map_or(Some(false), |original| matches(&subscription.matcher, original))
             else {
@@ -124,8 +124,8 @@ impl State {
             if matches!(op, "create" | "update") && !watched(subscription, original, object) {
                 continue;
             }
-            // What a subscriber must not read is not sent: after the loss of the right to read a `leave` has the
-            // object as it was, after the gain an `enter` has no original.
+            // What a subscriber may not read is not sent: a `leave` because the right to read was lost has
+            // the object as it was, and an `enter` because it was gained has no original.
             let (sent, sent_original) = match op {
                 "leave" if !readable => (original_text.as_ref().unwrap_or(&text), original_text.as_ref()),
                 "enter" if !original_readable => (&text, None),
@@ -161,7 +161,7 @@ impl State {
     }
 }
 
-/// `_matchesACL`: without an ACL everyone may.
+/// `_matchesACL`: without an ACL, everyone may.
 pub(super) fn may(object: &Fields, groups: &[String], right: &str) -> bool {
     let Some(Value::Object(acl)) = object.get("ACL") else {
         return true;
@@ -170,7 +170,7 @@ pub(super) fn may(object: &Fields, groups: &[String], right: &str) -> bool {
     may("*") || groups.iter().any(|group| may(group))
 }
 
-/// `None` if the server's matcher throws, or if it cannot be told here what it does.
+/// `None` if the server's matcher throws, or if this server cannot tell what it does.
 pub(super) fn matches(matcher: &Matcher, object: &Fields) -> Option<bool> {
     let verdict = matcher.matches_object(object);
     match (verdict.may_be(Verdict::MATCH), verdict.may_be(Verdict::NO_MATCH)) {
@@ -185,7 +185,8 @@ pub(super) fn matches(matcher: &Matcher, object: &Fields) -> Option<bool> {
     }
 }
 
-/// A polygon's last corner is stored as the first one again (MongoStorageAdapter.js, PostgresStorageAdapter.js).
+/// A polygon is stored closed, with its first corner again at the end (MongoStorageAdapter.js,
+/// PostgresStorageAdapter.js).
 fn close_rings(object: &mut Fields) {
     for value in object.values_mut() {
         if value.get("__type").and_then(Value::as_str) != Some("Polygon") {
@@ -208,7 +209,7 @@ fn watched(subscription: &Subscription, original: Option<&Fields>, object: &Fiel
         let before = original.and_then(|original| original.get(name));
         match (before, object.get(name)) {
             (None, None) => false,
-            // Pointers become `Parse.Object`s and relations refer to one, and no two of them are ever equal.
+            // Pointers become `Parse.Object`s and relations refer to one, and no two of those are ever equal.
             (Some(before), Some(after)) => holds_instance(after) || !same(before, after),
             _ => true,
         }
@@ -226,7 +227,7 @@ fn holds_instance(value: &Value) -> bool {
     }
 }
 
-/// Equality with the numbers of JavaScript: 1 is 1.0.
+/// Equality with JavaScript's numbers: 1 equals 1.0.
 fn same(one: &Value, other: &Value) -> bool {
     match (one, other) {
         (Value::Number(_), Value::Number(_)) => one.as_f64() == other.as_f64(),
@@ -244,7 +245,7 @@ fn same(one: &Value, other: &Value) -> bool {
     }
 }
 
-/// An object as JSON, written once for all that get the whole of it.
+/// An object as JSON, serialized once for all subscribers that get the whole of it.
 struct Text<'o> {
     object: &'o Fields,
     whole: OnceCell<String>,
@@ -273,11 +274,11 @@ impl<'o> Text<'o> {
 }
 
 fn json(object: &Fields) -> String {
-    // A map of values cannot fail to be written.
+    // Serializing a map of values cannot fail.
     serde_json::to_string(object).unwrap_or_default()
 }
 
-/// Sets a field as the program says, who is told of a mistake in the log.
+/// Sets a field at the request of the test; a mistake is reported in the log.
 fn change(object: &mut Fields, name: &str, value: Value) {
     if let Err(problem) = ops::apply(object, name, value) {
         crate::logging::warn!("test server: {name} stays as it is: {problem}");

@@ -1,6 +1,6 @@
-//! Files that are uploaded, in memory. It must not know of HTTP.
+//! Uploaded files, in memory. Must not know of HTTP.
 //!
-//! After `FilesRouter.js` and `FilesController.js` of Parse Server 9.10.
+//! Modelled on `FilesRouter.js` and `FilesController.js` of Parse Server 9.10.
 
 use serde_json::Value;
 

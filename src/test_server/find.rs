@@ -1,5 +1,5 @@
-//! What a server answers to `find()`: the objects that match a query, in its order. It must not know of LiveQuery and of
-//! HTTP.
+//! How the server answers `find()`: with the objects that match a query, in its order. Must not know of
+//! LiveQuery and HTTP.
 
 use serde_json::Value;
 
@@ -22,8 +22,8 @@ impl State {
         }
     }
 
-    /// The objects that match the query, as far as this caller may read them, and how many they would be without limit
-    /// and skip.
+    /// The objects that match the query and that this caller may read, and how many there would be without
+    /// limit and skip.
     pub(super) fn find(&self, query: &Query, caller: &Caller) -> Result<(Vec<Value>, usize), Refusal> {
         let invalid = |text: String| Refusal::new(400, Some(102), text);
         let query = &self.without_relations(query)?;
@@ -67,7 +67,7 @@ impl State {
     }
 }
 
-/// Without the fields that the query does not select.
+/// The object without the fields that the query does not select.
 fn project(mut object: Value, query: &Query) -> Value {
     let (selected, excluded) = query.projection();
     if let Value::Object(members) = &mut object {
@@ -81,7 +81,7 @@ fn project(mut object: Value, query: &Query) -> Value {
 }
 
 impl Hub {
-    /// [`State::find`] for whoever holds the server in hand: regardless of ACLs.
+    /// [`State::find`] for the test itself: regardless of ACLs.
     pub(super) fn find(&self, query: &Query) -> Result<Vec<Object>> {
         let found = self
             .change(|state| {

@@ -1,4 +1,4 @@
-//! Cloud functions, which the test gives as closures. It must not know of HTTP.
+//! Cloud functions, which the test provides as closures. Must not know of HTTP.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -20,19 +20,19 @@ pub struct FunctionCall {
 }
 
 impl FunctionCall {
-    /// What the function was called with: a JSON object.
+    /// The arguments of the call: a JSON object.
     #[must_use]
     pub fn params(&self) -> &Value {
         &self.params
     }
 
-    /// The id of the user who calls.
+    /// The id of the calling user.
     #[must_use]
     pub fn user(&self) -> Option<&str> {
         self.user.as_deref()
     }
 
-    /// Whether it was called with the master key.
+    /// Whether the call came with the master key.
     #[must_use]
     pub fn has_master_key(&self) -> bool {
         self.has_master_key
@@ -61,7 +61,7 @@ impl Functions {
         drop(old);
     }
 
-    /// Calls one, with no lock held.
+    /// Calls a function, with no lock held.
     pub(super) fn call(&self, name: &str, params: Value, caller: &Caller) -> Result<Value, Refusal> {
         let Some(function) = self.0.lock().get(name).cloned() else {
             return Err(Refusal::of(141, format!("Invalid function: {name:?}")));

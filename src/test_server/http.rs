@@ -1,5 +1,5 @@
-//! The REST API: from a request to what is to be done, and from what came of it to an answer. It must not know how objects
-//! are found, saved and sent to subscribers.
+//! The REST API: turns a request into an action, and its result into an answer. Must not know how objects are
+//! found, saved and sent to subscribers.
 
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use super::state::{Fields, StoredFile};
 use crate::query::Query;
 
 impl Hub {
-    /// Answers a request of the REST API. The answer is what holds now, however late it is sent.
+    /// Answers a request of the REST API. The answer shows the present state, however late it is sent.
     pub(super) fn answer_http(
         &self,
         number: u64,
@@ -95,7 +95,7 @@ impl Hub {
                 .map(|found| (200, found));
         }
         let caller = match call {
-            // Who logs in may have a session that has ended.
+            // A caller that logs in may send a session that has ended.
             (_, ["login"]) => caller,
             _ => self.state.lock().with_user(caller)?,
         };
@@ -107,7 +107,7 @@ impl Hub {
 
     fn answer_file(&self, request: &HttpRequest, path: &str, route: &[&str]) -> Result<Answer, Refusal> {
         match (&*request.method, route) {
-            // Whoever knows the name may have it.
+            // Knowing the name is enough to read a file.
             ("GET", [_, name @ ..]) => Ok(match self.state.lock().files.get(&name.join("/")) {
                 Some(file) => Answer {
                     status: 200,
@@ -162,7 +162,7 @@ impl Hub {
         }
     }
 
-    /// Each of several changes by itself.
+    /// Handles each of several changes separately.
     fn answer_batch(&self, members: &Fields, caller: &Caller) -> Result<Value, Refusal> {
         let Some(Value::Array(requests)) = members.get("requests") else {
             return Err(Refusal::of(107, "requests must be an array"));
@@ -183,7 +183,7 @@ impl Hub {
         Ok(answers.collect())
     }
 
-    /// Does what is neither a find nor a batch.
+    /// Handles everything but finds and batches.
     fn act(&self, call: (&str, &[&str]), members: Fields, caller: &Caller) -> Result<(u16, Value), Refusal> {
         let ok = |answer: Value| (200, answer);
         match call {
@@ -246,7 +246,7 @@ impl Hub {
         let counts = members
             .get("count")
             .is_some_and(|count| *count != 0 && *count != false);
-        // As the JS SDK asks for a relation that it has not seen yet.
+        // The JS SDK asks in this way for a relation that it has not seen yet.
         let relation = match members.remove("redirectClassNameForKey") {
             Some(Value::String(field)) => self.state.lock().target_of(class_name, &field),
             _ => None,
@@ -274,7 +274,7 @@ impl Hub {
         Ok(answer)
     }
 
-    /// Who asks, by headers or, as the JS SDK does it, by members of the body, which are taken out.
+    /// Who asks, according to the headers or, as with the JS SDK, members of the body, which are removed.
     fn caller(&self, request: &HttpRequest, members: &mut Fields) -> Result<Caller, Refusal> {
         let mut secret = |header: &str, member: &str| {
             let in_body = members.remove(member);
@@ -321,7 +321,8 @@ impl Hub {
     }
 }
 
-/// The parts of a path below that of the REST API, wherever that is. Users are objects of a class, with paths of their own.
+/// The parts of a path below that of the REST API, wherever that is mounted. Users are objects of a class
+/// with paths of their own.
 fn parts_of(path: &str) -> Vec<String> {
     let mut parts: Vec<_> = path
         .split('/')
@@ -335,7 +336,7 @@ fn parts_of(path: &str) -> Vec<String> {
     parts
 }
 
-/// Who asks for the own user gets the session token with it (ClassesRouter.js, `handleGet`).
+/// A caller that asks for its own user gets the session token as well (ClassesRouter.js, `handleGet`).
 fn with_token(class_name: &str, mut object: Value, caller: &Caller) -> Value {
     let id = object.get("objectId").and_then(Value::as_str);
     if class_name == "_User" && id.is_some() && id == caller.user.as_deref() {
@@ -344,7 +345,7 @@ fn with_token(class_name: &str, mut object: Value, caller: &Caller) -> Value {
     object
 }
 
-/// What is answered.
+/// The answer to a request.
 struct Answer {
     status: u16,
     content_type: String,
@@ -361,18 +362,18 @@ impl Answer {
     }
 }
 
-/// A request, as far as it was read.
+/// A request, as far as it has been read.
 pub(super) struct HttpRequest {
     method: String,
     target: String,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
-    /// Everything up to the body, as it came.
+    /// Everything before the body, as it came.
     head: Vec<u8>,
 }
 
 impl HttpRequest {
-    /// Reads a request, `None` if the connection ends before.
+    /// Reads a request; `None` if the connection ends first.
     pub(super) fn read(mut socket: &Socket) -> io::Result<Option<Self>> {
         let mut bytes = Vec::new();
         let mut buffer = [0; 4096];
@@ -412,7 +413,7 @@ impl HttpRequest {
         }
     }
 
-    /// `None` if the head has not come in full.
+    /// `None` if the head is not complete.
     fn parse(bytes: &[u8]) -> io::Result<Option<Self>> {
         let mut headers = [httparse::EMPTY_HEADER; 64];
         let mut request = httparse::Request::new(&mut headers);
@@ -439,7 +440,7 @@ impl HttpRequest {
         }))
     }
 
-    /// All that was read, if it asks for a WebSocket.
+    /// All that was read, if the request asks for a WebSocket.
     pub(super) fn into_upgrade(mut self) -> Result<Vec<u8>, Self> {
         if self.header("Upgrade").is_none() {
             return Err(self);
@@ -448,7 +449,7 @@ impl HttpRequest {
         Ok(self.head)
     }
 
-    /// What is asked for: in the body, as the JS SDK does it, or after the path.
+    /// The parameters of a request: in the body, as the JS SDK sends them, or after the path.
     fn parameters(&self, query: &str) -> Result<Fields, Refusal> {
         let mut parameters: Fields = match self.method.as_str() {
             "GET" => form_urlencoded::parse(query.as_bytes())
@@ -471,7 +472,8 @@ impl HttpRequest {
         Ok(parameters)
     }
 
-    /// The file that is the body or, as the JS SDK has it where keys are in the body, a member of it; and the others.
+    /// The uploaded file, which is the body or, as with the JS SDK when the keys are in the body, a member of
+    /// it; and the other members.
     fn file(&self) -> Result<(StoredFile, Fields), Refusal> {
         if self.header("X-Parse-Application-Id").is_some() {
             let content_type = self.header("Content-Type");
@@ -501,7 +503,7 @@ impl HttpRequest {
     }
 }
 
-/// Moves the chunks that are there to the others. `true` if the last one was among them.
+/// Moves the chunks received so far to the others. `true` if the last one was among them.
 fn join_chunks(body: &mut Vec<u8>, chunks: &mut Vec<u8>) -> io::Result<bool> {
     let invalid = || io::Error::from(io::ErrorKind::InvalidData);
     let mut at = 0;
@@ -527,7 +529,7 @@ fn join_chunks(body: &mut Vec<u8>, chunks: &mut Vec<u8>) -> io::Result<bool> {
     Ok(false)
 }
 
-/// What the REST API has, below its mount path.
+/// The routes of the REST API, below its mount path.
 const ROUTES: [&str; 9] = [
     "batch",
     "classes",

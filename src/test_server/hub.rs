@@ -1,5 +1,5 @@
-//! What the server knows: objects, connections, subscriptions, and what it does with requests; it must not touch
-//! threads and reads sockets nowhere: frames come in as text and go out into queues.
+//! The server's state, connections and subscriptions, and how it handles requests. It touches no threads and
+//! reads no sockets: frames come in as text and go out into queues.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,7 +23,8 @@ use crate::query::ordered_json::Json;
 pub(super) struct Hub {
     pub(super) state: Mutex<State>,
     changed: Condvar,
-    /// Nothing goes out and nothing that comes in is looked at. Outside the lock, since writers ask for every frame.
+    /// Nothing is sent and nothing received is processed. Outside the lock, because writers check it for
+    /// every frame.
     silent: AtomicBool,
     pub(super) keys: Vec<(&'static str, String)>,
     pub(super) functions: Functions,
@@ -49,7 +50,7 @@ impl Hub {
         self.change(|_| ());
     }
 
-    /// Changes the state and tells those that wait.
+    /// Changes the state and wakes the threads that wait for a change.
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state.lock();
         let result = change(&mut state);
@@ -59,7 +60,7 @@ impl Hub {
         result
     }
 
-    /// Waits until the state is another than that of `generation`, `false` if the deadline came first.
+    /// Waits until the state has changed since `generation`; `false` if the deadline came first.
     pub(super) fn wait_for_change(&self, generation: u64, deadline: Option<Instant>) -> bool {
         let mut state = self.state.lock();
         while state.generation == generation {
@@ -75,8 +76,8 @@ impl Hub {
         true
     }
 
-    /// Waits until something may be sent on a connection: not before `from`, of which `None` is never, and not while the
-    /// server is silent. `false` if the connection is cut before.
+    /// Waits until a connection may send: not before `from`, where `None` means never, and not while the
+    /// server is silent. `false` if the connection is cut first.
     pub(super) fn wait_for_turn(&self, number: u64, from: Option<Instant>) -> bool {
         loop {
             let generation = {
@@ -94,7 +95,7 @@ impl Hub {
         }
     }
 
-    /// Takes in a TCP connection and gives it a number. `None` if the server does not want it.
+    /// Admits a TCP connection and gives it a number. `None` if the server refuses it.
     pub(super) fn admit(&self, socket: &Arc<Socket>) -> Option<u64> {
         self.change(|state| {
             if state.refuse {
@@ -110,7 +111,7 @@ impl Hub {
         })
     }
 
-    /// The WebSocket upgrade is done. `false` if the connection was cut meanwhile.
+    /// The WebSocket upgrade is done. `false` if the connection was cut in the meantime.
     pub(super) fn opened(&self, number: u64, outgoing: Sender<(Instant, Message)>) -> bool {
         self.change(|state| {
             let Some(connection) = state.connections.get_mut(&number) else {
@@ -128,12 +129,12 @@ impl Hub {
         })
     }
 
-    /// Nothing more comes from a connection, what is queued may still go out: it ends as a WebSocket.
+    /// The connection ends as a WebSocket: nothing more comes from it, but what is queued may still go out.
     pub(super) fn ended(&self, number: u64) {
         self.change(|state| state.end(number));
     }
 
-    /// The socket of a connection is done with.
+    /// The socket of a connection is closed.
     pub(super) fn closed(&self, number: u64) {
         self.change(|state| state.close(number));
     }
@@ -153,12 +154,12 @@ impl Hub {
             match Request::parse(frame) {
                 Ok(request) => state.handle(number, request, &self.keys),
                 Err(Refusal::Violation(text)) => state.fail(number, None, 1, &text, true),
-                Err(Refusal::Unreadable) => crate::logging::debug!("test server: a frame is no JSON"),
+                Err(Refusal::Unreadable) => crate::logging::debug!("test server: a frame is not JSON"),
             }
         });
     }
 
-    /// A binary frame came. The real server takes it for an object without members.
+    /// A binary frame came. The real server treats it as an object without members.
     pub(super) fn receive_binary(&self, number: u64, length: usize) {
         self.change(|state| {
             state.record(number, format!("({length} bytes)"));
@@ -168,9 +169,10 @@ impl Hub {
         });
     }
 
-    /// The frames that came together are dealt with: now those subscribes are done whose handling the real server
-    /// puts off (it awaits the schema and the session in `_handleSubscribe`). An `unsubscribe` that was sent before
-    /// its `subscribed` came is refused therefore, and leaves the subscription alive.
+    /// Called when all frames that came together have been processed: only now are those subscribes handled
+    /// that the real server delays (it awaits the schema and the session in `_handleSubscribe`). An
+    /// `unsubscribe` that was sent before its `subscribed` came is therefore refused, and leaves the
+    /// subscription alive.
     pub(super) fn settle(&self, number: u64) {
         let mut state = self.state.lock();
         let pending = match state.link(number) {
@@ -193,7 +195,7 @@ impl State {
             .get(&number)
             .and_then(|connection| connection.link.as_ref())
         {
-            // The writer is gone with the socket only.
+            // The writer only goes away together with the socket.
             let _ = link.outgoing.send((Instant::now() + self.delay, message));
         }
     }
@@ -231,7 +233,7 @@ impl State {
         }
     }
 
-    /// The place of a connection in [`Self::frames`].
+    /// The index of a connection in [`Self::frames`].
     pub(super) fn record_of(&self, number: u64) -> Option<usize> {
         Some(self.connections.get(&number)?.link.as_ref()?.record)
     }
@@ -282,7 +284,7 @@ impl State {
             Request::Connect(connect) => self.connect(number, &connect, keys),
             Request::Subscribe(subscribe) => self.put_off(number, subscribe),
             Request::Update(subscribe) => {
-                // First the old subscription is given up, then the new query is looked at.
+                // The old subscription is given up before the new query is checked.
                 self.unsubscribe(number, subscribe.request_id, false);
                 self.put_off(number, subscribe);
             }
@@ -440,7 +442,7 @@ fn asks_for_one(condition: &Json) -> bool {
     }
 }
 
-/// `_validateQueryConstraints`, but for V8's own words about a regular expression that is none.
+/// `_validateQueryConstraints`, except for V8's own wording about an invalid regular expression.
 fn invalid_query(condition: &Json) -> Option<String> {
     let Json::Object(members) = condition else {
         return None;

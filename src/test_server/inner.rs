@@ -1,5 +1,5 @@
-//! Queries inside a query, and included objects: done before and after the search itself, as Parse Server does it
-//! (RestQuery.js). It must not know how objects are searched.
+//! Queries inside a query, and included objects: handled before and after the search itself, as Parse Server
+//! does (RestQuery.js). Must not know how objects are searched.
 
 use serde_json::{Map, Value, json};
 
@@ -9,7 +9,7 @@ use super::state::State;
 use crate::query::Query;
 
 impl State {
-    /// The query with what its inner queries find in their places.
+    /// Replaces the inner queries of a query with what they find.
     pub(super) fn with_inner_found(&self, query: &Query, caller: &Caller) -> Result<Query, Refusal> {
         let invalid = |text: String| Refusal::new(400, Some(102), text);
         let text = query.to_json().map_err(|error| invalid(error.to_string()))?;
@@ -86,12 +86,12 @@ impl State {
         Ok(self.find(&query, caller)?.0)
     }
 
-    /// Puts the objects that these paths point to in the places of the pointers. Where there is none that may be read,
-    /// nothing is left.
+    /// Replaces the pointers at these paths with the objects that they point to. If the object does not exist
+    /// or may not be read, the pointer is removed.
     pub(super) fn include(&self, objects: &mut [Value], paths: &[String], caller: &Caller) {
         for path in paths {
             let names: Vec<_> = path.split('.').collect();
-            // As the server does it: first what is nearer.
+            // As the server does it: the shorter paths first.
             for depth in 1..=names.len() {
                 let part = names.get(..depth).unwrap_or_default();
                 objects
@@ -134,7 +134,7 @@ impl State {
         }
     }
 
-    /// The object in place of a pointer, if there is one; what is no pointer stays.
+    /// The object in place of a pointer, if there is one; any other value is returned unchanged.
     fn pointed_to(&self, value: Value, caller: &Caller) -> Option<Value> {
         let text = |name: &str| value.get(name).and_then(Value::as_str);
         let (Some("Pointer"), Some(class_name), Some(id)) =
@@ -152,7 +152,7 @@ impl State {
     }
 }
 
-/// Adds to the values of `$in` or `$nin`. None that can be found stand for an empty list.
+/// Adds to the values of `$in` or `$nin`. A pointer that matches nothing represents an empty `$in`.
 fn add(operators: &mut Map<String, Value>, list: &str, mut values: Vec<Value>) {
     if let Some(Value::Array(held)) = operators.get(list) {
         values.extend(held.iter().cloned());

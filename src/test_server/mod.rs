@@ -1,5 +1,5 @@
-//! A LiveQuery server inside the process, to try the library and to test programs that use it; it must not know of
-//! the client in this crate.
+//! A LiveQuery server inside the process, for trying the library and testing programs that use it. Must not
+//! know of this crate's client.
 //!
 //! See [`TestServer`].
 
@@ -55,28 +55,29 @@ use crate::query::version::Age;
 /// ACLs, and refuses what the real one refuses with the same words. It can be told to misbehave: to [`cut`](Self::cut)
 /// connections, [refuse](Self::refuse_connections) them, fall [silent](Self::silence), answer with an error.
 ///
-/// The program that is tested saves and finds by the REST API, which is at the same address and answers what
-/// [`Client::rest`](crate::Client) asks and, as far as it goes, other SDKs: sign-up, log-in with names, passwords and
-/// other services, log-out, sessions that last a time, objects with all operations, relations and types, batches, find and
-/// count, roles and ACLs, [permissions](Self::permissions) of classes, files, [functions](Self::function). The test has
-/// methods for its part, which need no rights: [`create`](Self::create), [`update`](Self::update),
-/// [`delete`](Self::delete), [`find`](Self::find).
+/// The program under test saves and finds through the REST API at the same address. It answers everything
+/// that [`Client::rest`](crate::Client) sends and much of what other SDKs send: sign-up, log-in with names,
+/// passwords and other services, log-out, sessions with an expiry, objects with all operations, relations and
+/// types, batches, find and count, roles and ACLs, [permissions](Self::permissions) of classes, files,
+/// [functions](Self::function). The test has methods for its part, which need no rights:
+/// [`create`](Self::create), [`update`](Self::update), [`delete`](Self::delete), [`find`](Self::find).
 ///
-/// Each server has its own port, so that tests run side by side. Dropping it closes the port and all connections, and
-/// ends its threads. All methods may be called from any thread, and none waits for a client.
+/// Each server has its own port, so tests can run side by side. Dropping the server closes the port and all
+/// connections, and ends its threads. All methods may be called from any thread, and none waits for a client.
 ///
 /// # What it does not do
 ///
-/// - Two queries with the same hash are never mixed up, as the real server does (it gives a subscriber the events of
-///   the other query); classes need not be enabled for LiveQuery.
-/// - Of class-level permissions there are no pointer permissions and protected fields, but that users see neither the
-///   e-mail address nor the log-ins of others. Who logs in with another service is believed.
-/// - The types of fields are those of their first values, and only what comes over HTTP is checked.
-/// - Over HTTP there are no schemas, jobs and mails: a password reset is accepted, and nothing sent. Files are taken as the
-///   real one takes them by default, from users who are logged in and not anonymous; but all sorts of them.
-/// - It sends no event, and says so in the log, where it cannot tell what the real server would make of an object: a
-///   regular expression with characters beyond ASCII and without the flag `u`, or with the flags `y` and `v`, a date
-///   after the year 9999.
+/// - It never confuses two queries with the same hash, as the real server does (which gives a subscriber the
+///   events of the other query). Classes need not be enabled for LiveQuery.
+/// - Class-level permissions have no pointer permissions and no protected fields, except that users see
+///   neither the e-mail address nor the log-ins of others. A log-in with another service is not verified.
+/// - The types of fields are those of their first values, and only values that come over HTTP are checked.
+/// - Over HTTP there are no schemas, jobs and mails: a password reset is accepted, but nothing is sent. Files
+///   are accepted as the real server does by default, from users who are logged in and not anonymous, but
+///   files of any type are accepted.
+/// - It sends no event, and logs a warning, where it cannot tell what the real server would make of an
+///   object: a regular expression with characters beyond ASCII and without the flag `u`, or with the flags
+///   `y` and `v`, a date after the year 9999.
 ///
 /// # Examples
 ///
@@ -96,7 +97,7 @@ use crate::query::version::Age;
 /// # }
 /// ```
 ///
-/// A test of a program that follows games, with a cut in between:
+/// A test of a program that follows games, with a cut connection in between:
 ///
 /// ```
 /// use std::sync::mpsc;
@@ -131,7 +132,7 @@ pub struct TestServer {
     hub: Arc<Hub>,
     address: SocketAddr,
     ping_interval: Duration,
-    /// `None` while it is stopped.
+    /// `None` while the server is stopped.
     acceptor: Mutex<Option<Acceptor>>,
 }
 
@@ -140,23 +141,23 @@ impl TestServer {
     ///
     /// # Errors
     ///
-    /// The error of the operating system if there is no port or no thread to be had.
+    /// The error of the operating system if no port or thread is available.
     pub fn start() -> io::Result<Self> {
         Self::builder().start()
     }
 
-    /// A server with other settings than the default ones.
+    /// Returns a builder, for settings other than the defaults.
     pub fn builder() -> TestServerBuilder {
         TestServerBuilder::new()
     }
 
-    /// Where clients connect to: `ws://127.0.0.1:PORT`. The path of a URL does not matter to the server.
+    /// The URL for clients: `ws://127.0.0.1:PORT`. The server ignores the path of a URL.
     #[must_use]
     pub fn url(&self) -> String {
         format!("ws://{}", self.address)
     }
 
-    /// Address and port.
+    /// The address and port.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -165,12 +166,12 @@ impl TestServer {
 
 /// # Objects
 ///
-/// Values are in Parse's own form, as in `{"__type": "Date", "iso": "2024-01-02T03:04:05.678Z"}`. The subscriptions
-/// whose query an object enters, stays in or leaves are sent the event before the call returns (into the queue of the
-/// connection, that is).
+/// Values are in Parse's own form, as in `{"__type": "Date", "iso": "2024-01-02T03:04:05.678Z"}`. Before the
+/// call returns, the event is sent to each subscription whose query the object enters, keeps matching or
+/// leaves (that is, it is put into the queue of the connection).
 impl TestServer {
-    /// Creates an object and returns its `objectId`. A member `objectId` in the fields is taken, else there is a
-    /// random one; likewise `createdAt` and `updatedAt`, which are plain ISO 8601 strings.
+    /// Creates an object and returns its `objectId`, which is random unless the fields have one. The fields
+    /// may also have `createdAt` and `updatedAt`, which are plain ISO 8601 strings.
     ///
     /// # Panics
     ///
@@ -194,8 +195,8 @@ impl TestServer {
         self.hub.change(|state| state.create(class_name, fields))
     }
 
-    /// Sets fields of an object; the others stay. `{"__op": "Delete"}` unsets a field, `{"__op": "Increment",
-    /// "amount": 1}` adds to it. `false` if there is no such object.
+    /// Sets fields of an object; the other fields keep their values. `{"__op": "Delete"}` unsets a field,
+    /// `{"__op": "Increment", "amount": 1}` adds to it. Returns `false` if there is no such object.
     ///
     /// # Panics
     ///
@@ -224,12 +225,12 @@ impl TestServer {
         self.hub.change(|state| state.update(class_name, id, fields))
     }
 
-    /// Deletes an object. `false` if there is no such object.
+    /// Deletes an object. Returns `false` if there is no such object.
     pub fn delete(&self, class_name: &str, id: &str) -> bool {
         self.hub.change(|state| state.delete(class_name, id))
     }
 
-    /// An object as events have it: with `className`, `objectId`, `createdAt` and `updatedAt`.
+    /// Returns an object as it appears in events: with `className`, `objectId`, `createdAt` and `updatedAt`.
     #[must_use]
     pub fn get(&self, class_name: &str, id: &str) -> Option<Value> {
         let state = self.hub.state.lock();
@@ -259,17 +260,18 @@ impl TestServer {
             .collect()
     }
 
-    /// What `find()` returns for a query: the objects that meet its conditions, in its order, with its limit (100 without
-    /// one), skip and selected fields. Sorted as on MongoDB: what has no value comes first. ACLs do not count.
+    /// Returns what `find()` returns for a query: the objects that match its conditions, in its order, with
+    /// its limit (default: 100), skip and selected fields. They are sorted as on MongoDB: missing values come
+    /// first. ACLs are ignored.
     ///
-    /// The server answers the same over HTTP, where ACLs do count: to a `POST` to `/classes/<name>` with
-    /// `"_method": "GET"` in its body, as the JS SDK and the cargo feature `rest` send it, and to
-    /// `GET /classes/<name>?where=..`. What comes before `/classes` does not matter.
+    /// The server gives the same answer over HTTP, but with ACLs applied: to a `POST` to `/classes/<name>`
+    /// with `"_method": "GET"` in its body, as the JS SDK and the cargo feature `rest` send it, and to `GET
+    /// /classes/<name>?where=..`. Anything before `/classes` is ignored.
     ///
     /// # Errors
     ///
-    /// Of kind [`ErrorKind::Fetch`](crate::ErrorKind::Fetch) for a query that Parse Server would refuse, that the server
-    /// cannot judge, or after [`fail_finds`](Self::fail_finds).
+    /// Of kind [`ErrorKind::Fetch`](crate::ErrorKind::Fetch) for a query that Parse Server would refuse or
+    /// that this server cannot judge, or after [`fail_finds`](Self::fail_finds).
     ///
     /// # Examples
     /// ```
@@ -289,14 +291,14 @@ impl TestServer {
         self.hub.find(query)
     }
 
-    /// How often [`find`](Self::find) was asked for, over HTTP as well.
+    /// The number of [`find`](Self::find) requests so far, including those over HTTP.
     #[must_use]
     pub fn find_count(&self) -> u64 {
         self.hub.state.lock().finds
     }
 
-    /// Makes a session token valid for a user, so that objects whose ACL lets that user read are seen by clients and
-    /// subscriptions with this token. Unknown tokens are accepted as the real server accepts them, and see what the
+    /// Makes a session token valid for a user: clients and subscriptions with this token see the objects
+    /// whose ACL lets that user read. Unknown tokens are accepted, as on the real server, and see what the
     /// public sees.
     ///
     /// # Examples
@@ -315,8 +317,9 @@ impl TestServer {
         self.hub.change(|state| state.add_session(token, user_id));
     }
 
-    /// Answers calls of a cloud function. What it returns as an error is answered with code 141, as is a panic. It runs on
-    /// the thread of the connection, with no lock held: it may call any method of the server.
+    /// Answers calls of a cloud function. An error that it returns is answered with code 141, and so is a
+    /// panic. It runs on the thread of the connection, with no lock held: it may call any method of the
+    /// server.
     ///
     /// # Examples
     /// ```
@@ -339,8 +342,8 @@ impl TestServer {
         self.hub.functions.set(name, function);
     }
 
-    /// Sets the class-level permissions of a class, as a schema has them; without, everybody may do everything. What is not
-    /// named is allowed to nobody but with the master key.
+    /// Sets the class-level permissions of a class, in the form of a schema; without them, everyone may do
+    /// everything. An operation that is not named needs the master key.
     ///
     /// # Panics
     ///
@@ -369,8 +372,8 @@ impl TestServer {
             .change(|state| state.permissions.insert(class_name.to_owned(), permissions));
     }
 
-    /// Refuses over HTTP, with code 137, what would give two objects of a class the same value in this field, as a unique
-    /// index of a database does.
+    /// Makes the server refuse over HTTP, with code 137, anything that would give two objects of a class the
+    /// same value in this field, as a unique index of a database does.
     ///
     /// # Examples
     /// ```
@@ -386,7 +389,7 @@ impl TestServer {
         self.hub.change(|state| state.unique.insert(name));
     }
 
-    /// A file that was uploaded, by the name that the server gave it.
+    /// The content of an uploaded file, by the name that the server gave it.
     ///
     /// # Examples
     /// ```
@@ -420,7 +423,8 @@ impl TestServer {
 ///
 /// Each method that starts a trouble has one that ends it.
 impl TestServer {
-    /// Closes all connections at once, without a close frame. Their subscriptions are gone; new connections are taken.
+    /// Closes all connections at once, without a close frame. Their subscriptions are lost; new connections
+    /// are accepted.
     pub fn cut(&self) {
         self.hub.change(|state| state.cut());
     }
@@ -431,18 +435,19 @@ impl TestServer {
         self.hub.change(|state| state.refuse = true);
     }
 
-    /// Goes down: the port is closed, connections are cut. The objects stay. Calling it again changes nothing.
+    /// Stops the server: closes the port and cuts the connections. The objects are kept. Calling it again
+    /// changes nothing.
     pub fn stop(&self) {
         // Dropped outside the lock.
         let acceptor = self.acceptor.lock().take();
         drop(acceptor);
     }
 
-    /// Comes up again after [`stop`](Self::stop), on the same port. Nothing happens if it is up.
+    /// Starts the server again after [`stop`](Self::stop), on the same port. Does nothing if it is running.
     ///
     /// # Errors
     ///
-    /// The error of the operating system, if the port was taken meanwhile for example.
+    /// The error of the operating system, for example if the port was taken in the meantime.
     pub fn resume(&self) -> io::Result<()> {
         let mut acceptor = self.acceptor.lock();
         if acceptor.is_none() {
@@ -456,7 +461,7 @@ impl TestServer {
         Ok(())
     }
 
-    /// Goes down and comes up again on the same port.
+    /// Stops the server and starts it again on the same port.
     ///
     /// # Errors
     ///
@@ -507,21 +512,21 @@ impl TestServer {
         self.hub.set_silent(false);
     }
 
-    /// How long each message waits before it is sent (default: not at all). The order stays.
+    /// Sets how long each message waits before it is sent (default: not at all). The order is kept.
     pub fn delay(&self, delay: Duration) {
         self.hub.change(|state| state.delay = delay);
     }
 
-    /// Refuses the next `subscribe` or `update` with an error, as a `beforeSubscribe` hook that throws once. Several
-    /// calls refuse as many.
+    /// Refuses the next `subscribe` or `update` with an error, as a `beforeSubscribe` hook that throws once
+    /// does. Each call refuses one more.
     pub fn fail_next_subscribe(&self, code: i64, message: &str) {
         let failure = failure(code, message);
         self.hub
             .change(|state| state.hooks.next_subscribes.push_back(failure));
     }
 
-    /// Refuses all subscriptions to a class with an error, as a `beforeSubscribe` hook that throws: 119 for
-    /// insufficient rights, for example. Live subscriptions stay.
+    /// Refuses all subscriptions to a class with an error, as a `beforeSubscribe` hook that throws does: for
+    /// example 119, for insufficient rights. Live subscriptions stay.
     ///
     /// # Examples
     /// ```
@@ -570,7 +575,7 @@ impl TestServer {
         });
     }
 
-    /// Lets each [`find`](Self::find) fail with this HTTP status: 503, say, or 403 for a wrong key.
+    /// Makes each [`find`](Self::find) fail with this HTTP status: 503, for example, or 403 for a wrong key.
     pub fn fail_finds(&self, status: u16) {
         self.hub.change(|state| state.hooks.finds = Some(status));
     }
@@ -580,8 +585,9 @@ impl TestServer {
         self.hub.change(|state| state.hooks.finds = None);
     }
 
-    /// How long the answer to each [`find`](Self::find) over HTTP waits before it is sent, besides what
-    /// [`delay`](Self::delay) says (default: not at all). It has the objects of the time when it was asked for.
+    /// Sets how long the answer to each [`find`](Self::find) over HTTP waits before it is sent, in addition
+    /// to [`delay`](Self::delay) (default: not at all). The answer has the objects as they were when the
+    /// request came.
     ///
     /// # Examples
     /// ```
@@ -598,8 +604,8 @@ impl TestServer {
         self.hub.change(|state| state.hooks.find_delay = delay);
     }
 
-    /// Sends an error to each live subscription of a class, as an `afterLiveQueryEvent` hook that throws does. The
-    /// subscriptions stay alive.
+    /// Sends an error to each live subscription of a class, as an `afterLiveQueryEvent` hook that throws
+    /// does. The subscriptions stay live.
     pub fn error_on_subscriptions(&self, class_name: &str, code: i64, message: &str) {
         let state = self.hub.state.lock();
         for subscription in state
@@ -618,7 +624,7 @@ impl TestServer {
         }
     }
 
-    /// Sends a text frame to every client, whatever it says.
+    /// Sends a text frame to every client, whatever its content.
     pub fn send_raw(&self, text: &str) {
         self.send(&Message::text(text));
     }
@@ -636,7 +642,7 @@ impl TestServer {
     }
 }
 
-/// # What is going on
+/// # Inspection
 impl TestServer {
     /// The live subscriptions, by connection and in the order in which they were made.
     ///
@@ -682,7 +688,7 @@ impl TestServer {
             .collect()
     }
 
-    /// How many live subscriptions there are.
+    /// The number of live subscriptions.
     #[must_use]
     pub fn subscription_count(&self) -> usize {
         let state = self.hub.state.lock();
@@ -693,7 +699,7 @@ impl TestServer {
             .sum()
     }
 
-    /// How many WebSockets are open.
+    /// The number of open WebSockets.
     #[must_use]
     pub fn connections(&self) -> usize {
         let state = self.hub.state.lock();
@@ -704,14 +710,14 @@ impl TestServer {
             .count()
     }
 
-    /// How many WebSockets were ever opened.
+    /// The number of WebSockets opened so far.
     #[must_use]
     pub fn connects(&self) -> usize {
         self.hub.state.lock().frames.len()
     }
 
-    /// The frames that came on each WebSocket that was ever opened, in the order of their coming. A binary frame is
-    /// there as its length in brackets.
+    /// The frames received on each WebSocket opened so far, in order. A binary frame is shown as its length
+    /// in brackets.
     ///
     /// # Examples
     /// ```
@@ -732,13 +738,13 @@ impl TestServer {
         self.hub.state.lock().frames.clone()
     }
 
-    /// How many frames came so far on all connections.
+    /// The number of frames received so far on all connections.
     #[must_use]
     pub fn frame_count(&self) -> usize {
         self.hub.state.lock().frames.iter().map(Vec::len).sum()
     }
 
-    /// Waits until there are exactly so many live subscriptions; `false` if the time is over before.
+    /// Waits until there are exactly this many live subscriptions. Returns `false` on time-out.
     ///
     /// # Examples
     ///
@@ -756,9 +762,9 @@ impl TestServer {
         self.wait_for(timeout, |server| server.subscription_count() == count)
     }
 
-    /// Waits until a condition holds; `false` if the time is over before. The condition is looked at now, and again
-    /// whenever a connection, a subscription, an object or a received frame comes or goes. It runs on the calling
-    /// thread and may call any method of the server.
+    /// Waits until a condition holds. Returns `false` on time-out. The condition is checked at once, and
+    /// again whenever a connection, a subscription, an object or a received frame comes or goes. It runs on
+    /// the calling thread and may call any method of the server.
     ///
     /// # Examples
     ///
@@ -803,8 +809,8 @@ impl Drop for TestServer {
     }
 }
 
-/// What the crate's own tests compare with the matcher of a real Parse Server: which answers are possible for a
-/// `where` and an object, both as JSON.
+/// The possible answers for a `where` and an object, both as JSON. The crate's own tests compare them with
+/// the matcher of a real Parse Server.
 #[doc(hidden)]
 pub fn verdict(where_json: &str, object: &str) -> serde_json::Result<Vec<&'static str>> {
     let object: Fields = serde_json::from_str(object)?;
@@ -821,10 +827,10 @@ pub fn verdict(where_json: &str, object: &str) -> serde_json::Result<Vec<&'stati
         .collect())
 }
 
-/// What the crate's own tests ask of real servers: the `where` that a server of this version is sent.
+/// The `where` that is sent to a server of this version. The crate's own tests ask real servers with it.
 ///
 /// # Errors
-/// What `subscribe` refuses, and what this server is too old for.
+/// What `subscribe` refuses, and queries that this server is too old for.
 #[doc(hidden)]
 pub fn where_for(query: &Query, version: &str) -> crate::error::Result<String> {
     let age = Age::exactly(version.parse()?);

@@ -1,11 +1,11 @@
-//! What the operations on fields do, on numbers, lists and relations. It must not know of objects and of who is told.
+//! The operations on fields: numbers, lists and relations. Must not know of objects and subscribers.
 
 use serde_json::{Value, json};
 
 use super::state::{Fields, number_value};
 
-/// Sets a field, or does the operation that stands in its place. An operation that does not fit what the field holds
-/// changes nothing, and is refused with the words of Parse Server's schema.
+/// Sets a field, or applies the operation in its place. An operation that does not fit the field's value
+/// changes nothing and is refused in the words of Parse Server's schema.
 pub(super) fn apply(object: &mut Fields, name: &str, value: Value) -> Result<(), String> {
     let Some(op) = value.get("__op").and_then(Value::as_str) else {
         object.insert(name.to_owned(), with_numbers_of_javascript(value));
@@ -64,7 +64,8 @@ pub(super) fn apply(object: &mut Fields, name: &str, value: Value) -> Result<(),
     Ok(())
 }
 
-/// Whether the answer to an `update` has the value that this led to (DatabaseController.js, `sanitizeDatabaseResult`).
+/// Whether the answer to an `update` contains the value that resulted (DatabaseController.js,
+/// `sanitizeDatabaseResult`).
 pub(super) fn is_answered(value: &Value) -> bool {
     let op = value.get("__op").and_then(Value::as_str);
     matches!(op, Some("Increment" | "Add" | "AddUnique" | "Remove"))
@@ -78,7 +79,7 @@ fn mismatch(name: &str, expected: &str) -> String {
     format!("schema mismatch for {name}; expected {expected}")
 }
 
-/// The real server knows no other numbers: 1.0 is sent as 1, and what lies beyond 2^53 is rounded.
+/// JavaScript's numbers: 1.0 is sent as 1, and integers beyond 2^53 are rounded.
 fn with_numbers_of_javascript(value: Value) -> Value {
     match value {
         Value::Number(number) => number.as_f64().map_or(Value::Null, number_value),

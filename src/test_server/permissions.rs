@@ -1,6 +1,7 @@
-//! Class-level permissions, and what nobody else is shown of a user. It must not know of HTTP and of frames.
+//! Class-level permissions, and the fields of a user that other users do not see. Must not know of HTTP and
+//! frames.
 //!
-//! After `SchemaController.js` (`validatePermission`) and `RestQuery.js` of Parse Server 9.10.
+//! Modelled on `SchemaController.js` (`validatePermission`) and `RestQuery.js` of Parse Server 9.10.
 
 use serde_json::Value;
 
@@ -27,7 +28,7 @@ impl State {
         let Some(permissions) = self.permissions.get(class_name) else {
             return Ok(());
         };
-        // What is not said is nobody's.
+        // An operation that is not named is allowed to nobody.
         let permissions = permissions.get(operation).unwrap_or(&Value::Null);
         let allows = |who: &str| permissions.get(who) == Some(&Value::Bool(true));
         if allows("*") || groups.any(allows) {
@@ -47,7 +48,7 @@ impl State {
     }
 }
 
-/// An object as a caller is shown it: without the class, and users without what is theirs alone.
+/// An object as a caller sees it: without the class, and users without their private fields.
 pub(super) fn shown(class_name: &str, mut object: Value, caller: &Caller) -> Value {
     if let Value::Object(members) = &mut object {
         members.remove("className");

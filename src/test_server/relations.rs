@@ -1,7 +1,8 @@
-//! Who is in a relation: what operations make of it, what roles follow from it, and queries that ask for it. It must not know
-//! of HTTP.
+//! Relations: how operations change them, which roles follow from them, and queries that ask for them. Must
+//! not know of HTTP.
 //!
-//! After `DatabaseController.js` (`reduceInRelation`, `reduceRelationKeys`) and `Auth.js` (`getUserRoles`) of Parse Server 9.10.
+//! Modelled on `DatabaseController.js` (`reduceInRelation`, `reduceRelationKeys`) and `Auth.js`
+//! (`getUserRoles`) of Parse Server 9.10.
 
 use serde_json::{Map, Value, json};
 
@@ -16,7 +17,7 @@ pub(super) struct Change {
     ids: Vec<String>,
 }
 
-/// What these fields change in relations.
+/// The changes that these fields make to relations.
 pub(super) fn changes(fields: &Fields) -> Vec<Change> {
     fn add(field: &str, value: &Value, changes: &mut Vec<Change>) {
         let list = |name: &str| value.get(name).and_then(Value::as_array).into_iter().flatten();
@@ -49,7 +50,8 @@ impl State {
         }
     }
 
-    /// As whom ACLs know this user: by the id, and by all roles, those that come with others among them.
+    /// The names by which ACLs know this user: the id and all roles, including those inherited from other
+    /// roles.
     pub(super) fn groups_of(&self, user: &str) -> Vec<String> {
         let mut roles = self.owners("_Role", "users", |member| member == user);
         let mut at = 0;
@@ -67,7 +69,7 @@ impl State {
         [user.to_owned()].into_iter().chain(roles).collect()
     }
 
-    /// The query with ids in place of what it asks of relations.
+    /// The query with ids in place of its conditions on relations.
     pub(super) fn without_relations(&self, query: &Query) -> Result<Query, Refusal> {
         let invalid = |error: &dyn std::fmt::Display| Refusal::of(102, error.to_string());
         let text = query.to_json().map_err(|error| invalid(&error))?;
@@ -118,7 +120,7 @@ impl State {
         let mut all = vec![Value::Object(std::mem::take(members))];
         all.extend(ids.into_iter().map(|mut ids| {
             if ids.is_empty() {
-                // An empty list is no condition that a query may have.
+                // A query may not have an empty list.
                 ids.push("none".to_owned());
             }
             json!({"objectId": {"$in": ids}})
@@ -143,7 +145,7 @@ impl State {
         Ok(related.cloned().unwrap_or_default())
     }
 
-    /// The objects of a class in whose relation somebody is.
+    /// The objects of a class whose relation contains a wanted object.
     fn owners(&self, class_name: &str, field: &str, is_wanted: impl Fn(&str) -> bool) -> Vec<String> {
         self.relations
             .iter()

@@ -1,4 +1,4 @@
-//! Objects that are saved over HTTP: what may be written by whom, and what is answered. It must not know of HTTP itself.
+//! Saving objects over HTTP: who may write what, and the answers. Must not know of HTTP itself.
 
 use std::sync::Arc;
 
@@ -63,7 +63,7 @@ impl State {
         Ok(Value::Object(answer))
     }
 
-    /// Deletes an object, for somebody who may.
+    /// Deletes an object, if the caller may.
     pub(super) fn remove_object(
         &mut self,
         class_name: &str,
@@ -76,7 +76,7 @@ impl State {
         Ok(json!({}))
     }
 
-    /// One object, for somebody who may read it.
+    /// Returns one object, if the caller may read it.
     pub(super) fn get_object(&self, class_name: &str, id: &str, caller: &Caller) -> Result<Value, Refusal> {
         self.permit(class_name, "get", caller)?;
         let object = self
@@ -91,7 +91,7 @@ impl State {
         self.classes.get(class_name)?.get(id)
     }
 
-    /// What is new in these fields, if they fit the class and may be new.
+    /// What these fields add to the class, if they fit it and may add something.
     fn fitting(
         &self,
         class_name: &str,
@@ -107,7 +107,7 @@ impl State {
 
     fn writable(&self, class_name: &str, id: &str, caller: &Caller) -> Result<Arc<Fields>, Refusal> {
         let object = self.object(class_name, id);
-        // Who may not write is not told that there is something.
+        // A caller that may not write the object does not learn that it exists.
         let object = object.filter(|object| caller.may_write(object));
         object.cloned().ok_or_else(not_found)
     }
@@ -144,7 +144,7 @@ impl State {
     }
 }
 
-/// What an object is going to be, or why operations do not fit it.
+/// The object with these fields applied, or why operations do not fit it.
 fn applied(object: &Fields, fields: &Fields) -> Result<Fields, Refusal> {
     let mut object = object.clone();
     for (name, value) in fields {
@@ -153,7 +153,7 @@ fn applied(object: &Fields, fields: &Fields) -> Result<Fields, Refusal> {
     Ok(object)
 }
 
-/// The server sets them, whatever comes.
+/// The server sets them, whatever the request says.
 fn remove_times(fields: &mut Fields) {
     fields.remove("createdAt");
     fields.remove("updatedAt");

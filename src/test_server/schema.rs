@@ -1,12 +1,12 @@
-//! From a frame to a request, or to the text with which the real server refuses it; it must not know what is done
-//! with requests.
+//! Parses a frame into a request, or into the text with which the real server refuses it. Must not know how
+//! requests are handled.
 //!
-//! Parse Server 9.10 validates frames with tv4 against `RequestSchema.js`. tv4 stops at the first violation: type,
-//! required members, then the members in the order of the text.
+//! Parse Server 9.10 validates frames with tv4 against `RequestSchema.js`. tv4 stops at the first violation:
+//! the type, then missing members, then the members in the order of the text.
 
 use crate::query::ordered_json::Json;
 
-/// What a client asks for.
+/// A client's request.
 #[derive(Debug)]
 pub(super) enum Request {
     Connect(Connect),
@@ -17,7 +17,7 @@ pub(super) enum Request {
 
 #[derive(Debug)]
 pub(super) struct Connect {
-    /// All members with a string, among them the keys.
+    /// All members that are strings, including the keys.
     pub(super) members: Vec<(String, String)>,
 }
 
@@ -31,10 +31,10 @@ pub(super) struct Subscribe {
     pub(super) session_token: Option<String>,
 }
 
-/// Why a frame is no request.
+/// Why a frame is not a request.
 #[derive(Debug, PartialEq)]
 pub(super) enum Refusal {
-    /// It is no JSON: the real server logs it and answers nothing.
+    /// It is not JSON: the real server logs it and does not answer.
     Unreadable,
     /// It violates the schema; this is tv4's text.
     Violation(String),
@@ -123,15 +123,15 @@ fn strings(json: &Json, name: &str) -> Option<Vec<String>> {
     }
 }
 
-/// As much of JSON schema as the server uses.
+/// The subset of JSON schema that the server uses.
 enum Schema {
-    /// Members without one, as `op` in the schemas of the operations.
+    /// Members without a schema, such as `op` in the schemas of the operations.
     Anything,
     Text,
     OneOf(&'static [&'static str]),
     Number,
     AnyObject,
-    /// At least one text, none twice.
+    /// At least one text, none repeated.
     Texts,
     Object {
         required: &'static [&'static str],
@@ -165,7 +165,7 @@ const CONNECT: Schema = Schema::Object {
     closed: true,
 };
 
-/// Also that of `update`.
+/// The schema of `update` as well.
 const SUBSCRIBE: Schema = Schema::Object {
     required: &["op", "requestId", "query"],
     members: &[

@@ -1,6 +1,6 @@
 //! The socket of a connection, which several threads share.
 //!
-//! Knows nothing of what is read and written.
+//! Must not know what is read and written.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -21,10 +21,10 @@ impl Socket {
         }
     }
 
-    /// Ends the connection, and whatever threads do with it.
+    /// Ends the connection, and with it whatever its threads are doing.
     pub(super) fn end(&self) {
         self.has_ended.store(true, Ordering::Relaxed);
-        // It may be gone already.
+        // It may be closed already.
         let _ = self.stream.shutdown(Shutdown::Both);
     }
 }

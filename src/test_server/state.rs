@@ -1,4 +1,4 @@
-//! What the server holds: objects, connections, subscriptions. Values, without what is done with them.
+//! What the server holds: objects, connections, subscriptions. Only the values, not the operations on them.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -17,37 +17,37 @@ use crate::secret::Secret;
 
 #[derive(Debug, Default)]
 pub(super) struct State {
-    /// Counts the changes, so that one that waits for something knows when to look again.
+    /// Counts the changes, so that waiting threads know when to look again.
     pub(super) generation: u64,
     pub(super) refuse: bool,
     pub(super) delay: Duration,
-    /// Whether a field that is null is missing once it is stored.
+    /// Whether a null field is missing once it is stored.
     pub(super) drops_nulls: bool,
     pub(super) classes: HashMap<String, Class>,
     /// By their tokens.
     pub(super) sessions: HashMap<String, Session>,
-    /// How long one lasts; `None` is for ever.
+    /// How long a session lasts; `None` means forever.
     pub(super) session_length: Option<Duration>,
-    /// Of the users who have one, by their ids.
+    /// By the ids of the users who have one.
     pub(super) passwords: HashMap<String, Secret>,
-    /// The ids in each relation, by the class and the id of the object that has it, and its field.
+    /// The ids in each relation, by the class and the id of its object, and its field.
     pub(super) relations: HashMap<(String, String, String), Vec<String>>,
-    /// Of the fields of classes.
+    /// By class and field.
     pub(super) types: HashMap<(String, String), String>,
-    /// Of classes that have some.
+    /// By class, for those that have some.
     pub(super) permissions: HashMap<String, Fields>,
-    /// By their names.
+    /// By name.
     pub(super) files: HashMap<String, StoredFile>,
-    /// The fields of which no two objects of a class may have the same value.
+    /// The fields in which no two objects of a class may have the same value.
     pub(super) unique: HashSet<(String, String)>,
-    /// By number, also those that are not upgraded yet.
+    /// By number, including those that are not upgraded yet.
     pub(super) connections: BTreeMap<u64, Connection>,
     pub(super) next_connection: u64,
-    /// The frames of each WebSocket that was ever opened.
+    /// The frames of each WebSocket opened so far.
     pub(super) frames: Vec<Vec<String>>,
     pub(super) subscriptions: HashMap<String, BTreeMap<u64, Subscription>>,
     pub(super) next_subscription: u64,
-    /// How often `find()` was asked for.
+    /// The number of `find()` requests so far.
     pub(super) finds: u64,
     pub(super) hooks: Hooks,
 }
@@ -60,7 +60,7 @@ pub(super) struct Hooks {
     pub(super) before_subscribe: HashMap<String, Failure>,
     /// The HTTP status that each `find()` fails with.
     pub(super) finds: Option<u16>,
-    /// How long the answer of each `find()` waits.
+    /// How long the answer to each `find()` waits.
     pub(super) find_delay: Duration,
 }
 
@@ -76,7 +76,7 @@ pub(super) struct Connection {
     pub(super) link: Option<Link>,
 }
 
-/// A file, and what sort of file whoever stored it said that it is.
+/// A file, and its type according to the user who stored it.
 #[derive(Clone, Debug)]
 pub(super) struct StoredFile {
     pub(super) content_type: String,
@@ -95,16 +95,16 @@ pub(super) struct Session {
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) outgoing: Sender<(Instant, Message)>,
-    /// Its place in [`State::frames`].
+    /// Its index in [`State::frames`].
     pub(super) record: usize,
     pub(super) client: Option<Arc<ClientInfo>>,
     /// Where the subscription of a request id is: its class and number.
     pub(super) requests: HashMap<u64, (String, u64)>,
-    /// Subscribes that are answered when the frames that came with them are dealt with.
+    /// Subscribes that are answered once the frames that came with them are processed.
     pub(super) pending: Vec<Subscribe>,
 }
 
-/// What a client said in `connect`.
+/// What a client sent in `connect`.
 #[derive(Debug)]
 pub(super) struct ClientInfo {
     pub(super) id: String,
@@ -139,7 +139,7 @@ impl Class {
         self.objects.get(id).map(|(_, object)| object)
     }
 
-    /// In the order of their creation.
+    /// In order of creation.
     pub(super) fn objects(&self) -> Vec<Arc<Fields>> {
         let mut objects: Vec<_> = self.objects.values().collect();
         objects.sort_by_key(|(number, _)| *number);
@@ -150,7 +150,7 @@ impl Class {
     }
 }
 
-/// A message without its closing brace, in the order in which the real server writes the members.
+/// A message without its closing brace, with its members in the order in which the real server writes them.
 pub(super) fn frame_start(op: &str, client: &ClientInfo, request_id: Option<f64>) -> String {
     let mut frame = format!(r#"{{"op":"{op}","clientId":"{}""#, client.id);
     if let Some(installation_id) = &client.installation_id {
@@ -164,7 +164,7 @@ pub(super) fn frame_start(op: &str, client: &ClientInfo, request_id: Option<f64>
     frame
 }
 
-/// A number as JavaScript writes it: whole ones without a fraction.
+/// A number as JavaScript writes it: whole numbers without a fraction.
 pub(super) fn number_value(number: f64) -> Value {
     #[expect(
         clippy::cast_possible_truncation,

@@ -1,4 +1,4 @@
-//! What a test server tells about its subscriptions; it must not know how they are kept.
+//! What a test server shows of its subscriptions. Must not know how they are kept.
 
 use super::state::Subscription;
 
@@ -27,7 +27,8 @@ impl ServerSubscription {
         }
     }
 
-    /// Which connection it was made on, counted from 0: the index into [`TestServer::frames`](super::TestServer::frames).
+    /// The connection that it was made on, counted from 0: the index into
+    /// [`TestServer::frames`](super::TestServer::frames).
     #[must_use]
     pub fn connection(&self) -> usize {
         self.connection
@@ -45,7 +46,7 @@ impl ServerSubscription {
         &self.class_name
     }
 
-    /// The `where`, without spaces, in the order in which it came.
+    /// The `where`, without spaces, with its members in the order in which they came.
     #[must_use]
     pub fn where_json(&self) -> &str {
         &self.where_json
@@ -57,7 +58,7 @@ impl ServerSubscription {
         self.keys.as_deref()
     }
 
-    /// The fields whose change makes a `create` or `update` event.
+    /// The fields whose changes cause a `create` or `update` event.
     #[must_use]
     pub fn watch(&self) -> Option<&[String]> {
         self.watch.as_deref()
@@ -73,7 +74,7 @@ impl ServerSubscription {
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "clients count from 1; what is no such number is cut to one"
+    reason = "clients count from 1; any other number is cut to fit"
 )]
 fn whole(request_id: f64) -> u64 {
     request_id as u64

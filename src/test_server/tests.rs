@@ -63,7 +63,7 @@ impl Client {
     }
 
     fn receive(&mut self) -> Value {
-        // Pings come all the time, so that the time-out of the socket does not say enough.
+        // Pings keep coming, so the time-out of the socket is not enough.
         let deadline = Instant::now() + DEADLINE;
         loop {
             assert!(Instant::now() < deadline, "nothing but pings came");
@@ -85,7 +85,7 @@ impl Client {
         (0..count).map(|_| self.event().0).collect()
     }
 
-    /// Whether the socket is closed, after all that was to be read.
+    /// Whether the socket is closed, once everything has been read.
     fn is_closed(&mut self) -> bool {
         loop {
             match self.web_socket.read() {
@@ -229,7 +229,7 @@ fn what_cannot_be_judged_is_an_error_and_never_met() {
     );
     server.create("Game", json!({ "when": date("9999-12-31T23:59:59.999Z") }));
     assert!(server.find(&late).unwrap().is_empty());
-    // Of JavaScript's dates those up to the year 9999 are known here.
+    // The test server only knows JavaScript's dates up to the year 9999.
     let id = server.create("Game", json!({ "when": date("+010000-01-01T00:00:00.000Z") }));
     let error = server.find(&late).unwrap_err();
     assert_eq!(error.kind(), crate::error::ErrorKind::Fetch);
@@ -346,7 +346,7 @@ fn wrong_requests_are_refused_in_the_words_of_the_real_server() {
     client.send(json!({ "op": "unsubscribe", "requestId": 1 }));
     assert_eq!(client.receive(), error(unknown.as_str(), 2));
 
-    // An update of what is not there is refused and makes a subscription all the same.
+    // An update of an unknown subscription is refused, but makes a subscription nevertheless.
     client.send(json!({ "op": "update", "requestId": 1, "query": query(json!({})) }));
     assert_eq!(client.receive(), error(unknown, 2));
     assert_eq!(client.receive()["op"], "subscribed");
@@ -356,7 +356,7 @@ fn wrong_requests_are_refused_in_the_words_of_the_real_server() {
     client.web_socket.send(Message::binary(vec![1, 2])).unwrap();
     assert_eq!(client.receive(), error("Missing required property: op", 1));
 
-    // A frame that is no JSON is not answered.
+    // A frame that is not JSON is not answered.
     client.web_socket.send(Message::text("{")).unwrap();
     client.send(subscribe);
     assert_eq!(client.receive()["op"], "subscribed");
@@ -502,7 +502,7 @@ fn a_silent_server_says_nothing_and_keeps_the_socket_open() {
     socket.set_read_timeout(Some(PING_INTERVAL * 5 / 2)).unwrap();
     let end = loop {
         match client.web_socket.read() {
-            // One may have been under way.
+            // A ping may have been under way.
             Ok(frame) => assert!(frame.is_ping(), "{frame}"),
             Err(tungstenite::Error::Io(error)) => break error.kind(),
             Err(error) => panic!("{error}"),
@@ -651,7 +651,7 @@ fn dropping_the_server_ends_its_threads_and_sockets_whatever_the_clients_do() {
     let mut clients: Vec<_> = (0..100)
         .map(|_| Client::subscribed(&server, query(json!({}))))
         .collect();
-    // Upgrading, in a close that they do not finish, and not reading.
+    // One is upgrading, one never finishes its close, and one does not read.
     let upgrading = TcpStream::connect(server.address()).unwrap();
     for client in &mut clients[..10] {
         client.web_socket.close(None).unwrap();

@@ -1,6 +1,6 @@
-//! Sockets and threads: one that accepts, and two for each connection; it must not know what the frames mean.
+//! Sockets and threads: one that accepts, and two for each connection. Must not know what the frames mean.
 //!
-//! Reading and writing have a thread each, so that a client that does not read delays nobody but itself.
+//! Reading and writing have a thread each, so that a client that does not read delays only itself.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -29,10 +29,10 @@ pub(super) struct Acceptor {
 
 const LISTENER: Token = Token(0);
 const STOP: Token = Token(1);
-/// When what could not be accepted is tried again.
+/// How long to wait before a failed accept is repeated.
 const RETRY_AFTER: Duration = Duration::from_millis(20);
-/// How often a thread that reads looks whether the connection has ended. To shut a socket down wakes it at once, but
-/// not on every system.
+/// How often a reading thread checks whether the connection has ended. Shutting the socket down wakes it at
+/// once, but not on every system.
 const LOOK_AFTER: Duration = Duration::from_millis(200);
 
 impl Acceptor {
@@ -61,7 +61,7 @@ impl Drop for Acceptor {
         self.stop.store(true, Ordering::Relaxed);
         if self.waker.wake().is_ok() {
             if let Some(thread) = self.thread.take() {
-                // It does not panic, and if it did there would be nothing to do about it.
+                // The thread does not panic, and if it did, nothing could be done about it here.
                 let _ = thread.join();
             }
         }
@@ -77,7 +77,7 @@ fn accept(
 ) {
     let mut events = Events::with_capacity(8);
     let mut threads: Vec<JoinHandle<()>> = Vec::new();
-    // Whether connections may be waiting that could not be accepted. mio announces them once.
+    // Whether connections may be waiting that could not be accepted. mio announces each of them only once.
     let mut again = false;
     while !stop.load(Ordering::Relaxed) {
         if let Err(error) = poll.poll(&mut events, again.then_some(RETRY_AFTER)) {
@@ -92,8 +92,8 @@ fn accept(
                 Ok((socket, _)) => threads.extend(admit(socket, hub, ping_interval)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // A client that went away before it was accepted; or there are no file descriptors left, which is so
-                // until somebody closes one.
+                // The client went away before it was accepted, or there are no file descriptors left, which
+                // lasts until some are closed.
                 Err(error) => {
                     crate::logging::debug!("test server: accepting a connection failed: {error}");
                     again = true;
@@ -160,7 +160,7 @@ fn serve(hub: &Arc<Hub>, number: u64, socket: &Arc<Socket>, ping_interval: Durat
         return;
     };
     if read(hub, number, socket, &waiting_for_pong) == End::Close {
-        // Takes the queue's sender away, which ends the writer when the answer is out.
+        // Removes the queue's sender, which ends the writer once the answer is sent.
         hub.ended(number);
     } else {
         hub.closed(number);
@@ -181,8 +181,8 @@ fn upgrade(hub: &Hub, number: u64, socket: &Arc<Socket>) -> Option<()> {
             return None;
         }
     };
-    // The path does not matter: the real server takes WebSockets on all of them. Nothing is lost with this
-    // WebSocket, as tungstenite refuses clients that send frames before they are answered.
+    // The path does not matter: the real server accepts WebSockets on every path. Nothing of this WebSocket
+    // is lost, because tungstenite refuses clients that send frames before the handshake is answered.
     let stream = Stream {
         head: io::Cursor::new(head),
         socket: Arc::clone(socket),
@@ -294,7 +294,7 @@ impl Writer {
 }
 
 struct Stream {
-    /// What was read already.
+    /// Data that was read already.
     head: io::Cursor<Vec<u8>>,
     socket: Arc<Socket>,
 }
@@ -318,8 +318,8 @@ impl Write for Stream {
     }
 }
 
-/// Reads, and throws away what tungstenite answers by itself: pongs and closes go through the queue, so that only one
-/// thread writes.
+/// Reads, and discards tungstenite's automatic answers: pongs and closes go through the queue, so that only
+/// one thread writes.
 struct ReadHalf {
     socket: Arc<Socket>,
     hub: Arc<Hub>,
@@ -328,7 +328,7 @@ struct ReadHalf {
 
 impl Read for ReadHalf {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        // All frames of the last piece of the stream are taken.
+        // All frames of the last piece of the stream have been processed.
         self.hub.settle(self.number);
         (&*self.socket).read(buffer)
     }

@@ -1,6 +1,7 @@
-//! The types of fields: the first value of a field decides what it may hold from then on. It must not know who saves.
+//! The types of fields: the first value of a field decides what it may hold from then on. Must not know who
+//! saves.
 //!
-//! After `SchemaController.js` of Parse Server 9.10.
+//! Modelled on `SchemaController.js` of Parse Server 9.10.
 
 use serde_json::Value;
 
@@ -8,7 +9,7 @@ use super::caller::Refusal;
 use super::state::{Class, Fields, State};
 
 impl State {
-    /// What these fields teach of the types of a class, or why they do not fit it.
+    /// The types that these fields add to a class, or why they do not fit it.
     pub(super) fn check_types(
         &self,
         class_name: &str,
@@ -37,7 +38,7 @@ impl State {
             let Some(type_name) = type_of(value)? else {
                 continue;
             };
-            // What lies in an object has no type.
+            // A value inside an object has no type.
             let (name, type_name) = match name.split_once('.') {
                 Some((name, _)) => (name, "Object".to_owned()),
                 None => (&**name, type_name),
@@ -62,7 +63,7 @@ impl State {
         }
     }
 
-    /// What a relation leads to.
+    /// The class at the other end of a relation.
     pub(super) fn target_of(&self, class_name: &str, field: &str) -> Option<String> {
         let type_name = self.type_of_field(class_name, field)?;
         let target = type_name.strip_prefix("Relation<")?.strip_suffix('>')?;
@@ -79,7 +80,7 @@ impl State {
         if let Some(type_name) = self.types.get(&(class_name.to_owned(), name.to_owned())) {
             return Some(type_name.clone());
         }
-        // What the program itself has put there.
+        // Objects that the test put there itself.
         let objects = self.classes.get(class_name).map(Class::objects);
         let mut objects = objects.into_iter().flatten();
         objects.find_map(|object| type_of(object.get(name)?).ok().flatten())
@@ -94,7 +95,8 @@ fn is_class_name(name: &str) -> bool {
             .all(|other| other == '_' || other.is_ascii_alphanumeric())
 }
 
-/// The type of a value, or of what an operation makes; `None` for null and for an operation that takes the field away.
+/// The type of a value, or of the result of an operation; `None` for null and for an operation that removes
+/// the field.
 fn type_of(value: &Value) -> Result<Option<String>, Refusal> {
     let members = match value {
         Value::Null => return Ok(None),
@@ -104,7 +106,7 @@ fn type_of(value: &Value) -> Result<Option<String>, Refusal> {
         Value::Array(_) => return Ok(Some("Array".to_owned())),
         Value::Object(members) => members,
     };
-    // What JavaScript takes for no value.
+    // JavaScript treats these values as missing.
     let has = |name: &str| {
         members
             .get(name)
@@ -139,7 +141,7 @@ fn type_of(value: &Value) -> Result<Option<String>, Refusal> {
     Ok(Some(type_name))
 }
 
-/// What every object has, and what is kept elsewhere.
+/// Fields that every object has, and those that are kept elsewhere.
 const ALWAYS: [&str; 7] = [
     "ACL",
     "objectId",

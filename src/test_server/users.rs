@@ -1,6 +1,6 @@
-//! Users with names and passwords, and their sessions. It must not know of HTTP.
+//! Users with names and passwords, and their sessions. Must not know of HTTP.
 //!
-//! After `UsersRouter.js` and `RestWrite.js` of Parse Server 9.10.
+//! Modelled on `UsersRouter.js` and `RestWrite.js` of Parse Server 9.10.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ impl Session {
 }
 
 impl State {
-    /// The answer to a sign-up, or to a log-in with what another service says; with the HTTP status.
+    /// The answer to a sign-up, or to a log-in with the data of another service; with the HTTP status.
     pub(super) fn sign_up(&mut self, mut fields: Fields, caller: &Caller) -> Result<(u16, Value), Refusal> {
         let auth_data = match fields.get("authData") {
             Some(Value::Object(auth_data)) if !auth_data.is_empty() => Some(auth_data.clone()),
@@ -70,7 +70,7 @@ impl State {
             if auth_data.is_some() {
                 answer.insert("username".to_owned(), username.into());
             }
-            // Whoever signs up others is not logged in as one of them.
+            // A caller with the master key who signs up a user is not logged in as that user.
             if !caller.has_master_key {
                 answer.insert("sessionToken".to_owned(), self.begin_session(&id).into());
             }
@@ -110,7 +110,8 @@ impl State {
         Ok(self.user(user, token))
     }
 
-    /// A user whose fields have changed: a new password ends the sessions, and begins one for who changed it.
+    /// A user whose fields have changed: a new password ends the sessions, and starts a new one for the
+    /// caller.
     pub(super) fn change_user(
         &mut self,
         id: &str,
@@ -139,7 +140,7 @@ impl State {
         Ok(answer)
     }
 
-    /// The caller with the user of the session, which has to be there if there is a token.
+    /// The caller with the user of the session, which must exist if there is a token.
     pub(super) fn with_user(&self, mut caller: Caller) -> Result<Caller, Refusal> {
         if let Some(token) = &caller.session_token {
             let session = self.sessions.get(token);
@@ -174,20 +175,20 @@ impl State {
             id: object_id(),
             user: user.to_owned(),
             created,
-            // What lies beyond the calendar is for ever.
+            // A date beyond the calendar means forever.
             expires: length.and_then(|length| created.checked_add(length).ok()),
         };
         self.sessions.insert(token.to_owned(), session);
     }
 
-    /// Whose session this is, as long as it lasts.
+    /// The user of a session that has not expired.
     pub(super) fn user_of(&self, token: &str) -> Option<&str> {
         let session = self.sessions.get(token);
         let session = session.filter(|session| !session.has_expired());
         session.map(|session| &*session.user)
     }
 
-    /// The session of a caller, as the object that it is.
+    /// The session of a caller, as an object.
     pub(super) fn session_of(&self, caller: &Caller) -> Result<Value, Refusal> {
         let token = caller.session_token.as_deref().unwrap_or_default();
         let session = self.sessions.get(token);
@@ -208,7 +209,7 @@ impl State {
     }
 
     fn user(&self, id: &str, token: &str) -> Value {
-        // A session that the program has made may be of a user who has no object.
+        // A session that the test made may belong to a user without an object.
         let mut user = match self.object("_User", id) {
             Some(user) => Fields::clone(user),
             None => Fields::from_iter([("objectId".to_owned(), id.into())]),
@@ -218,7 +219,7 @@ impl State {
         Value::Object(user)
     }
 
-    /// The id of the user in whose field this stands.
+    /// The id of the user with this text in this field.
     fn user_by(&self, field: &str, text: &str) -> Option<String> {
         let users = self.classes.get("_User")?;
         let user = users

@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 
 /// An access control list: which users and roles may read or write an object.
 ///
-/// In JSON `{"*":{"read":true},"role:Admins":{"write":true},"u1":{"read":true,"write":true}}`, with no `__type`. An
-/// object without an ACL may be read and written by everyone; an empty ACL leaves it to the master key.
+/// In JSON `{"*":{"read":true},"role:Admins":{"write":true},"u1":{"read":true,"write":true}}`, with no
+/// `__type`. Everyone may read and write an object without an ACL; an object with an empty ACL is accessible
+/// with the master key only.
 ///
 /// ```
 /// use parse_livequery::Acl;
@@ -28,7 +29,7 @@ pub struct Acl {
     permissions: BTreeMap<String, Permissions>,
 }
 
-/// What was not sent is told apart from `false`, so that nothing is lost.
+/// A missing member is kept apart from `false`, so that nothing is lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Permissions {
@@ -39,13 +40,13 @@ struct Permissions {
 }
 
 impl Acl {
-    /// An ACL that lets nobody in but the master key.
+    /// An ACL that grants access to nobody; only the master key opens the object.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// An ACL that lets this user read and write, and nobody else.
+    /// An ACL that lets only this user read and write.
     #[must_use]
     pub fn for_user(user_id: impl Into<String>) -> Self {
         let permissions = Permissions {
@@ -57,7 +58,8 @@ impl Acl {
         }
     }
 
-    /// Whether this user is explicitly allowed to read. The public or a role of the user may be allowed still.
+    /// Whether this user is explicitly allowed to read. The public or a role of the user may be allowed
+    /// nevertheless.
     #[must_use]
     pub fn read_access(&self, user_id: &str) -> bool {
         self.permissions_of(user_id).read.unwrap_or(false)
@@ -68,7 +70,8 @@ impl Acl {
         self.set(user_id, |permissions| permissions.read = allowed.then_some(true));
     }
 
-    /// Whether this user is explicitly allowed to write. The public or a role of the user may be allowed still.
+    /// Whether this user is explicitly allowed to write. The public or a role of the user may be allowed
+    /// nevertheless.
     #[must_use]
     pub fn write_access(&self, user_id: &str) -> bool {
         self.permissions_of(user_id).write.unwrap_or(false)
@@ -101,7 +104,8 @@ impl Acl {
         self.set_write_access(PUBLIC, allowed);
     }
 
-    /// Whether the users of this role are explicitly allowed to read. A parent role may be allowed still.
+    /// Whether the users of this role are explicitly allowed to read. A parent role may be allowed
+    /// nevertheless.
     #[must_use]
     pub fn role_read_access(&self, role: &str) -> bool {
         self.read_access(&id_of_role(role))
@@ -112,7 +116,8 @@ impl Acl {
         self.set_read_access(&id_of_role(role), allowed);
     }
 
-    /// Whether the users of this role are explicitly allowed to write. A parent role may be allowed still.
+    /// Whether the users of this role are explicitly allowed to write. A parent role may be allowed
+    /// nevertheless.
     #[must_use]
     pub fn role_write_access(&self, role: &str) -> bool {
         self.write_access(&id_of_role(role))

@@ -1,4 +1,4 @@
-//! `Date`: a point in time, as Parse writes it. Knows no clock.
+//! `Date`: a point in time, as Parse writes it. Must not know of clocks.
 
 use std::fmt;
 use std::ops::{Add, Sub};
@@ -17,11 +17,11 @@ use super::{check_tag, required};
 use crate::error::{Error, ErrorKind, Result};
 use crate::text::quoted;
 
-/// A point in time in UTC, with the precision of one millisecond that Parse has.
+/// A point in time in UTC, with Parse's precision of one millisecond.
 ///
-/// In JSON `{"__type":"Date","iso":"2024-01-02T03:04:05.678Z"}`. It can also be read from a plain ISO string, which
-/// is how `createdAt` and `updatedAt` come, and how Parse Server 3.4 to 6.0 sends a date that a query constrains; the
-/// module [`iso`] writes one too.
+/// In JSON `{"__type":"Date","iso":"2024-01-02T03:04:05.678Z"}`. It can also be read from a plain ISO string,
+/// which is the form of `createdAt` and `updatedAt`, and the form in which Parse Server 3.4 to 6.0 sends a
+/// date that a query constrains; the module [`iso`] writes that form too.
 ///
 /// ```
 /// use std::time::{Duration, SystemTime};
@@ -41,7 +41,7 @@ pub struct Date {
 }
 
 impl Date {
-    /// The date that is so many milliseconds after 1970-01-01T00:00:00Z, or before it if negative.
+    /// The date this many milliseconds after 1970-01-01T00:00:00Z, or before it if negative.
     ///
     /// # Errors
     ///
@@ -65,7 +65,7 @@ impl Date {
         }
     }
 
-    /// Milliseconds since 1970-01-01T00:00:00Z, negative before.
+    /// Milliseconds since 1970-01-01T00:00:00Z; negative before then.
     #[must_use]
     pub fn millis(self) -> i64 {
         self.millis
@@ -73,13 +73,13 @@ impl Date {
 
     /// Reads a date in ISO 8601, such as `2024-01-02T03:04:05.678Z`.
     ///
-    /// An offset like `+02:00` is converted to UTC; a date without a time is midnight UTC, as in JavaScript. What is
-    /// finer than a millisecond is cut off.
+    /// An offset like `+02:00` is converted to UTC; a date without a time means midnight UTC, as in
+    /// JavaScript. Digits beyond milliseconds are cut off.
     ///
     /// # Errors
     ///
-    /// Of kind [`ErrorKind::InvalidValue`] if the text is no date, has a time but no offset (whose midnight would it
-    /// be?), or if the year is not within -9999 to 9999.
+    /// Of kind [`ErrorKind::InvalidValue`] if the text is not a date, has a time without an offset (in which
+    /// time zone?), or if the year is not within -9999 to 9999.
     ///
     /// # Examples
     /// ```
@@ -93,7 +93,7 @@ impl Date {
             Error::new(
                 ErrorKind::InvalidValue,
                 format!(
-                    "{} is no date such as 2024-01-02T03:04:05.678Z{why}",
+                    "{} is not a date such as 2024-01-02T03:04:05.678Z{why}",
                     quoted(text)
                 ),
             )
@@ -105,7 +105,7 @@ impl Date {
         let offset = match (pieces.time(), pieces.to_numeric_offset()) {
             (_, Some(offset)) => offset.seconds(),
             (None, None) => 0,
-            (Some(_), None) => return Err(invalid(": it has no offset; UTC is written as a final Z")),
+            (Some(_), None) => return Err(invalid(": it has no offset (a final Z means UTC)")),
         };
         let local = pieces
             .date()
@@ -119,7 +119,7 @@ impl Date {
     }
 }
 
-/// In ISO 8601 with three digits for the fraction, as the servers and the JS SDK write it.
+/// Writes ISO 8601 with three digits for the fraction, as the servers and the JS SDK do.
 impl fmt::Display for Date {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let date = EPOCH.saturating_add(SignedDuration::from_millis(self.millis));
@@ -141,7 +141,8 @@ impl FromStr for Date {
     }
 }
 
-/// Rounds down to the millisecond, and to the first or last date of the years -9999 to 9999 what lies outside.
+/// Rounds down to the millisecond. Times outside the years -9999 to 9999 become the first or last date of
+/// that range.
 impl From<SystemTime> for Date {
     fn from(time: SystemTime) -> Self {
         let nanos = match time.duration_since(SystemTime::UNIX_EPOCH) {
@@ -158,7 +159,8 @@ impl From<SystemTime> for Date {
     }
 }
 
-/// Exact, but for dates before 1601 on Windows, whose `SystemTime` begins there: they become its first instant.
+/// Exact, except for dates before 1601 on Windows, where `SystemTime` begins then: they become its first
+/// instant.
 impl From<Date> for SystemTime {
     fn from(date: Date) -> Self {
         let distance = Duration::from_millis(date.millis.unsigned_abs());
@@ -235,10 +237,10 @@ impl<'de> Deserialize<'de> for Date {
     }
 }
 
-/// For a [`Date`] that is a plain ISO string in JSON, as `createdAt` and `updatedAt` of an object are:
+/// Writes a [`Date`] as a plain ISO string in JSON, as in an object's `createdAt` and `updatedAt`:
 /// `#[serde(with = "parse_livequery::iso")]`.
 ///
-/// It matters for writing only: a `Date` without it is read from either form.
+/// Only writing needs it: a `Date` without it is read from either form.
 ///
 /// ```
 /// use parse_livequery::Date;
@@ -268,11 +270,11 @@ pub mod iso {
         Iso(*date).serialize(serializer)
     }
 
-    /// Reads a date in either form.
+    /// Reads a date from either form.
     ///
     /// # Errors
     ///
-    /// If what is there is no date.
+    /// If the value is not a date.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Date, D::Error> {
         Date::deserialize(deserializer)
     }
@@ -302,8 +304,8 @@ impl TryFrom<DateJson> for Date {
     }
 }
 
-// A civil date rather than jiff's `Timestamp`, whose last day is 9999-12-30: the end of the year 9999 is a date that
-// programs like to store for "never".
+// A civil date rather than jiff's `Timestamp`, whose last day is 9999-12-30: programs like to store the end
+// of the year 9999 for "never".
 const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
 const MIN: Date = Date {
     millis: -377_705_116_800_000,
@@ -357,18 +359,18 @@ mod tests {
     #[test]
     fn what_is_no_point_in_time_is_refused_with_the_reason() {
         for (text, reason) in [
-            ("", "is no date"),
-            ("yesterday", "is no date"),
-            ("2024-02-30T00:00:00Z", "is no date"),
-            ("2024-01-02T25:00:00Z", "is no date"),
-            ("+010000-01-01T00:00:00.000Z", "is no date"),
+            ("", "is not a date"),
+            ("yesterday", "is not a date"),
+            ("2024-02-30T00:00:00Z", "is not a date"),
+            ("2024-01-02T25:00:00Z", "is not a date"),
+            ("+010000-01-01T00:00:00.000Z", "is not a date"),
             ("2024-01-02T03:04:05.678", "no offset"),
             (
                 "2024-01-02T03:04:05.678+01:00[Europe/Berlin]",
                 "names a time zone",
             ),
             ("9999-12-31T23:59:59-01:00", "not within -9999 to 9999"),
-            ("1704164645678", "is no date"),
+            ("1704164645678", "is not a date"),
         ] {
             let error = Date::parse(text).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidValue);

@@ -7,8 +7,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// A place on the globe, in degrees.
 ///
-/// In JSON `{"__type":"GeoPoint","latitude":40.5,"longitude":-74}`. The distances are those of the JS SDK: along a
-/// great circle on a sphere.
+/// In JSON `{"__type":"GeoPoint","latitude":40.5,"longitude":-74}`. Distances are computed as in the JS SDK:
+/// along a great circle on a sphere.
 ///
 /// ```
 /// use parse_livequery::GeoPoint;
@@ -33,7 +33,7 @@ impl GeoPoint {
     ///
     /// # Errors
     ///
-    /// Of kind [`ErrorKind::InvalidValue`] if either is out of its range or not a number.
+    /// Of kind [`ErrorKind::InvalidValue`] if either is out of range or not a number.
     pub fn new(latitude: f64, longitude: f64) -> Result<Self> {
         check("latitude", latitude, 90.0)?;
         check("longitude", longitude, 180.0)?;
@@ -60,8 +60,8 @@ impl GeoPoint {
         let (longitude, other_longitude) = (self.longitude * TO_RADIANS, other.longitude * TO_RADIANS);
         let by_latitude = ((latitude - other_latitude) / 2.0).sin();
         let by_longitude = ((longitude - other_longitude) / 2.0).sin();
-        // Half the chord between the points, squared. In the order of operations of the JS SDK's ParseGeoPoint.js,
-        // so that a place on the very edge of a circle is on the same side of it for both.
+        // Half the chord between the points, squared. The order of operations is that of the JS SDK's
+        // ParseGeoPoint.js, so that a place on the very edge of a circle is on the same side of it for both.
         let half_chord_squared =
             by_latitude * by_latitude + latitude.cos() * other_latitude.cos() * by_longitude * by_longitude;
         2.0 * half_chord_squared.min(1.0).sqrt().asin()
@@ -80,10 +80,10 @@ impl GeoPoint {
     }
 }
 
-/// An area between places.
+/// A polygon whose corners are places on the globe.
 ///
-/// In JSON `{"__type":"Polygon","coordinates":[[0,0],[0,1],[1,1],[0,0]]}`, each pair a latitude and a longitude. A
-/// polygon needs not be closed: the server repeats the first point at the end where it is not.
+/// In JSON `{"__type":"Polygon","coordinates":[[0,0],[0,1],[1,1],[0,0]]}`, each pair a latitude and a
+/// longitude. A polygon need not be closed: if it is not, the server repeats the first point at the end.
 ///
 /// ```
 /// use parse_livequery::{GeoPoint, Polygon};
@@ -101,7 +101,7 @@ pub struct Polygon {
 }
 
 impl Polygon {
-    /// The area between these points, in their order.
+    /// The polygon with these corners, in this order.
     ///
     /// # Errors
     ///
@@ -120,13 +120,14 @@ impl Polygon {
         Ok(Self { coordinates })
     }
 
-    /// The corners, in their order.
+    /// The corners, in order.
     #[must_use]
     pub fn coordinates(&self) -> &[GeoPoint] {
         &self.coordinates
     }
 
-    /// Whether `point` is inside, taking degrees for a plane as the JS SDK's `containsPoint` does.
+    /// Whether `point` is inside. Degrees are treated as coordinates on a plane, as the JS SDK's
+    /// `containsPoint` does.
     ///
     /// A point on an edge may be on either side.
     #[must_use]
@@ -136,8 +137,8 @@ impl Polygon {
             .coordinates
             .iter()
             .zip(self.coordinates.iter().cycle().skip(self.coordinates.len() - 1));
-        // How many edges a ray from the point crosses: it is inside if their number is odd. In the order of
-        // operations of the JS SDK's ParsePolygon.js.
+        // Counts how many edges a ray from the point crosses: it is inside if the number is odd. The order of
+        // operations is that of the JS SDK's ParsePolygon.js.
         let crossed = ends.filter(|(start, end)| {
             let ((start_x, start_y), (end_x, end_y)) =
                 ((start.latitude, start.longitude), (end.latitude, end.longitude));
@@ -277,7 +278,7 @@ mod tests {
             ),
         ] {
             let (a, b) = (point(a), point(b));
-            // The libraries of the platforms may differ in the last digit of a sine.
+            // Platforms' maths libraries may differ in the last digit of a sine.
             let near = |found: f64, expected: f64| (found - expected).abs() <= expected * 1e-12;
             assert!(near(a.radians_to(b), radians), "{}", a.radians_to(b));
             assert!(near(a.kilometers_to(b), kilometers), "{}", a.kilometers_to(b));
@@ -331,7 +332,8 @@ mod tests {
             assert_eq!(polygon.contains(point(place)), inside, "{place:?}");
         }
 
-        // Where the rounding decides, and would decide otherwise for the edge taken from its other end.
+        // Cases that rounding decides, and would decide differently if the edge were taken from its other
+        // end.
         for (corners, place, inside) in [
             (
                 [(0.7, 17.2), (41.8, 37.3), (22.9, 4.5)],

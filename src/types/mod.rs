@@ -1,4 +1,5 @@
-//! Parse's own data types, in Rust and, by serde, in Parse's tagged JSON. Knows nothing of objects, queries or frames.
+//! Parse's own data types, in Rust and, through serde, in Parse's tagged JSON. Must not know of objects,
+//! queries or frames.
 
 mod acl;
 mod date;
@@ -17,9 +18,9 @@ pub use geo::{GeoPoint, Polygon};
 
 /// A reference to an object of any class.
 ///
-/// In JSON `{"__type":"Pointer","className":"Game","objectId":"xWMyZ4YEGZ"}`. A server hook may have replaced a
-/// pointer by the object it points to (`"__type":"Object"`): that can be read as a `Pointer` too, so that a struct
-/// with a `Pointer` in it reads either.
+/// In JSON `{"__type":"Pointer","className":"Game","objectId":"xWMyZ4YEGZ"}`. A server hook may have replaced
+/// a pointer with the object that it points to (`"__type":"Object"`). That can be read as a `Pointer` too, so
+/// a struct with a `Pointer` field reads either.
 ///
 /// ```
 /// use parse_livequery::Pointer;
@@ -64,8 +65,8 @@ impl Pointer {
 
 /// A file that Parse Server stores.
 ///
-/// In JSON `{"__type":"File","name":"a1b2_photo.png","url":"https://.."}`. The `create` event may have the URL as it
-/// is stored, where `update` has it as clients are given it.
+/// In JSON `{"__type":"File","name":"a1b2_photo.png","url":"https://.."}`. In a `create` event, the URL may
+/// be the stored one, where an `update` event has the one for clients.
 ///
 /// ```
 /// use parse_livequery::File;
@@ -135,7 +136,7 @@ pub struct Bytes {
 }
 
 impl Bytes {
-    /// These bytes.
+    /// Wraps these bytes.
     #[must_use]
     pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
         Self { bytes: bytes.into() }
@@ -162,8 +163,8 @@ impl AsRef<[u8]> for Bytes {
 
 /// A many-to-many relation: all that an object shows of it is the class at its other end.
 ///
-/// In JSON `{"__type":"Relation","className":"Player"}`. The objects that are related are never sent: they are asked
-/// for with a query of their own.
+/// In JSON `{"__type":"Relation","className":"Player"}`. The related objects are never sent; they are fetched
+/// with a separate query.
 ///
 /// ```
 /// use parse_livequery::Relation;
@@ -215,8 +216,8 @@ macro_rules! into_value {
 
 into_value!(Acl, Bytes, Date, File, GeoPoint, Pointer, Polygon, Relation);
 
-// What the JSON of each type may hold. Everything is optional, so that a wrong `__type` is reported before what is
-// missing because of it.
+// The members that the JSON of each type may have. All are optional, so that a wrong `__type` is reported
+// rather than the members that are missing because of it.
 
 #[derive(Deserialize)]
 #[serde(
@@ -279,7 +280,7 @@ impl TryFrom<BytesJson> for Bytes {
     fn try_from(json: BytesJson) -> Result<Self> {
         check_tag(json.tag, "Bytes")?;
         let base64 = required(json.base64, "Bytes", "base64")?;
-        // The event shows what a client wrote, and the server takes line breaks and stray bits (Node's
+        // The event shows what a client wrote, and the server accepts line breaks and stray bits (Node's
         // `Buffer.from(_, "base64")` in Parse Server's MongoTransform.js).
         let bytes = BASE64_MIME_PERMISSIVE
             .decode(base64.as_bytes())

@@ -127,7 +127,7 @@ fn what_is_malformed_is_refused_with_what_is_wrong() {
     refused::<Date>(json!({"__type": "Date"}), "the Date has no `iso`");
     refused::<Date>(
         json!({"__type": "Date", "iso": "soon"}),
-        "\"soon\" is no date such as 2024-",
+        "\"soon\" is not a date such as 2024-",
     );
     refused::<Date>(json!({"__type": "Date", "iso": null}), "the Date has no `iso`");
     refused::<Date>(
@@ -138,7 +138,7 @@ fn what_is_malformed_is_refused_with_what_is_wrong() {
         json!(1_704_164_645_678_u64),
         "expected a Date, such as {\"__type\"",
     );
-    refused::<Date>(json!(long), &format!("\"{}…\" is no date", "x".repeat(80)));
+    refused::<Date>(json!(long), &format!("\"{}…\" is not a date", "x".repeat(80)));
 
     refused::<GeoPoint>(
         json!({"__type": "GeoPoint", "latitude": 91, "longitude": 0}),

@@ -154,7 +154,7 @@ fn the_first_attempt_that_fails_is_reported_once_in_each_outage() {
     for error in errors {
         assert!(!error.is_fatal());
         assert_eq!(error.kind(), ErrorKind::Connect);
-        assert!(error.to_string().contains("goes on trying"), "{error}");
+        assert!(error.to_string().contains("keeps trying"), "{error}");
     }
 }
 
@@ -177,7 +177,7 @@ fn a_client_has_listeners_for_each_event() {
     server.refuse();
     server.conn(1).cut();
     assert_eq!(told.wait_for("close").value, "Some(ConnectionLost)");
-    assert!(told.wait_for("error").value.contains("goes on trying"));
+    assert!(told.wait_for("error").value.contains("keeps trying"));
     assert_eq!(client.listener_count("open"), 2);
     assert_eq!(client.listener_count(ClientEventKind::Reconnecting), 1);
     assert!(client.off(listener));

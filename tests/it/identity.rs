@@ -298,7 +298,7 @@ fn max_attempts_end_in_a_state_and_an_event() {
     let first = client_events.expect("error").value;
     let first = first.error().unwrap();
     assert!(!first.is_fatal(), "{first}");
-    assert!(first.to_string().contains("goes on trying"), "{first}");
+    assert!(first.to_string().contains("keeps trying"), "{first}");
     client_events.wait_where("the end", |seen| {
         seen.kind == "error" && seen.value.error().is_some_and(Error::is_fatal)
     });

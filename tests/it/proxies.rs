@@ -158,10 +158,10 @@ fn what_a_proxy_answers_and_does_not_answer_is_told() {
 fn bad_proxies_fail_when_the_client_is_built() {
     for (url, words) in [
         ("socks4://u:secret@localhost", "`socks4`"),
-        ("socks5h://", "no URL"),
+        ("socks5h://", "not a URL"),
         ("https://localhost", "`https`"),
-        ("http://", "no URL"),
-        ("", "no URL"),
+        ("http://", "not a URL"),
+        ("", "not a URL"),
     ] {
         let error = builder(NAMED).proxy(url).build().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidSetting);

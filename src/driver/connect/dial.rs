@@ -1,7 +1,8 @@
-//! TCP connections to the addresses of one name, begun one shortly after the other; the first that is there is taken.
+//! TCP connections to the addresses of one name, started one shortly after the other; the first established
+//! one is used.
 //!
-//! After RFC 8305, without its waiting for further answers of the name service: a machine of which IPv6 leads nowhere
-//! loses a quarter of a second by it, and not the time-out of TCP.
+//! As in RFC 8305, except that it does not wait for further answers of the name service: a machine with a
+//! broken IPv6 route loses a quarter of a second, not a TCP time-out.
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 #[derive(Debug)]
 pub(crate) struct Dial {
-    /// Who lives at these addresses, for errors.
+    /// Whose addresses these are, for errors.
     peer: &'static str,
     waiting: VecDeque<SocketAddr>,
     begun: Vec<(Stream, SocketAddr)>,
@@ -35,20 +36,20 @@ impl Dial {
         }
     }
 
-    /// When [`advance`](Self::advance) is due, if no connection has anything to say before.
+    /// When [`advance`](Self::advance) is due, unless a connection reports something earlier.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         (!self.waiting.is_empty()).then_some(self.next_at)
     }
 
-    /// What the last address failed of.
+    /// Why the last address failed.
     pub(crate) fn last_error(&self) -> Option<&Error> {
         self.last_error.as_ref()
     }
 
-    /// Goes on as far as possible without waiting. The connection is registered.
+    /// Continues as far as possible without waiting. The returned connection is registered.
     ///
     /// # Errors
-    /// That of the last address, once all have failed.
+    /// The error of the last address, once all have failed.
     pub(crate) fn advance(
         &mut self,
         registry: &Registry,
@@ -98,7 +99,7 @@ impl Dial {
     }
 }
 
-/// The addresses of both families in turn, that family first which the system prefers.
+/// The addresses of both families in turn, starting with the family that the system prefers.
 fn interleaved(addresses: Vec<SocketAddr>) -> VecDeque<SocketAddr> {
     let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
     let (preferred, other): (Vec<_>, Vec<_>) = addresses
@@ -135,7 +136,7 @@ mod tests {
         assert_eq!(interleaved(given.to_vec()), wanted);
     }
 
-    /// Dials to the end, as the I/O thread does.
+    /// Dials until there is a result, as the I/O thread does.
     fn dial(addresses: Vec<SocketAddr>) -> (Result<Stream>, Duration) {
         let mut poll = Poll::new().unwrap();
         let mut events = Events::with_capacity(8);
@@ -162,7 +163,7 @@ mod tests {
         (listener, address)
     }
 
-    /// A port on which nobody listens, and which nobody else gets.
+    /// A port on which nothing listens, and which nothing else can get.
     fn refused() -> (Socket, SocketAddr) {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket
@@ -172,7 +173,8 @@ mod tests {
         (socket, address)
     }
 
-    /// A port of which the queue is full, so that the kernel answers nothing. `None` where the kernel does not do so.
+    /// A port whose queue is full, so that the kernel does not answer. `None` where the kernel behaves
+    /// differently.
     fn silent() -> Option<(Vec<Socket>, SocketAddr)> {
         let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         listener
@@ -198,7 +200,7 @@ mod tests {
     fn an_address_that_refuses_costs_no_time() {
         let (_listener, good) = listener();
         let ((_first, first), (_second, second)) = (refused(), refused());
-        // The best of some rounds, since a busy machine can only be slower.
+        // The best of several rounds, since a busy machine can only be slower.
         let took = (0..5).map(|_| {
             let (stream, took) = dial(vec![first, second, good]);
             assert_eq!(stream.unwrap().peer_addr().unwrap(), good);

@@ -1,4 +1,4 @@
-//! The head of an HTTP answer: to the WebSocket upgrade, and of a proxy. It knows neither.
+//! The head of an HTTP answer, to the WebSocket upgrade and of a proxy. Must not know of either.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read};
@@ -8,7 +8,7 @@ use jiff::fmt::rfc2822;
 
 use crate::text::excerpt;
 
-/// An answer, of which only the head was waited for.
+/// An answer, of which only the head was awaited.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -25,7 +25,7 @@ impl Answer {
             .map(|(_, value)| value.as_str())
     }
 
-    /// Whether a header that is a list has this in it.
+    /// Whether a list header contains this token.
     pub(crate) fn lists(&self, name: &str, token: &str) -> bool {
         self.headers
             .iter()
@@ -51,18 +51,18 @@ impl Answer {
     }
 }
 
-/// What `Retry-After` says: seconds, or a date.
+/// The value of `Retry-After`: seconds, or a date.
 pub(crate) fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     let value = value.trim();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        // What is too large for the type is long enough for any limit.
+        // A number that is too large for the type is longer than any limit.
         return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
-    // A time that is over allows it at once.
+    // A time in the past allows the request at once.
     Some(http_date(value)?.duration_since(now).unwrap_or_default())
 }
 
-/// A date as HTTP has it: `Sun, 06 Nov 1994 08:49:37 GMT`.
+/// A date in HTTP's format: `Sun, 06 Nov 1994 08:49:37 GMT`.
 pub(crate) fn http_date(value: &str) -> Option<SystemTime> {
     let at = rfc2822::DateTimeParser::new().parse_timestamp(value).ok()?;
     let since_epoch = Duration::from_millis(u64::try_from(at.as_millisecond()).ok()?);
@@ -73,12 +73,12 @@ pub(crate) fn http_date(value: &str) -> Option<SystemTime> {
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
     buffer: Vec<u8>,
-    /// How much was read over.
+    /// The length of the interim answers that were skipped.
     passed: usize,
 }
 
 impl Reader {
-    /// Reads on, as far as possible without waiting. `None` if the head has not come in full.
+    /// Continues reading, as far as possible without waiting. `None` if the head is not complete.
     pub(crate) fn read(&mut self, stream: &mut impl Read) -> io::Result<Option<Answer>> {
         let mut chunk = [0; 4096];
         loop {
@@ -110,7 +110,7 @@ impl Reader {
             if self.passed + self.buffer.len() > LONGEST_HEAD {
                 return Err(io::Error::new(
                     ErrorKind::InvalidData,
-                    "the head of the answer has no end",
+                    "the head of the answer is too long",
                 ));
             }
         }
@@ -122,7 +122,7 @@ fn parse(bytes: &[u8]) -> io::Result<Option<Answer>> {
     let mut head = httparse::Response::new(&mut headers);
     let parsed = head.parse(bytes).map_err(|error| match bytes {
         [TLS_ALERT] | [TLS_ALERT, TLS_MAJOR, ..] => io::Error::new(ErrorKind::InvalidData, SpeaksTls),
-        _ => io::Error::new(ErrorKind::InvalidData, format!("no HTTP answer: {error}")),
+        _ => io::Error::new(ErrorKind::InvalidData, format!("not an HTTP answer: {error}")),
     })?;
     let httparse::Status::Complete(length) = parsed else {
         return Ok(None);
@@ -141,7 +141,7 @@ fn parse(bytes: &[u8]) -> io::Result<Option<Answer>> {
     }))
 }
 
-/// Takes as much of the body as is there and fits into an error message.
+/// Reads as much of the body as is available and fits into an error message.
 fn read_excerpt(stream: &mut impl Read, rest: &mut Vec<u8>) {
     let mut chunk = [0; 1024];
     while rest.len() < chunk.len() {
@@ -152,19 +152,19 @@ fn read_excerpt(stream: &mut impl Read, rest: &mut Vec<u8>) {
     }
 }
 
-/// Why there is no answer: the other side takes the request for a broken beginning of TLS.
+/// Why there is no answer: the other side mistakes the request for a broken TLS handshake.
 #[derive(Debug)]
 pub(crate) struct SpeaksTls;
 
 impl fmt::Display for SpeaksTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("it answered with an alert of TLS")
+        f.write_str("it answered with a TLS alert")
     }
 }
 
 impl std::error::Error for SpeaksTls {}
 
-/// What a record of TLS begins with.
+/// The first byte of a TLS alert record.
 const TLS_ALERT: u8 = 0x15;
 const TLS_MAJOR: u8 = 0x03;
 
@@ -176,7 +176,7 @@ const MOST_HEADERS: usize = 128;
 mod tests {
     use super::*;
 
-    /// Gives one piece after the other, and would block in between and after them.
+    /// Returns one piece after the other, and would block between and after them.
     struct Pieces(Vec<Option<&'static [u8]>>);
 
     impl Read for Pieces {
@@ -252,6 +252,6 @@ mod tests {
     #[test]
     fn what_is_no_http_is_an_error() {
         let (.., answer) = read(&["SSH-2.0-OpenSSH_9.6\r\n"]);
-        assert!(answer.unwrap_err().to_string().contains("no HTTP answer"));
+        assert!(answer.unwrap_err().to_string().contains("not an HTTP answer"));
     }
 }

@@ -35,17 +35,17 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::session::Stage;
 use crate::server_url::authority;
 
-/// What the builder was told of the way to the server.
+/// The builder's settings for the way to the server.
 #[derive(Clone, Debug)]
 pub(crate) struct Network {
     pub(crate) headers: Headers,
     pub(crate) tls: tls::Settings,
     pub(crate) proxies: Proxies,
-    /// Makes the connection in place of everything up to TLS.
+    /// Makes the connection, replacing everything below TLS.
     pub(crate) connector: Option<Connector>,
-    /// The server's `ws` sends a message as one frame, so the limits of both are one.
+    /// The server's `ws` sends each message as one frame, so one limit serves for both.
     pub(crate) max_message_size: usize,
-    /// How long the server may take nothing of what was sent to it, or leave a message as it is.
+    /// How long the server may leave waiting bytes unread, or a message incomplete.
     pub(crate) patience: Duration,
 }
 
@@ -62,14 +62,14 @@ impl Default for Network {
     }
 }
 
-/// What an attempt needs of the I/O thread.
+/// The parts of the I/O thread that an attempt needs.
 #[derive(Debug)]
 pub(crate) struct Io {
     registry: Registry,
     commands: Commands,
-    /// One thread at most for each name, of which there are as many as the builder was told.
+    /// At most one thread for each name, and the builder's settings limit the number of names.
     resolver: Asker<(String, u16)>,
-    /// One thread at most.
+    /// At most one thread.
     connector: Asker<(String, u16)>,
 }
 
@@ -88,11 +88,11 @@ impl Io {
     }
 }
 
-/// Why an attempt has failed.
+/// Why an attempt failed.
 #[derive(Debug)]
 pub(crate) struct Failed {
     pub(crate) error: Error,
-    /// How long the server asks to be left alone.
+    /// The pause that the server asks for.
     pub(crate) retry_after: Option<Duration>,
 }
 
@@ -105,10 +105,10 @@ impl From<Error> for Failed {
     }
 }
 
-/// One attempt to connect: to one server, and to where it redirects.
+/// One attempt to connect, to one server and its redirects.
 #[derive(Debug)]
 pub(crate) struct Attempt {
-    /// Tells a late answer of the resolver.
+    /// Identifies a late answer of the resolver.
     number: u64,
     url: Url,
     proxy: Option<Proxy>,
@@ -120,7 +120,7 @@ pub(crate) struct Attempt {
 
 #[derive(Debug)]
 enum Step {
-    /// The name of the server, which a SOCKS proxy is not to look up.
+    /// Resolving the name of the server, for a SOCKS proxy that does not look it up.
     ResolvingTarget,
     Resolving,
     Dialling(Dial),
@@ -131,23 +131,23 @@ enum Step {
     Upgrading(Socket, Upgrade, http::Reader),
 }
 
-/// What has come of an attempt.
+/// The progress of an attempt.
 #[derive(Debug)]
 pub(crate) enum Progress {
     Up(Box<Link>),
     NotYet(Box<Attempt>),
 }
 
-/// What has come of a step.
+/// The result of a step.
 enum Taken {
     Next(Step),
     Waiting(Step),
     Up(Box<Link>),
 }
 
-/// Every one of these may call code of the program: its logger, its TLS configuration.
+/// Each of these may call code of the program: its logger, its TLS configuration.
 impl Attempt {
-    /// Begins an attempt; [`advance`](Self::advance) is next.
+    /// Starts an attempt; [`advance`](Self::advance) is next.
     pub(crate) fn start(number: u64, url: Url, network: &Network, io: &Io) -> Result<Self, Failed> {
         fenced(|| {
             let mut attempt = Self {
@@ -187,7 +187,7 @@ impl Attempt {
         }
     }
 
-    /// The program has brought its own connection, or failed to.
+    /// The program has made its own connection, or failed to.
     pub(crate) fn connected(
         &mut self,
         attempt: u64,
@@ -210,7 +210,7 @@ impl Attempt {
         }
     }
 
-    /// Whether there may be more to read, though nothing announces it.
+    /// Whether there may be more to read without a notification.
     pub(crate) fn has_more(&self) -> bool {
         match &self.step {
             Step::Tunnelling(socket, _)
@@ -233,7 +233,7 @@ impl Attempt {
         }
     }
 
-    /// When [`advance`](Self::advance) is due, if the connection has nothing to say before.
+    /// When [`advance`](Self::advance) is due, unless the connection reports something earlier.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match &self.step {
             Step::Dialling(dial) => dial.deadline(),
@@ -241,7 +241,7 @@ impl Attempt {
         }
     }
 
-    /// What has failed of the attempt, while the rest of it goes on.
+    /// Why a part of the attempt failed, while the rest of it continues.
     pub(crate) fn trouble(&self) -> Option<&Error> {
         match &self.step {
             Step::Dialling(dial) => dial.last_error(),
@@ -249,7 +249,7 @@ impl Attempt {
         }
     }
 
-    /// Goes on as far as possible without waiting.
+    /// Continues as far as possible without waiting.
     pub(crate) fn advance(mut self: Box<Self>, network: &Network, io: &Io) -> Result<Progress, Failed> {
         fenced(move || {
             self.begin_turn();
@@ -277,7 +277,7 @@ impl Attempt {
         }
     }
 
-    /// Goes on with one step.
+    /// Continues one step.
     fn take(&mut self, step: Step, network: &Network, io: &Io) -> Result<Taken, Failed> {
         match step {
             Step::ResolvingTarget | Step::Resolving | Step::AwaitingConnector => Ok(Taken::Waiting(step)),
@@ -326,7 +326,7 @@ impl Attempt {
         }
     }
 
-    /// Begins the way to the URL.
+    /// Starts on the way to the URL.
     fn set_out(&mut self, network: &Network, io: &Io) -> Result<Step> {
         if let Some(connector) = &network.connector {
             connector.start(&io.connector, &self.url, self.number, &io.commands)?;
@@ -348,7 +348,7 @@ impl Attempt {
         self.resolve_peer(io)
     }
 
-    /// Whoever is connected to: the server, or the proxy.
+    /// The peer to connect to: the server, or the proxy.
     fn resolve_peer(&self, io: &Io) -> Result<Step> {
         let peer = self.proxy.as_ref().map_or(&self.url, |proxy| &proxy.url);
         let addresses = self.resolve(peer, io)?;
@@ -359,7 +359,7 @@ impl Attempt {
         resolve::resolve(&io.resolver, url, self.number, &io.commands)
     }
 
-    /// A SOCKS proxy takes one address. Those of IPv4 are the ones that each of them knows.
+    /// A SOCKS proxy takes one address. IPv4 addresses come first, because every proxy knows them.
     fn resolved_target(&mut self, addresses: &[SocketAddr], io: &Io) -> Result<Step> {
         let address = addresses
             .iter()
@@ -395,14 +395,14 @@ impl Attempt {
         Ok(Step::Tunnelling(socket, http::Reader::default()))
     }
 
-    /// Whether the tunnel through the SOCKS proxy is there.
+    /// Whether the tunnel through the SOCKS proxy is open.
     fn converse(&self, socket: &mut Socket, socks: &mut Socks) -> Result<bool> {
         let Some(proxy) = &self.proxy else {
             return Ok(true);
         };
         let (name, server) = (authority(&proxy.url), authority(&self.url));
         let failed = |error: io::Error| {
-            let text = format!("the proxy {name} opened no tunnel to {server}");
+            let text = format!("the proxy {name} did not open a tunnel to {server}");
             Error::with_source(ErrorKind::Proxy, text, error)
         };
         loop {
@@ -430,14 +430,14 @@ impl Attempt {
         }
     }
 
-    /// Whether the tunnel through the proxy is there.
+    /// Whether the tunnel through the proxy is open.
     fn tunnel(&self, socket: &mut Socket, reader: &mut http::Reader) -> Result<bool> {
         let Some(proxy) = &self.proxy else {
             return Ok(true);
         };
         let answer = exchange(socket, reader).map_err(|error| {
             let (proxy, server) = (authority(&proxy.url), authority(&self.url));
-            let text = format!("the proxy {proxy} opened no tunnel to {server}");
+            let text = format!("the proxy {proxy} did not open a tunnel to {server}");
             Error::with_source(ErrorKind::Proxy, text, error)
         })?;
         match answer {
@@ -472,9 +472,8 @@ impl Attempt {
     fn failed(&self, kind: ErrorKind, step: &str, error: io::Error) -> Error {
         let server = authority(&self.url);
         if error.get_ref().is_some_and(|cause| cause.is::<http::SpeaksTls>()) {
-            let text = format!(
-                "{server} speaks TLS on this port; use `wss` or `https`, or the port on which it does not"
-            );
+            let text =
+                format!("{server} speaks TLS on this port; use `wss` or `https`, or the port without TLS");
             return Error::with_source(ErrorKind::Tls, text, error);
         }
         let is_cut = matches!(
@@ -482,7 +481,7 @@ impl Attempt {
             io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
         );
         if is_cut && kind == ErrorKind::Handshake && self.url.scheme() == "ws" {
-            // Servers on OpenSSL send no alert.
+            // Servers that use OpenSSL do not send an alert.
             let text =
                 format!("{step} with {server} failed; if it speaks TLS on this port, use `wss` or `https`");
             return Error::with_source(kind, text, error);
@@ -492,7 +491,7 @@ impl Attempt {
     }
 }
 
-/// Sends what is left of a request, and reads on in the answer to it.
+/// Sends what is left of a request, and continues reading the answer.
 fn exchange(socket: &mut Socket, reader: &mut http::Reader) -> io::Result<Option<http::Answer>> {
     socket.send()?;
     reader.read(socket)

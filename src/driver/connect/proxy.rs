@@ -1,6 +1,8 @@
-//! Proxies: which one is between this machine and a server, and the tunnel through one that speaks HTTP (CONNECT).
+//! Proxies: which one is between this machine and a server, and the tunnel through one that speaks HTTP
+//! (CONNECT).
 //!
-//! What a proxy is asked for holds its password, so nothing here is logged, and errors name its host and port alone.
+//! A request to a proxy contains its password, so nothing here is logged, and errors only name its host and
+//! port.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -14,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::secret::Secret;
 use crate::server_url::authority;
 
-/// What the builder was told of proxies.
+/// The builder's settings for proxies.
 #[derive(Clone, Debug)]
 pub(crate) enum Proxies {
     Environment(Environment),
@@ -22,7 +24,7 @@ pub(crate) enum Proxies {
     Never,
 }
 
-/// The variables of the environment, as curl and browsers read them.
+/// The environment variables, read as curl and browsers read them.
 #[derive(Clone, Default)]
 pub(crate) struct Environment {
     /// For servers with TLS, with the name of the variable.
@@ -32,7 +34,7 @@ pub(crate) struct Environment {
 }
 
 impl Environment {
-    /// Reads the variables; the name in lower case comes first.
+    /// Reads the variables; a lower-case name has precedence.
     pub(crate) fn read(variable: impl Fn(&str) -> Option<String>) -> Self {
         let first = |names: [&'static str; 2]| {
             names.into_iter().find_map(|name| {
@@ -74,10 +76,10 @@ impl Default for Proxies {
 }
 
 impl Proxies {
-    /// The proxy on the way to this server.
+    /// The proxy for this server.
     ///
     /// # Errors
-    /// If it is of a kind that cannot be used: to go past it would not be what was asked for.
+    /// If it is of a kind that cannot be used: bypassing it would be against the setting.
     pub(crate) fn proxy_for(&self, url: &Url) -> Result<Option<Proxy>> {
         match self {
             Self::Never => Ok(None),
@@ -99,7 +101,7 @@ pub(crate) struct Proxy {
     pub(crate) user: Option<User>,
 }
 
-/// Who the proxy is told that this is. The bytes are those of its URL, in whatever encoding.
+/// The user for the proxy. The bytes are those of its URL, in any encoding.
 #[derive(Clone)]
 pub(crate) struct User {
     pub(crate) name: Vec<u8>,
@@ -115,9 +117,9 @@ impl fmt::Debug for User {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Http,
-    /// It is given addresses, which are looked up here.
+    /// The client resolves names, and the proxy gets addresses.
     Socks5,
-    /// It looks names up itself.
+    /// The proxy resolves names.
     Socks5h,
 }
 
@@ -126,8 +128,8 @@ impl Proxy {
         let invalid = |problem: &str| {
             let text = format!(
                 "{setting} {problem}; a proxy looks like `http://proxy.example.com:3128`, \
-                 `http://user:password@proxy.example.com:3128` or `socks5h://proxy.example.com:1080`, and a proxy of \
-                 another kind is used with `connect_with`"
+                 `http://user:password@proxy.example.com:3128` or `socks5h://proxy.example.com:1080`, and \
+                 for a proxy of another kind, use `connect_with`"
             );
             Error::new(ErrorKind::InvalidSetting, text)
         };
@@ -137,7 +139,7 @@ impl Proxy {
         } else {
             Url::parse(&format!("http://{text}"))
         };
-        let mut url = parsed.map_err(|_| invalid("is no URL"))?;
+        let mut url = parsed.map_err(|_| invalid("is not a URL"))?;
         let kind = match url.scheme() {
             "http" => Kind::Http,
             "socks5" => Kind::Socks5,
@@ -145,9 +147,9 @@ impl Proxy {
             scheme => return Err(invalid(&format!("has the scheme `{scheme}`"))),
         };
         if kind != Kind::Http {
-            // The URL standard leaves the hosts of unknown schemes alone: addresses are looked for here.
+            // The URL standard does not parse the hosts of unknown schemes, so addresses are recognised here.
             let Some(host) = url.host_str().filter(|host| !host.is_empty()).map(str::to_owned) else {
-                return Err(invalid("is no URL with a host"));
+                return Err(invalid("is not a URL with a host"));
             };
             if let Ok(ip) = host.parse::<IpAddr>() {
                 let _ = url.set_ip_host(ip);
@@ -160,7 +162,7 @@ impl Proxy {
             name: percent_decode_str(url.username()).collect(),
             password: percent_decode_str(url.password().unwrap_or_default()).collect(),
         });
-        // Neither fails for a URL that has a host, as each with this scheme does.
+        // Neither fails for a URL with a host, which each URL with this scheme has.
         let _ = url.set_username("");
         let _ = url.set_password(None);
         Ok(Self { kind, url, user })
@@ -186,14 +188,14 @@ impl Proxy {
         request
     }
 
-    /// Whether the tunnel is there.
+    /// Whether the tunnel is open.
     pub(crate) fn judge(&self, server: &Url, answer: &Answer) -> Result<()> {
         let (proxy, server) = (authority(&self.url), authority(server));
         let text = match answer.status {
             200..300 if answer.rest.is_empty() => return Ok(()),
             200..300 => format!(
-                "the proxy {proxy} sent something of its own after it had opened the tunnel to {server}; it is no proxy \
-                 for CONNECT"
+                "the proxy {proxy} sent data of its own after opening the tunnel to {server}; it is not a \
+                 proxy for CONNECT"
             ),
             407 => {
                 let methods = answer.header("Proxy-Authenticate").unwrap_or_default();
@@ -202,7 +204,7 @@ impl Proxy {
                 } else {
                     "asks for a user and a password; put them into its URL, as in `http://user:password@…`"
                 };
-                let basic = "this client knows `Basic` alone; another method is used with `connect_with`";
+                let basic = "this client only supports `Basic`; use `connect_with` for another method";
                 format!("the proxy {proxy} {how} (HTTP 407, it knows `{methods}`; {basic})")
             }
             _ => format!(
@@ -215,7 +217,7 @@ impl Proxy {
     }
 }
 
-/// Whether the server is on this machine, where no proxy of the environment leads.
+/// Whether the server is on this machine, for which the environment's proxies are not used.
 fn is_local(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
@@ -246,7 +248,7 @@ fn is_exception(exceptions: &str, url: &Url) -> bool {
             if let Some((range, bits)) = entry.split_once('/') {
                 return ip.is_some_and(|ip| is_in_range(ip, range, bits));
             }
-            // An IPv6 address has colons of its own, and a port only behind brackets.
+            // An IPv6 address contains colons, and has a port only after brackets.
             let is_bare_v6 = entry.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv6());
             let (name, wanted_port) = match entry.rsplit_once(':') {
                 Some((name, digits)) if !is_bare_v6 => match digits.parse::<u16>() {
@@ -283,7 +285,7 @@ fn is_in_range(ip: IpAddr, range: &str, bits: &str) -> bool {
     let (Ok(range), Ok(bits)) = (range.parse::<IpAddr>(), bits.parse::<u32>()) else {
         return false;
     };
-    // The bits of an address, at the upper end of 128.
+    // The bits of an address, in the upper part of the 128.
     let aligned = |ip: IpAddr| match ip {
         IpAddr::V4(ip) => u128::from(ip.to_bits()) << 96,
         IpAddr::V6(ip) => ip.to_bits(),
@@ -293,7 +295,7 @@ fn is_in_range(ip: IpAddr, range: &str, bits: &str) -> bool {
     ip.is_ipv4() == range.is_ipv4() && bits <= longest && (aligned(ip) ^ aligned(range)) & mask == 0
 }
 
-/// The port of SOCKS by custom.
+/// The usual port of SOCKS.
 const SOCKS_PORT: u16 = 1080;
 
 #[cfg(test)]
@@ -357,13 +359,13 @@ mod tests {
             (
                 &[("ALL_PROXY", "socks5://:1080")],
                 "wss://example.com/",
-                "`ALL_PROXY` is no URL",
+                "`ALL_PROXY` is not a URL",
             ),
             (&[("ALL_PROXY", "socks5://p:1080")], "ws://localhost/", "-"),
             (
                 &[("HTTPS_PROXY", "http://")],
                 "wss://example.com/",
-                "`HTTPS_PROXY` is no URL",
+                "`HTTPS_PROXY` is not a URL",
             ),
             (&[], "wss://example.com/", "-"),
         ];
@@ -446,11 +448,7 @@ mod tests {
         for (proxy, answer, wanted) in [
             ("http://p:1", "HTTP/1.0 200 Connection established\r\n\r\n", ""),
             ("http://p:1", "HTTP/1.1 204 Fine\r\nContent-Length: 0\r\n\r\n", ""),
-            (
-                "http://p:1",
-                "HTTP/1.1 200 OK\r\n\r\n<html>",
-                "something of its own",
-            ),
+            ("http://p:1", "HTTP/1.1 200 OK\r\n\r\n<html>", "data of its own"),
             (
                 "http://p:1",
                 "HTTP/1.1 407 Who\r\nProxy-Authenticate: Basic realm=\"x\"\r\n\r\n",

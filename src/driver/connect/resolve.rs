@@ -1,4 +1,4 @@
-//! The addresses of a name, looked up where nobody waits for them.
+//! Looks up the addresses of a name without blocking.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 
@@ -8,9 +8,9 @@ use crate::driver::ask::Asker;
 use crate::driver::command::{Command, Commands};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Looks up the addresses of the host of a URL. `getaddrinfo` cannot be interrupted, so a name is looked up on a thread
-/// of its own, which answers with a command; nobody waits for it, and a look-up that hangs does not hold up that of another
-/// name. An IP address is its own answer.
+/// Looks up the addresses of a URL's host. `getaddrinfo` cannot be interrupted, so each name is looked up on
+/// a thread of its own, which answers with a command. Nothing waits for the thread, and a look-up that hangs
+/// does not delay that of another name. An IP address is its own answer.
 pub(crate) fn resolve(
     resolver: &Asker<(String, u16)>,
     url: &Url,

@@ -1,4 +1,4 @@
-//! The tunnel through a SOCKS proxy (RFC 1928), with user and password (RFC 1929), as far as it is not about sockets.
+//! The tunnel through a SOCKS proxy (RFC 1928), with user and password (RFC 1929), without the socket.
 
 use std::net::SocketAddr;
 
@@ -22,7 +22,7 @@ enum Step {
     Connect,
 }
 
-/// Where the tunnel is to lead.
+/// The destination of the tunnel.
 #[derive(Clone, Debug)]
 pub(crate) enum Target {
     /// The proxy resolves the name.
@@ -31,7 +31,7 @@ pub(crate) enum Target {
 }
 
 impl Target {
-    /// The server as it is in the URL.
+    /// The server as named in the URL.
     pub(crate) fn of(server: &Url) -> Self {
         let port = server.port_or_known_default().unwrap_or(80);
         match server.host() {
@@ -43,31 +43,31 @@ impl Target {
     }
 }
 
-/// What has come of the conversation.
+/// The progress of the conversation.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Heard {
-    /// More has to come.
+    /// More must come.
     Nothing,
-    /// This is to be said next.
+    /// This must be sent next.
     Say(Vec<u8>),
-    /// The tunnel is there.
+    /// The tunnel is open.
     Open,
 }
 
 /// Why there is no tunnel.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// It is no SOCKS5 proxy.
+    /// It is not a SOCKS5 proxy.
     Strange,
     WantsUser,
     RefusesUser,
-    /// The user or the password is longer than 255 bytes, or the name of the server.
+    /// The user, the password or the name of the server is longer than 255 bytes.
     TooLong,
     Reply(u8),
 }
 
 impl Socks {
-    /// A conversation, and what begins it.
+    /// A conversation, and its first message.
     pub(crate) fn new(user: Option<User>, target: Target) -> (Self, Vec<u8>) {
         let greeting = if user.is_some() {
             vec![VERSION, 2, NO_USER, USER]
@@ -83,7 +83,7 @@ impl Socks {
         (socks, greeting)
     }
 
-    /// Takes what the proxy has said: byte by byte, since what comes behind its last word is of the tunnel.
+    /// Takes the proxy's bytes one by one, because those after its last message belong to the tunnel.
     pub(crate) fn hear(&mut self, byte: u8) -> Result<Heard, Refusal> {
         self.came.push(byte);
         let said = match (self.step, &*self.came) {
@@ -102,7 +102,7 @@ impl Socks {
                 return Ok(Heard::Nothing);
             }
             (Step::Connect, [VERSION, 0, _, kind, length, ..]) => {
-                // The address that the proxy connects from, which nobody needs, and a port.
+                // The proxy's own address and port, which are not needed.
                 let address = match *kind {
                     V4 => 4,
                     V6 => 16,
@@ -119,7 +119,7 @@ impl Socks {
     }
 
     fn introduction(&self) -> Result<Vec<u8>, Refusal> {
-        // A proxy that chooses what was not offered.
+        // The proxy chooses a method that was not offered.
         let user = self.user.as_ref().ok_or(Refusal::Strange)?;
         let mut said = vec![1];
         push(&mut said, &user.name)?;
@@ -158,11 +158,11 @@ fn push(said: &mut Vec<u8>, text: &[u8]) -> Result<(), Refusal> {
 }
 
 impl Refusal {
-    /// As it follows the name of the proxy, for the tunnel to this server.
+    /// The text after the name of the proxy in an error about the tunnel to this server.
     pub(crate) fn text(&self, server: &str, has_user: bool) -> String {
         let advice = "check the proxy, or leave it out for this server (`NO_PROXY`, `without_proxy`)";
         match self {
-            Self::Strange => "is no SOCKS5 proxy; check its URL".to_owned(),
+            Self::Strange => "is not a SOCKS5 proxy; check its URL".to_owned(),
             Self::WantsUser => {
                 "asks for a user and a password; put them into its URL, as in `socks5h://user:password@…`"
                     .to_owned()
@@ -170,7 +170,7 @@ impl Refusal {
             Self::RefusesUser if has_user => "does not accept the user and password in its URL".to_owned(),
             Self::RefusesUser => "does not accept this client".to_owned(),
             Self::TooLong => {
-                "cannot be told a user, a password or a server name of more than 255 bytes".to_owned()
+                "cannot take a user, a password or a server name of more than 255 bytes".to_owned()
             }
             Self::Reply(reply) => {
                 let reason = match reply {
@@ -182,7 +182,7 @@ impl Refusal {
                     6 => "it took too long",
                     7 => "it does not know the command",
                     8 => "it does not know this kind of address",
-                    _ => "of a reason that this client does not know",
+                    _ => "for a reason that this client does not know",
                 };
                 format!("did not open a tunnel to {server}: {reason} (SOCKS reply {reply}); {advice}")
             }

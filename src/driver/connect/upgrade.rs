@@ -1,6 +1,7 @@
-//! The WebSocket upgrade: its request, and what the answer means.
+//! The WebSocket upgrade: its request, and the meaning of the answer.
 //!
-//! tungstenite could do both, and would write the request, with the cookies and tokens in its headers, into its log.
+//! tungstenite could do both, but would write the request, with the cookies and tokens in its headers, to its
+//! log.
 
 use std::fmt::{self, Write as _};
 use std::time::SystemTime;
@@ -16,12 +17,12 @@ use crate::secret::Secret;
 use crate::server_url::{self, authority};
 use crate::text::excerpt;
 
-/// The headers of the request besides those of the WebSocket itself. `Debug` shows their names alone.
+/// The headers of the request besides those of the WebSocket itself. `Debug` shows only their names.
 #[derive(Clone)]
 pub(crate) struct Headers(Vec<(String, Secret)>);
 
 impl Headers {
-    /// The header is sent with this value, and with no other that was set before.
+    /// Sets a header, replacing any earlier value.
     pub(crate) fn set(&mut self, name: String, value: Secret) {
         self.0.retain(|(other, _)| !other.eq_ignore_ascii_case(&name));
         self.0.push((name, value));
@@ -39,11 +40,11 @@ impl Headers {
             .map(|(_, value)| value.reveal())
     }
 
-    /// Finds out what is wrong with them.
+    /// Checks whether they are valid.
     pub(crate) fn check(&self) -> Result<()> {
         for (name, value) in &self.0 {
             let problem = if name.is_empty() || !name.bytes().all(is_token) {
-                "its name is empty or has characters that no name has"
+                "its name is empty or has characters that are not allowed in a name"
             } else if RESERVED
                 .iter()
                 .any(|reserved| name.eq_ignore_ascii_case(reserved))
@@ -54,7 +55,8 @@ impl Headers {
                 .bytes()
                 .all(|byte| matches!(byte, b' '..=b'~' | b'\t'))
             {
-                "its value has line breaks, control characters or characters outside ASCII; encode them, as with Base64"
+                "its value has line breaks, control characters or characters outside ASCII; encode them, for \
+                 example with Base64"
             } else {
                 continue;
             };
@@ -81,13 +83,13 @@ impl fmt::Debug for Headers {
     }
 }
 
-/// An upgrade that was asked for.
+/// A requested upgrade.
 #[derive(Debug)]
 pub(crate) struct Upgrade {
     key: String,
 }
 
-/// What the server made of it.
+/// The server's answer.
 #[derive(Debug)]
 pub(crate) enum Verdict {
     /// The WebSocket begins with these bytes.
@@ -100,7 +102,7 @@ impl Upgrade {
     pub(crate) fn new(url: &Url, headers: &Headers) -> (Self, String) {
         let key = generate_key();
         let host = url.host_str().unwrap_or_default();
-        // The `url` crate leaves out the port that the scheme has by default.
+        // The `url` crate leaves out the default port of a scheme.
         let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
         let mut request = format!(
             "GET {} HTTP/1.1\r\nHost: {host}{port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -125,7 +127,8 @@ impl Upgrade {
             }
             429 | 503 => {
                 let text = format!(
-                    "{server} answered the WebSocket upgrade with {}; it, or a proxy before it, has too much to do",
+                    "{server} answered the WebSocket upgrade with {}; it, or a proxy before it, is \
+                     overloaded",
                     answer.summary()
                 );
                 return Err(Failed {
@@ -135,7 +138,7 @@ impl Upgrade {
             }
             400 if url.scheme() == "ws" && speaks_tls(&answer) => {
                 let text = format!(
-                    "{server} speaks TLS on this port; use `wss` or `https`, or the port on which it does not: {}",
+                    "{server} speaks TLS on this port; use `wss` or `https`, or the port without TLS: {}",
                     answer.summary()
                 );
                 return Err(Error::new(ErrorKind::Tls, text).into());
@@ -153,9 +156,9 @@ impl Upgrade {
         let extension = answer.header("Sec-WebSocket-Extensions").map(str::trim);
         if let Some(extension) = extension.filter(|extension| !extension.is_empty()) {
             let text = format!(
-                "{server} upgraded the connection with the extension `{}`, which was not asked for; extensions are \
-                 compression as a rule (`permessage-deflate`), so switch that off in the server, or in the proxy \
-                 between",
+                "{server} upgraded the connection with the extension `{}`, which was not requested; an \
+                 extension is usually compression (`permessage-deflate`), so switch that off in the server, \
+                 or in the proxy between",
                 excerpt(extension)
             );
             return Err(handshake(text).into());
@@ -167,19 +170,19 @@ impl Upgrade {
         } else if answer.header("Sec-WebSocket-Accept") != Some(&derive_accept_key(self.key.as_bytes())) {
             "with a key that is not for this connection"
         } else if answer.header("Sec-WebSocket-Protocol").is_some() {
-            "to a subprotocol that was not asked for"
+            "to a subprotocol that was not requested"
         } else {
             return Ok(Verdict::Accepted(answer.rest));
         };
         let text = format!(
-            "{server} upgraded the connection {wrong}; check what stands between this machine and the server, a proxy \
-             or a cache"
+            "{server} upgraded the connection {wrong}; check what is between this machine and the server, \
+             such as a proxy or a cache"
         );
         Err(handshake(text).into())
     }
 }
 
-/// Whether this is how nginx, Apache or Go answer to HTTP without TLS on a port for TLS.
+/// Whether this is how nginx, Apache or Go answer plain HTTP on a TLS port.
 fn speaks_tls(answer: &Answer) -> bool {
     let body = String::from_utf8_lossy(&answer.rest).to_lowercase();
     ["to https port", "to an https server", "ssl-enabled server port"]
@@ -187,7 +190,7 @@ fn speaks_tls(answer: &Answer) -> bool {
         .any(|words| body.contains(words))
 }
 
-/// Whether this may stand in the name of a header (RFC 9110, 5.6.2).
+/// Whether this character may be in the name of a header (RFC 9110, 5.6.2).
 fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
@@ -196,7 +199,7 @@ fn handshake(text: String) -> Error {
     Error::new(ErrorKind::Handshake, text)
 }
 
-/// What the upgrade itself says, and what would make a body of its request.
+/// Headers that the upgrade itself sets, and those that would give its request a body.
 const RESERVED: [&str; 10] = [
     "Host",
     "Connection",
@@ -225,7 +228,7 @@ mod tests {
             ("user-agent", "mine/1", ""),
             ("", "a", "name is empty"),
             ("A B", "a", "`A B`"),
-            ("A:", "a", "no name has"),
+            ("A:", "a", "not allowed in a name"),
             ("Evil\r\nX", "a", r"`Evil\r\nX`"),
             ("X-Evil", "secret\r\nX-Other: a", "line breaks"),
             ("X-Null", "secret\0", "control characters"),
@@ -320,7 +323,7 @@ mod tests {
                 good.replace("\r\n\r\n", "\r\nSec-WebSocket-Extensions:\r\n\r\n"),
                 "accepted",
             ),
-            ("HTTP/1.1 302 Found\r\n\r\n".to_owned(), "says no place"),
+            ("HTTP/1.1 302 Found\r\n\r\n".to_owned(), "without naming a location"),
         ] {
             let got = Reader::default()
                 .read(&mut answer.as_bytes())

@@ -1,7 +1,8 @@
-//! TLS between the WebSocket and its connection. It knows no WebSocket and no LiveQuery, and nothing of rustls leaves
-//! this folder but the error that it is the cause of.
+//! TLS between the WebSocket and its connection. Must not know of WebSocket and LiveQuery. No rustls type
+//! leaves this folder, except as the cause of an error.
 //!
-//! Both versions have the same functions, so that the rest of the driver is one code with and without the feature.
+//! Both versions have the same functions, so that the rest of the driver is the same with and without the
+//! feature.
 
 #[cfg(feature = "tls")]
 mod platform;

@@ -1,4 +1,5 @@
-//! The verifier of the system, with further certificates where the system takes them. It knows nothing of settings.
+//! The verifier of the system, with additional certificates if the system supports them. Must not know of
+//! settings.
 
 use std::sync::Arc;
 
@@ -28,8 +29,8 @@ pub(super) fn verifier(
 ) -> Result<Arc<dyn ServerCertVerifier>, Error> {
     if !extra.is_empty() {
         return Err(Error::General(
-            "Android's verifier takes no certificates of a program: name them in the app's network security \
-             configuration, or build with `webpki-roots` and call `ClientBuilder::webpki_roots`"
+            "Android's verifier does not accept a program's certificates: name them in the app's network \
+             security configuration, or build with `webpki-roots` and call `ClientBuilder::webpki_roots`"
                 .to_owned(),
         ));
     }
@@ -45,7 +46,7 @@ mod android {
 
     use crate::fence;
 
-    /// Android verifies in Java, to which the app has to give it access first: the verifier panics otherwise.
+    /// Android verifies in Java. The app must first give the verifier access to it, or the verifier panics.
     #[derive(Debug)]
     pub(super) struct Guarded(pub(super) Verifier);
 

@@ -1,5 +1,5 @@
-//! TLS by rustls with the ring provider, which is always named: what other crates of the program made the default
-//! of the process has no effect here.
+//! TLS with rustls and the ring provider, which is always named explicitly: the default of the process, which
+//! other crates of the program may set, has no effect here.
 
 use std::io::{self, ErrorKind as Io, Read, Write};
 use std::sync::{Arc, OnceLock};
@@ -15,10 +15,10 @@ use url::{Host, Url};
 use crate::error::{Error, ErrorKind, Result};
 use crate::secret::Secret;
 
-/// What the builder was told of TLS.
+/// The builder's settings for TLS.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Settings {
-    /// PEM files of certificates that are trusted besides those of the system.
+    /// PEM files of certificates that are trusted in addition to those of the system.
     pub(crate) roots: Vec<Vec<u8>>,
     /// The PEM files of a certificate chain and its key.
     pub(crate) identity: Option<(Vec<u8>, Secret)>,
@@ -31,7 +31,7 @@ pub(crate) struct Settings {
 /// Whose list of authorities is trusted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Trust {
-    /// That of the system, or Mozilla's where only that was compiled in.
+    /// That of the system, or Mozilla's if only that was compiled in.
     #[default]
     Default,
     #[cfg(feature = "webpki-roots")]
@@ -39,21 +39,21 @@ pub(crate) enum Trust {
 }
 
 impl Settings {
-    /// Whether there is anything to check, whatever the URL.
+    /// Whether there is anything to check, whatever the URL is.
     pub(crate) fn is_set(&self) -> bool {
         !self.roots.is_empty() || self.identity.is_some() || self.config.is_some()
     }
 
-    /// Finds out what is wrong with the settings. Reads the certificates of the system.
+    /// Checks the settings. Reads the certificates of the system.
     pub(crate) fn check(&self) -> Result<()> {
         self.client_config().map(drop)
     }
 
-    /// A connection to the server of this URL, of which nothing was sent yet.
+    /// A TLS connection to the server of this URL, on which nothing was sent yet.
     pub(crate) fn connection(&self, url: &Url) -> Result<Tls> {
         let name = match url.host() {
             Some(Host::Domain(name)) => ServerName::try_from(name.to_owned()).map_err(|error| {
-                let text = format!("no certificate can be for the name `{name}`");
+                let text = format!("`{name}` is not a name that a certificate can be for");
                 Error::with_source(ErrorKind::Tls, text, error)
             })?,
             Some(Host::Ipv4(ip)) => ServerName::from(std::net::IpAddr::from(ip)),
@@ -92,7 +92,7 @@ impl Settings {
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| Error::with_source(ErrorKind::Tls, "TLS cannot be set up", error))?
-            // rustls calls every verifier dangerous that it did not make itself; this one does verify.
+            // rustls calls every verifier dangerous that is not its own; this one does verify.
             .dangerous()
             .with_custom_certificate_verifier(verifier);
         let mut config = match &self.identity {
@@ -110,7 +110,7 @@ impl Settings {
                 })?
             }
         };
-        // What a browser offers for a WebSocket; servers that choose by it would take HTTP/2 otherwise.
+        // What a browser offers for a WebSocket; servers that choose by it would use HTTP/2 otherwise.
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(config)
     }
@@ -151,7 +151,7 @@ impl Settings {
     }
 }
 
-/// The certificates of a PEM file, of which there must be one at least.
+/// The certificates of a PEM file. At least one is required.
 fn certificates(pem: &[u8], setting: &str) -> Result<Vec<CertificateDer<'static>>> {
     let certificates = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<Vec<_>, _>>()
@@ -171,12 +171,12 @@ fn invalid(text: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidSetting, text)
 }
 
-/// One TLS connection, over a stream that does not block and is passed to each call.
+/// One TLS connection, over a non-blocking stream that is passed to each call.
 #[derive(Debug)]
 pub(crate) struct Tls(Box<ClientConnection>);
 
 impl Tls {
-    /// Goes on with the handshake as far as possible without waiting. `true` if it is done.
+    /// Continues the handshake as far as possible without waiting. Returns `true` if it is done.
     pub(crate) fn handshake(&mut self, stream: &mut (impl Read + Write)) -> io::Result<bool> {
         loop {
             match self.flush(stream) {
@@ -192,7 +192,7 @@ impl Tls {
                 Ok(_) => {}
                 Err(error) if error.kind() == Io::WouldBlock => return Ok(false),
                 Err(error) => {
-                    // An alert that tells the server why. Whether it still gets there changes nothing.
+                    // An alert that tells the server why. It does not matter whether it arrives.
                     let _ = self.flush(stream);
                     return Err(error);
                 }
@@ -200,10 +200,10 @@ impl Tls {
         }
     }
 
-    /// Reads what was sent to this side.
+    /// Reads received data.
     ///
-    /// The end of the stream without a `close_notify` is an end like any other: a WebSocket has its own close frame,
-    /// and a length in each frame, so nothing can be cut off in silence.
+    /// The end of the stream without a `close_notify` is not an error: a WebSocket has its own close frame
+    /// and a length in each frame, so nothing can be cut off unnoticed.
     pub(crate) fn read(&mut self, stream: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             match self.0.reader().read(buffer) {
@@ -211,27 +211,27 @@ impl Tls {
                 Err(error) if error.kind() == Io::UnexpectedEof => return Ok(0),
                 other => return other,
             }
-            // At the end of the stream, the reader says in the next turn which end it was.
+            // At the end of the stream, the reader reports in the next turn which kind of end it was.
             self.receive(stream)?;
         }
     }
 
-    /// Encrypts and sends some bytes, and returns how many of them were taken. With none to send it sends what is
-    /// left of former ones, and of TLS itself.
+    /// Encrypts and sends some bytes, and returns how many of them were accepted. Without any, it sends what
+    /// is left of earlier ones and of TLS itself.
     ///
-    /// rustls takes nothing once its own buffer is full. It is empty whenever it is given something here, so that
-    /// never comes about.
+    /// rustls accepts nothing once its own buffer is full. The buffer is empty whenever bytes are passed
+    /// here, so that never happens.
     pub(crate) fn write(&mut self, stream: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
         self.flush(stream)?;
         self.0.writer().write(bytes)
     }
 
-    /// Whether something is left to send, of TLS itself or of what was written.
+    /// Whether anything is left to send, of TLS itself or of what was written.
     pub(crate) fn wants_write(&self) -> bool {
         self.0.wants_write()
     }
 
-    /// Appends `close_notify`, after which nothing more is to be written.
+    /// Appends `close_notify`, after which nothing more may be written.
     pub(crate) fn end(&mut self) {
         self.0.send_close_notify();
     }
@@ -262,7 +262,7 @@ impl Tls {
     }
 }
 
-/// What a failure means and what to do about it, if TLS is the reason for it; the failure itself otherwise.
+/// Explains a failure and what to do about it, if TLS is the cause; returns the failure itself otherwise.
 pub(crate) fn explain(server: &str, error: io::Error) -> Result<Error, io::Error> {
     let Some(cause) = error
         .get_ref()
@@ -282,11 +282,11 @@ fn text(server: &str, cause: &rustls::Error) -> String {
     use CertificateError as Certificate;
     match cause {
         rustls::Error::InvalidCertificate(certificate) => match certificate {
-            // An authority of the same name with another key is another authority.
+            // An authority with the same name but another key is a different authority.
             Certificate::UnknownIssuer | Certificate::BadSignature => format!(
-                "the certificate of {server} is signed by nobody whom this client trusts; if it is your own, add the \
-                 certificate of its authority with `add_root_certificate`, and check that the server sends the \
-                 certificates in between"
+                "the certificate of {server} is not signed by an authority that this client trusts; if it is \
+                 your own, add the certificate of its authority with `add_root_certificate`, and check that \
+                 the server sends the certificates in between"
             ),
             Certificate::NotValidForName | Certificate::NotValidForNameContext { .. } => format!(
                 "the certificate of {server} is for another name; connect to a name that it is for, or renew it with \
@@ -294,11 +294,11 @@ fn text(server: &str, cause: &rustls::Error) -> String {
             ),
             Certificate::Expired | Certificate::ExpiredContext { .. } => {
                 format!(
-                    "the certificate of {server} has expired; renew it, or set the clock of this machine right"
+                    "the certificate of {server} has expired; renew it, or correct the clock of this machine"
                 )
             }
             Certificate::NotValidYet | Certificate::NotValidYetContext { .. } => {
-                format!("the certificate of {server} is not valid yet; set the clock of this machine right")
+                format!("the certificate of {server} is not valid yet; correct the clock of this machine")
             }
             Certificate::Revoked => {
                 format!("the certificate of {server} was revoked; the server needs another")
@@ -322,9 +322,7 @@ fn text(server: &str, cause: &rustls::Error) -> String {
             format!("{server} has no certificate for this name; check the name in the server URL")
         }
         rustls::Error::InvalidMessage(_) => {
-            format!(
-                "{server} does not speak TLS on this port; use `ws` or `http`, or the port on which it does"
-            )
+            format!("{server} does not speak TLS on this port; use `ws` or `http`, or the port with TLS")
         }
         rustls::Error::PeerIncompatible(_)
         | rustls::Error::AlertReceived(Alert::HandshakeFailure | Alert::ProtocolVersion) => {
@@ -364,7 +362,7 @@ mod tests {
             ),
             (
                 InvalidCertificate(CertificateError::NotValidYet),
-                "not valid yet; set the clock",
+                "not valid yet; correct the clock",
             ),
             (
                 InvalidCertificate(CertificateError::Revoked),

@@ -1,4 +1,4 @@
-//! What there is of TLS in a build without it: the error that says so.
+//! TLS in a build without it: only the error that says so.
 
 use std::io::{self, Read, Write};
 
@@ -23,7 +23,7 @@ impl Settings {
     }
 }
 
-/// There is none.
+/// There is no TLS.
 #[derive(Debug)]
 pub(crate) enum Tls {}
 

@@ -1,4 +1,4 @@
-//! What is to be fetched, and when. It must not know what follows from what was fetched.
+//! What must be fetched, and when. Must not know what follows from the result.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -18,9 +18,9 @@ use crate::query::Query;
 
 pub(super) struct Due {
     is_open: bool,
-    /// Everything is in doubt: until a fetch of everything has succeeded that began later.
+    /// Everything is in doubt, until a fetch of everything has succeeded that began later.
     all_in_doubt: bool,
-    /// A fetch of everything is to begin.
+    /// A fetch of everything must begin.
     wants_all: bool,
     /// It is to fetch objects that are held as well, until one has succeeded.
     wants_whole: bool,
@@ -36,7 +36,7 @@ pub(super) struct Due {
     /// Objects of which something is missing or late.
     doubts: HashSet<Box<str>>,
     pub(super) fetch: Option<Fetch>,
-    /// The number of the request that is under way.
+    /// The number of the pending request.
     in_flight: Option<u64>,
     asked_at: Option<Instant>,
     next_ticket: u64,
@@ -45,13 +45,13 @@ pub(super) struct Due {
     backoff: Backoff,
     rng: StdRng,
     retry_at: Option<Instant>,
-    /// Requests of no hurry are gathered until then.
+    /// Requests without urgency are gathered until then.
     not_before: Option<Instant>,
-    /// How much later than the one before it a fetch of everything comes at least.
+    /// The minimum time between two fetches of everything.
     min_interval: Duration,
     pub(super) figures: Figures,
     pub(super) again: Again,
-    /// How often it was told to refresh, and up to which of them it has told what came of it.
+    /// The number of refreshes requested, and the number of those whose result was reported.
     refreshes: u64,
     refreshed: u64,
 }
@@ -68,7 +68,7 @@ pub(crate) struct Figures {
     pub(crate) events: u64,
 }
 
-/// Fetches that nothing leads to but time.
+/// Fetches whose only reason is the time.
 #[derive(Default)]
 pub(super) struct Again {
     pub(super) every: Option<Duration>,
@@ -82,7 +82,7 @@ pub(super) struct Fetch {
     pub(super) job: Job,
     /// There was a doubt when it began.
     pub(super) is_of_doubt: bool,
-    /// How long its requests took that were answered.
+    /// How long its answered requests took.
     pub(super) spent: Duration,
     /// The last refresh before it began.
     refreshes: u64,
@@ -132,7 +132,7 @@ impl Due {
         }
     }
 
-    /// What was asked of another one is asked of this one as well.
+    /// Takes over what was requested of another one.
     pub(super) fn goes_on_from(&mut self, other: &Self) {
         (self.refreshes, self.refreshed) = (other.refreshes, other.refreshed);
         self.largest_page = self.largest_page.max(other.largest_page);
@@ -170,7 +170,7 @@ impl Due {
         self.refreshes
     }
 
-    /// What is under way counts for nothing.
+    /// Discards the pending fetch.
     fn start_over(&mut self) {
         self.doubt_all();
         self.drop_fetch();
@@ -235,12 +235,12 @@ impl Due {
         self.doubts.insert(id.into());
     }
 
-    /// Fetches everything, unless that is under way.
+    /// Fetches everything, unless that is being done.
     pub(super) fn want_all(&mut self) {
         self.wants_all |= !self.fetches_all();
     }
 
-    /// Fetches what comes behind that which is held, unless everything is to be fetched. Somebody waits for it.
+    /// Fetches the objects after the held ones, unless everything must be fetched. A caller waits for it.
     pub(super) fn want_more(&mut self) {
         self.wants_more = true;
         self.not_before = None;
@@ -250,7 +250,7 @@ impl Due {
         self.wants_more = false;
     }
 
-    /// Whether a fetch of what comes behind that which is held is to begin.
+    /// Whether a fetch of the objects after the held ones must begin.
     pub(super) fn wants_more(&self) -> bool {
         self.wants_more
     }
@@ -289,7 +289,8 @@ impl Due {
         self.backoff.reset();
     }
 
-    /// However often there is a reason to fetch everything, the server spends most of its time on something else.
+    /// However often there is a reason to fetch everything, the server must spend most of its time on other
+    /// work.
     pub(super) fn rest(&mut self, spent: Duration, now: Instant) {
         let rest = spent.saturating_mul(4);
         self.not_before = Some(now + rest.max(self.min_interval));
@@ -304,7 +305,7 @@ impl Due {
         self.tell_refreshed(refreshes)
     }
 
-    /// Whether what came of this refresh was not told yet.
+    /// Whether the result of this refresh was not reported yet.
     pub(super) fn tell_refreshed(&mut self, refreshes: u64) -> Option<u64> {
         let is_new = refreshes > self.refreshed;
         self.refreshed = self.refreshed.max(refreshes);
@@ -338,7 +339,8 @@ impl Due {
             self.figures.catch_ups += u64::from(catch_up.is_some());
             catch_up.map_or_else(|| Job::All(Paging::new(wanted)), Job::CatchUp)
         } else if self.doubts.is_empty() && std::mem::take(&mut self.wants_more) {
-            // What is held was not looked at again: that answers nobody who has asked for that.
+            // The held objects were not fetched again, so this is not the answer for a caller that asked for
+            // that.
             refreshes = self.refreshed;
             Job::All(rest())
         } else if self.doubts.is_empty() {
@@ -459,14 +461,15 @@ impl Core {
         }))
     }
 
-    /// What [`next_task`](Self::next_task) returned last could not be started: it has a next time, as a fetch that
-    /// failed has.
+    /// The last result of [`next_task`](Self::next_task) could not be started: it is retried, as a failed
+    /// fetch is.
     pub(crate) fn could_not_start(&mut self, error: Error, now: Moment) {
         self.due.in_flight = None;
         self.failed(error.into(), now);
     }
 
-    /// The answer to this request counts for nothing, since somebody else asked: another user, say.
+    /// Ignores the answer to this request, because it was made in another name: that of another user, for
+    /// example.
     pub(crate) fn discarded(&mut self, ticket: u64, now: Moment) {
         if self.due.in_flight == Some(ticket) {
             self.due.start_over();
@@ -474,7 +477,7 @@ impl Core {
         }
     }
 
-    /// A fetch failed, and is tried again after a while. What it was for is in doubt until then.
+    /// A fetch failed, and is tried again after a while. Its objects are in doubt until then.
     pub(super) fn failed(&mut self, failure: FetchError, now: Moment) {
         let FetchError { error, retry_after } = failure;
         let due = &mut self.due;

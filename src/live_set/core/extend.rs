@@ -1,10 +1,10 @@
-//! A window that grows: more of the sorted objects are shown, and only what is not held is fetched. It must not know how
-//! the server is asked.
+//! A window that grows: more of the sorted objects are shown, and only objects that are not held are fetched.
+//! Must not know how the server is asked.
 
 use super::{Core, Moment};
 
 impl Core {
-    /// Shows this many more objects. The query that is to come shows them, if there is one.
+    /// Shows this many more objects. If there is a next query, it shows them.
     pub(crate) fn extend(&mut self, number: usize, now: Moment) {
         if let Some(next) = &mut self.next {
             next.extend(number, now);
@@ -25,7 +25,7 @@ impl Core {
         self.settle(now.time);
     }
 
-    /// Whether the server has objects behind the last one that is shown, as far as is known.
+    /// Whether the server has objects after the last shown one, as far as is known.
     pub(crate) fn has_more(&self) -> bool {
         let is_behind = |end: usize| self.boundary.is_some() || self.held.list.len() > end;
         self.window.is_some_and(|window| is_behind(window.end()))

@@ -1,5 +1,5 @@
-//! What the set follows besides its own objects: which of the subscriptions are open, and what an event of one means whose
-//! objects decide which ones match. It must not know of subscriptions as such: they are numbers here.
+//! What the set follows besides its own objects: which of the subscriptions are open, and what an event means
+//! whose object decides which ones match. Must not know of subscriptions as such: they are numbers here.
 
 use std::collections::{BTreeSet, HashSet};
 use std::time::{Duration, Instant, SystemTime};
@@ -7,17 +7,17 @@ use std::time::{Duration, Instant, SystemTime};
 use super::{Core, Moment, Output};
 use crate::error::{Error, ErrorKind};
 
-/// The subscriptions without which nothing can be known.
+/// The subscriptions that everything depends on.
 pub(super) struct Links {
     closed: HashSet<u64>,
     /// Since when events may be missing, while not all of them are open.
     lost_since: Option<SystemTime>,
     classes: BTreeSet<Box<str>>,
-    /// The server refuses the set's own: it goes without.
+    /// The server refuses the set's own subscription, so the set works without one.
     are_without: bool,
 }
 
-/// That of the set's own objects. Others have the numbers of their subscriptions, which count from 1.
+/// The subscription of the set's own objects. Others have numbers from 1 on.
 const OWN: u64 = 0;
 
 impl Links {
@@ -32,18 +32,19 @@ impl Links {
 }
 
 impl Core {
-    /// No event tells which objects match: whatever happens, everything is fetched, with so much time in between at least.
+    /// No event shows which objects match: after any change everything is fetched, with at least this time in
+    /// between.
     pub(crate) fn asks_again(&mut self, min_interval: Duration) {
         self.asks_again = true;
         self.due.space_out(min_interval);
     }
 
-    /// Each fetch of everything comes at least so much later than the one before it.
+    /// Fetches of everything are at least this far apart.
     pub(crate) fn space_out(&mut self, min_interval: Duration) {
         self.due.space_out(min_interval);
     }
 
-    /// Everything is fetched again each time that so much time has passed, also without a doubt.
+    /// Everything is fetched again at this interval, even without a doubt.
     pub(crate) fn refresh_every(&mut self, interval: Duration) {
         self.due.again.every = Some(interval);
     }
@@ -54,14 +55,15 @@ impl Core {
         self.links.classes.insert(class_name.into());
     }
 
-    /// The server does not let the set subscribe, and lets it fetch: it fetches again and again.
+    /// The server refuses the subscription but answers fetches, so the set fetches again and again.
     pub(crate) fn go_without(&mut self, now: Moment) {
         self.due.again.every.get_or_insert(WITHOUT_EVENTS);
         self.links.are_without = true;
         self.link_opened(OWN, None, now);
     }
 
-    /// Fetches everything if it is time to. What was found the last time without an event, and had none since, is said.
+    /// Fetches everything if it is time to. Reports what the last such fetch found without an event, if none
+    /// has come since.
     pub(super) fn look_again(&mut self, now: Instant) {
         let again = &mut self.due.again;
         if again.at.take_if(|at| *at <= now).is_none() {
@@ -84,14 +86,14 @@ impl Core {
         self.due.want_all();
     }
 
-    /// A fetch that had no reason but time has led to what was put out since then.
+    /// A fetch for no reason but time has led to the outputs since then.
     pub(super) fn suspect(&mut self, before: usize) {
         let is_change = |output: &Output| matches!(output, Output::Change(..));
         self.due.again.is_suspect |= self.outputs.iter().skip(before).any(is_change);
     }
 
-    /// The subscription is acknowledged: from here on all that happens comes as an event. What was before is not known,
-    /// since the last proof of a link at the latest.
+    /// The subscription is acknowledged: from here on, everything that happens comes as an event. What
+    /// happened before is not known, at the latest since the last proof of a connection.
     pub(crate) fn opened(&mut self, lost_since: Option<SystemTime>, now: Moment) {
         self.links.are_without = false;
         self.link_opened(OWN, lost_since, now);

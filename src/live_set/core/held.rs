@@ -1,4 +1,5 @@
-//! What is held, what is known of the rest, and the boundary between them. It must not know where news comes from.
+//! The held objects, what is known of the others, and the boundary between them. Must not know where news
+//! comes from.
 
 use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
@@ -50,7 +51,7 @@ impl Held {
     }
 }
 
-/// What is known and not held: gone, or beyond the boundary. An event that is late must not bring it back.
+/// Objects that are known but not held: gone, or beyond the boundary. A late event must not bring them back.
 #[derive(Default)]
 pub(super) struct Graves {
     pub(super) young: HashMap<Box<str>, Grave>,
@@ -72,7 +73,7 @@ impl Graves {
         self.old.remove(id);
     }
 
-    /// Forgets those that are old. None may be forgotten during a fetch, which may return what was before it.
+    /// Forgets old ones. None may be forgotten during a fetch, which may return an earlier state.
     pub(super) fn age(&mut self, now: Instant) {
         let since = *self.since.get_or_insert(now);
         if now.saturating_duration_since(since) >= GENERATION {
@@ -83,8 +84,8 @@ impl Graves {
 }
 
 impl Core {
-    /// What is known of an object, which also may be one beyond the boundary during a fetch. `touched` is what events
-    /// told of it since the fetch began.
+    /// What is known of an object. During a fetch, this may also be one beyond the boundary. `touched` is
+    /// what events have reported of it since the fetch began.
     pub(super) fn known<'a>(&'a self, id: &str, touched: Option<&'a Option<Arc<Entry>>>) -> Known<'a> {
         let member = match touched {
             Some(touched) => touched.as_ref(),
@@ -96,7 +97,7 @@ impl Core {
         }
     }
 
-    /// An event says that the object is as this.
+    /// An event reports this version of the object.
     pub(super) fn put(&mut self, id: &str, entry: Arc<Entry>) {
         self.graves.remove(id);
         if let Some(fetch) = &mut self.due.fetch {
@@ -116,7 +117,7 @@ impl Core {
         self.take_out(id);
     }
 
-    /// Holds the object, unless it is beyond the boundary, or what else there is has not been fetched yet.
+    /// Holds the object, unless it is beyond the boundary, or the others have not been fetched yet.
     pub(super) fn hold(&mut self, id: &str, entry: Arc<Entry>) {
         self.due.saw(entry.version());
         let is_beyond = |boundary: &SortKey| entry.key > *boundary;
@@ -161,7 +162,8 @@ impl Core {
         self.look_around(to);
     }
 
-    /// What is not held any more is remembered for a while, so that a late event does not bring back what it was before.
+    /// Remembers for a while an object that is no longer held, so that a late event does not bring back an
+    /// old version.
     pub(super) fn remember(&mut self, entry: &Entry) {
         let (id, version) = (id_of(entry), entry.version());
         if self.graves.get(&id).is_none_or(|grave| grave.version < version) {
@@ -181,7 +183,7 @@ impl Core {
         }
     }
 
-    /// With a limit: whether less is held than is to be shown, though there is more.
+    /// With a limit: whether fewer objects are held than must be shown, though there are more.
     pub(super) fn is_short(&self) -> bool {
         self.boundary.is_some()
             && self
@@ -217,5 +219,5 @@ impl Core {
     }
 }
 
-/// As long as an event may be late.
+/// How long an event may be late.
 pub(super) const GENERATION: Duration = Duration::from_secs(60);

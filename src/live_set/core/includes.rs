@@ -1,10 +1,11 @@
-//! The included objects: who has which, and which of them are followed. It must not know what an included object is like:
-//! when one changes, those that have it are fetched again.
+//! The included objects: which objects have them, and which of them are followed. Must not know the contents
+//! of an included object: when one changes, the objects that have it are fetched again.
 //!
-//! A *target* is an object that an included field points to, whether the server returned it or not: one that is deleted
-//! or may not be read is a pointer to it in what was fetched, and may be readable later. All targets of a class are
-//! followed by one subscription. If there are others, a new one takes its place, and the old one ends when that is open, so
-//! that no event is missed in between. While a target is not followed, the set is in doubt.
+//! A *target* is an object that an included field points to, whether the server returned it or not: if it is
+//! deleted or may not be read, the fetched object has a pointer to it, which may be readable later. All
+//! targets of a class are followed by one subscription. When there are others, a new subscription takes its
+//! place, and the old one ends once that is open, so that no event is missed in between. While a target is
+//! not followed, the set is in doubt.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -29,7 +30,7 @@ type Target = (Box<str>, Box<str>);
 
 #[derive(Default)]
 struct Class {
-    /// Who has each target.
+    /// The objects that have each target.
     holders: HashMap<Box<str>, HashSet<Box<str>>>,
     /// Of the newest subscription.
     asked: BTreeSet<Box<str>>,
@@ -41,12 +42,12 @@ struct Class {
     missing: BTreeSet<Box<str>>,
 }
 
-/// A subscription to the targets of a class that is to take the place of the one before.
+/// A subscription to the targets of a class that replaces the previous one.
 #[derive(Debug)]
 pub(crate) struct Following {
     pub(crate) class_name: Box<str>,
     pub(crate) number: u64,
-    /// None of them: then there is to be no subscription.
+    /// If empty, there must be no subscription.
     pub(crate) ids: Vec<Box<str>>,
 }
 
@@ -131,7 +132,7 @@ impl Includes {
 }
 
 impl Class {
-    /// These are followed from now on, and no others.
+    /// Follows these from now on, and no others.
     fn follow(&mut self, ids: BTreeSet<Box<str>>) {
         let holders = self.holders.keys();
         self.missing = holders.filter(|id| !ids.contains(*id)).cloned().collect();
@@ -140,7 +141,7 @@ impl Class {
 }
 
 impl Core {
-    /// What is to be subscribed to for the included objects.
+    /// The subscriptions that are needed for the included objects.
     pub(crate) fn next_includes(&mut self) -> Vec<Following> {
         self.includes.as_mut().map(Includes::due).unwrap_or_default()
     }
@@ -210,7 +211,7 @@ impl Core {
         self.includes.as_ref().is_some_and(Includes::has_doubts)
     }
 
-    /// This object is held from now on, as this.
+    /// This object is held from now on, in this version.
     pub(super) fn include_held(&mut self, id: &str, entry: &Entry) {
         if let Some(includes) = &mut self.includes {
             includes.add(id, entry.text());
@@ -244,8 +245,8 @@ impl Core {
         }
     }
 
-    /// The object of an event, with the included objects in place of the pointers that it has: those that are held with
-    /// the same pointers. `None` if there is one that is not held.
+    /// The object of an event, with the included objects in place of its pointers: those that are held with
+    /// the same pointers. `None` if one of them is not held.
     pub(super) fn with_included(&mut self, id: &str, told: Arc<Entry>) -> Option<Arc<Entry>> {
         let Some(includes) = &mut self.includes else {
             return Some(told);

@@ -1,19 +1,22 @@
-//! Which of two versions of an object counts: the one that is known, or the one that an event or a fetch brings. Only
-//! this module decides that. It must not know what is shown, nor what becomes of the object.
+//! Which of two versions of an object counts: the known one, or the one from an event or a fetch. Only this
+//! module decides that. Must not know what is shown, or what happens to the object.
 //!
-//! What an event brings counts if it is newer than the known version (`updatedAt`), or if it follows on it: an event
-//! says what the object was before (`original`). A newer version that follows on something else means that an event is
-//! missing or late: Parse Server 9.10 sends events of one object out of order (ParseLiveQueryServer.ts handles each
-//! without waiting for the one before), and of two saves at a time each has its own changes only. Such an object is in
-//! doubt. An event never brings back an object that was deleted.
+//! The version from an event counts if it is newer than the known version (`updatedAt`), or if it follows on
+//! it: an event says what the object was before (`original`). A newer version that follows on something else
+//! means that an event is missing or late: Parse Server 9.10 sends events of one object out of order
+//! (ParseLiveQueryServer.ts handles each without waiting for the one before), and of two simultaneous saves
+//! each has its own changes only. Such an object is in doubt. An event never brings back an object that was
+//! deleted.
 //!
-//! What a fetch read counts, unless what is known is newer:
+//! The version from a fetch counts, unless the known one is newer:
 //!
-//! - What an event told since the fetch began stays if it is newer: it happened after the fetch read the object.
-//! - What was known before the fetch began, and is newer, stays as well, and is in doubt: the fetch read a copy of the
-//!   database that lags behind, or the clocks of servers differ. A fetch of the objects in doubt alone ends such a doubt,
-//!   whatever it reads, since there would be no end to it otherwise.
-//! - Of two versions of one time nobody can tell which one is the later. The known one stays, and is in doubt.
+//! - A newer version from an event that came after the fetch began stays: it happened after the fetch read
+//!   the object.
+//! - A newer version that was known before the fetch began stays as well, but is in doubt: the fetch read a
+//!   copy of the database that lags behind, or the clocks of servers differ. A fetch of only the objects in
+//!   doubt ends such a doubt, whatever it reads, because the doubt would never end otherwise.
+//! - Of two versions with the same time, it is unknown which one is later. The known one stays, and is in
+//!   doubt.
 
 use super::super::change::Entry;
 
@@ -33,7 +36,7 @@ pub(super) enum Known<'a> {
     Gone(Grave),
 }
 
-/// What is told of the object.
+/// What an event says of the object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Is {
     Member,
@@ -55,14 +58,14 @@ pub(super) enum Read {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Judgement {
-    /// What is told takes the place of what is known.
+    /// The new version replaces the known one.
     pub(super) counts: bool,
     /// Neither may be right.
     pub(super) is_doubtful: bool,
 }
 
-/// Whether what an event tells counts, and whether the object is in doubt. `follows_on` is the version that the object had
-/// before, if the event says so.
+/// Whether the version from an event counts, and whether the object is in doubt. `follows_on` is the previous
+/// version of the object, if the event has it.
 pub(super) fn judge_event(known: Known<'_>, told: Is, entry: &Entry, follows_on: Option<i64>) -> Judgement {
     let version = entry.version();
     let before = match known {
@@ -82,12 +85,12 @@ pub(super) fn judge_event(known: Known<'_>, told: Is, entry: &Entry, follows_on:
         (Known::Member(_), Is::Left) => {
             judgement(is_newer || is_even || follows, is_even || is_newer && skips)
         }
-        // One that is older did not know of the last save.
+        // A deletion with an older version did not know of the last save.
         (Known::Member(_), Is::Deleted) => {
             let counts = is_newer || is_even || follows;
             judgement(counts, !counts)
         }
-        // Ids are not used again as a rule.
+        // Ids are usually not reused.
         (Known::Gone(Grave { deleted: true, .. }), Is::Member) => judgement(false, is_newer || is_even),
         (_, Is::Member) => judgement(is_newer || follows, is_even || is_newer && !follows),
         (_, Is::Left) => judgement(is_newer || is_even, false),
@@ -95,7 +98,7 @@ pub(super) fn judge_event(known: Known<'_>, told: Is, entry: &Entry, follows_on:
     }
 }
 
-/// Whether what a fetch read takes the place of what is known, and whether the object is in doubt.
+/// Whether the version from a fetch replaces the known one, and whether the object is in doubt.
 pub(super) fn judge_read(known: Known<'_>, entry: &Entry, by: Read) -> Judgement {
     let version = entry.version();
     let (before, is_deleted) = match known {
@@ -147,8 +150,8 @@ mod tests {
         Known::Gone(Grave { version, deleted })
     }
 
-    /// What becomes of a version that is older, one that is of the same time, and one that is newer: `+` if it counts,
-    /// `-` if not, and `?` if the object is in doubt.
+    /// What happens to an older version, to one with the same time, and to a newer one: `+` if it counts, `-`
+    /// if not, and `?` if the object is in doubt.
     fn verdicts(judge: impl Fn(&Entry) -> Judgement) -> String {
         let verdict = |version| {
             let Judgement { counts, is_doubtful } = judge(&entry(version, 2));

@@ -1,4 +1,4 @@
-//! What follows from what was fetched. It must not know when to fetch.
+//! What follows from the result of a fetch. Must not know when to fetch.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::fetch_error::FetchError;
 type Touched = HashMap<Box<str>, Option<Arc<Entry>>>;
 
 impl Core {
-    /// What came of a request.
+    /// Handles the result of a request.
     pub(crate) fn fetched(&mut self, ticket: u64, result: Result<Vec<Arc<Entry>>, FetchError>, now: Moment) {
         let Some(mut fetch) = self.due.answered(ticket) else {
             return;
@@ -105,7 +105,7 @@ impl Core {
         };
         let last = entries.iter().map(|entry| &entry.key).max().cloned();
         let members = self.members_of(entries, &mut touched, now);
-        // What events brought and the pages do not have: it came later, or is gone again.
+        // Objects from events that the pages do not have: they came later, or are gone again.
         let others = touched.into_values().flatten();
         let others: Vec<_> = others.map(|event| self.in_order(event)).collect();
         if self.may_be_late(now) {
@@ -211,7 +211,7 @@ impl Core {
         target
     }
 
-    /// What is held becomes this, by single changes if these are few.
+    /// Changes the held objects to these, by single changes if they are few.
     fn change_to(&mut self, target: Vec<Arc<Entry>>) {
         let ids: HashSet<&[u8]> = target.iter().map(|entry| entry.key.id()).collect();
         let is_same = |entry: &Arc<Entry>| {

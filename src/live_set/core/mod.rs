@@ -1,24 +1,26 @@
-//! What a set knows, and what follows from an event or from what was fetched. No sockets, threads or clocks: time comes
-//! in as an argument.
+//! The state of a set, and what follows from an event or from the result of a fetch. No sockets, threads or
+//! clocks: time comes in as an argument.
 //!
-//! The rules that it obeys:
+//! The rules:
 //!
-//! 1. The set holds all objects that match the query, or with a limit those up to a place in their order (`boundary`).
-//!    Whatever happens to an object while the subscription is open comes as an event; what was before that is fetched.
-//! 2. A *doubt* is everything that says that the set may be something else than what there is: the link is down, an event
-//!    is known to be lost, late or missing, a fetch has failed, an event contradicts itself or what is known, or nobody
-//!    knows where an object is sorted. The set is ready if and only if it has no doubt ([`Core::settle`], after each
-//!    input); while it has one it is stale, and claims nothing.
-//! 3. A doubt ends when a fetch has succeeded that began after it: one of everything, or one of the objects in doubt.
-//!    Every fetch that fails has a next time.
-//! 4. The object is judged, not the name of the event ([`news`]). The name counts only for what the object cannot tell:
-//!    that it was deleted, or that it may no longer be read. If both contradict each other the object is in doubt.
-//! 5. The newer version counts ([`judge`]). If nobody can tell which one that is, or a version in between is missing, the
+//! 1. The set holds all objects that match the query, or with a limit those up to a place in their order
+//!    (`boundary`). Whatever happens to an object while the subscription is open comes as an event;
+//!    everything before that is fetched.
+//! 2. A *doubt* is everything that suggests that the set may differ from the server: the connection is down,
+//!    an event is known to be lost, late or missing, a fetch has failed, an event contradicts itself or what
+//!    is known, or it is unknown where an object is sorted. The set is ready if and only if it has no doubt
+//!    ([`Core::settle`], after each input); while it has one it is stale, and claims nothing.
+//! 3. A doubt ends when a fetch has succeeded that began after it: one of everything, or one of the objects
+//!    in doubt. Every failed fetch is retried.
+//! 4. The object is judged, not the name of the event ([`news`]). The name counts only for what the object
+//!    cannot show: that it was deleted, or that it may no longer be read. If both contradict each other, the
 //!    object is in doubt.
-//! 6. After an event was lost, one that came before it may still be on its way, and say what is no longer so. Whatever
-//!    events bring in during the next minute is in doubt.
-//! 7. The set sorts only what all servers sort alike. For everything else it has the places that the server gave
-//!    ([`places`]), and an object that has none puts everything in doubt.
+//! 5. The newer version counts ([`judge`]). If it is unknown which one that is, or a version in between is
+//!    missing, the object is in doubt.
+//! 6. After an event was lost, an earlier one may still be on its way, with an outdated version. Everything
+//!    that events bring during the next minute is in doubt.
+//! 7. The set sorts only what all servers sort alike. Everything else is in the order that the server
+//!    returned ([`places`]), and an object without a place puts everything in doubt.
 //!
 //! 8. Where events cannot tell which objects match, since that depends on other objects as well, each event puts
 //!    everything in doubt ([`follow`]). An included object that changes puts those in doubt that have it ([`includes`]).
@@ -63,28 +65,28 @@ use crate::query::{Judge, Query};
 pub(crate) struct Core {
     /// That of the query.
     number: u64,
-    /// The query that is to come.
+    /// The query that will replace this one.
     next: Option<Box<Self>>,
     class_name: Box<str>,
     /// The conditions and the fields, without order and window.
     query: Query,
-    /// `None` if the query is none that can be subscribed to.
+    /// `None` if the query cannot be subscribed to.
     judge: Option<Judge>,
     window: Option<Window>,
     /// By how much the window has grown, and what was fetched since did not.
     extended: usize,
     places: Places,
     held: Held,
-    /// Nothing that is sorted behind this is held. `None` if everything is held.
+    /// No objects sorted after this are held. `None` if everything is held.
     boundary: Option<SortKey>,
     shown: List<Arc<Entry>>,
     graves: Graves,
     due: Due,
-    /// When an event of this link was lost. One that came before it may be late, and say what is no longer so.
+    /// When an event of this connection was lost. An earlier one may be late, with an outdated version.
     lost_at: Option<Instant>,
     links: Links,
     includes: Option<Includes>,
-    /// No event tells which objects match.
+    /// No event shows which objects match.
     asks_again: bool,
     /// Everything was fetched once: what is held is what there is, or was.
     is_filled: bool,
@@ -92,7 +94,7 @@ pub(crate) struct Core {
     outputs: VecDeque<Output>,
 }
 
-/// What is to be said of the contents.
+/// The state of the contents, as reported.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum State {
     /// There were none yet.
@@ -118,12 +120,12 @@ impl Moment {
     }
 }
 
-/// What there is to tell.
+/// Something to report.
 #[derive(Debug)]
 pub(crate) enum Output {
     /// A change, and the contents with it.
     Change(Change, Snapshot),
-    /// What is shown is what there is.
+    /// What is shown is what the server has.
     Ready,
     /// What is shown may be old, since this time.
     Stale(SystemTime),
@@ -135,7 +137,7 @@ pub(crate) enum Output {
     Answered(u64, Result<(), Error>),
 }
 
-/// What is to be fetched next.
+/// The next thing to fetch.
 #[derive(Debug)]
 pub(crate) struct Request {
     /// That of the query that it is for.
@@ -145,7 +147,7 @@ pub(crate) struct Request {
     pub(crate) order: Arc<Order>,
 }
 
-/// What there is to do for whoever fetches.
+/// The next task of the fetching thread.
 #[derive(Debug)]
 pub(crate) enum Task {
     Fetch(Box<Request>),
@@ -206,7 +208,7 @@ impl Core {
         self.outputs.pop_front()
     }
 
-    /// Whether what is shown is what there is, as the last output said.
+    /// Whether what is shown is what the server has, according to the last output.
     #[cfg(test)]
     pub(crate) fn is_ready(&self) -> bool {
         self.state == State::Ready
@@ -224,7 +226,7 @@ impl Core {
         self.judge = None;
     }
 
-    /// Since when what is shown may be old, if it was ready before. It may turn out to be earlier than what
+    /// Since when the contents may be outdated, if they were ready before. It may turn out to be earlier than
     /// [`Output::Stale`] said.
     pub(crate) fn stale_since(&self) -> Option<SystemTime> {
         match self.state {
@@ -241,7 +243,7 @@ impl Core {
         self.settle(now.time);
     }
 
-    /// Says whether the set is ready, if that has changed.
+    /// Reports whether the set is ready, if that has changed.
     fn settle(&mut self, since: SystemTime) {
         match (self.state, self.has_doubts()) {
             (State::Ready, true) => {
@@ -257,7 +259,7 @@ impl Core {
         }
     }
 
-    /// Whether what is held may be something else than what there is.
+    /// Whether the held objects may differ from those of the server.
     fn has_doubts(&self) -> bool {
         !self.is_filled
             || self.next.is_some()

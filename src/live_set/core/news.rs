@@ -1,4 +1,4 @@
-//! What follows from an event. It must not know what is fetched, nor how.
+//! What follows from an event. Must not know what is fetched, or how.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -81,10 +81,12 @@ impl Core {
         }
     }
 
-    /// What an event tells by its object, and whether its name says something else, or cannot be checked.
+    /// What the object of an event says, and whether the event's name says something else, or cannot be
+    /// checked.
     ///
-    /// Parse Server 4.3 to 4.10 shares one message between all subscriptions to a class, so that an event may come under
-    /// the name that it has for another one. Hooks of the server may rename events, and change their objects.
+    /// Parse Server 4.3 to 4.10 shares one message between all subscriptions to a class, so an event may come
+    /// under the name that it has for another subscription. Hooks of the server may rename events, and change
+    /// their objects.
     fn read(&self, news: &News<'_>) -> (Is, bool) {
         let matches = self.matches(news.object);
         match (news.kind, matches) {
@@ -102,7 +104,7 @@ impl Core {
         }
     }
 
-    /// Whether the query matches this object, if that can be told.
+    /// Whether the query matches this object, if that is known.
     pub(super) fn matches(&self, object: &Object) -> Option<bool> {
         self.judge.as_ref()?.matches_as_sent(object)
     }
@@ -128,7 +130,7 @@ impl Core {
                     }
                     None => news.kind == EventKind::Update && self.would_know(&entry.key),
                 };
-                // The event that took it out again may be the one that was lost.
+                // The event that removed it again may be the lost one.
                 is_unknown && was_known() || self.may_be_late(now)
             }
         }
@@ -146,7 +148,7 @@ impl Core {
             .is_some_and(|lost_at| now.saturating_duration_since(lost_at) < GENERATION)
     }
 
-    /// An object that cannot be one of the set: a hook of the server has put it into the place of one that may be.
+    /// An object that cannot be in the set: a hook of the server has put it in the place of one that may be.
     fn refuse(&mut self, object: &Object, now: Instant) {
         let class_name = &self.class_name;
         let text = match object.class_name() {
@@ -163,8 +165,8 @@ impl Core {
     }
 }
 
-/// A change that changes nothing may be a deletion that a hook of the server has renamed: a deletion alone has the last
-/// version, and no original.
+/// A change that changes nothing may be a deletion that a hook of the server has renamed: only a deletion has
+/// the last version and no original.
 fn hides_a_deletion(news: &News<'_>, known: Known<'_>, told: Is, entry: &Entry) -> bool {
     let is_change = matches!(news.kind, EventKind::Update | EventKind::Enter);
     let changes_nothing = || matches!(known, Known::Member(held) if held.version() == entry.version());

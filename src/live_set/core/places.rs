@@ -1,13 +1,13 @@
-//! Where objects are sorted: by what they have, or, if that does not say it, as the server returned them. It must not
-//! know what is shown.
+//! Where objects are sorted: by their values or, if those do not decide it, as the server returned them. Must
+//! not know what is shown.
 //!
-//! What databases do differently (see [`Order`]) is learned from the order in which objects are returned; if none that
-//! were returned tell it, and two that are held would be sorted one way or the other, the server is asked which of them
-//! comes first.
+//! What databases do differently (see [`Order`]) is learned from the order of the returned objects. If none
+//! of them reveal it, and two held objects would be sorted one way or the other, the server is asked which of
+//! them comes first.
 //!
-//! As soon as there is a value whose place only the server knows, the keys of the set are *ranks*: places in what was
-//! returned last. An object that comes, or whose sorted fields change, then has no place until everything was fetched
-//! again, in order.
+//! As soon as there is a value whose place only the server knows, the keys of the set are *ranks*: positions
+//! in the last result. A new object, or one whose sorted fields change, then has no place until everything is
+//! fetched again, in order.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,18 +26,18 @@ pub(super) struct Places {
     types: Vec<u8>,
     are_ranks: bool,
     is_by_distance: bool,
-    /// Of these two it is not known which one comes first.
+    /// Two objects of which it is unknown which one comes first.
     question: Option<[Box<str>; 2]>,
 }
 
-/// What follows from the order in which objects were returned.
+/// What the order of the returned objects reveals.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Lesson {
-    /// It is sorted as was thought.
+    /// The order is as assumed.
     AsThought,
     /// It is sorted like this.
     Nulls(Nulls),
-    /// It is sorted in a way that is not known here.
+    /// The order is unknown here.
     Foreign,
 }
 
@@ -55,7 +55,8 @@ impl Places {
         }
     }
 
-    /// Nothing that an object has tells where it is sorted. `by_distance`: that is the order of the query itself.
+    /// The order cannot be derived from any value of an object. `by_distance`: it is the order of the query
+    /// itself.
     pub(super) fn keep_those_of_server(&mut self, by_distance: bool) {
         self.are_ranks = true;
         self.is_by_distance = by_distance;
@@ -81,7 +82,7 @@ impl Places {
         self.question.is_some()
     }
 
-    /// Takes note of the values that a key is made of. Returns whether they can be sorted here, among those before.
+    /// Records the values of a key. Returns whether they can be sorted here, among the earlier ones.
     fn can_sort(&mut self, key: &SortKey) -> bool {
         let mut can_sort = !key.is_unknown();
         for (index, found) in self.order.types_in(key).enumerate() {
@@ -96,7 +97,7 @@ impl Places {
         can_sort
     }
 
-    /// What the order of these two would tell that is not known.
+    /// Whether the order of these two would reveal something that is not known yet.
     fn asks(&self, one: &SortKey, other: &SortKey) -> bool {
         match self.order.tells(one, other) {
             Some(Tells::Nulls) => !self.nulls_are_known,
@@ -105,7 +106,7 @@ impl Places {
         }
     }
 
-    /// Learns from objects that the server sorted at one moment, whose keys are of the order that is known now.
+    /// Learns from objects that the server sorted at one moment, whose keys use the present order.
     fn learn(&mut self, sorted: &[Arc<Entry>]) -> Lesson {
         let mut nulls = None;
         for pair in sorted.windows(2) {
@@ -131,7 +132,8 @@ impl Places {
         }
     }
 
-    /// Learns from objects that the server sorted by their ids, which are texts. Returns whether that can be done here.
+    /// Learns from objects that the server sorted by their ids, which are texts. Returns whether ids can be
+    /// sorted here.
     fn learn_from_ids(&mut self, sorted: &[Arc<Entry>]) -> bool {
         let telling = sorted
             .iter()
@@ -145,8 +147,8 @@ impl Places {
 }
 
 impl Core {
-    /// Everything was returned: what its order tells, before it is put in its places. While a fetch is under way, the
-    /// order that is known does not change, so the keys are of that.
+    /// Learns from the order of a result of everything, before it is put in place. The known order does not
+    /// change during a fetch, so the keys use that order.
     pub(super) fn learn_from_page(&mut self, entries: &[Arc<Entry>], by_keys: bool, at_one_moment: bool) {
         if self.places.are_ranks {
             return;
@@ -162,7 +164,7 @@ impl Core {
         self.heed(lesson);
     }
 
-    /// Two were returned, of which it was not known which one comes first.
+    /// Two objects were returned of which it was unknown which one comes first.
     pub(super) fn learn_from_pair(&mut self, sorted: &[Arc<Entry>]) {
         let lesson = self.places.learn(sorted);
         self.places.question = None;
@@ -185,7 +187,8 @@ impl Core {
         }
     }
 
-    /// An object was put in at this place of what is held: whether it is the right one can depend on the server.
+    /// An object was inserted at this place of the held ones: whether the place is right can depend on the
+    /// server.
     pub(super) fn look_around(&mut self, index: usize) {
         let places = &self.places;
         if places.are_ranks || places.question.is_some() || places.nulls_are_known && places.texts_are_known {
@@ -206,7 +209,7 @@ impl Core {
         self.places.question = question;
     }
 
-    /// An object is beyond the boundary, for all that is known: whether it is can depend on the server as well.
+    /// An object is beyond the boundary, as far as is known: whether it is can depend on the server as well.
     pub(super) fn look_beyond(&mut self, entry: &Entry) {
         let places = &self.places;
         let may_be_within = |boundary| !places.are_ranks && places.asks(&entry.key, boundary);
@@ -247,7 +250,7 @@ impl Core {
         self.reset(sorted);
     }
 
-    /// The entry, with a key of the order that is known now.
+    /// The entry, with a key of the present order.
     pub(super) fn in_order(&self, entry: Arc<Entry>) -> Arc<Entry> {
         match self.places.order.sort_key(entry.text()) {
             Some(key) if key != entry.key => Arc::new(entry.with_key(key)),
@@ -255,7 +258,8 @@ impl Core {
         }
     }
 
-    /// The object that is told, with the key that it is held by. `stays`: it is beyond the boundary, and stays there.
+    /// The object of the event, with the key that it is held by. `stays`: it is beyond the boundary, and
+    /// stays there.
     pub(super) fn place(&mut self, entry: Arc<Entry>, stays: bool) -> Arc<Entry> {
         if !self.places.are_ranks && !self.places.can_sort(&entry.key) {
             self.take_ranks();
@@ -291,7 +295,7 @@ impl Core {
         self.places.order.sort_key(text).as_ref() == Some(key)
     }
 
-    /// From here on objects have the places that the server gives them. Those that are held keep theirs.
+    /// From here on, objects have the places that the server gives them. Held objects keep theirs.
     fn take_ranks(&mut self) {
         crate::logging::warn!(
             "the objects of {} are sorted by something that only the server can sort: arrays, objects, values of \
@@ -312,8 +316,8 @@ impl Core {
         self.reset(ranked);
     }
 
-    /// With ranks: gives these objects their places, which are in the server's order. Those that are held, and are in
-    /// this order already, keep theirs, so that what has not moved is not told to have moved.
+    /// With ranks: gives these objects their places, in the server's order. Held objects that are in this
+    /// order already keep theirs, so that an object that has not moved is not reported as moved.
     pub(super) fn rank(&self, sorted: Vec<Arc<Entry>>) -> Vec<Arc<Entry>> {
         let ranks: Vec<_> = sorted
             .iter()

@@ -1,8 +1,8 @@
-//! Another query for a set that is there. It is asked for beside the old one, with a core of its own, so that what is told
-//! of one query never gets into the contents of the other; the old contents stay until the new ones are whole. It must not
-//! know how a query is subscribed to.
+//! Another query for an existing set. It is requested beside the old one, with a core of its own, so that
+//! events of one query never get into the contents of the other; the old contents stay until the new ones are
+//! complete. Must not know how a query is subscribed to.
 //!
-//! Each query has a number, and so has all that is asked and told of it.
+//! Each query has a number, and so has everything that is requested and reported for it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -36,12 +36,12 @@ impl Core {
         shown
     }
 
-    /// What is to be told of something that happened elsewhere.
+    /// Reports something that happened elsewhere.
     pub(crate) fn tell(&mut self, error: Error) {
         self.outputs.push_back(Output::Failed(error));
     }
 
-    /// What is shown, and since when it may be old, if it may.
+    /// The contents, and since when they may be outdated, if they may.
     pub(crate) fn contents(&self) -> (Snapshot, Option<SystemTime>) {
         (Snapshot(self.shown.clone()), self.stale_since())
     }
@@ -59,12 +59,12 @@ impl Core {
         self.settle(now.time);
     }
 
-    /// The number of the query whose contents are shown, and those of the queries that are to come.
+    /// The number of the query whose contents are shown, and those of the queries that will replace it.
     pub(crate) fn numbers(&self) -> impl Iterator<Item = u64> {
         std::iter::successors(Some(self), |core| core.next.as_deref()).map(|core| core.number)
     }
 
-    /// What is told of the query with this number is told to this one. `None` if nobody wants it any more.
+    /// The core that events for the query with this number belong to. `None` if it is no longer wanted.
     pub(crate) fn of(&mut self, number: u64) -> Option<&mut Self> {
         if self.number == number {
             return Some(self);
@@ -72,7 +72,7 @@ impl Core {
         self.next.as_deref_mut()?.of(number)
     }
 
-    /// All is to be fetched anew, at once. [`Output::Refreshed`] says when that was done.
+    /// Fetches everything again, at once. [`Output::Refreshed`] reports when that is done.
     pub(crate) fn refresh(&mut self) -> u64 {
         if let Some(next) = &mut self.next {
             next.refresh();
@@ -106,7 +106,7 @@ impl Core {
         }
     }
 
-    /// If everything was fetched for the query that is to come, it is the present one from now on. To be called after each
+    /// Makes the next query the present one, if everything was fetched for it. Must be called after each
     /// input.
     pub(crate) fn take_over(&mut self) {
         let Some(next) = &mut self.next else { return };
@@ -152,8 +152,8 @@ impl Core {
     }
 }
 
-/// The changes that lead from one list to another, each with the list that it leads to. `None` if they are many, or if they
-/// would lead through a list without objects that neither is.
+/// The changes that lead from one list to another, each with the resulting list. `None` if there are many, or
+/// if they would pass through an empty list though neither is empty.
 fn steps(before: &List<Arc<Entry>>, after: &List<Arc<Entry>>) -> Option<Vec<(Change, List<Arc<Entry>>)>> {
     fn ids(list: &List<Arc<Entry>>) -> HashSet<&[u8]> {
         list.iter().map(|entry| entry.key.id()).collect()

@@ -1,4 +1,4 @@
-//! Single cases by intent, where `properties.rs` finds them by chance.
+//! Single cases on purpose, where `properties.rs` finds them by chance.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -18,7 +18,7 @@ struct Set {
     now: Moment,
 }
 
-/// An object after so many saves.
+/// An object after this many saves.
 fn game(id: &str, saves: u32, fields: Value) -> Object {
     let mut json = json!({
         "className": "Game", "objectId": id, "createdAt": "2024-01-01T00:00:00.000Z",
@@ -86,7 +86,7 @@ impl Set {
         self.core.fetched(request.ticket, Ok(entries.collect()), self.now);
     }
 
-    /// Answers all that is asked, as a server that sorts these objects like this.
+    /// Answers all requests, as a server that sorts these objects in this order.
     fn answer_all(&mut self, sorted: &[Object]) {
         loop {
             let request = match self.core.next_task(self.now.at) {
@@ -130,7 +130,7 @@ impl Set {
         self.core.event(kind, object, original, self.now);
     }
 
-    /// The names of what there is to tell.
+    /// The names of the outputs.
     fn outputs(&mut self) -> Vec<String> {
         std::iter::from_fn(|| self.core.next_output())
             .map(|output| match output {

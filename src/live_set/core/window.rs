@@ -1,5 +1,5 @@
-//! What is shown of what is held: the part between `skip` and `limit`, and how a change outside of it looks from inside.
-//! It must not know of fetches.
+//! The part of the held objects that is shown, between `skip` and `limit`, and how a change outside of it
+//! looks from inside. Must not know of fetches.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ impl Window {
         self.skip.saturating_add(self.limit)
     }
 
-    /// How many are held beyond those that are shown, so that not each one that leaves takes a request.
+    /// How many are held beyond the shown ones, so that not every object that leaves costs a request.
     pub(super) fn margin(self) -> usize {
         (self.limit / 2).clamp(16, 500)
     }
@@ -99,7 +99,8 @@ impl Core {
         });
     }
 
-    /// An object outside of the window went to another place outside: from one side of it to the other, perhaps.
+    /// An object outside of the window moved to another place outside, possibly from one side of it to the
+    /// other.
     pub(super) fn show_passed(&mut self, from: usize, to: usize) {
         let Some(window) = self.window.filter(|window| window.limit > 0) else {
             return;
@@ -123,7 +124,7 @@ impl Core {
         }
     }
 
-    /// What is at this place of what is held comes into the window.
+    /// The object at this place of the held ones moves into the window.
     pub(super) fn show_in(&mut self, place: usize, window: Window) {
         let index = place - window.skip;
         if let Some(entry) = self.held.list.get(place).cloned() {

@@ -1,6 +1,6 @@
-//! How a session finds out how old the server is: only if a subscription depends on it, once for each connection, since
-//! the next one may lead to another server, and with a question that has no effect on the server. The subscriptions
-//! that depend on the answer wait for it, and no other.
+//! Finds out the version of the server: only if a subscription depends on it, once per connection, since the
+//! next one may lead to another server, and with a question that has no effect on the server. Only the
+//! subscriptions that depend on the answer wait for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,11 +20,11 @@ use crate::query::version::{Age, Probe};
 #[derive(Debug)]
 pub(super) struct Inquiry {
     age: Age,
-    /// The question that a subscription waits for, and its number once it was sent.
+    /// The question that a subscription waits for, with its number once it is sent.
     open: Option<(Probe, Option<u64>)>,
-    /// The answer is late, and who waits for it was told.
+    /// The answer is late, and the subscriptions that wait for it were notified.
     is_late: bool,
-    /// The questions that were answered, be it by something that tells nothing.
+    /// The answered questions, including those whose answer told nothing.
     answered: Vec<Probe>,
 }
 
@@ -40,7 +40,7 @@ impl Default for Inquiry {
 }
 
 impl Inquiry {
-    /// The connection is gone.
+    /// The connection is closed.
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }
@@ -51,13 +51,13 @@ impl Inquiry {
 }
 
 impl<T: Clone> Session<T> {
-    /// How old the server is, if it was asked and has answered. It may have told nothing by it.
+    /// The version of the server, if it was asked and has answered. The answer may have told nothing.
     pub(crate) fn server_age(&self) -> Option<Age> {
         (!self.inquiry.answered.is_empty()).then_some(self.inquiry.age)
     }
 
-    /// The `where` for this server, if it is another than that of the specification. `None` if the server has to be
-    /// asked first, or is being asked.
+    /// The `where` for this server, if it differs from that of the specification. `None` if the server must
+    /// be asked first, or is being asked.
     pub(super) fn where_for_server(&mut self, spec: &Arc<Spec>, now: Now) -> Option<Result<Option<String>>> {
         let Some(by_age) = spec.query.by_age() else {
             return Some(Ok(None));
@@ -75,7 +75,7 @@ impl<T: Clone> Session<T> {
         None
     }
 
-    /// Sends the question, if there is one that was not sent yet and it may be asked now.
+    /// Sends the question, if there is one that was not sent yet and it may be sent now.
     pub(super) fn ask_question(&mut self, admitted: bool, now: Now) {
         let Some((probe, None)) = self.inquiry.open else {
             return;
@@ -93,8 +93,8 @@ impl<T: Clone> Session<T> {
             .push_back(Output::Send(outgoing::probe(QUESTION, probe)));
     }
 
-    /// Whether an error that names no request can only be the answer to the question. If others may have caused it too,
-    /// it is found out with their answers.
+    /// Whether an error that names no request can only be the answer to the question. If other operations may
+    /// have caused it too, their answers decide.
     pub(super) fn is_answer_to_question(&self, error: &ServerError) -> bool {
         if self.inquiry.number().is_none() || error.request_id.is_some() || error.code != 1 {
             return false;
@@ -106,7 +106,7 @@ impl<T: Clone> Session<T> {
         is_too_short(error) || is_unknown_member(error) && !self.answers.ids().any(may_cause_it)
     }
 
-    /// The answer came, which is always an error.
+    /// The answer, which is always an error, has come.
     pub(super) fn question_answered(&mut self, error: &ServerError, now: Now) {
         let is_known = match error {
             error if error.code != 1 => None,
@@ -116,20 +116,22 @@ impl<T: Clone> Session<T> {
         };
         if is_known.is_none() {
             crate::logging::warn!(
-                "the server does not tell its age, but says: {}",
+                "the server does not reveal its version, but answers: {}",
                 crate::text::excerpt(&error.text)
             );
         }
         self.end_question(is_known.map(|is_known| (is_known, error.has_request_id)), now);
     }
 
-    /// The server takes the question for a subscription, which it must not keep.
+    /// The server accepts the question as a subscription, which it must not keep.
     pub(super) fn question_accepted(&mut self, now: Now) {
-        // Once, whatever it says to that.
+        // Once, whatever the server answers.
         if self.inquiry.number().is_none() {
             return;
         }
-        crate::logging::warn!("the server does not tell its age: it accepts what every Parse Server refuses");
+        crate::logging::warn!(
+            "the server does not reveal its version: it accepts what every Parse Server refuses"
+        );
         self.outputs
             .push_back(Output::Send(outgoing::unsubscribe(QUESTION)));
         self.end_question(None, now);
@@ -155,7 +157,7 @@ impl<T: Clone> Session<T> {
         self.attribute(now);
     }
 
-    /// The answer is late. It is still waited for.
+    /// The answer is late. The client still waits for it.
     pub(super) fn question_is_late(&mut self) {
         self.inquiry.is_late = true;
         let handles: Vec<_> = self.waiting().map(|(_, handle)| handle.clone()).collect();
@@ -165,7 +167,7 @@ impl<T: Clone> Session<T> {
         }
     }
 
-    /// Who comes to wait for an answer that is late hears of it as well.
+    /// Reports the late answer to a subscription that begins to wait for it.
     pub(super) fn tell_if_question_is_late(&mut self, id: u64) {
         if self.inquiry.is_late {
             let handle = self.waiting().find(|(waiting, _)| *waiting == id);
@@ -179,21 +181,21 @@ impl<T: Clone> Session<T> {
     fn late_question(&self) -> Error {
         let limit = self.settings.ack_timeout;
         timeout(format!(
-            "the server has not said for {limit:?} how old it is, on which this query depends; the client still waits for \
-             the answer, and asks again on the next connection; {NAME_IT}"
+            "this query depends on the version of the server, which it has not revealed for {limit:?}; the \
+             client still waits for the answer, and asks again on the next connection; {NAME_IT}"
         ))
     }
 
     /// The connection is lost whenever the question is sent.
     pub(super) fn question_held_back(&mut self, delay: Duration, losses: u32) {
         crate::logging::warn!(
-            "held back the question for the server's age: the connection is lost whenever it is sent"
+            "held back the question for the server's version: the connection is lost whenever it is sent"
         );
         let handles: Vec<_> = self.waiting().map(|(_, handle)| handle.clone()).collect();
         for handle in handles {
             let text = format!(
-                "the connection was lost {losses} times in a row right after the server was asked for its age, on which \
-                 this query depends; it is asked again in {delay:?}; {NAME_IT}"
+                "the connection was lost {losses} times in a row right after the server was asked for its \
+                 version, on which this query depends; it is asked again in {delay:?}; {NAME_IT}"
             );
             let error = Error::new(ErrorKind::ConnectionLost, text);
             self.outputs
@@ -215,8 +217,7 @@ impl<T: Clone> Session<T> {
     }
 }
 
-/// The request id of the question: the greatest that JavaScript has, and none that a subscription gets.
+/// The request id of the question: the greatest integer of JavaScript, which no subscription gets.
 pub(super) const QUESTION: u64 = (1 << 53) - 1;
 
-const NAME_IT: &str =
-    "name the server's version with `ClientBuilder::parse_server`, and it need not be asked";
+const NAME_IT: &str = "name the server's version with `ClientBuilder::parse_server` to avoid the question";

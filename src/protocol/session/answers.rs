@@ -1,5 +1,5 @@
-//! The line of the operations that the server has not answered, and the errors that may be meant for any of them.
-//! Knows no subscriptions but their ids.
+//! The queue of operations that the server has not answered, and the errors that may belong to any of them.
+//! Must not know of subscriptions, except their ids.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -14,27 +14,27 @@ pub(super) struct Answers {
     /// The operations by number, which is the order in which they were sent.
     waiting: BTreeMap<u64, Asked>,
     next: u64,
-    /// The operations below are late, and were reported.
+    /// Operations with lower numbers are late and were reported.
     late_below: u64,
-    /// When the oldest operation was last answered: those behind it have waited in line until then.
+    /// When the oldest operation was last answered: later ones have waited in the queue until then.
     moved: Option<Instant>,
-    /// Errors that name no subscription. There are always fewer of them than operations.
+    /// Errors that do not name a subscription. There are always fewer of them than operations.
     errors: VecDeque<ServerError>,
-    /// How many of these errors were reported to all that they may be meant for, the first ones.
+    /// How many of these errors, from the first on, were reported to all operations that they may belong to.
     told: usize,
 }
 
-/// An operation that was sent.
+/// A sent operation.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked {
     pub(super) id: u64,
-    /// When it was sent, on the clock that counts sleep.
+    /// When it was sent, on the clock that includes sleep.
     pub(super) moment: Instant,
     pub(super) dialect: Dialect,
 }
 
 impl Answers {
-    /// A line in which `limit` is the longest that an operation may take once it is first.
+    /// A queue in which an operation may take up to `limit` once it is first.
     pub(super) fn new(limit: Duration) -> Self {
         Self {
             limit,
@@ -47,7 +47,7 @@ impl Answers {
         }
     }
 
-    /// An operation is sent. Returns its number.
+    /// Adds a sent operation. Returns its number.
     pub(super) fn sent(&mut self, asked: Asked, now: Instant) -> u64 {
         if self.first_on_time().is_none() {
             self.moved = Some(now);
@@ -58,7 +58,7 @@ impl Answers {
         number
     }
 
-    /// The server has answered an operation.
+    /// Removes an operation that the server has answered.
     pub(super) fn answered(&mut self, number: u64, now: Instant) -> Option<Asked> {
         if self.first_on_time().is_some_and(|(first, _)| first == number) {
             self.moved = Some(now);
@@ -66,14 +66,14 @@ impl Answers {
         self.waiting.remove(&number)
     }
 
-    /// When the oldest operation has waited too long. The time counts from when those before it were answered: ten
-    /// thousand subscriptions sent at once are answered one after another.
+    /// When the oldest operation has waited too long. The time counts from the answer to the one before it:
+    /// ten thousand subscriptions sent at once are answered one after another.
     pub(super) fn due(&self) -> Option<Instant> {
         self.first_on_time()?;
         Some(self.moved? + self.limit)
     }
 
-    /// The oldest operation counts as late from now on. It stays in the line, since its answer may still come.
+    /// Marks the oldest operation as late. It stays in the queue, because its answer may still come.
     pub(super) fn overtake(&mut self, now: Instant) -> Option<Asked> {
         let (number, asked) = self.first_on_time()?;
         self.late_below = number + 1;
@@ -81,7 +81,8 @@ impl Answers {
         Some(asked)
     }
 
-    /// Takes in an error that names no subscription. It is given back if nothing waits that it may be meant for.
+    /// Adds an error that does not name a subscription. Returns it if there is no operation that it may
+    /// belong to.
     pub(super) fn blame(&mut self, error: ServerError) -> Option<ServerError> {
         if self.waiting.is_empty() {
             return Some(error);
@@ -90,9 +91,9 @@ impl Answers {
         None
     }
 
-    /// The errors and the ids that they are meant for, as soon as that is certain. Each operation gets one answer, so errors
-    /// and operations belong together, in the order of sending, once there are as many of both: Parse Server checks a
-    /// message against its schema before anything else.
+    /// The errors and the ids that they belong to, as soon as that is certain. Each operation gets one
+    /// answer, so once there are as many errors as operations, they belong together in the order of sending:
+    /// Parse Server checks a message against its schema before anything else.
     pub(super) fn attribute(&mut self) -> Vec<(u64, ServerError)> {
         if self.errors.len() < self.waiting.len() {
             return Vec::new();
@@ -102,7 +103,8 @@ impl Answers {
         ids.zip(self.errors.drain(..)).collect()
     }
 
-    /// The errors whose meaning nobody was told yet, and the ids of all that they may be meant for. Each is returned once.
+    /// The errors that were not reported yet, with the ids of all operations that they may belong to. Each is
+    /// returned once.
     pub(super) fn untold(&mut self) -> Vec<(ServerError, Vec<u64>)> {
         let ids: Vec<_> = self.waiting.values().map(|asked| asked.id).collect();
         let untold = self.errors.iter().skip(self.told);
@@ -116,12 +118,12 @@ impl Answers {
         self.waiting.range(self.late_below..).map(|(_, asked)| asked.id)
     }
 
-    /// The ids of all operations that wait for an answer.
+    /// The ids of all unanswered operations.
     pub(super) fn ids(&self) -> impl Iterator<Item = u64> + '_ {
         self.waiting.values().map(|asked| asked.id)
     }
 
-    /// The connection is gone, and with it all answers.
+    /// The connection is closed, so no more answers come.
     pub(super) fn clear(&mut self) {
         self.waiting.clear();
         self.errors.clear();

@@ -1,4 +1,4 @@
-//! The two clocks of a machine that may sleep. Knows nothing of sessions.
+//! The two clocks of a machine that may sleep. Must not know of sessions.
 
 use std::time::{Duration, Instant};
 
@@ -8,13 +8,13 @@ use crate::protocol::Now;
 #[derive(Debug, Default)]
 pub(super) struct Clock {
     last: Option<Now>,
-    /// What the monotonic clock has missed.
+    /// The time that the monotonic clock has missed.
     slept: Duration,
     jumped: bool,
 }
 
 impl Clock {
-    /// Looks at both clocks.
+    /// Reads both clocks.
     pub(super) fn look(&mut self, now: Now) {
         if let Some(last) = self.last.replace(now) {
             let wall = now.wall.duration_since(last.wall).unwrap_or_default();
@@ -27,29 +27,30 @@ impl Clock {
         }
     }
 
-    /// Whether the time of day has jumped ahead since this was last asked. Then the machine has slept, or its clock was
-    /// set; what was awaited from the network is doubtful then.
+    /// Whether the time of day has jumped ahead since the last call. If so, the machine has slept, or its
+    /// clock was set, and anything expected from the network is doubtful.
     pub(super) fn take_jump(&mut self) -> bool {
         std::mem::take(&mut self.jumped)
     }
 
-    /// The monotonic clock, with the time added that the machine slept: the clock for what happened elsewhere meanwhile.
-    /// It never runs slower than the time of day, and takes no notice of a time of day that is set back. One that is set
-    /// ahead cannot be told from sleep, and counts as such.
+    /// The monotonic clock plus the time that the machine slept: the clock for what happened elsewhere in the
+    /// meantime. It never runs slower than the time of day, and ignores a time of day that is set back. A
+    /// time of day that is set ahead cannot be told from sleep, and counts as sleep.
     pub(super) fn moment(&mut self, now: Now) -> Instant {
         self.look(now);
         now.mono.checked_add(self.slept).unwrap_or(now.mono)
     }
 
-    /// When both clocks were last looked at.
+    /// When the clocks were last read.
     pub(super) fn last_look(&self) -> Option<Instant> {
         self.last.map(|last| last.mono)
     }
 }
 
-/// How far the clocks run apart before the machine is taken to have slept. Below are the corrections of a time server.
+/// How far the clocks must drift apart for the machine to count as having slept. The corrections of a time
+/// server are smaller.
 const NAP: Duration = Duration::from_millis(100);
-/// How far they run apart before the network is doubted.
+/// How far they must drift apart for the network to be doubted.
 const JUMP: Duration = Duration::from_secs(5);
 
 #[cfg(test)]

@@ -14,9 +14,9 @@ impl<T: Clone> Session<T> {
         self.due().map(|(at, _)| at)
     }
 
-    /// Does what is due. To be called at the [`deadline`](Self::deadline), and as often besides as is convenient.
+    /// Does what is due. Must be called at the [`deadline`](Self::deadline), and may be called more often.
     pub(crate) fn tick(&mut self, now: Now) {
-        // Where the monotonic clock goes on while the machine sleeps, a look that comes much too late tells of it.
+        // If the monotonic clock continues while the machine sleeps, a very late look reveals the sleep.
         let overdue = |look: Instant| now.mono.saturating_duration_since(look) >= OVERDUE;
         let is_overdue = self.next_look().is_some_and(overdue);
         self.clock.look(now);
@@ -29,7 +29,7 @@ impl<T: Clone> Session<T> {
         }
     }
 
-    /// What is due first. Whatever [`act`](Self::act) does about it, the same is not due again at once.
+    /// What is due first. [`act`](Self::act) must make sure that the same is not due again at once.
     fn due(&self) -> Option<(Instant, Due)> {
         match &self.link {
             Link::Idle { .. } | Link::Paused { .. } | Link::Refused(_) => None,
@@ -50,8 +50,8 @@ impl<T: Clone> Session<T> {
         look.map_or(other, |look| look.min(other))
     }
 
-    /// When the clocks are to be looked at. Without a connection this is often, since the delays do not go on while the
-    /// machine sleeps. A connection that is quiet wakes nobody but for its pings.
+    /// When the clocks must be read. Without a connection this is often, because delays stand still while the
+    /// machine sleeps. A quiet connection wakes the thread only for its pings.
     fn next_look(&self) -> Option<Instant> {
         match &self.link {
             Link::Waiting { .. } | Link::Connecting { .. } => Some(self.clock.last_look()? + LOOK),
@@ -99,8 +99,8 @@ impl<T: Clone> Session<T> {
     }
 }
 
-/// How soon the end of a sleep is noticed while there is no connection.
+/// How soon the end of a sleep is noticed without a connection.
 const LOOK: Duration = Duration::from_secs(1);
-/// How much too late a look comes after a sleep. A machine that is merely busy may be late as well; then an attempt is made
-/// too early, and no harm done.
+/// How late a look is after a sleep. A machine that is merely busy may be late as well; then an attempt is
+/// made too early, which does no harm.
 const OVERDUE: Duration = Duration::from_secs(5);

@@ -1,4 +1,4 @@
-//! What the errors of the server say, and what can be done about them.
+//! What the server's errors mean, and what can be done about them.
 
 use crate::error::{Error, ErrorKind};
 use crate::protocol::incoming::ServerError;
@@ -17,12 +17,12 @@ pub(super) fn server_error(kind: ErrorKind, error: &ServerError) -> Error {
     Error::server(kind, error.code, format!("the server says: {text}{hint}"))
 }
 
-/// tv4's words for a member that the server's schema does not have.
+/// tv4's text for a member that the server's schema does not have.
 pub(super) fn is_unknown_member(error: &ServerError) -> bool {
     error.text.contains("Additional properties not allowed")
 }
 
-/// tv4's words for a list that is empty and must not be.
+/// tv4's text for a list that must not be empty.
 pub(super) fn is_too_short(error: &ServerError) -> bool {
     error.text.contains("Array is too short")
 }
@@ -36,7 +36,7 @@ pub(super) fn unknown_subscription(text: &str) -> Option<u64> {
     digits.parse().ok()
 }
 
-/// What to do about errors whose text does not tell: the code, a part of the text, and the way out.
+/// Advice for errors whose text gives none: the code, a part of the text, and the way out.
 const HINTS: [(i64, &str, &str); 6] = [
     (141, "json.keys.split is not a function", SPLIT),
     (141, "json.watch.split is not a function", SPLIT),

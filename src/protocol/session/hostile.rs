@@ -1,4 +1,4 @@
-//! A session and a server that answers with malice, for what is to hold of how often anything is asked for.
+//! A session and a malicious server, for tests of how often anything is requested.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -13,7 +13,7 @@ use crate::protocol::spec::Spec;
 use crate::query::Query;
 use crate::secret::Secret;
 
-/// What the server does about an operation.
+/// How the server treats an operation.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Malice {
     Accept,
@@ -32,8 +32,8 @@ pub(super) enum Malice {
 
 pub(super) const SUBSCRIPTIONS: u64 = 4;
 
-/// The most requests, attempts to connect and questions for a token in one minute of ten in which the server does one after
-/// another of these, again and again. The token provider always has another token.
+/// The highest number of requests, attempts to connect and questions for a token in one minute out of ten,
+/// while the server repeats these reactions in turn. The token provider always has another token.
 pub(super) fn most_requests_per_minute(malice: &[Malice], seed: u64) -> usize {
     let mut session = Session::new(
         super::Settings {

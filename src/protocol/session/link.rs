@@ -12,7 +12,7 @@ use crate::protocol::outgoing::{self, InstallationId};
 use crate::secret::Secret;
 use crate::state::ClientState;
 
-/// How far an attempt to connect has come, for the error that says where it ended.
+/// How far an attempt to connect has come, for the error that says where it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
     Token,
@@ -47,18 +47,18 @@ impl Stage {
 pub(super) enum Due {
     /// The next attempt to connect.
     Attempt,
-    /// The end of the attempt that is under way.
+    /// The time limit of the present attempt.
     AttemptOver,
-    /// The end of the link: nothing came, not even an answer to a ping.
+    /// The end of the connection: nothing came, not even an answer to a ping.
     Silence,
     Ping,
     /// An answer is late.
     LateAnswer,
-    /// The end of the time for which a subscription was held back.
+    /// The end of the time that a subscription is held back for.
     Retry,
-    /// Another session token is to be asked for.
+    /// Asking for another session token.
     Token,
-    /// A look at the clocks, which [`tick`](Session::tick) begins with.
+    /// A look at the clocks, which every [`tick`](Session::tick) begins with.
     Look,
 }
 
@@ -80,27 +80,28 @@ pub(super) enum Link {
         since: Instant,
         stage: Stage,
         deadline: Instant,
-        /// What a part of the attempt failed of, while the rest of it goes on.
+        /// Why a part of the attempt failed, while the rest of it continues.
         trouble: Option<Error>,
     },
     Live(Live),
     Refused(Error),
 }
 
-/// A connection that the server has accepted. Whether it is alive and what has come through it are two questions: any byte
-/// shows that it is alive, but only the answer to a ping shows that what the server wrote before it has come.
+/// A connection that the server has accepted. Whether it is alive and what has come through it are two
+/// questions: any byte shows that it is alive, but only the answer to a ping shows that everything that the
+/// server wrote before it has come.
 #[derive(Debug)]
 pub(super) struct Live {
     since: Instant,
     pub(super) last_received: Instant,
-    /// The ping that is not answered yet. There is one at a time, so a peer that reads nothing is sent no more of them.
+    /// The unanswered ping. There is only one at a time, so a peer that reads nothing gets no more of them.
     ping: Option<Ping>,
-    /// When the next ping is sent, unless one is under way then.
+    /// When the next ping is sent, unless one is unanswered then.
     next_ping: Instant,
-    /// When to give up if nothing comes until then: there is a reason to doubt the link.
+    /// When to give up if nothing comes until then: there is a reason to doubt the connection.
     doubt: Option<Instant>,
-    /// The moment up to which all that the server wrote has come: when the last ping was sent that was answered. The
-    /// server has written the answer behind everything else that it had written by then.
+    /// The moment up to which everything that the server wrote has come: when the last answered ping was
+    /// sent. The server wrote the answer after everything that it had written by then.
     pub(super) proven: Instant,
 }
 
@@ -112,13 +113,13 @@ struct Ping {
 }
 
 impl Live {
-    /// What is due next for the sake of liveness: a ping, or the end.
+    /// What is due next to keep the connection alive: a ping, or its end.
     pub(super) fn due(&self, settings: &Settings) -> (Instant, Due) {
         let Some(ping) = &self.ping else {
             let ping = (self.next_ping, Due::Ping);
             return self.doubt.map_or(ping, |doubt| ping.min((doubt, Due::Silence)));
         };
-        // Data is a sign of life as good as the answer: a ping that waits behind much of it is not missed.
+        // Data is as good a sign of life as the answer: a ping may be waiting behind much data.
         let silent_since = ping.sent.max(self.last_received + settings.idle_ping);
         let end = silent_since + settings.pong_timeout;
         (self.doubt.map_or(end, |doubt| doubt.min(end)), Due::Silence)
@@ -189,7 +190,8 @@ impl<T: Clone> Session<T> {
         }
     }
 
-    /// Tries now what would be tried later: the next attempt, or whether the link is still alive.
+    /// Does now what would be done later: the next attempt, or the check whether the connection is still
+    /// alive.
     pub(crate) fn reconnect_now(&mut self, now: Now) {
         match &mut self.link {
             Link::Live(live) => {
@@ -206,7 +208,7 @@ impl<T: Clone> Session<T> {
                 self.retries.release_all();
                 self.connect(now);
             }
-            // It has been given as much time as a connection that is doubted.
+            // It had as much time as a doubted connection gets.
             Link::Connecting { since, .. }
                 if now.mono.saturating_duration_since(*since) >= ANSWER_AT_ONCE =>
             {
@@ -224,7 +226,7 @@ impl<T: Clone> Session<T> {
         }
     }
 
-    /// Gives up the attempt that is under way for another, which is the first one again.
+    /// Abandons the present attempt for another, which counts as the first one again.
     fn restart(&mut self, now: Now) {
         self.backoff.reset();
         self.retries.release_all();
@@ -232,7 +234,7 @@ impl<T: Clone> Session<T> {
         self.connect(now);
     }
 
-    /// Uses another session token from now on. A connection that was made with the old one is given up.
+    /// Uses another session token from now on. A connection that was made with the old one is abandoned.
     pub(crate) fn set_session_token(&mut self, token: Option<Secret>, now: Now) {
         self.settings.credentials.session_token = token;
         match std::mem::replace(&mut self.link, Link::Idle { was_open: true }) {
@@ -249,7 +251,7 @@ impl<T: Clone> Session<T> {
             }
             other => self.link = other,
         }
-        // What waits for the listeners is discarded, and may be older than a gap that is open already.
+        // Events that wait for the listeners are discarded, and may be older than an existing gap.
         let of_failed = self.failed.values_mut().filter_map(|failed| failed.gap.as_mut());
         for (_, reason) in of_failed {
             *reason = GapReason::SessionTokenChanged;
@@ -260,8 +262,8 @@ impl<T: Clone> Session<T> {
         }
     }
 
-    /// Ends the subscriptions with an id below the one given, and the connection. The connection is made anew if
-    /// there are other subscriptions, which were made after the order to close.
+    /// Ends the subscriptions with an id below the given one, and the connection. The connection is made
+    /// again if there are other subscriptions, which were made after the call of `close`.
     pub(crate) fn close(&mut self, below: u64, now: Now) {
         let ids = self.subscriptions.keys().chain(self.failed.keys());
         let mut ended: Vec<_> = ids.copied().filter(|id| *id < below).collect();
@@ -283,7 +285,7 @@ impl<T: Clone> Session<T> {
         }
     }
 
-    /// The attempt to connect has come to another stage.
+    /// The attempt to connect has reached another stage.
     pub(crate) fn reached(&mut self, reached: Stage, in_trouble: Option<&Error>) {
         if let Link::Connecting { stage, trouble, .. } = &mut self.link {
             *stage = reached;
@@ -291,7 +293,7 @@ impl<T: Clone> Session<T> {
         }
     }
 
-    /// The WebSocket is there.
+    /// The WebSocket is open.
     pub(crate) fn transport_up(&mut self) {
         if let Link::Connecting { stage, trouble, .. } = &mut self.link {
             *stage = Stage::Greeting;
@@ -311,7 +313,7 @@ impl<T: Clone> Session<T> {
         }
     }
 
-    /// The answer to a ping came. Returns how long it took, if it is the one that is awaited.
+    /// The answer to a ping has come. Returns how long it took, if it is the awaited one.
     pub(crate) fn ponged(&mut self, payload: &[u8], now: Now) -> Option<Duration> {
         let Link::Live(live) = &mut self.link else {
             return None;
@@ -321,7 +323,7 @@ impl<T: Clone> Session<T> {
         Some(now.mono.saturating_duration_since(ping.sent))
     }
 
-    /// Sends a ping, unless one is under way.
+    /// Sends a ping, unless one is unanswered.
     pub(super) fn ping(&mut self, now: Now) {
         let moment = self.clock.moment(now);
         let Link::Live(live) = &mut self.link else {
@@ -359,8 +361,8 @@ impl<T: Clone> Session<T> {
                 ..
             }
         ) {
-            // An afterLiveQueryEvent hook may set the event's name to `connect` (Parse Server 9.10), which then
-            // comes with a requestId and an object, and greets nobody.
+            // An afterLiveQueryEvent hook may set the event's name to `connect` (Parse Server 9.10), which
+            // then comes with a requestId and an object, and is not a greeting.
             crate::logging::debug!("ignored a `connected` on a connection that is open");
             return;
         }
@@ -387,7 +389,7 @@ impl<T: Clone> Session<T> {
         let sent = self.installation_id == InstallationId::Sent
             && self.settings.credentials.installation_id.is_some();
         match error.code {
-            // Parse Server before 3.10 knows no installation id.
+            // Parse Server before 3.10 does not know the installation id.
             1 if sent && is_unknown_member(error) => {
                 crate::logging::debug!("the server refuses the installation id; connecting without");
                 self.installation_id = InstallationId::LeftOut;
@@ -400,12 +402,12 @@ impl<T: Clone> Session<T> {
         }
     }
 
-    /// The connection, or the attempt to make one, is of no more use; there will be another.
+    /// The connection, or the attempt to make one, has failed; there will be another.
     pub(crate) fn lost(&mut self, error: Error, now: Now) {
         self.lost_for(error, None, now);
     }
 
-    /// The same, with how long the server asks to be left alone, which comes before the usual delay.
+    /// Like [`lost`](Self::lost), with the pause that the server asks for, which is added to the usual delay.
     pub(crate) fn lost_for(&mut self, error: Error, at_least: Option<Duration>, now: Now) {
         self.clock.look(now);
         let mut doubted = false;
@@ -439,11 +441,11 @@ impl<T: Clone> Session<T> {
             }
         }
         let delay = self.backoff.next(&mut self.rng);
-        // What was expected needs no delay: whoever doubted the connection wants another at once.
+        // An expected loss needs no delay: a doubted connection must be replaced at once.
         let delay = if doubted {
             Duration::ZERO
         } else {
-            // Clients that are told the same time must not all come back at it.
+            // Clients that get the same pause must not all come back at the same moment.
             delay + at_least.unwrap_or_default()
         };
         crate::logging::warn!(
@@ -457,7 +459,7 @@ impl<T: Clone> Session<T> {
         self.outputs.push_back(Output::ClientEvent(event));
     }
 
-    /// The server does not want this client, and would not want it a second later.
+    /// The server refuses this client, and would still do so a second later.
     pub(super) fn refuse(&mut self, error: Error) {
         self.outputs.push_back(Output::Disconnect);
         let was = std::mem::replace(&mut self.link, Link::Refused(error.clone()));
@@ -467,7 +469,7 @@ impl<T: Clone> Session<T> {
                 .push_back(Output::ClientEvent(ClientEvent::closed(Some(error.clone()))));
         }
         crate::logging::error!("{error}; not trying again");
-        // The client has ended by it; the subscriptions have not, and come back with `open`.
+        // The refusal has ended the client, but not the subscriptions, which come back with `open`.
         self.report(error.clone().fatal());
         for subscription in self.subscriptions.values().filter(|s| s.wanted.is_some()) {
             let handle = subscription.handle.clone();
@@ -476,7 +478,7 @@ impl<T: Clone> Session<T> {
         }
     }
 
-    /// What was on this connection is gone with it.
+    /// Forgets everything that depended on this connection.
     fn forget_connection(&mut self, live: &Live, error: Option<&Error>, reason: GapReason) {
         self.tokens.clear();
         self.retries.connection_gone();
@@ -497,7 +499,8 @@ impl<T: Clone> Session<T> {
             if subscription.accepted.is_some() {
                 subscription.proven = match subscription.gap {
                     None => subscription.proven.max(live.proven),
-                    // An update has opened it, and what was sent before the update may not have come either.
+                    // An update has opened it, and events that were sent before the update may not have come
+                    // either.
                     Some(_) => subscription.proven.min(live.proven),
                 };
                 subscription.gap.get_or_insert(reason);
@@ -511,7 +514,7 @@ impl<T: Clone> Session<T> {
     }
 }
 
-/// A link that lived this long was stable, and its loss starts a new series of attempts.
+/// A connection that lived this long was stable, and its loss starts a new series of attempts.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
-/// How long the link may take to prove that it is alive when there is a reason to doubt it.
+/// How long a doubted connection may take to prove that it is alive.
 const ANSWER_AT_ONCE: Duration = Duration::from_secs(3);

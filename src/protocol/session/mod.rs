@@ -1,9 +1,9 @@
-//! The state machine of one client: what it is connected to, what is subscribed, what is due next.
+//! The state machine of one client: its connection, its subscriptions, and what is due next.
 //!
-//! It is a value. Inputs are method calls that carry the time; outputs are taken with [`Session::next_output`] until
-//! there are none; [`Session::deadline`] tells when [`Session::tick`] is due. There is one path for the first
-//! connection and for all later ones, and one for the first subscription and for its restoration: what is wanted is
-//! compared with what the server has, and the difference is sent.
+//! It is a value. Inputs are method calls that carry the time; outputs are taken with
+//! [`Session::next_output`] until there are none; [`Session::deadline`] says when [`Session::tick`] is due.
+//! The first connection and all later ones take the same path, and so do the first subscription and its
+//! restoration: what is wanted is compared with what the server has, and the difference is sent.
 //!
 //! ```text
 //!            open                 transport_up          connected
@@ -60,11 +60,11 @@ use crate::error::{Error, ErrorKind};
 use crate::event::{ClientEvent, Event, EventKind, GapReason};
 use crate::text::excerpt;
 
-/// What a session is told once.
+/// The settings of a session, which never change.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) credentials: Credentials,
-    /// For one attempt, from the look-up of the name to the answer to `connect`.
+    /// For one attempt, from resolving the name to the answer to `connect`.
     pub(crate) connect_timeout: Duration,
     /// How long after a ping the next one is sent.
     pub(crate) idle_ping: Duration,
@@ -72,18 +72,18 @@ pub(crate) struct Settings {
     pub(crate) pong_timeout: Duration,
     /// How long the server may take to answer a subscription.
     pub(crate) ack_timeout: Duration,
-    /// How many servers take turns.
+    /// The number of servers that take turns.
     pub(crate) servers: u32,
     /// The shortest and the longest delay between two attempts.
     pub(crate) reconnect_delay: (Duration, Duration),
-    /// How many attempts in a row may fail; without a limit, any number.
+    /// How many attempts in a row may fail; `None` means any number.
     pub(crate) max_attempts: Option<u32>,
-    /// Whether [`Output::RenewToken`] has somebody to ask.
+    /// Whether [`Output::RenewToken`] can be answered.
     pub(crate) renewable_token: bool,
 }
 
 impl Settings {
-    /// Those of a client that is told nothing else.
+    /// The default settings.
     pub(crate) fn new(application_id: String) -> Self {
         Self {
             credentials: Credentials {
@@ -102,24 +102,24 @@ impl Settings {
     }
 }
 
-/// What has to be done. `T` is whatever the caller knows a subscription by.
+/// What must be done. `T` identifies a subscription for the caller.
 #[derive(Debug)]
 pub(crate) enum Output<T> {
-    /// Make a connection, and say [`Session::transport_up`] or [`Session::lost`].
+    /// Make a connection, and call [`Session::transport_up`] or [`Session::lost`].
     Connect,
     /// Drop the connection at once.
     Disconnect,
-    /// Send what is left, say farewell, and then drop the connection.
+    /// Send what is left, close the WebSocket, and then drop the connection.
     Farewell,
     Send(String),
-    /// Send a ping with this payload, and say [`Session::ponged`] when it comes back.
+    /// Send a ping with this payload, and call [`Session::ponged`] when it comes back.
     Ping([u8; 8]),
-    /// The server does not take the session token: ask for another, and say [`Session::token_renewed`].
+    /// The server rejects the session token: ask for another, and call [`Session::token_renewed`].
     RenewToken,
-    /// Tell the listeners of a subscription: `open`, `close` or `error`. The end of a subscription is told by
-    /// `close` even if it was not open; its listeners are not called then.
+    /// Deliver this to the listeners of a subscription: `open`, `close` or `error`. The end of a subscription
+    /// is reported with `close` even if it was not open; its listeners are not called then.
     Event(T, Event),
-    /// Tell the listeners of the client.
+    /// Deliver this to the listeners of the client.
     ClientEvent(ClientEvent),
 }
 
@@ -129,7 +129,7 @@ pub(crate) struct Received<'a, T> {
     pub(crate) handle: T,
     /// The identity of the subscription that the server sends this for.
     pub(crate) identity: u64,
-    /// What the server was asked for, if it may have taken that for something else.
+    /// The query that the server got, if the server may have confused it with another.
     pub(crate) filter: Option<Arc<Spec>>,
     pub(crate) frame: EventFrame<'a>,
 }
@@ -141,17 +141,17 @@ pub(crate) struct Session<T> {
     reader: Reader,
     link: Link,
     backoff: Backoff,
-    /// The attempts that failed since one succeeded.
+    /// The number of failed attempts since one succeeded.
     failures: u32,
     installation_id: InstallationId,
     dialect: Dialect,
     tokens: Renewals,
-    /// In the order in which they were made, which is that in which all is told and sent.
+    /// In the order of their creation, which is the order in which everything is reported and sent.
     subscriptions: BTreeMap<u64, Subscription<T>>,
-    /// Those that the server refused, until there is another query for them or they are ended.
+    /// Those that the server refused, until they get another query or are ended.
     failed: BTreeMap<u64, Failed<T>>,
     answers: Answers,
-    /// What this server was asked about its age.
+    /// What this server was asked about its version.
     inquiry: Inquiry,
     retries: Retries,
     outputs: VecDeque<Output<T>>,
@@ -160,31 +160,34 @@ pub(crate) struct Session<T> {
     pings: u64,
 }
 
-/// In this order so that what each event needs lies together.
+/// Field order: what every event touches comes first and together.
 #[derive(Debug)]
 #[repr(C)]
 struct Subscription<T> {
     handle: T,
-    /// What the user wants; `None` once it is unsubscribed and only the server's answer is awaited.
+    /// What the program wants; `None` once it is unsubscribed and only the server's answer is missing.
     wanted: Option<Arc<Spec>>,
-    /// The last query that the server accepted, which an update that it refuses falls back to.
+    /// The last query that the server accepted, which is restored if the server refuses an update.
     accepted: Option<Accepted>,
-    /// The listeners were told `open` and not yet `close`.
+    /// The listeners have got `open` and not `close` yet.
     open: bool,
     server: OnServer,
     /// Why the next `open` reports a gap, if it does.
     gap: Option<GapReason>,
-    /// Up to when nothing is missing that the server sent for this subscription, as far as is known without asking the
-    /// link: when its operation was sent that the server acknowledged last. If there is a gap, this is where it starts.
+    /// The moment up to which nothing is missing that the server sent for this subscription, as far as is
+    /// known without asking the connection: when the operation was sent that the server acknowledged last. If
+    /// there is a gap, it starts here.
     ///
-    /// It is not when the acknowledgement came: what the server wrote in between, behind the acknowledgement, may still be
-    /// on its way when the link is cut. When the operation was sent, the server had nothing yet that it could have written.
+    /// It is not the moment at which the acknowledgement came: what the server wrote after it may still be on
+    /// its way when the connection is cut. When the operation was sent, the server could not have written
+    /// anything yet.
     proven: Instant,
-    /// The server refused the spelling of this subscription once on this connection.
+    /// The server has refused the spelling of this subscription once on this connection.
     respelled: bool,
 }
 
-/// A query that the server has accepted, and of that what each event needs: the query itself is in no cache then.
+/// A query that the server has accepted, and the parts of it that every event needs, because the query itself
+/// is not in the cache then.
 #[derive(Clone, Debug)]
 struct Accepted {
     spec: Arc<Spec>,
@@ -205,13 +208,13 @@ impl From<Arc<Spec>> for Accepted {
 #[derive(Debug)]
 struct Failed<T> {
     handle: T,
-    /// Where the gap starts, and why, if it was ever open.
+    /// Where the gap starts, and why, if the subscription was ever open.
     gap: Option<(Instant, GapReason)>,
 }
 
-/// What the server has of a subscription on this connection. While an operation is under way nothing else is sent
-/// for the same id: Parse Server 9.10 (ParseLiveQueryServer.js) handles `subscribe` asynchronously and `unsubscribe`
-/// at once, so an unsubscribe that overtakes leaves a subscription that nobody can end.
+/// What the server has of a subscription on this connection. While an operation is under way, nothing else is
+/// sent for the same id: Parse Server 9.10 (ParseLiveQueryServer.js) handles `subscribe` asynchronously and
+/// `unsubscribe` at once, so an unsubscribe that overtakes it leaves a subscription that nothing can end.
 #[derive(Debug)]
 enum OnServer {
     Absent,
@@ -248,28 +251,28 @@ impl<T: Clone> Session<T> {
         }
     }
 
-    /// What has to be done next; to be asked until there is nothing.
+    /// The next thing to do. Must be called until there is none.
     pub(crate) fn next_output(&mut self) -> Option<Output<T>> {
         if self.outputs.is_empty() {
-            // That of a burst of subscriptions must not cost its memory for ever.
+            // A burst of subscriptions must not occupy its memory forever.
             self.outputs.shrink_to(KEPT_CAPACITY);
         }
         self.outputs.pop_front()
     }
 
-    /// How many subscriptions there are, those whose end the server has not confirmed among them.
+    /// The number of subscriptions, including those whose end the server has not confirmed.
     pub(crate) fn len(&self) -> usize {
         self.subscriptions.len()
     }
 
-    /// Which kind of event a text frame is, and for which subscription, if it is one for a subscription that is wanted.
-    /// If nobody wants that, there is no need for [`received`](Self::received).
+    /// The kind of event in a text frame, and its subscription, if it is an event for a subscription that is
+    /// wanted. If the event has no listener, [`received`](Self::received) is not needed.
     pub(crate) fn route(&mut self, text: &str) -> Option<(&T, EventKind)> {
         let (kind, request_id) = self.reader.route(text)?;
         self.receiver(request_id).map(|(handle, _)| (handle, kind))
     }
 
-    /// A text frame came. Returns the event that it carries, if it is one for a subscription that is wanted; the
+    /// A text frame has come. Returns the event in it, if it is for a subscription that is wanted; the
     /// outputs come before it.
     pub(crate) fn received<'a>(&mut self, text: &'a str, now: Now) -> Option<Received<'a, T>> {
         match self.reader.read(text) {
@@ -279,7 +282,7 @@ impl<T: Clone> Session<T> {
             Ok(Message::Subscribed { request_id }) => self.subscribed(request_id, now),
             Ok(Message::Unsubscribed { request_id }) => self.unsubscribed(request_id, now),
             Ok(Message::Error(error)) => self.server_error(error, now),
-            // A server newer than this client may say what it likes.
+            // A server newer than this client may send other messages.
             Ok(Message::Unknown(op)) => {
                 crate::logging::trace!("ignored a message of the server: `{}`", excerpt(&op))
             }
@@ -289,15 +292,15 @@ impl<T: Clone> Session<T> {
         None
     }
 
-    /// A binary frame came, which no Parse Server sends.
+    /// A binary frame has come, which no Parse Server sends.
     pub(crate) fn received_binary(&mut self, length: usize) {
         let text =
             format!("the server sent a binary frame of {length} bytes, which LiveQuery has no meaning for");
         self.report(Error::new(ErrorKind::Protocol, text));
     }
 
-    /// The decision what an error of the server means. Its `reconnect` flag alone decides nothing: Parse Server
-    /// sets it for faults of a single message, where a new connection would only meet the same fault again.
+    /// Decides what an error of the server means. Its `reconnect` flag alone decides nothing: Parse Server
+    /// sets it for faults of a single message, which would fail again on a new connection.
     fn server_error(&mut self, error: ServerError, now: Now) {
         if !matches!(self.link, Link::Live(_)) {
             self.connect_refused(&error, now);
@@ -314,7 +317,8 @@ impl<T: Clone> Session<T> {
         match error.code {
             2 => match unknown_subscription(&error.text) {
                 Some(id) => self.unknown_to_server(id, now),
-                // The server does not know this client: a connection it has forgotten carries nothing any more.
+                // The server does not know this client: no more can come over a connection that it has
+                // forgotten.
                 None => self.lost(server_error(ErrorKind::ConnectionLost, &error), now),
             },
             4 => self.refuse(server_error(ErrorKind::Refused, &error)),
@@ -324,7 +328,7 @@ impl<T: Clone> Session<T> {
         }
     }
 
-    /// An error of no subscription in particular, that ended nothing.
+    /// Reports an error that belongs to no subscription in particular and ended nothing.
     fn report(&mut self, error: Error) {
         self.outputs
             .push_back(Output::ClientEvent(ClientEvent::failed(error)));

@@ -1,5 +1,5 @@
-//! What holds of a session whatever happens in whatever order: random users, a random network, and a server that
-//! answers when it likes.
+//! What is true of a session whatever happens in whatever order: random users, a random network, and a server
+//! that answers at any time.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -111,7 +111,7 @@ fn malice() -> impl Strategy<Value = Malice> {
 }
 
 proptest! {
-    // `PROPTEST_CASES` makes it more.
+    // `PROPTEST_CASES` sets a higher number.
     #![proptest_config(ProptestConfig {
         cases: ProptestConfig::default().cases * 4,
         failure_persistence: None,

@@ -1,10 +1,12 @@
-//! Which subscriptions may not be asked for at once, and when they may. Knows their ids and nothing else of them.
+//! Which subscriptions may not be requested at once, and when they may. Must not know of subscriptions,
+//! except their ids.
 //!
-//! Two things make a subscription wait. The server may end it by itself: it is asked for again after a delay that grows. Or
-//! connections are lost again and again while it is not answered, as behind a proxy that cuts a connection for a word in
-//! a query: then it is a suspect. Suspects are sent a few at a time once all others are answered, those first that were
-//! suspected least, so that the innocent are acquitted. One that is alone when the connection is lost has been caught;
-//! caught twice, it is held back for minutes and more, since each trial costs all others a gap.
+//! A subscription waits in two cases. If the server ends it unasked, it is requested again after a delay that
+//! grows. If connections are lost again and again while it is unanswered, as behind a proxy that cuts a
+//! connection because of a word in a query, it becomes a suspect. Suspects are sent a few at a time once all
+//! other subscriptions are answered, the least suspected first, so that the innocent are acquitted. A suspect
+//! that is alone when the connection is lost is caught; after being caught twice, it is held back for minutes
+//! or longer, because each trial costs all other subscriptions a gap.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -17,22 +19,22 @@ use crate::protocol::backoff::Backoff;
 pub(super) struct Retries {
     fresh: Backoff,
     records: BTreeMap<u64, Record>,
-    /// When those that are held back may be asked for.
+    /// When subscriptions that are held back may be requested.
     held: BTreeSet<(Instant, u64)>,
     /// The suspects that wait for their trial on this connection, the least suspected first.
     on_trial: BTreeSet<(u32, u64)>,
 }
 
-/// What is held against a subscription.
+/// What is known of a subscription.
 #[derive(Debug)]
 struct Record {
     backoff: Backoff,
     held_until: Option<Instant>,
     /// When the server last acknowledged it.
     acknowledged: Option<Instant>,
-    /// The connections that were lost in a row while it was not answered.
+    /// The number of connections in a row that were lost while it was unanswered.
     losses: u32,
-    /// Those of them that were lost while nothing else was unanswered.
+    /// The number of those that were lost while nothing else was unanswered.
     caught: u32,
 }
 
@@ -46,7 +48,7 @@ impl Retries {
         }
     }
 
-    /// Whether a subscription may be asked for now. A suspect may not: it is put on trial.
+    /// Whether a subscription may be requested now. A suspect may not: it is put on trial.
     pub(super) fn admit(&mut self, id: u64) -> bool {
         match self.records.get(&id) {
             Some(record) if record.held_until.is_some() => false,
@@ -58,7 +60,7 @@ impl Retries {
         }
     }
 
-    /// The suspects whose trial begins, nothing else being unanswered.
+    /// The suspects whose trial begins, as nothing else is unanswered.
     pub(super) fn next_trial(&mut self) -> Vec<u64> {
         let Some((least, _)) = self.on_trial.first().copied() else {
             return Vec::new();
@@ -70,7 +72,7 @@ impl Retries {
             .collect()
     }
 
-    /// The server has ended a subscription by itself. Returns how long it is held back.
+    /// The server has ended a subscription unasked. Returns how long it is held back.
     pub(super) fn ended(&mut self, id: u64, now: Instant, rng: &mut impl RngExt) -> Duration {
         let record = self.record(id);
         if record
@@ -84,14 +86,14 @@ impl Retries {
         delay
     }
 
-    /// A connection was lost soon after a subscription was sent, which was not answered.
+    /// A connection was lost soon after a subscription was sent, which was unanswered.
     pub(super) fn lost_with(&mut self, id: u64) {
         let record = self.record(id);
         record.losses = record.losses.saturating_add(1);
     }
 
-    /// The same, and nothing else was unanswered, while others were well. Returns how long the subscription is held back,
-    /// if it is, and how many connections were lost with it.
+    /// The same, while nothing else was unanswered and others were well. Returns how long the subscription is
+    /// held back, if it is, and how many connections were lost with it.
     pub(super) fn caught(&mut self, id: u64, now: Instant) -> Option<(Duration, u32)> {
         let record = self.record(id);
         if record.losses <= SUSPECT {
@@ -118,12 +120,12 @@ impl Retries {
         }
     }
 
-    /// The first that may be asked for again, and when.
+    /// The first that may be requested again, and when.
     pub(super) fn due(&self) -> Option<(Instant, u64)> {
         self.held.first().copied()
     }
 
-    /// Holds a subscription back no longer.
+    /// Stops holding a subscription back.
     pub(super) fn release(&mut self, id: u64) {
         if let Some(until) = self
             .records
@@ -134,7 +136,7 @@ impl Retries {
         }
     }
 
-    /// Holds nothing back any longer. Returns what was.
+    /// Stops holding anything back. Returns the released subscriptions.
     pub(super) fn release_all(&mut self) -> Vec<u64> {
         let ids: Vec<_> = self.held.iter().map(|(_, id)| *id).collect();
         for id in &ids {
@@ -143,12 +145,12 @@ impl Retries {
         ids
     }
 
-    /// The connection is gone, and with it the trials on it.
+    /// The connection is closed, which ends the trials on it.
     pub(super) fn connection_gone(&mut self) {
         self.on_trial.clear();
     }
 
-    /// The subscription has ended, or is about to ask for something else.
+    /// The subscription has ended, or is about to request something else.
     pub(super) fn forget(&mut self, id: u64) {
         self.release(id);
         if let Some(record) = self.records.remove(&id) {
@@ -181,11 +183,12 @@ impl Retries {
 
 /// A subscription that lived this long was stable.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
-/// So many losses in a row make a suspect: one is an accident.
+/// This many losses in a row make a suspect: one is an accident.
 const SUSPECT: u32 = 2;
-/// So many trials it takes to try all suspects alike. One after another they would take a round trip each.
+/// All equally suspected subscriptions are tried within this many trials. One after another, they would take
+/// a round trip each.
 const TRIALS: usize = 16;
-/// A suspect that was caught so often is held back.
+/// A suspect that was caught this often is held back.
 const CONVICTED: u32 = 2;
 const SHORTEST_HOLD: Duration = Duration::from_secs(60);
 const LONGEST_HOLD: Duration = Duration::from_secs(60 * 60);

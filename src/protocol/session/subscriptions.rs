@@ -14,7 +14,7 @@ use crate::protocol::outgoing::{self, Dialect, Operation};
 use crate::protocol::spec::Spec;
 
 impl<T: Clone> Session<T> {
-    /// Wants a subscription; ids are never used twice.
+    /// Adds a subscription; ids are never reused.
     pub(crate) fn subscribe(&mut self, id: u64, handle: T, spec: Arc<Spec>, now: Now) {
         let gap = self.failed.remove(&id).and_then(|failed| failed.gap);
         let (proven, gap) = match gap {
@@ -35,7 +35,7 @@ impl<T: Clone> Session<T> {
             },
         );
         match &self.link {
-            // Refused for good: only an explicit `open` asks again, or each new subscription would.
+            // Permanently refused: only an explicit `open` connects again, or each new subscription would.
             Link::Refused(error) => {
                 let (handle, error) = (handle, error.clone());
                 self.outputs
@@ -47,7 +47,7 @@ impl<T: Clone> Session<T> {
         self.tell_if_question_is_late(id);
     }
 
-    /// Wants another query for a subscription. One that had failed is tried again with it.
+    /// Changes the query of a subscription. One that had failed is tried again with it.
     pub(crate) fn update(&mut self, id: u64, handle: T, spec: Arc<Spec>, now: Now) {
         match self.subscriptions.get_mut(&id) {
             Some(subscription) => {
@@ -57,12 +57,12 @@ impl<T: Clone> Session<T> {
                     .as_mut()
                     .filter(|_| identity != Some(spec.identity))
                 {
-                    // What waits for the listeners is discarded, and may be older than the gap.
+                    // Events that wait for the listeners are discarded, and may be older than the gap.
                     *reason = GapReason::SessionTokenChanged;
                 }
                 subscription.wanted = Some(spec);
                 subscription.respelled = false;
-                // It is something else that is asked for.
+                // A different query is requested.
                 self.retries.forget(id);
                 self.reconcile(id, now);
                 self.tell_if_question_is_late(id);
@@ -84,12 +84,12 @@ impl<T: Clone> Session<T> {
         }
     }
 
-    /// Sends what is missing for the server to have what is wanted of a subscription, if it may be asked for now.
+    /// Sends what the server needs to have the wanted state of a subscription, if that may be sent now.
     pub(super) fn reconcile(&mut self, id: u64, now: Now) {
         self.send_what_is_missing(id, false, now);
     }
 
-    /// Sends those that may be what connections are lost of, when nothing else is unanswered.
+    /// Sends subscriptions that may cause the loss of connections, when nothing else is unanswered.
     pub(super) fn try_suspects(&mut self, now: Now) {
         while self.answers.due().is_none() {
             let ids = self.retries.next_trial();
@@ -102,7 +102,7 @@ impl<T: Clone> Session<T> {
         }
     }
 
-    /// Holds the subscriptions against the loss of the connection that were sent before it and not answered.
+    /// Suspects the subscriptions that were sent before the loss of the connection and not answered.
     pub(super) fn suspect_the_unanswered(&mut self, now: Now) {
         let is_asked = |id: &u64| {
             let subscription = self.subscriptions.get(id);
@@ -118,7 +118,7 @@ impl<T: Clone> Session<T> {
         let ([id], [_]) = (asked.as_slice(), unanswered.as_slice()) else {
             return;
         };
-        // Without others that are well there is nobody to protect from it, and the link may be what is bad.
+        // Without others that are well, there is nothing to protect, and the network may be at fault.
         let is_well = |subscription: &Subscription<T>| matches!(subscription.server, OnServer::Active(_));
         if !self.subscriptions.values().any(is_well) {
             return;
@@ -141,7 +141,7 @@ impl<T: Clone> Session<T> {
         }
     }
 
-    /// What is remembered of a subscription goes with it.
+    /// Forgets everything about a subscription.
     pub(super) fn forget(&mut self, id: u64) {
         self.retries.forget(id);
         self.tokens.settled(id);
@@ -193,7 +193,7 @@ impl<T: Clone> Session<T> {
         match (frame, self.subscriptions.get_mut(&id)) {
             (Ok(frame), Some(subscription)) => {
                 if let OnServer::Active(active) = &subscription.server {
-                    // Parse Server drops the old query before it looks at the new one.
+                    // Parse Server drops the old query before it checks the new one.
                     if subscription.gap.is_none() {
                         subscription.gap = Some(if active.identity == spec.identity {
                             GapReason::QueryUpdated
@@ -273,7 +273,7 @@ impl<T: Clone> Session<T> {
                 self.reconcile(id, now);
             }
             Some(OnServer::Active(_)) => self.ended_by_server(id, now),
-            // The answer to the operation comes, or the link is made anew.
+            // The answer to the operation will come, or the connection will be made again.
             Some(OnServer::Asked { .. }) => self.lower_gap(id),
             Some(OnServer::Absent) | None => {
                 crate::logging::debug!("ignored `unsubscribed` for {id}, which is not subscribed");
@@ -281,8 +281,8 @@ impl<T: Clone> Session<T> {
         }
     }
 
-    /// The gap that an operation has opened starts earlier: what the server sent before that operation may be missing as
-    /// well, from the last proof on.
+    /// Makes the gap that an operation has opened start earlier: what the server sent before that operation
+    /// may be missing as well, from the last proof on.
     fn lower_gap(&mut self, id: u64) {
         if let (Some(subscription), Link::Live(live)) = (self.subscriptions.get_mut(&id), &self.link) {
             if subscription.gap.is_some() {
@@ -291,8 +291,8 @@ impl<T: Clone> Session<T> {
         }
     }
 
-    /// The server has ended a subscription that is wanted, without being asked. It is asked for again, with a gap that
-    /// starts at the last proof, as after a cut.
+    /// The server has ended a wanted subscription unasked. It is requested again, with a gap that starts at
+    /// the last proof, as after a cut.
     fn ended_by_server(&mut self, id: u64, now: Now) {
         let (Some(subscription), Link::Live(live)) = (self.subscriptions.get_mut(&id), &self.link) else {
             return;
@@ -306,7 +306,7 @@ impl<T: Clone> Session<T> {
         crate::logging::warn!("the server ended subscription {id} without being asked");
         if std::mem::take(&mut subscription.open) {
             let text = format!(
-                "the server ended the subscription without being asked; it is asked for again in {delay:.1?}"
+                "the server ended the subscription without being asked; it is requested again in {delay:.1?}"
             );
             let error = Error::new(ErrorKind::Server, text);
             let handle = subscription.handle.clone();
@@ -315,7 +315,8 @@ impl<T: Clone> Session<T> {
         }
     }
 
-    /// An event, if it is for a subscription that is open. Parse Server sends none before it has acknowledged one.
+    /// Returns an event, if it is for an open subscription. Parse Server sends none before it has
+    /// acknowledged the subscription.
     pub(super) fn event<'a>(&self, id: u64, frame: EventFrame<'a>) -> Option<Received<'a, T>> {
         let Some((handle, accepted)) = self.receiver(id) else {
             crate::logging::debug!("ignored an event for {id}, which is not open");
@@ -329,14 +330,14 @@ impl<T: Clone> Session<T> {
         })
     }
 
-    /// The subscription that events with this id are for, and what they are sent for.
+    /// The subscription that events with this id are for, and the query that they are sent for.
     pub(super) fn receiver(&self, id: u64) -> Option<(&T, &Accepted)> {
         let subscription = self
             .subscriptions
             .get(&id)
             .filter(|subscription| subscription.open)?;
         let (wanted, accepted) = (subscription.wanted.as_ref()?, subscription.accepted.as_ref()?);
-        // After a change of the session token, what still comes of the old one is not wanted any more.
+        // After a change of the session token, events under the old one are no longer wanted.
         let same_identity = Arc::ptr_eq(wanted, &accepted.spec) || wanted.identity == accepted.identity;
         same_identity.then_some((&subscription.handle, accepted))
     }
@@ -351,7 +352,7 @@ impl<T: Clone> Session<T> {
                 self.operation_failed(id, error, now);
                 self.attribute(now);
             }
-            // An afterLiveQueryEvent hook threw: the event is lost, and the subscription goes on.
+            // An afterLiveQueryEvent hook threw: the event is lost, and the subscription continues.
             OnServer::Active(_) | OnServer::Absent => {
                 if subscription.wanted.is_some() {
                     let handle = subscription.handle.clone();
@@ -366,7 +367,8 @@ impl<T: Clone> Session<T> {
         let Some(subscription) = self.subscriptions.get_mut(&id) else {
             return;
         };
-        // After an update comes a `subscribed` as well: Parse Server 9.10 subscribes to what it did not find.
+        // After an update, a `subscribed` comes as well: Parse Server 9.10 subscribes to what it did not
+        // find.
         if let OnServer::Leaving { operation } = subscription.server {
             subscription.server = OnServer::Absent;
             self.answers.answered(operation, now.mono);
@@ -375,7 +377,7 @@ impl<T: Clone> Session<T> {
         }
     }
 
-    /// An error that names no subscription.
+    /// Handles an error that does not name a subscription.
     pub(super) fn blame(&mut self, error: ServerError, now: Now) {
         match self.answers.blame(error) {
             Some(error) => self.report(server_error(ErrorKind::Server, &error)),
@@ -389,8 +391,8 @@ impl<T: Clone> Session<T> {
         }
     }
 
-    /// Reports the errors that name no subscription to all that they may be meant for. It is not waited any longer for
-    /// the other answers, which would tell whose they are.
+    /// Reports the errors that do not name a subscription to all that they may belong to, without waiting any
+    /// longer for the answers that would tell whose they are.
     pub(super) fn tell_doubtful_errors(&mut self) {
         for (error, ids) in self.answers.untold() {
             let meant: Vec<_> = ids
@@ -400,8 +402,8 @@ impl<T: Clone> Session<T> {
                 .map(|subscription| subscription.handle.clone())
                 .collect();
             let text = format!(
-                "the server refused one of {} operations without saying which; if it is this one, it is the reason why no \
-                 events come",
+                "the server refused one of {} operations without saying which; if it was this one, that is \
+                 why no events come",
                 ids.len()
             );
             let error = Error::with_source(ErrorKind::Server, text, server_error(ErrorKind::Server, &error))
@@ -416,7 +418,7 @@ impl<T: Clone> Session<T> {
         }
     }
 
-    /// The operation of a subscription that is under way was refused.
+    /// The pending operation of a subscription was refused.
     fn operation_failed(&mut self, id: u64, error: &ServerError, now: Now) {
         if id == QUESTION {
             self.question_answered(error, now);
@@ -433,7 +435,7 @@ impl<T: Clone> Session<T> {
                     error.code == 1 && is_unknown_member(error) && selects && !subscription.respelled;
                 if respell {
                     subscription.respelled = true;
-                    // Another subscription may have found out meanwhile.
+                    // Another subscription may have found out in the meantime.
                     if asked.is_some_and(|asked| asked.dialect == self.dialect) {
                         self.dialect = self.dialect.other();
                     }
@@ -454,8 +456,9 @@ impl<T: Clone> Session<T> {
         }
     }
 
-    /// The server does not want this query, or cannot answer it. An earlier one that it accepted comes back in its place,
-    /// since a refused update has ended that one on the server (Parse Server 9.10, `_handleUpdateSubscription`).
+    /// The server refuses this query, or cannot answer it. An earlier one that it accepted is restored,
+    /// because a refused update has ended that one on the server (Parse Server 9.10,
+    /// `_handleUpdateSubscription`).
     pub(super) fn refused(&mut self, id: u64, spec: &Arc<Spec>, error: Error, now: Now) {
         let Some(subscription) = self.subscriptions.get_mut(&id) else {
             return;
@@ -465,14 +468,15 @@ impl<T: Clone> Session<T> {
             return;
         };
         if !Arc::ptr_eq(wanted, spec) {
-            // The user has changed the query again meanwhile; this refusal is of no further consequence.
+            // The program has changed the query again in the meantime, so this refusal has no effect.
             let handle = subscription.handle.clone();
             self.report_of(handle, error);
             self.reconcile(id, now);
             return;
         }
         match &subscription.accepted {
-            // Not if it was for another session token: what that may read is not to be given out any more.
+            // Not if it was for another session token: what that token may read must not be delivered any
+            // more.
             Some(Accepted { spec: accepted, .. })
                 if !Arc::ptr_eq(accepted, spec) && accepted.identity == spec.identity =>
             {
@@ -492,7 +496,8 @@ impl<T: Clone> Session<T> {
                         ..
                     } = subscription;
                     if matches!(server, OnServer::Active(_)) {
-                        // For another session token. Nobody wants it any more, and nothing waits for the answer.
+                        // For another session token. It is no longer wanted, and nothing waits for the
+                        // answer.
                         self.outputs.push_back(Output::Send(outgoing::unsubscribe(id)));
                     }
                     let gap = gap.map(|reason| (proven, reason));
@@ -505,8 +510,8 @@ impl<T: Clone> Session<T> {
         }
     }
 
-    /// The operation that is first in line has waited for its answer too long. It stays under way, since the answer may
-    /// still come; on another connection it is sent again.
+    /// The first operation in the queue has waited too long for its answer. It stays pending, because the
+    /// answer may still come; on another connection it is sent again.
     pub(super) fn answer_is_late(&mut self, now: Now) {
         self.tell_doubtful_errors();
         let late = self.answers.overtake(now.mono);
@@ -518,8 +523,8 @@ impl<T: Clone> Session<T> {
         if let Some(subscription) = subscription.filter(|s| s.wanted.is_some()) {
             let limit = self.settings.ack_timeout;
             let text = format!(
-                "the server has not answered the subscription for {limit:?}; it is still waited for, and asked again \
-                 when the link is made anew"
+                "the server has not answered the subscription for {limit:?}; the client still waits for the \
+                 answer, and asks again on the next connection"
             );
             let handle = subscription.handle.clone();
             self.report_of(handle, timeout(text));

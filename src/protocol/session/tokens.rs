@@ -1,4 +1,4 @@
-//! Session tokens: changed by the user, and renewed when the server does not take them.
+//! Session tokens: changed by the program, and renewed when the server rejects them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use crate::secret::Secret;
 /// The renewals of the session token.
 #[derive(Debug)]
 pub(super) struct Renewals {
-    /// Subscriptions that the server refused for their token, while another is asked for.
+    /// Subscriptions that the server refused because of their token, while another is requested.
     waiting: Vec<(u64, Arc<Spec>, Error)>,
-    /// Those for which another token was asked for since they were last accepted: it was no better.
+    /// Those for which another token was requested since they were last accepted, without success.
     tried: BTreeSet<u64>,
     backoff: Backoff,
-    /// When the next token may be asked for.
+    /// When the next token may be requested.
     not_before: Option<Instant>,
-    /// When the next token will be asked for, if it waits for that.
+    /// When the next token will be requested, if that is delayed.
     due: Option<Instant>,
 }
 
@@ -36,12 +36,12 @@ impl Renewals {
         }
     }
 
-    /// When another token is to be asked for.
+    /// When another token must be requested.
     pub(super) fn due(&self) -> Option<Instant> {
         self.due
     }
 
-    /// The server has accepted a subscription, or it has ended.
+    /// The server has accepted a subscription, or the subscription has ended.
     pub(super) fn settled(&mut self, id: u64) {
         self.tried.remove(&id);
     }
@@ -54,7 +54,7 @@ impl Renewals {
 }
 
 impl<T: Clone> Session<T> {
-    /// The token to connect with, from the provider.
+    /// Sets the provider's token for the next `connect`.
     pub(crate) fn provide_token(&mut self, token: Option<Secret>) {
         self.settings.credentials.session_token = token;
     }
@@ -71,9 +71,9 @@ impl<T: Clone> Session<T> {
         }
     }
 
-    /// The server does not take the token of a subscription. Whether another may help: then the subscription waits for it,
-    /// and one is asked for, once for all that wait. Not again for one that another token did not help, and not as fast as a
-    /// server can refuse them.
+    /// The server rejects the token of a subscription. Returns whether another may help: the subscription
+    /// then waits for it, and one token is requested for all that wait. It is not requested again for a
+    /// subscription that another token did not help, nor as fast as a server can refuse.
     pub(super) fn renew_token_for(&mut self, id: u64, spec: &Arc<Spec>, error: &Error, now: Now) -> bool {
         let renewable = self.settings.renewable_token && spec.session_token.is_none();
         if !renewable || !self.tokens.tried.insert(id) {
@@ -99,5 +99,6 @@ impl<T: Clone> Session<T> {
     }
 }
 
-/// If no token was needed for so long although one could have been asked for, the next one is no part of a series.
+/// If no token was needed for this long although one could have been requested, the next one starts a new
+/// series.
 const CALM: Duration = Duration::from_secs(60);

@@ -1,5 +1,5 @@
-//! A session behind a link that takes its time, and a server that writes events whether they can come or not: for what is
-//! to hold of gaps. It knows when everything was written, and compares that with what the user was told.
+//! A session behind a slow network, and a server that writes events whether they can arrive or not: for tests
+//! of gaps. It knows when everything was written, and compares that with what the program was told.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
@@ -22,11 +22,11 @@ pub(super) enum Happening {
     Write,
     /// Milliseconds pass.
     Pass(u32),
-    /// The same, in which the machine sleeps: its monotonic clock stands still.
+    /// The same, while the machine sleeps: its monotonic clock stands still.
     Sleep(u32),
-    /// What is written from now on takes so many milliseconds.
+    /// From now on, what is written takes this many milliseconds to arrive.
     Delay(u32),
-    /// The connection is cut; what is under way is lost. The client learns of it, or does not.
+    /// The connection is cut, and what is under way is lost. The client notices, or does not.
     Cut {
         silently: bool,
     },
@@ -49,7 +49,7 @@ pub(super) struct Wire {
     slept: Duration,
     delay: Duration,
     connected: bool,
-    /// Nothing comes through any more, and nobody says so.
+    /// Nothing comes through any more, without any notice.
     dead: bool,
     up: VecDeque<(Duration, Frame)>,
     down: VecDeque<(Duration, Frame)>,
@@ -148,7 +148,7 @@ impl Wire {
         }
     }
 
-    /// Lets everything come to rest, and compares.
+    /// Lets everything settle, and compares.
     pub(super) fn settle(&mut self) {
         self.delay = Duration::ZERO;
         self.happen(&Happening::Resume);
@@ -178,7 +178,7 @@ impl Wire {
         let query = Query::new("Game");
         let query = match self.specs % 2 {
             0 => query.equal_to("room", self.specs),
-            // The server is asked for its age before it is sent.
+            // The server is asked for its version before this is sent.
             _ => query.not_equal_to("room", self.specs),
         };
         Arc::new(Spec::new(query.encode().unwrap(), None, 0))
@@ -301,7 +301,7 @@ impl Wire {
     }
 }
 
-/// The next frame that has come by now.
+/// The next frame that has arrived by now.
 fn arrived(way: &mut VecDeque<(Duration, Frame)>, now: Duration) -> Option<Frame> {
     match way.front() {
         Some((at, _)) if *at <= now => way.pop_front().map(|(_, frame)| frame),

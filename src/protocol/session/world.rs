@@ -1,5 +1,6 @@
-//! A session, and a world around it that checks what the session wants: a network, a server that answers when it likes,
-//! and what the users were told. For properties and for fuzzing; it knows the session from inside.
+//! A session, and a world around it that checks what the session does: a network, a server that answers at
+//! any time, and what the program was told. For property tests and fuzzing; it knows the internals of the
+//! session.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -25,26 +26,27 @@ pub(crate) enum Step {
     Pause,
     Resume,
     Subscribe(u8),
-    /// One of the subscriptions that there ever were, and a class.
+    /// One of the subscriptions made so far, and a class.
     Update(usize, u8),
     Unsubscribe(usize),
     SetToken(u8),
     ReconnectNow,
-    /// The connection, or the attempt, comes one step further; on a connection, the server answers a ping.
+    /// The connection, or the attempt to make one, advances one step; on a connection, the server answers a
+    /// ping.
     Advance,
     Lose,
     /// Milliseconds, with or without the monotonic clock.
     Pass(u32),
     Sleep(u32),
-    /// The server answers one of the operations that it has, in whatever order.
+    /// The server answers one of its pending operations, in any order.
     Answer(usize, Answer),
-    /// The server ends a subscription that it has, without being asked.
+    /// The server ends one of its subscriptions unasked.
     End(usize),
-    /// The next connection leads to a server of another age.
+    /// The next connection leads to a server of another version.
     Age(u8),
-    /// The server sends an event for a subscription that it has, or for one that it never had.
+    /// The server sends an event for one of its subscriptions, or for one that it never had.
     Event(usize),
-    /// The server says this, unless it means something: then what follows is not for the world to foresee.
+    /// The server sends this text, unless it means something: the world could not predict what follows then.
     Text(String),
 }
 
@@ -55,7 +57,7 @@ pub(crate) enum Answer {
     RefuseWithoutId,
 }
 
-/// How a server answers the question for its age.
+/// How a server answers the question for its version.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Age {
     New,
@@ -70,9 +72,9 @@ pub(crate) struct World {
     connection: Connection,
     /// What the server was asked and has not answered.
     pending: Vec<(String, u64, String)>,
-    /// What the server has, on this connection.
+    /// What the server has on this connection.
     server: BTreeMap<u64, String>,
-    /// Which subscriptions were told `open`, and which have ended for the user.
+    /// Which subscriptions got `open`, and which have ended for the program.
     open: HashMap<u64, bool>,
     ended: Vec<u64>,
     client_open: bool,
@@ -185,7 +187,8 @@ impl World {
         self.tick();
     }
 
-    /// Whether it is of a subscription that there ever was, or an error, which may rightly end the link.
+    /// Whether it is for a subscription that was ever made, or an error, which may rightly end the
+    /// connection.
     fn means_something(&self, text: &str) -> bool {
         match Reader::default().read(text) {
             Ok(Message::Error(_)) => true,
@@ -252,7 +255,7 @@ impl World {
         self.session.received(&message.to_string(), self.now);
     }
 
-    /// As Parse Server does it: an update ends the old query first, and only then looks at the new one.
+    /// As in Parse Server: an update ends the old query first, and only then checks the new one.
     fn answer(&mut self, which: usize, answer: Answer) {
         if self.pending.is_empty() {
             return;
@@ -291,7 +294,7 @@ impl World {
         }
     }
 
-    /// Carries out what the session wants, and checks that it may want it.
+    /// Does what the session requests, and checks that the request is allowed.
     fn check(&mut self) {
         while let Some(output) = self.session.next_output() {
             match output {
@@ -318,7 +321,7 @@ impl World {
                             assert!(!std::mem::replace(open, true), "{id} opened twice");
                             assert!(!self.ended.contains(&id), "{id} opened after its end");
                         }
-                        // The emitter passes over a `close` of one that was not open.
+                        // The emitter suppresses the `close` of a subscription that was not open.
                         EventKind::Close => *open = false,
                         _ => {}
                     }
@@ -386,7 +389,8 @@ impl World {
         self.pending.push((op, id, class));
     }
 
-    /// Lets everything come to rest with a server that accepts all, and compares what it has with what is wanted.
+    /// Lets everything settle with a server that accepts everything, and compares what it has with what is
+    /// wanted.
     pub(crate) fn settle(&mut self) {
         self.session.resume(self.now);
         for _ in 0..1000 {
@@ -442,7 +446,8 @@ pub(crate) fn settings() -> Settings {
 fn spec(class: u8) -> Arc<Spec> {
     let query = Query::new(format!("Class{}", class % 4));
     let query = match class % 4 {
-        // What depends on the server's age: one that old servers cannot answer, and one that has a form for them.
+        // Queries that depend on the server's version: one that old servers cannot answer, and one that has a
+        // form for them.
         1 => query.not_equal_to("score", 1),
         2 => query.equal_to("owner", Pointer::new("Team", "t1")),
         _ => query,

@@ -9,7 +9,7 @@ use crate::query::refuse;
 use crate::query::refuse::invalid;
 
 impl<'a> Field<'a> {
-    /// With the limit of the distance, and how many of its unit are a radian.
+    /// `distance` is the limit, and how many of its units are one radian.
     pub(super) fn near(&mut self, point: &Json, distance: Option<(&Json, f64)>) -> Result<()> {
         let center = geo_point("near", self.key, point)?;
         let distance = match distance {
@@ -20,12 +20,12 @@ impl<'a> Field<'a> {
         Ok(())
     }
 
-    // Both the sorted and the unsorted search: the matcher sorts nothing, and $centerSphere takes a missing field for
-    // latitude 0 and longitude 0.
+    // For both the sorted and the unsorted search: the matcher sorts nothing, and $centerSphere treats a
+    // missing field as latitude 0 and longitude 0.
     fn around(&mut self, (latitude, longitude): (f64, f64), distance: Option<f64>) {
         let mut conditions = vec![("$nearSphere".to_owned(), point(latitude, longitude))];
         if let Some(distance) = distance {
-            // The matcher takes 0 for no limit.
+            // The matcher treats 0 as no limit.
             let distance = if distance == 0.0 {
                 f64::MIN_POSITIVE
             } else {
@@ -55,7 +55,7 @@ impl<'a> Field<'a> {
         }
     }
 
-    // As ranges of the coordinates, since the matcher's $within leaves out the border.
+    // As ranges of the coordinates, because the matcher's $within excludes the border.
     pub(super) fn within_box(&mut self, value: &Json) -> Result<()> {
         const METHOD: &str = "within_geo_box";
         let corners = value.get("$box").and_then(Json::as_array);
@@ -129,7 +129,7 @@ impl<'a> Field<'a> {
         self.positive = true;
         self.others.push(Node::Ordered(vec![
             Node::Test(member(self.key, "__type"), Json::string("Polygon")),
-            // With fewer than three corners it throws.
+            // With fewer than three corners the matcher throws.
             Node::condition(member(self.key, "coordinates.2.1"), "$exists", Json::Bool(true)),
             Node::condition(
                 self.key,
@@ -141,8 +141,9 @@ impl<'a> Field<'a> {
     }
 }
 
-/// The field is a Polygon with these corners, the last of which is not the first one again. It is stored so with
-/// `create` and in `find()`, and comes as it was written with `update`; `None` for both, or whether it is closed.
+/// The field is a Polygon with these corners, given without a repeated first corner at the end. The polygon
+/// is stored closed with `create` and in `find()`, and comes as it was written with `update`. `is_closed` is
+/// `None` for both forms.
 pub(super) fn same_ring<'a>(key: &'a str, ring: &[(f64, f64)], is_closed: Option<bool>) -> Node<'a> {
     let corner = |index: usize, (latitude, longitude): (f64, f64)| {
         [(0, latitude), (1, longitude)].map(|(axis, degrees)| {

@@ -1,6 +1,6 @@
-//! Which kind of value a field holds, asked of a matcher that compares all kinds with one another: conditions that
-//! hold for one kind alone and never throw. It knows the matcher (Parse Server 9.10, LiveQuery/QueryTools.js) and
-//! nothing of queries.
+//! Finds out which kind of value a field holds, from a matcher that compares all kinds with one another:
+//! conditions that are true for one kind only and never throw. It knows the matcher (Parse Server 9.10,
+//! LiveQuery/QueryTools.js). Must not know of queries.
 
 use std::borrow::Cow;
 
@@ -8,20 +8,21 @@ use super::member;
 use crate::query::node::Node;
 use crate::query::ordered_json::Json;
 
-/// The least text but the empty one. Compared with it, numbers, booleans, null and dates are neither less nor
-/// greater, since it is no number.
+/// The least text except the empty one. Numbers, booleans, null and dates are neither less nor greater than
+/// it, because it is not a number.
 const LEAST: &str = "\0";
 
-/// True if the field is a string, or one that is not empty if that will do.
+/// True if the field is a string; the empty string counts only with `may_be_empty`.
 ///
-/// Strings alone have a `charAt`, which knows its own name. The matcher takes the empty one for `{}` when it looks into it.
+/// Only strings have a `charAt`, and functions have a `name`. The matcher treats the empty string as `{}`
+/// when it looks into it.
 pub(super) fn is_text(key: &str, may_be_empty: bool) -> Node<'_> {
     let longer = has_method(key, "charAt");
     if !may_be_empty {
         return longer;
     }
     let empty = Node::Ordered(vec![
-        // Not an array that contains it.
+        // Excludes an array that contains it.
         exists(member(key, "length"), false),
         Node::Test(key.into(), Json::string("")),
     ]);
@@ -38,13 +39,13 @@ pub(super) fn is_no_array(key: &str) -> Node<'_> {
     Node::condition(member(key, "push.name"), "$ne", Json::string("push"))
 }
 
-/// True if the field has this function of JavaScript's, and not a member of its own that has its name.
+/// True if the field has this JavaScript function, and not a member of its own with that name.
 fn has_method<'a>(key: &'a str, name: &str) -> Node<'a> {
     Node::Test(member(key, &format!("{name}.name")), Json::string(name))
 }
 
-/// True if the field is a date: as it is stored, or as the matcher has decoded it in place for an earlier condition
-/// (up to Parse Server 6.0, of anybody's query).
+/// True if the field is a date: as it is stored, or as the matcher has decoded it in place for an earlier
+/// condition (up to Parse Server 6.0, of any client's query).
 pub(super) fn date_guard(key: &str) -> Node<'_> {
     Node::Any(vec![
         Node::Test(member(key, "__type"), Json::string("Date")),
@@ -52,14 +53,14 @@ pub(super) fn date_guard(key: &str) -> Node<'_> {
     ])
 }
 
-/// The comparisons with numbers, which hold for numbers alone.
+/// The comparisons with numbers, which are true for numbers only.
 ///
-/// Neither dates nor arrays get as far as the field itself, nor do objects that JavaScript cannot compare, since they
-/// have a `toString` of their own; texts and other objects are not less than the least text, or greater; the rest are
-/// named.
+/// Dates and arrays are excluded before the field itself is compared, and so are objects that JavaScript
+/// cannot compare because they have a `toString` of their own. Texts and other objects are neither less nor
+/// greater than the least text. The rest are excluded by name.
 pub(super) fn number_guards(key: &str, comparisons: Vec<(String, Json)>) -> impl Iterator<Item = Node<'_>> {
     let has = |name: &str| comparisons.iter().any(|(operator, _)| operator == name);
-    // The guard needs one of the two for itself.
+    // The guard itself needs one of the two operators.
     let groups = if has("$lt") && has("$lte") {
         let (most, others) = comparisons
             .into_iter()
@@ -94,7 +95,7 @@ pub(super) fn number_guards(key: &str, comparisons: Vec<(String, Json)>) -> impl
     })
 }
 
-/// True if the field is missing or null: it has no value, and is none of those that count as none.
+/// True if the field is missing or null: it has no value, and is not one of the values that count as none.
 pub(super) fn null(key: &str) -> Node<'_> {
     null_of(key.into())
 }
@@ -108,7 +109,8 @@ fn null_of(key: Cow<'_, str>) -> Node<'_> {
     ])
 }
 
-/// `$eq` compares whole arrays and objects, and throws where one of both has null and the other an array or object.
+/// `$eq` compares whole arrays and objects, and throws where one side has null and the other an array or
+/// object.
 pub(super) fn deep_equality<'a>(key: &'a str, value: &Json) -> Node<'a> {
     let mut nodes = Vec::new();
     guard_members(key, value, &mut nodes);
@@ -138,7 +140,7 @@ fn guard_members<'a>(path: &str, value: &Json, nodes: &mut Vec<Node<'a>>) {
                 .iter()
                 .enumerate()
                 .for_each(|(index, item)| guard(&index.to_string(), item));
-            // An object with the same members would do for it.
+            // Without this, an object with the same members would match.
             nodes.push(Node::Test(
                 member(path, "length"),
                 Json::Number(items.len().into()),

@@ -1,5 +1,5 @@
-//! Dates, pointers, points and polygons as constraints name them: read, checked, and put into the form that LiveQuery
-//! compares.
+//! Dates, pointers, points and polygons in constraints: reads and checks them, and converts them to the form
+//! that LiveQuery compares.
 
 use crate::error::Result;
 use crate::query::ordered_json::Json;
@@ -29,7 +29,7 @@ fn iso(method: &str, key: &str, value: &Json) -> Result<String> {
         .ok_or_else(|| invalid(format!("{method} on {key:?} needs a date, and got {value}")))
 }
 
-/// A pointer without what a REST writer may have added to it, or to the object that it stands for.
+/// A pointer without the members that a REST writer may have added to it, or to the object in its place.
 pub(super) fn pointer(method: &str, key: &str, value: &Json) -> Result<Json> {
     let text = |name| value.get(name).filter(|held| held.as_str().is_some());
     match (value.parse_type(), text("className"), text("objectId")) {
@@ -71,8 +71,8 @@ pub(super) fn pair(method: &str, key: &str, value: &Json) -> Result<(f64, f64)> 
     })
 }
 
-/// The corners of `$polygon` as GeoPoints, the only form that the matcher reads: find() takes pairs of longitude and
-/// latitude too, and a whole Polygon, whose pairs it takes for the same (MongoTransform.js).
+/// The corners of `$polygon` as GeoPoints, the only form that the matcher reads: find() also takes pairs of
+/// longitude and latitude, and a whole Polygon, whose pairs it reads in the same way (MongoTransform.js).
 pub(super) fn polygon_points(method: &str, key: &str, value: &Json) -> Option<Result<Vec<Json>>> {
     let polygon = value.get("$polygon")?;
     let corners = polygon
@@ -98,7 +98,7 @@ pub(super) fn polygon_points(method: &str, key: &str, value: &Json) -> Option<Re
     )
 }
 
-/// The corners of a Polygon, each once, and whether the first one was written again at the end.
+/// The corners of a Polygon, each once, and whether the first one was repeated at the end.
 pub(super) fn ring(polygon: &Json) -> Option<(Vec<(f64, f64)>, bool)> {
     let mut ring = polygon
         .get("coordinates")?

@@ -1,5 +1,5 @@
-//! From the JSON of a `where` to the prepared [`Query`]; everything that does not depend on the object is settled
-//! here.
+//! Turns the JSON of a `where` into the prepared [`Query`]. Everything that does not depend on the object is
+//! decided here.
 
 use serde_json::Value;
 
@@ -9,13 +9,13 @@ use super::{Clause, Condition, Path, Query, Test, Verdict, nested};
 use crate::query::names::INHERITED;
 use crate::query::ordered_json::Json;
 
-/// Prepares a `where`, which need not be an object: in lists of queries the server takes what comes.
+/// Prepares a `where`, which need not be an object: in lists of queries the server accepts any value.
 pub(super) fn query(json: &Json) -> Query {
     match json {
         Json::Object(members) => in_order(members)
             .map(|(key, constraint)| clause(key, constraint))
             .collect(),
-        // `for (field in query)` goes through the items, and through nothing at all for most other values.
+        // `for (field in query)` iterates the items of an array, and nothing at all for most other values.
         Json::Array(items) => items
             .iter()
             .enumerate()
@@ -34,12 +34,13 @@ fn in_order(members: &[(String, Json)]) -> impl Iterator<Item = &(String, Json)>
     members.into_iter()
 }
 
-/// Whether some field is named whole and by a dotted key below it.
+/// Whether some field is named both whole and by a dotted key below it.
 pub(super) fn overlapping(query: &Query) -> bool {
     let mut keys = Vec::new();
     collect_keys(query, &mut keys);
     keys.sort_unstable();
-    // Sorted, a key is not always beside those below it ("a", "a-b", "a.b"), so all pairs with a common start count.
+    // In sorted order, a key is not always next to those below it ("a", "a-b", "a.b"), so all pairs with a
+    // common prefix are compared.
     keys.iter().enumerate().any(|(index, outer)| {
         keys.iter()
             .skip(index + 1)
@@ -80,7 +81,7 @@ fn clause(key: &str, constraint: &Json) -> Clause {
     }
 }
 
-/// `None` if the names are not those of fields but of JavaScript's own members, or of operators below a field.
+/// `None` if the names are not those of fields but JavaScript's own members, or operators below a field.
 fn path(key: &str) -> Option<Path> {
     let mut names = key.split('.');
     let root = names.next()?.len();
@@ -95,10 +96,10 @@ fn path(key: &str) -> Option<Path> {
     })
 }
 
-/// `None` if it cannot be told what the server makes of the constraint.
+/// `None` if it is unknown what the server makes of the constraint.
 fn test(constraint: &Json) -> Option<Test> {
     let members = match constraint {
-        // `for (condition in [..])`: an index is no condition. Without any nothing is asked.
+        // `for (condition in [..])`: an index is not a condition. Without items, nothing is tested.
         Json::Array(items) if items.is_empty() => return Some(Test::Conditions(Vec::new())),
         Json::Array(items) => {
             return Some(Test::Conditions(match decode(items.first()?)? {
@@ -135,7 +136,8 @@ fn test(constraint: &Json) -> Option<Test> {
     }
 }
 
-/// Whether the server's matcher returns with the answer of a condition, so that those after it are never looked at.
+/// Whether the server's matcher returns with the answer of a condition, so that later ones are never
+/// evaluated.
 fn ends_evaluation(name: &str, condition: &Condition) -> bool {
     match name {
         "$nearSphere" | "$within" | "$containedBy" | "$geoIntersects" => true,
@@ -148,7 +150,7 @@ fn ends_evaluation(name: &str, condition: &Condition) -> bool {
     }
 }
 
-/// `Parse._decode` of a tagged value; others stay as they are. `None` if it cannot be told what that gives,
+/// `Parse._decode` of a tagged value; other values are unchanged. `None` if the result is unknown,
 /// `Some(None)` if it throws.
 fn decode(json: &Json) -> Option<Option<Right>> {
     let value = Value::from(json);
@@ -171,7 +173,7 @@ fn decode(json: &Json) -> Option<Option<Right>> {
             .map(|_| Right::Instance),
         _ => {
             let members = value.as_object()?;
-            // Tagged values inside become instances as well, which nobody writes.
+            // Tagged values inside become instances as well, but nobody writes those.
             if members.values().any(Value::is_object) || members.values().any(Value::is_array) {
                 return None;
             }
@@ -180,7 +182,7 @@ fn decode(json: &Json) -> Option<Option<Right>> {
     })
 }
 
-/// `None` if it cannot be told what the server makes of the condition.
+/// `None` if it is unknown what the server makes of the condition.
 fn condition(name: &str, operand: &Json, constraint: &Json) -> Option<Condition> {
     let Some(right) = decode(operand)? else {
         return Some(Condition::Fixed(Verdict::THROWS));
@@ -229,7 +231,7 @@ fn condition(name: &str, operand: &Json, constraint: &Json) -> Option<Condition>
                 return None;
             }
             Right::Instance => return None,
-            // Nothing else has the members that are asked for.
+            // Nothing else has the members that are read.
             Right::Value(_) => throws,
         },
         "$nearSphere" => Condition::Near {
@@ -268,7 +270,7 @@ fn condition(name: &str, operand: &Json, constraint: &Json) -> Option<Condition>
             _ => Condition::Intersects(Some((0.0, 0.0))),
         },
         "$options" | "$maxDistance" => pass,
-        // `$select`, `$dontSelect`, and all that the matcher does not know.
+        // `$select`, `$dontSelect`, and everything that the matcher does not know.
         _ => Condition::Fixed(Verdict::NO_MATCH),
     })
 }
@@ -286,7 +288,7 @@ fn corners_of_box(value: &Value) -> Option<[Value; 2]> {
     Some([corner(0)?, corner(1)?])
 }
 
-/// `None` if the operand is neither of the two kinds: then the server goes on to the next condition.
+/// `None` if the operand is neither of the two kinds: the server then continues with the next condition.
 fn geo_within(value: &Value) -> Option<Condition> {
     if let Some(polygon) = value.get("$polygon").filter(|polygon| js::truthy(polygon)) {
         let corners = polygon

@@ -1,5 +1,5 @@
-//! The parts of JavaScript's semantics that the server's matcher rests on: equality, comparison, conversion to text
-//! and numbers, and the geometry of the JS SDK. It must not know of queries.
+//! The parts of JavaScript's semantics that the server's matcher relies on: equality, comparison, conversion
+//! to text and numbers, and the geometry of the JS SDK. Must not know of queries.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -13,7 +13,7 @@ use crate::query::names::INHERITED;
 #[derive(Clone, Debug)]
 pub(super) enum Left<'a> {
     Undefined,
-    /// A `Date`, in milliseconds; not a number for an invalid one.
+    /// A `Date`, in milliseconds; NaN for an invalid one.
     Date(f64),
     Value(Cow<'a, Value>),
 }
@@ -56,8 +56,8 @@ impl Left<'_> {
         }
     }
 
-    /// The value with a `Date` where the path from it leads, as a look at a key below it has left it. `None` if there is
-    /// nothing.
+    /// The value with a `Date` at the end of the path, as reading a key below it has left it. `None` if there
+    /// is no value.
     pub(super) fn with_date_at(self, path: &str) -> Option<Self> {
         let Self::Value(value) = self else {
             return None;
@@ -75,7 +75,7 @@ impl Left<'_> {
         Some(Self::Value(Cow::Owned(value)))
     }
 
-    /// Whether its text has the text of a `Date` in it, which is in the server's time zone.
+    /// Whether its text contains the text of a `Date`, which is in the server's time zone.
     pub(super) fn text_has_date(&self) -> bool {
         fn has_date(value: &Value) -> bool {
             match value {
@@ -86,7 +86,7 @@ impl Left<'_> {
         self.as_value().is_some_and(has_date)
     }
 
-    /// Latitude and longitude, not a number where there is none.
+    /// Latitude and longitude; NaN where there is none.
     pub(super) fn coordinates(&self) -> (f64, f64) {
         let coordinate = |name| {
             self.as_value()
@@ -98,15 +98,16 @@ impl Left<'_> {
     }
 }
 
-/// The only member of what stands for a `Date` inside another value: no name that a field can have.
+/// The only member of an object that represents a `Date` inside another value: not a name that a field can
+/// have.
 const DATE: &str = "\u{0}Date";
 
 fn is_date(value: &Value) -> bool {
     value.get(DATE).is_some()
 }
 
-/// What the matcher makes of a field before it looks at it: dates become a `Date`. `None` for a date whose text is
-/// not ISO 8601 with a zone.
+/// What the matcher turns a field into before it tests it: dates become a `Date`. `None` for a date whose
+/// text is not ISO 8601 with a zone.
 pub(super) fn left(value: Option<Cow<'_, Value>>) -> Option<Left<'_>> {
     let Some(value) = value else {
         return Some(Left::Undefined);
@@ -117,8 +118,8 @@ pub(super) fn left(value: Option<Cow<'_, Value>>) -> Option<Left<'_>> {
     Some(Left::Value(value))
 }
 
-/// `new Date(..)`, in milliseconds. `None` if the text is not ISO 8601 with a zone: V8 understands many others, some
-/// of them in the server's own time zone.
+/// `new Date(..)`, in milliseconds. `None` if the text is not ISO 8601 with a zone: V8 understands many other
+/// forms, some of them in the server's own time zone.
 pub(super) fn date(iso: &Value) -> Option<f64> {
     let text = iso.as_str()?;
     let (day, time) = text.split_once('T')?;
@@ -126,7 +127,7 @@ pub(super) fn date(iso: &Value) -> Option<f64> {
     {
         return None;
     }
-    // A leap second is clamped by jiff and refused by V8.
+    // jiff clamps a leap second, V8 refuses it.
     if time.get(6..8) == Some("60") {
         return None;
     }
@@ -178,7 +179,7 @@ pub(super) fn member<'a>(value: Cow<'a, Value>, name: &str) -> Option<Cow<'a, Va
     }
 }
 
-/// The only member of what stands for a function: no name that a field can have.
+/// The only member of an object that represents a function: not a name that a field can have.
 const FUNCTION: &str = "\u{0}Function";
 
 /// `value[name]`, or the function that all values have under this name.
@@ -190,10 +191,10 @@ pub(super) fn member_or_inherited<'a>(value: Option<Cow<'a, Value>>, name: &str)
     member(value?, name)
 }
 
-/// The methods whose names the encoder asks for, to know the kind of a value.
+/// The methods whose names the encoder tests to find out the kind of a value.
 pub(super) const METHODS: [&str; 3] = ["charAt", "push", "toString"];
 
-/// `value[method].name`, of one of [`METHODS`].
+/// `value[method].name`, for one of [`METHODS`].
 pub(super) fn name_of_method<'a>(value: Option<Cow<'a, Value>>, method: &str) -> Option<Cow<'a, Value>> {
     let is_its_own = match value.as_deref() {
         Some(Value::Object(members)) => members.contains_key(method),
@@ -217,7 +218,7 @@ fn unit(text: &str, index: usize) -> Option<Cow<'static, Value>> {
     Some(Cow::Owned(Value::String(String::from_utf16_lossy(&[unit]))))
 }
 
-/// `===` of two values out of JSON, which are never the same object.
+/// `===` of two values from JSON, which are never the same object.
 pub(super) fn same(one: &Value, other: &Value) -> bool {
     match (one, other) {
         (Value::Null, Value::Null) => true,
@@ -255,9 +256,9 @@ pub(super) fn equal(left: &Left<'_>, right: &Right) -> Verdict {
         _ => return Verdict::NO_MATCH,
     };
     match right {
-        // A date has no keys of its own, and neither has `{}`.
+        // A date has no keys of its own, like `{}`.
         Right::Date(_) => Verdict::of(members.is_empty()),
-        // A point has two, and getters for as many names.
+        // A point has two keys, and a getter for each.
         Right::GeoPoint { latitude, longitude } => Verdict::of(
             members.len() == 2
                 && members.iter().all(|(name, value)| match name.as_str() {
@@ -272,7 +273,7 @@ pub(super) fn equal(left: &Left<'_>, right: &Right) -> Verdict {
 }
 
 fn equal_values(one: &Value, other: &Value) -> Verdict {
-    // Equal to another `Date` alone, and an operand has none inside.
+    // Equal only to another `Date`, and an operand has none inside.
     if is_date(one) {
         return Verdict::NO_MATCH;
     }
@@ -281,7 +282,7 @@ fn equal_values(one: &Value, other: &Value) -> Verdict {
             if one.len() != other.len() {
                 return Verdict::NO_MATCH;
             }
-            // The first pair that differs settles it, or throws.
+            // The first pair that differs decides it, or throws.
             return one
                 .iter()
                 .zip(other)
@@ -313,7 +314,7 @@ fn equal_values(one: &Value, other: &Value) -> Verdict {
             (settled, Verdict::MATCH) => settled,
             (Verdict::MATCH, verdict) => verdict,
             (settled, verdict) if settled == verdict => settled,
-            // The first of them in the server's own order of members counts, and that order is not known here.
+            // The first one in the server's own order of members counts, and that order is not known here.
             _ => return Verdict::ANYTHING,
         };
     }
@@ -426,7 +427,7 @@ impl Primitive<'_> {
     }
 }
 
-/// `Number(..)`, `None` for what is none.
+/// `Number(..)`; `None` if the result is not a number.
 pub(super) fn number(value: &Value) -> Option<f64> {
     let number = primitive(value).number();
     (!number.is_nan()).then_some(number)
@@ -451,7 +452,7 @@ fn parse_number(text: &str) -> Option<f64> {
         } else {
             f64::INFINITY
         }),
-        // Rust reads "inf" and "nan", JavaScript does not.
+        // Rust reads "inf" and "nan"; JavaScript does not.
         digits
             if digits
                 .contains(|character: char| character.is_ascii_alphabetic() && !"eE".contains(character)) =>
@@ -507,7 +508,7 @@ fn number_text(number: f64) -> String {
     }
 }
 
-/// `new Parse.GeoPoint(value)`, `None` if that throws.
+/// `new Parse.GeoPoint(value)`; `None` if that throws.
 pub(super) fn geo_point(value: &Value) -> Option<(f64, f64)> {
     match value {
         Value::Null => None,
@@ -517,14 +518,14 @@ pub(super) fn geo_point(value: &Value) -> Option<(f64, f64)> {
     }
 }
 
-/// The two numbers of a point, `None` if they are not valid.
+/// The two numbers of a point; `None` if they are not valid.
 pub(super) fn coordinates(latitude: Option<&Value>, longitude: Option<&Value>) -> Option<(f64, f64)> {
     let (latitude, longitude) = (as_f64(latitude?)?, as_f64(longitude?)?);
     ((-90.0..=90.0).contains(&latitude) && (-180.0..=180.0).contains(&longitude))
         .then_some((latitude, longitude))
 }
 
-/// `new Parse.Polygon(value)` of pairs of numbers, `None` if that throws.
+/// `new Parse.Polygon(value)` of pairs of numbers; `None` if that throws.
 pub(super) fn polygon(value: &Value) -> Option<Vec<(f64, f64)>> {
     let corners = value.as_array().filter(|corners| corners.len() >= 3)?;
     corners
@@ -536,7 +537,7 @@ pub(super) fn polygon(value: &Value) -> Option<Vec<(f64, f64)>> {
         .collect()
 }
 
-/// `new Parse.GeoPoint(latitude, longitude)`, `None` if that throws. Without both it is the point (0, 0).
+/// `new Parse.GeoPoint(latitude, longitude)`; `None` if that throws. Without both, it is the point (0, 0).
 pub(super) fn corner_of(latitude: Option<&Value>, longitude: Option<&Value>) -> Option<(f64, f64)> {
     match latitude {
         Some(point @ (Value::Array(_) | Value::Object(_) | Value::Null)) => geo_point(point),
@@ -554,7 +555,7 @@ pub(super) fn radians(one: (f64, f64), other: (f64, f64)) -> f64 {
     let sin_longitude = ((longitude_1 - longitude_2) / 2.0).sin();
     let square =
         sin_latitude * sin_latitude + latitude_1.cos() * latitude_2.cos() * sin_longitude * sin_longitude;
-    // Not `min`, which would turn "not a number" into 1.
+    // Not `min`, which would turn NaN into 1.
     let square = if square > 1.0 { 1.0 } else { square };
     2.0 * square.sqrt().asin()
 }

@@ -1,12 +1,12 @@
-//! The regular expressions for `contains`, `startsWith` and `endsWith`, as the SDKs quote them and as the encoder
-//! escapes them, evaluated by comparing strings; others need an engine, which the
-//! feature `test-server` brings.
+//! The regular expressions of `contains`, `startsWith` and `endsWith`, as the SDKs quote them and as the
+//! encoder escapes them, evaluated by comparing strings. Others need an engine, which the feature
+//! `test-server` provides.
 
-/// One that can be evaluated here.
+/// An expression that can be evaluated here.
 #[derive(Clone, Debug)]
 pub(crate) enum Pattern {
     Literal(Literal),
-    /// By an engine of JavaScript's expressions.
+    /// Evaluated by an engine for JavaScript's expressions.
     #[cfg(feature = "test-server")]
     Engine(std::sync::Arc<regress::Regex>),
 }
@@ -21,14 +21,14 @@ pub(crate) struct Literal {
     multi_line: bool,
 }
 
-/// What a `$regex` with its `$options` is.
+/// The meaning of a `$regex` with its `$options`.
 #[derive(Clone, Debug)]
 pub(crate) enum Regex {
-    /// One that can be evaluated here.
+    /// An expression that can be evaluated here.
     Pattern(Pattern),
-    /// One that JavaScript does not accept: the server logs it and nothing matches.
+    /// An expression that JavaScript rejects: the server logs it and nothing matches.
     Invalid,
-    /// One that needs an engine.
+    /// An expression that needs an engine.
     Unknown,
 }
 
@@ -41,7 +41,7 @@ impl Regex {
         let Some(expression) = unquote(text) else {
             return Self::Unknown;
         };
-        // Sticky and the Unicode modes change what the escapes below mean.
+        // The sticky flag and the Unicode modes change what the escapes below mean.
         if flags.contains(['y', 'u', 'v']) {
             return Self::with_engine(&expression, flags);
         }
@@ -66,7 +66,7 @@ impl Regex {
 
     #[cfg(feature = "test-server")]
     fn with_engine(expression: &str, flags: &str) -> Self {
-        // It knows no sticky search, and takes characters beyond the BMP for one without `u` too.
+        // The engine has no sticky search, and treats a character beyond the BMP as one even without `u`.
         let is_known = !flags.contains(['y', 'v']) && (flags.contains('u') || expression.is_ascii());
         let regex = regress::Regex::with_flags(expression, flags)
             .ok()
@@ -119,28 +119,28 @@ impl Literal {
     }
 }
 
-/// Why JavaScript takes a text for no regular expression, if it does not.
+/// Why JavaScript rejects a text as a regular expression, if it does.
 #[cfg(feature = "test-server")]
 pub(crate) fn syntax_error(text: &str, flags: &str) -> Option<String> {
-    // What else there is of flags does not change the syntax.
+    // The other flags do not change the syntax.
     let flags: String = flags.chars().filter(|flag| "imsuv".contains(*flag)).collect();
     let error = regress::Regex::with_flags(text, flags.as_str()).err()?;
     Some(format!("/{text}/{flags}: {error}"))
 }
 
-/// The flags of JavaScript, each at most once.
+/// Whether these are JavaScript's flags, each at most once.
 pub(crate) fn valid_flags(flags: &str) -> bool {
     flags.chars().enumerate().all(|(index, flag)| {
         "dgimsuvy".contains(flag) && !flags.chars().take(index).any(|earlier| earlier == flag)
     }) && !(flags.contains('u') && flags.contains('v'))
 }
 
-/// What the server makes of `\Q..\E`, which JavaScript does not know (Parse Server 9.10, `QueryTools.js`): the text
-/// between is taken with a backslash before each character that is not of a word. `None` for a `\Q` without its
-/// `\E`: the server's loop starts over at the first `\Q` and never ends.
+/// How the server translates `\Q..\E`, which JavaScript does not know (Parse Server 9.10, `QueryTools.js`):
+/// it puts a backslash before each character of the quoted text that is not a word character. `None` for a
+/// `\Q` without its `\E`: the server's loop starts over at the first `\Q` and never ends.
 fn unquote(text: &str) -> Option<String> {
     let mut out = String::new();
-    // Where the plain text goes on.
+    // Where the rest of the text begins.
     let mut from = 0;
     let mut quote = text.find("\\Q");
     while let Some(start) = quote {
@@ -164,7 +164,7 @@ fn unquote(text: &str) -> Option<String> {
     Some(out)
 }
 
-/// The text of an expression that is nothing but literal characters between optional anchors.
+/// The text of an expression that consists only of literal characters between optional anchors.
 fn literal(expression: &str) -> Option<(Vec<char>, bool, bool)> {
     let (at_start, expression) = match expression.strip_prefix('^') {
         Some(rest) => (true, rest),
@@ -181,7 +181,7 @@ fn literal(expression: &str) -> Option<(Vec<char>, bool, bool)> {
                     literal.push(char::from_u32(code)?);
                     continue;
                 }
-                // `\d`, `\n`, `\1` ..: a letter or digit after a backslash means something of its own.
+                // `\d`, `\n`, `\1` ..: a letter or digit after a backslash has a special meaning.
                 if escaped.is_ascii_alphanumeric() || escaped == '_' {
                     return None;
                 }
@@ -197,7 +197,7 @@ fn literal(expression: &str) -> Option<(Vec<char>, bool, bool)> {
 
 /// How JavaScript compares characters with the flag `i` and without `u` (ECMA-262, Canonicalize).
 fn upper_case(character: char) -> char {
-    // Without `u` an expression sees the halves of such characters, which have no case.
+    // Without `u`, an expression sees the halves of such characters, which have no case.
     if character as u32 > 0xFFFF {
         return character;
     }

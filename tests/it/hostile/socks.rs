@@ -169,9 +169,9 @@ fn what_it_refuses_is_told() {
         ),
         (b"\x05\x00\x05\x02\x00\x01\x00\x00\x00\x00\x00\x00", "rules"),
         (b"\x05\x00\x05\x63\x00\x01\x00\x00\x00\x00\x00\x00", "99"),
-        (b"\x04\x5a", "no SOCKS5 proxy"),
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "no SOCKS5 proxy"),
-        (b"\x05\x00\x05\x00\x00\x09", "no SOCKS5 proxy"),
+        (b"\x04\x5a", "not a SOCKS5 proxy"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "not a SOCKS5 proxy"),
+        (b"\x05\x00\x05\x00\x00\x09", "not a SOCKS5 proxy"),
         (b"\x05", "closed without an answer"),
     ] {
         let peer = Peer::new(move |_, mut stream| {

@@ -1,4 +1,5 @@
-//! How old the server is: who waits for it, what is sent for it, and who is refused for it.
+//! The version of the server: which subscriptions wait for it, what is sent to find out, and which are
+//! refused because of it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use crate::types::{Date, Pointer};
 
 const TOO_SHORT: &str = "Array is too short (0), minimum 1";
 
-/// What a server of some age says to the question.
+/// The answer of a server of some version to the question.
 #[derive(Clone, Copy, Debug)]
 enum Server {
     /// 2.8 to 4.2.
@@ -36,7 +37,7 @@ impl Rig {
         self.session.subscribe(id, id, spec_of(query), self.now);
     }
 
-    /// The frames that are sent now.
+    /// The frames sent now.
     fn sent(&mut self) -> Vec<Value> {
         std::iter::from_fn(|| self.session.next_output())
             .filter_map(|output| match output {
@@ -46,7 +47,7 @@ impl Rig {
             .collect()
     }
 
-    /// The server answers the question that was sent, which is the only frame.
+    /// The server answers the question, which is the only sent frame.
     fn answer_as(&mut self, server: Server) {
         let sent = self.sent();
         let [question] = sent.as_slice() else {
@@ -136,7 +137,7 @@ fn a_query_that_depends_on_the_age_waits_for_it_and_no_other_does() {
     assert_eq!(sent[0]["query"]["where"], json!({"$nor": [{"score": 1}]}));
     rig.ack(1);
     assert_eq!(rig.outputs(), ["1: open"]);
-    // It is known from now on.
+    // The version is known from now on.
     rig.negation(3);
     assert_eq!(rig.outputs(), ["send subscribe 3 Game"]);
 }
@@ -155,11 +156,11 @@ fn what_the_server_is_too_old_for_is_an_error_of_that_subscription_alone() {
     ] {
         assert!(error.contains(part), "{error}");
     }
-    // The others have heard nothing, and go on.
+    // The others got nothing, and continue.
     assert_eq!(rig.outputs(), ["2: close"]);
     let event = rig.receive(json!({"op": "create", "requestId": 1, "object": {}}));
     assert_eq!(event, Some(1));
-    // Nobody is asked twice.
+    // The server is not asked twice.
     rig.negation(3);
     assert_eq!(rig.outputs(), ["3: error InvalidQuery fatal", "3: close"]);
 }
@@ -277,7 +278,7 @@ fn an_update_that_the_server_is_too_old_for_leaves_the_old_query_in_force() {
     rig.answer(&sent[0], Server::Old);
     assert_eq!(rig.outputs(), ["1: error InvalidQuery"]);
     assert_eq!(rig.receive(event), Some(1));
-    // What the server can answer is asked for as ever, with its gap.
+    // What the server can answer is requested as before, with its gap.
     rig.pass_with_pongs(Duration::from_secs(1));
     rig.outputs();
     rig.session.update(1, 1, spec("Other"), rig.now);
@@ -333,7 +334,7 @@ fn each_connection_may_lead_to_a_server_of_another_age() {
     rig.lose();
     rig.come_back();
     rig.session.ping(rig.now);
-    // The answer to an earlier question does not hold, and one that is under way is asked anew.
+    // The answer to an earlier question is no longer valid, and a pending one is asked again.
     assert!(rig.sent().iter().any(|frame| frame["requestId"] == QUESTION));
     rig.lose();
     rig.come_back();
@@ -372,7 +373,7 @@ fn a_late_answer_is_told_to_all_who_wait_and_still_counts() {
         outputs.filter(|line| line.contains("error")).collect()
     };
     assert_eq!(told(&mut rig), ["1: error Timeout", "2: error Timeout"]);
-    // Who comes now hears of it too.
+    // A new subscription is notified as well.
     rig.negation(4);
     assert_eq!(told(&mut rig), ["4: error Timeout"]);
     rig.pass_with_pongs(Duration::from_secs(60));

@@ -1,4 +1,4 @@
-//! The line of the operations that the server has not answered.
+//! The queue of operations that the server has not answered.
 
 use std::time::Duration;
 

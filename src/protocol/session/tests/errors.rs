@@ -1,4 +1,4 @@
-//! What the errors of the server mean, and messages that mean nothing.
+//! The meaning of the server's errors, and meaningless messages.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::event::EventKind;
 use crate::protocol::session::Output;
 use crate::state::ClientState;
 
-/// What becomes of the client and of a subscription by each error of the server.
+/// The effect of each server error on the client and on a subscription.
 #[test]
 fn error_code_table() {
     // In answer to `connect`.
@@ -66,7 +66,7 @@ fn error_code_table() {
             "code {code}"
         );
     }
-    // On a link that is live, with a subscription that is acknowledged and one that is not.
+    // On a live connection, with one subscription that is acknowledged and one that is not.
     for (code, text, reconnect, id, outputs) in [
         (
             1,
@@ -341,7 +341,7 @@ fn errors_of_known_faults_name_the_way_out() {
             "Cannot read properties of undefined (reading 'requestComplexity')",
             "in the process of the Parse Server",
         ),
-        // Word for word as Parse Server 9.10 says it.
+        // The exact text of Parse Server 9.10.
         (102, "$regex operator is not allowed", "allowRegex"),
         (
             102,

@@ -1,4 +1,4 @@
-//! Where the gaps start that are reported.
+//! Where the reported gaps start.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -12,7 +12,7 @@ use crate::protocol::spec::Spec;
 use crate::query::Query;
 
 impl Rig {
-    /// The gap of the next `open` that is told.
+    /// The gap of the next `open`.
     fn gap(&mut self) -> Option<Gap> {
         std::iter::from_fn(|| self.session.next_output())
             .filter_map(|output| match output {
@@ -37,7 +37,7 @@ fn what_comes_late_proves_nothing_about_what_is_under_way() {
     let mut rig = Rig::live();
     rig.subscribed(1);
     let asked = rig.now.wall;
-    // The link is 3 s long: what comes now was written 3 s ago.
+    // The connection has a delay of 3 s: what comes now was written 3 s ago.
     rig.pass(Duration::from_secs(15));
     rig.receive(json!({"op": "create", "requestId": 1, "object": {}}));
     assert_eq!(rig.gap_after_a_cut().start(), asked.into());
@@ -120,7 +120,8 @@ fn one_ping_is_under_way_at_a_time() {
     assert!(rig.take_ping().is_some(), "it was due long ago");
 }
 
-/// An update ends the old query on the server; what that brought before may still be under way when the link is cut.
+/// An update ends the old query on the server; events of the old query may still be under way when the
+/// connection is cut.
 #[test]
 fn a_cut_during_an_update_opens_the_gap_at_the_last_proof() {
     let mut rig = Rig::live();
@@ -159,7 +160,7 @@ fn a_session_token_that_changes_within_a_gap_is_its_reason() {
             rig.subscribed(1);
             rig.pass(Duration::from_secs(5));
             if is_live {
-                // The gap is that of an update which is not answered yet.
+                // The gap is that of an unanswered update.
                 rig.session.update(1, 1, spec("Other"), rig.now);
             } else {
                 rig.lose();

@@ -125,7 +125,7 @@ fn reconnect_now_gives_up_an_attempt_that_is_stuck_and_no_other() {
     assert_eq!(rig.outputs(), ["disconnect", "connect"]);
 }
 
-/// A link that is doubted and then cut, as by a router that forgot it during the sleep.
+/// A connection that is doubted and then cut, as by a router that forgot it during the sleep.
 #[test]
 fn a_doubt_that_is_confirmed_needs_no_delay() {
     let mut rig = Rig::live();
@@ -133,7 +133,7 @@ fn a_doubt_that_is_confirmed_needs_no_delay() {
     rig.lose();
     rig.session.tick(rig.now);
     assert_eq!(rig.outputs().last().unwrap(), "connect");
-    // And one that is not confirmed changes nothing.
+    // A doubt that is not confirmed changes nothing.
     rig.greet();
     rig.session.reconnect_now(rig.now);
     let ping = rig.take_ping().unwrap();
@@ -178,7 +178,7 @@ fn each_stage_of_connecting_times_out_under_its_name_and_is_tried_again() {
             let Some(Output::Disconnect) = rig.session.next_output() else {
                 panic!("no disconnect")
             };
-            // The first is reported, and those after it are not.
+            // The first is reported, and later ones are not.
             if attempt == 0 {
                 let Some(Output::ClientEvent(event)) = rig.session.next_output() else {
                     panic!("no error")
@@ -217,7 +217,7 @@ fn a_time_out_says_what_has_failed_before() {
         "{text}"
     );
 
-    // What the last stage suffered is over in the next one.
+    // A failure of the last stage no longer counts in the next one.
     let mut rig = Rig::new();
     rig.session.open(rig.now);
     rig.outputs();

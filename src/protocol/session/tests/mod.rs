@@ -23,7 +23,7 @@ use crate::protocol::Now;
 use crate::protocol::spec::Spec;
 use crate::query::Query;
 
-/// A session with a clock that the test turns, and what it put out since this was last asked.
+/// A session with a clock that the test turns, and its outputs since the last call.
 struct Rig {
     session: Session<u64>,
     now: Now,
@@ -49,7 +49,7 @@ impl Rig {
         }
     }
 
-    /// A rig that is connected, its greeting behind it.
+    /// A rig that is connected and has been greeted.
     fn live() -> Self {
         let mut rig = Self::new();
         rig.session.open(rig.now);
@@ -63,7 +63,7 @@ impl Rig {
         self.receive(json!({"op": "connected", "clientId": "c"}));
     }
 
-    /// Lets the time pass as a driver does, which ticks whenever something is due.
+    /// Lets time pass as a driver does, which ticks whenever something is due.
     fn pass(&mut self, time: Duration) {
         let end = self.now.mono + time;
         loop {
@@ -82,13 +82,13 @@ impl Rig {
         }
     }
 
-    /// Lets the machine sleep, with a monotonic clock that stands still meanwhile.
+    /// Lets the machine sleep, with a monotonic clock that stands still.
     fn sleep(&mut self, time: Duration) {
         self.now.wall += time;
         self.session.tick(self.now);
     }
 
-    /// Lets the delay pass before the next attempt to connect, if there is one.
+    /// Lets the delay before the next attempt to connect pass, if there is one.
     fn wait(&mut self) {
         while matches!(self.session.link, Link::Waiting { .. }) {
             let due = self.session.deadline().unwrap();
@@ -116,7 +116,7 @@ impl Rig {
             .received(&text, self.now)
             .map(|received| received.handle);
         if message["op"] == "connected" {
-            // The ping that a connection begins with is answered at once.
+            // The first ping of a connection is answered at once.
             if let Some(ping) = self.take_ping() {
                 self.pong(ping);
             }
@@ -124,7 +124,7 @@ impl Rig {
         handle
     }
 
-    /// The ping that is to be sent, if there is one.
+    /// The ping to be sent, if there is one.
     fn take_ping(&mut self) -> Option<[u8; 8]> {
         let outputs = &mut self.session.outputs;
         let place = outputs
@@ -155,7 +155,7 @@ impl Rig {
         self.session.subscribe(id, id, spec(class), self.now);
     }
 
-    /// A subscription that is acknowledged.
+    /// Adds an acknowledged subscription.
     fn subscribed(&mut self, id: u64) {
         self.subscribe(id, "Game");
         self.ack(id);

@@ -1,4 +1,4 @@
-//! Subscriptions that may not be asked for at once.
+//! Subscriptions that may not be requested at once.
 
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ impl Rig {
         self.receive(json!({"op": "unsubscribed", "clientId": "c", "requestId": id}));
     }
 
-    /// Makes connections with a proxy before the server that cuts each one in which it sees one of these ids, and answers
-    /// everything else, until the time is over. Returns how many connections there were.
+    /// Connects through a proxy that cuts every connection in which it sees one of these ids, with a server
+    /// that answers everything else, until the time is over. Returns the number of connections.
     fn behind_a_proxy_that_cuts(&mut self, bad: &[u64], time: Duration) -> usize {
         let mut connections = 0;
         let end = self.now.mono + time;
@@ -90,14 +90,14 @@ fn what_the_server_ends_is_told_and_comes_back_with_a_gap() {
     rig.ack(1);
     let missed = rig.now.mono - asked;
     assert_eq!(rig.outputs(), [format!("1: open after EndedByServer {missed:?}")]);
-    // One that lived is not held against it.
+    // A connection that lived is not counted against it.
     rig.pass_with_pongs(Duration::from_secs(10));
     rig.end_subscription(1);
     rig.pass(Duration::from_millis(4250));
     assert!(rig.outputs().contains(&"send subscribe 1 Game".to_owned()));
 }
 
-/// The server had ended the old query some time before the update came to it.
+/// The server had ended the old query some time before the update reached it.
 #[test]
 fn an_end_that_crosses_an_update_opens_the_gap_at_the_last_proof() {
     let mut rig = Rig::live();
@@ -201,7 +201,7 @@ fn one_that_a_proxy_cuts_connections_for_is_found_and_held_back_alone() {
             connections <= 20,
             "{connections} connections for {bad:?} of {count}"
         );
-        // From now on there is peace, but for a trial at times.
+        // From now on there is peace, except for an occasional trial.
         rig.behind_a_proxy_that_cuts(&bad, Duration::from_secs(3600));
         let connections = rig.behind_a_proxy_that_cuts(&bad, Duration::from_secs(3600));
         assert!(
@@ -230,7 +230,7 @@ fn one_that_is_held_back_comes_back_when_the_proxy_lets_it_through() {
     assert_eq!(rig.session.state(), ClientState::Connected);
 }
 
-/// There is nobody whom it could harm, and the link may be what is bad.
+/// There are no others to protect, and the network may be at fault.
 #[test]
 fn an_only_subscription_is_never_held_back() {
     let mut rig = Rig::new();

@@ -1,4 +1,4 @@
-//! What old and new servers are sent.
+//! What is sent to old and new servers.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ fn servers_before_7_are_asked_with_fields() {
     );
     rig.ack(1);
     assert_eq!(rig.outputs()[0], "1: open");
-    // The next connection, to the same server, needs no second try.
+    // The next connection, to the same server, needs no second attempt.
     rig.lose();
     rig.come_back();
     assert!(
@@ -37,7 +37,7 @@ fn servers_before_7_are_asked_with_fields() {
             .all(|subscription| !subscription.respelled)
     );
     rig.ack(1);
-    // A server that was upgraded meanwhile refuses `fields`.
+    // A server that was upgraded in the meantime refuses `fields`.
     rig.lose();
     rig.come_back();
     rig.outputs();
@@ -46,7 +46,7 @@ fn servers_before_7_are_asked_with_fields() {
         panic!()
     };
     assert!(frame.contains(r#""keys":["score"],"watch":["score"]"#), "{frame}");
-    // And one that wants neither is not asked for ever.
+    // A server that accepts neither is not asked forever.
     rig.error(1, SCHEMA_ERROR, true, Value::Null);
     let outputs = rig.outputs();
     assert_eq!(outputs, ["1: error Server fatal", "1: close"]);
@@ -136,7 +136,7 @@ fn a_watch_that_the_server_does_not_know_is_an_error_event() {
     rig.outputs();
     rig.ack(1);
     assert_eq!(rig.outputs(), ["1: open", "1: error InvalidQuery"]);
-    // Those that come later are not asked for with `watch`, and are told so all the same.
+    // Later ones are not requested with `watch`, and are notified of that nevertheless.
     rig.session.subscribe(2, 2, spec_of(&query), rig.now);
     rig.outputs();
     rig.ack(2);

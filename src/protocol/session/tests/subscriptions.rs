@@ -123,7 +123,7 @@ fn a_subscription_that_failed_later_on_comes_back_with_a_gap() {
     );
 }
 
-/// What its listeners own is set free by that `close`.
+/// The values that its listeners own are freed by that `close`.
 #[test]
 fn a_failed_subscription_that_is_ended_is_told_so() {
     let mut rig = Rig::live();

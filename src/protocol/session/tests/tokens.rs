@@ -137,7 +137,8 @@ fn a_provider_that_has_no_other_token_ends_the_subscription() {
     assert_eq!(rig.session.state(), ClientState::Connected);
 }
 
-/// A provider with a new token for each question, and a server that takes none of them for one of two subscriptions.
+/// A provider with a new token for each question, and a server that rejects all of them for one of two
+/// subscriptions.
 #[test]
 fn renewals_do_not_go_round_and_round() {
     let mut rig = Rig::with(|settings| settings.renewable_token = true);
