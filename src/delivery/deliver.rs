@@ -159,7 +159,7 @@ fn deliver<A: Addressee>(to: &A, shared: &Arc<Shared>, letter: Letter<A::Event>)
         Letter::End(event) => {
             let kind = event.kind();
             tell(to, shared, event, None);
-            // What the closures own is let go of: the client, perhaps.
+            // Drops what the closures own, possibly the client.
             to.subscriber().emitter.close();
             Some(kind)
         }

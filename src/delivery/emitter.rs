@@ -109,7 +109,7 @@ struct Inner<E: Emit> {
     listeners: List<E>,
     /// Some listener may be late and not called yet.
     has_late: bool,
-    /// There is nothing to hear any more.
+    /// No more events will come.
     is_closed: bool,
     held: E::Held,
 }
@@ -210,8 +210,8 @@ impl<E: Emit> Emitter<E> {
         look(&mut self.inner.lock().held)
     }
 
-    /// Registers a listener. Where there is nothing to hear any more it is dropped, and with it what it owns: the end of a
-    /// channel, perhaps.
+    /// Registers a listener. If no more events will come, it is dropped with everything it owns, such as one
+    /// end of a channel.
     pub(crate) fn on(
         &self,
         kind: Option<E::Kind>,
@@ -219,7 +219,7 @@ impl<E: Emit> Emitter<E> {
         callback: impl FnMut(&E) -> Result<()> + Send + 'static,
     ) -> (ListenerId, Missed) {
         let id = ListenerId::unused();
-        // Dropped without the lock, if it is.
+        // If it is dropped, then without the lock.
         let callback = Fenced::new(callback);
         let mut inner = self.inner.lock();
         if inner.is_closed {
@@ -252,13 +252,13 @@ impl<E: Emit> Emitter<E> {
         self.remove(|listener| kind.is_none() || listener.kind == kind);
     }
 
-    /// Removes all listeners, and takes no more.
+    /// Removes all listeners, and accepts no more.
     pub(crate) fn close(&self) {
         self.inner.lock().is_closed = true;
         self.remove_all(None);
     }
 
-    /// How many listeners an event of this kind has.
+    /// The number of listeners for an event of this kind.
     pub(crate) fn count(&self, kind: E::Kind) -> usize {
         let listeners = self.inner.lock().listeners.clone();
         listeners

@@ -243,7 +243,7 @@ impl Driver {
             Command::Pause => {
                 self.session.pause();
                 if self.session.state() == ClientState::Paused {
-                    // It is not the reason any more why there is no connection.
+                    // It is no longer the reason why there is no connection.
                     self.set_error(None);
                 }
             }

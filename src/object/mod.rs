@@ -368,7 +368,7 @@ impl Object {
 
     fn value_of(&self, key: &str, member: usize) -> Option<&Value> {
         self.index().decoded(self.as_json(), member, |reason| {
-            crate::logging::warn!("the field `{key}` cannot be decoded and is taken as absent: {reason}");
+            crate::logging::warn!("the field `{key}` cannot be decoded and is treated as absent: {reason}");
         })
     }
 

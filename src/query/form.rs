@@ -1,4 +1,4 @@
-//! Queries as values that are compared, stored and sent: by their REST form. It knows nothing of what is asked.
+//! Compares, stores and sends queries as values, by their REST form. Must not know what they ask for.
 
 use serde::de::Error as _;
 use serde::ser::Error as _;
@@ -7,8 +7,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::Query;
 use super::ordered_json::Json;
 
-/// Queries are equal if they ask for the same in the same words: the class, conditions, fields and order, each as it was
-/// written. Queries with a fault that `subscribe` reports are equal if it is the same fault.
+/// Two queries are equal if their class, conditions, fields and order were written in the same way. Two
+/// queries with a fault that `subscribe` reports are equal if the fault is the same.
 impl PartialEq for Query {
     fn eq(&self, other: &Self) -> bool {
         let forms = (self.to_json(), other.to_json());
@@ -22,8 +22,8 @@ impl PartialEq for Query {
     }
 }
 
-/// The REST form with the class: `{"className": "Game", "where": {..}, ..}`. That a query is
-/// [allowed](Query::allow_unsupported) to be unsupported is for the program to say, and is not written.
+/// Writes the REST form with the class: `{"className": "Game", "where": {..}, ..}`.
+/// [`allow_unsupported`](Query::allow_unsupported) is the program's decision, and is not written.
 ///
 /// ```
 /// use parse_livequery::{Query, serde_json};

@@ -631,7 +631,7 @@ impl Query {
         }
     }
 
-    /// The same query, for these fields alone.
+    /// The same query, with only these fields.
     pub(crate) fn of_fields(&self, names: &[&str]) -> Self {
         Self {
             select: Some(names.iter().map(|name| (*name).to_owned()).collect()),
@@ -639,7 +639,7 @@ impl Query {
         }
     }
 
-    /// The fields that are selected, and those that are excluded.
+    /// The selected fields, and the excluded ones.
     #[cfg(feature = "test-server")]
     pub(crate) fn projection(&self) -> (Option<&[String]>, &[String]) {
         (self.select.as_deref(), &self.exclude)

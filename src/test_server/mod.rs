@@ -50,10 +50,11 @@ use crate::query::version::Age;
 
 /// A LiveQuery server on the loopback interface, with objects in memory.
 ///
-/// It speaks the protocol as Parse Server 9.10 does: it matches `where` with the same semantics, quirks included,
-/// decides between `create`, `update`, `enter`, `leave` and `delete`, sends `original`, respects `keys`, `watch` and
-/// ACLs, and refuses what the real one refuses with the same words. It can be told to misbehave: to [`cut`](Self::cut)
-/// connections, [refuse](Self::refuse_connections) them, fall [silent](Self::silence), answer with an error.
+/// It speaks the protocol as Parse Server 9.10 does: it matches `where` with the same semantics, quirks
+/// included, decides between `create`, `update`, `enter`, `leave` and `delete`, sends `original`, respects
+/// `keys`, `watch` and ACLs, and refuses what the real server refuses, in the same words. It can be made to
+/// misbehave: to [`cut`](Self::cut) connections, to [refuse](Self::refuse_connections) them, to fall
+/// [silent](Self::silence), or to answer with an error.
 ///
 /// The program under test saves and finds through the REST API at the same address. It answers everything
 /// that [`Client::rest`](crate::Client) sends and much of what other SDKs send: sign-up, log-in with names,
@@ -421,7 +422,7 @@ impl TestServer {
 
 /// # Trouble
 ///
-/// Each method that starts a trouble has one that ends it.
+/// Each method that starts some trouble has a counterpart that ends it.
 impl TestServer {
     /// Closes all connections at once, without a close frame. Their subscriptions are lost; new connections
     /// are accepted.
@@ -429,8 +430,8 @@ impl TestServer {
         self.hub.change(|state| state.cut());
     }
 
-    /// Closes each new TCP connection as soon as it is made, as a reverse proxy without its server does. Live connections
-    /// stay. [`accept_connections`](Self::accept_connections) ends it.
+    /// Closes each new TCP connection as soon as it is made, as a reverse proxy does whose server is down.
+    /// Existing connections stay open. [`accept_connections`](Self::accept_connections) ends it.
     pub fn refuse_connections(&self) {
         self.hub.change(|state| state.refuse = true);
     }
@@ -487,9 +488,10 @@ impl TestServer {
         self.resume()
     }
 
-    /// Makes the server as behind a dead link: sockets stay open, but nothing is sent any more, not even pings
-    /// and pongs, and nothing that comes is looked at (though [`frames`](Self::frames) has it). New connections hang
-    /// in the WebSocket upgrade. What was to be sent meanwhile is lost. [`speak`](Self::speak) ends it.
+    /// Silences the server, as behind a dead network link: sockets stay open, but nothing is sent any more,
+    /// not even pings and pongs, and nothing that comes is processed (though [`frames`](Self::frames) records
+    /// it). New connections hang in the WebSocket upgrade. Messages that were to be sent in the meantime are
+    /// lost. [`speak`](Self::speak) ends it.
     ///
     /// # Examples
     /// ```
@@ -558,8 +560,8 @@ impl TestServer {
             .change(|state| state.hooks.before_subscribe.remove(class_name));
     }
 
-    /// Refuses each `connect` with an error that asks not to reconnect, as a `beforeConnect` hook that throws does.
-    /// The socket stays open. [`accept_connections`](Self::accept_connections) ends it.
+    /// Refuses each `connect` with an error that tells the client not to reconnect, as a `beforeConnect` hook
+    /// that throws does. The socket stays open. [`accept_connections`](Self::accept_connections) ends it.
     pub fn refuse_connections_with(&self, code: i64, message: &str) {
         let failure = failure(code, message);
         self.hub

@@ -176,7 +176,7 @@ impl From<Date> for SystemTime {
     }
 }
 
-/// Later by so much, or the last date of the year 9999.
+/// Adds the duration, up to the last date of the year 9999.
 impl Add<Duration> for Date {
     type Output = Self;
 
@@ -188,7 +188,7 @@ impl Add<Duration> for Date {
     }
 }
 
-/// Earlier by so much, or the first date of the year -9999.
+/// Subtracts the duration, down to the first date of the year -9999.
 impl Sub<Duration> for Date {
     type Output = Self;
 

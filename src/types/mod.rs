@@ -86,9 +86,9 @@ pub struct File {
 impl File {
     /// The file of this name, with no URL.
     ///
-    /// An object with a file that has no URL ends LiveQuery on Parse Server 9.10 for everybody, so add one with
-    /// [`with_url`](Self::with_url) before you save the file in an object; [`Rest::upload`](crate::Client::rest) returns a
-    /// file that has it.
+    /// An object with a file that has no URL ends LiveQuery for all clients on Parse Server 9.10, so add one
+    /// with [`with_url`](Self::with_url) before you save the file in an object;
+    /// [`Rest::upload`](crate::Client::rest) returns a file that has one.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
         Self {
@@ -161,7 +161,7 @@ impl AsRef<[u8]> for Bytes {
     }
 }
 
-/// A many-to-many relation: all that an object shows of it is the class at its other end.
+/// A many-to-many relation: an object shows only the class at its other end.
 ///
 /// In JSON `{"__type":"Relation","className":"Player"}`. The related objects are never sent; they are fetched
 /// with a separate query.

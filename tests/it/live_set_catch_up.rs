@@ -78,7 +78,7 @@ fn asking(
     let builder = client.live_set(query).fetch_with(move |query| {
         let kind = kind_of(query);
         let found = hook(kind, server.find(query).unwrap())?;
-        let bytes = found.iter().map(|object| object.as_str().len() as u64).sum();
+        let bytes = found.iter().map(|object| object.as_json().len() as u64).sum();
         asking.lock().unwrap().push((kind, bytes));
         Ok::<_, std::io::Error>(found)
     });

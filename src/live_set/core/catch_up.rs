@@ -1,16 +1,17 @@
-//! How a large set that was filled before catches up with what there is: it lists all objects, with nothing but the times
-//! when they were saved last, and fetches those whole that it does not hold as they are. It must not know what follows
-//! from that.
+//! How a large set that was filled before catches up with the server: it lists all objects, with only the
+//! times when they were last saved, and fetches the whole of those that it does not hold in this version.
+//! Must not know what follows from that.
 //!
-//! An object that is held stands for one that is listed if it has the same `updatedAt`. That is not enough where an object
-//! may have been saved twice within a millisecond, and only the first save was told. So what was saved shortly before
-//! everything came into doubt is fetched in any case, and what was in doubt by itself. *Shortly* is a minute before the
-//! newest version that was held by then: an event may be late by so much, and clocks of servers may differ by so much. If
-//! that is later than the doubt itself, by the clock of this machine, it is a minute before the doubt: one object from the
-//! future then does no harm. A wrong clock here costs only requests.
+//! A held object counts as the listed one if it has the same `updatedAt`. That is not enough if an object was
+//! saved twice within a millisecond and only the first save was reported. Objects that were saved shortly
+//! before everything came into doubt are therefore fetched in any case, and so are those that were in doubt
+//! on their own. *Shortly* means a minute before the newest version held by then: an event may be this late,
+//! and the clocks of servers may differ by this much. If that is later than the doubt itself, by the clock of
+//! this machine, it means a minute before the doubt, so that a single object from the future does no harm. A
+//! wrong clock here only costs requests.
 //!
-//! It does not see what is not in `updatedAt`: a field that became readable or hidden without a save, what a hook of the
-//! server computes, and what bypasses the server.
+//! It does not notice changes that do not show in `updatedAt`: a field that became readable or hidden without
+//! a save, values that a hook of the server computes, and changes that bypass the server.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -25,32 +26,32 @@ use super::id_of;
 use crate::query::Query;
 
 pub(super) struct CatchUp {
-    /// The list: what is held in the places of what was listed. What differs is there as it was listed.
+    /// The list, with the held objects in their places. Objects that differ are there as they were listed.
     paging: Paging,
     list: Option<Page>,
     sure_until: i64,
-    /// If more of them differ, they are not worth to be asked for by their ids.
+    /// If more of them differ, asking for them by id is not worth it.
     most: usize,
     differing: Vec<Box<str>>,
-    /// How many of those were asked for, and how many are at once.
+    /// How many of those were asked for, and how many are asked for at once.
     asked: usize,
     chunk: usize,
     found: HashMap<Box<str>, Arc<Entry>>,
 }
 
-/// More than are worth it differ. Those before the first of them are known, and the others are fetched whole.
+/// Too many differ. The objects before the first of them are known, and the others are fetched whole.
 pub(super) struct TooMany(pub(super) Paging);
 
-/// When a list is worth it. Tests have others.
+/// When a list is worth it. Tests use other limits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// Of fewer objects, everything is one page.
+    /// Fewer objects fit into one page.
     pub(crate) least: usize,
-    /// Of smaller ones, a list is no less. In bytes.
+    /// Of smaller objects, a list is no shorter. In bytes.
     pub(crate) smallest: usize,
-    /// However few there are, so many may differ.
+    /// However few objects there are, this many may differ.
     pub(crate) few: usize,
-    /// How much time before the doubt nothing is sure, in milliseconds.
+    /// How long before the doubt nothing is certain, in milliseconds.
     pub(crate) margin: i64,
 }
 
@@ -66,7 +67,8 @@ impl Default for Limits {
 }
 
 impl CatchUp {
-    /// `None` if it is not worth it. What is held was in doubt `since` then, with `doubts` on their own.
+    /// `None` if it is not worth it. The held objects have been in doubt `since` then, and `doubts` on their
+    /// own.
     pub(super) fn new(
         held: &List<Arc<Entry>>,
         sure_until: i64,
@@ -113,7 +115,7 @@ impl CatchUp {
         rest.get(..self.chunk).unwrap_or(rest)
     }
 
-    /// Takes what the next request brought. `largest` is the most that the server has ever returned at once.
+    /// Takes the result of the next request. `largest` is the most that the server has ever returned at once.
     pub(super) fn take(
         &mut self,
         page: Vec<Arc<Entry>>,
@@ -170,7 +172,7 @@ impl CatchUp {
             if !differing.contains(entry.key.id()) {
                 return true;
             }
-            // It is gone since it was listed.
+            // It was deleted after it was listed.
             let Some(found) = self.found.remove(&*id_of(entry)) else {
                 return false;
             };

@@ -22,16 +22,16 @@ pub(super) struct Due {
     all_in_doubt: bool,
     /// A fetch of everything must begin.
     wants_all: bool,
-    /// It is to fetch objects that are held as well, until one has succeeded.
+    /// A fetch must include the held objects, until one has succeeded.
     wants_whole: bool,
-    /// The newest version that was held, and up to which of them what is held is what its version says, since everything
-    /// is in doubt.
+    /// The newest version that was held, and the version up to which the held objects are certain, since
+    /// everything is in doubt.
     newest: i64,
     sure_until: i64,
     pub(super) limits: Limits,
-    /// Who is asked for: a number for each session token.
+    /// The user that is asked for: a number for each session token.
     asked_for: Option<u64>,
-    /// A fetch of what comes behind that which is held is to begin.
+    /// A fetch of the objects after the held ones must begin.
     wants_more: bool,
     /// Objects of which something is missing or late.
     doubts: HashSet<Box<str>>,
@@ -62,7 +62,7 @@ pub(crate) struct Figures {
     pub(crate) requests: u64,
     /// Those that a fetch of everything began with.
     pub(crate) fetches: u64,
-    /// Those of them that began with a list of what there is.
+    /// Those of them that began with a list of all objects.
     pub(crate) catch_ups: u64,
     /// Events that led to a fetch.
     pub(crate) events: u64,
@@ -86,7 +86,7 @@ pub(super) struct Fetch {
     pub(super) spent: Duration,
     /// The last refresh before it began.
     refreshes: u64,
-    /// The objects that were in doubt when it began, if it is of everything.
+    /// The objects that were in doubt when it began, for a fetch of everything.
     pub(super) doubts: HashSet<Box<str>>,
     /// What events said since it began, with the object if the query matches it.
     pub(super) touched: HashMap<Box<str>, Option<Arc<Entry>>>,
@@ -94,7 +94,7 @@ pub(super) struct Fetch {
 
 pub(super) enum Job {
     All(Paging),
-    /// All that there is, and whole what is not held.
+    /// A list of all objects, and the whole of those that are not held.
     CatchUp(CatchUp),
     /// These objects, which are in doubt.
     Doubts(Vec<Box<str>>),
@@ -177,7 +177,7 @@ impl Due {
         self.in_flight = None;
     }
 
-    /// What it was for is in doubt as before.
+    /// Its objects are in doubt as before.
     fn drop_fetch(&mut self) {
         let Some(fetch) = self.fetch.take() else { return };
         self.doubts.extend(fetch.doubts);
@@ -186,7 +186,7 @@ impl Due {
         }
     }
 
-    /// What was fetched for somebody else says nothing of what this one may see.
+    /// What was fetched for another user says nothing about what this one may see.
     fn ask_for(&mut self, who: u64) {
         if self.asked_for.replace(who) != Some(who) {
             self.wants_whole = true;
@@ -201,7 +201,8 @@ impl Due {
         self.newest = self.newest.max(version);
     }
 
-    /// A fetch that is under way goes on, so that the set follows even where there is always a doubt; it ends none.
+    /// A pending fetch continues, so that the set makes progress even if there is always a doubt; it ends
+    /// none.
     pub(super) fn doubt_all(&mut self) {
         if !self.all_in_doubt {
             self.sure_until = self.newest.saturating_sub(self.limits.margin);
@@ -381,7 +382,7 @@ impl Core {
         self.due.largest_page = usize::MAX;
     }
 
-    /// It is asked for this one from now on: a number for each session token.
+    /// From now on, the set asks for this user: a number for each session token.
     pub(crate) fn ask_for(&mut self, who: u64) {
         self.due.ask_for(who);
         if let Some(next) = &mut self.next {

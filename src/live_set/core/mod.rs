@@ -25,9 +25,10 @@
 //! 8. Where events cannot tell which objects match, since that depends on other objects as well, each event puts
 //!    everything in doubt ([`follow`]). An included object that changes puts those in doubt that have it ([`includes`]).
 //!
-//! The rooms: [`due`] is what is to be fetched, and when; [`catch_up`] how a large set fetches only what differs; [`merge`] what follows from what was fetched; [`held`] what is
-//! held, and what is known of the rest; [`window`] what is shown of it; [`query`] how another query takes the place of this one;
-//! [`extend`] how the window grows.
+//! The modules: [`due`] decides what must be fetched, and when; [`catch_up`] makes a large set fetch only
+//! what differs; [`merge`] handles the result; [`held`] keeps the held objects, and what is known of the
+//! others; [`window`] is the part that is shown; [`query`] replaces the query with another; [`extend`] makes
+//! the window grow.
 
 pub(crate) mod catch_up;
 mod due;
@@ -214,7 +215,7 @@ impl Core {
         self.state == State::Ready
     }
 
-    /// When it catches up by difference, and with which margin.
+    /// When it catches up by differences, and with which margin.
     #[cfg(test)]
     pub(crate) fn catch_up_from(&mut self, limits: catch_up::Limits) {
         self.due.limits = limits;

@@ -68,9 +68,9 @@ pub(super) enum Link {
     Idle {
         was_open: bool,
     },
-    /// Not wanted before [`resume`](Session::resume).
+    /// Not wanted until [`resume`](Session::resume).
     Paused {
-        /// Whether there is a connection to be made then.
+        /// Whether to connect then.
         wanted: bool,
     },
     Waiting {
@@ -139,7 +139,8 @@ impl<T: Clone> Session<T> {
         }
     }
 
-    /// Connects, unless it does or has already; while the session is paused, not before [`resume`](Self::resume).
+    /// Connects, unless a connection exists or is being made; if the session is paused, on
+    /// [`resume`](Self::resume).
     pub(crate) fn open(&mut self, now: Now) {
         match &mut self.link {
             Link::Idle { .. } | Link::Refused(_) => {
@@ -152,7 +153,8 @@ impl<T: Clone> Session<T> {
         }
     }
 
-    /// Has no connection until [`resume`](Self::resume), and keeps the subscriptions. What is closed or refused stays so.
+    /// Gives up the connection until [`resume`](Self::resume), and keeps the subscriptions. A closed or
+    /// refused session stays as it is.
     pub(crate) fn pause(&mut self) {
         let wanted = match self.link {
             Link::Idle { was_open: false } => false,
@@ -167,7 +169,7 @@ impl<T: Clone> Session<T> {
         if let Link::Paused { wanted } = self.link {
             self.link = Link::Idle { was_open: false };
             self.clock.look(now);
-            // The connection is new: whatever the machine has slept through is no reason to doubt it.
+            // The connection is new, so an earlier sleep of the machine is no reason to doubt it.
             self.clock.take_jump();
             self.retries.release_all();
             if wanted {
@@ -176,7 +178,7 @@ impl<T: Clone> Session<T> {
         }
     }
 
-    /// Ends the connection, or the attempt to make one, because the program wants it.
+    /// Ends the connection, or the attempt to make one, at the program's request.
     fn hang_up(&mut self, next: Link, reason: GapReason) {
         match std::mem::replace(&mut self.link, next) {
             Link::Live(live) => {

@@ -33,7 +33,7 @@ pub(super) enum Happening {
     Update(usize),
     Pause,
     Resume,
-    /// The server ends a subscription without being asked.
+    /// The server ends a subscription unasked.
     End(usize),
 }
 

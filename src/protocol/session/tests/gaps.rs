@@ -52,7 +52,7 @@ fn a_gap_starts_when_the_subscription_was_sent_that_was_acknowledged() {
     rig.pass(Duration::from_secs(3));
     rig.ack(1);
     rig.outputs();
-    // An event that was written behind the acknowledgement may not have come yet.
+    // An event that was written after the acknowledgement may not have come yet.
     assert_eq!(rig.gap_after_a_cut().start(), asked.into());
 }
 
@@ -100,7 +100,7 @@ fn an_answer_to_another_ping_proves_nothing() {
     assert_eq!(rig.session.ponged(b"", rig.now), None);
     assert_eq!(rig.session.ponged(&ping[1..], rig.now), None);
     assert_eq!(rig.gap_after_a_cut().start(), asked.into());
-    // Nor does the answer to one of another connection.
+    // Nor does the answer to a ping of another connection.
     assert_eq!(rig.session.ponged(&ping, rig.now), None);
 }
 
@@ -208,7 +208,7 @@ fn a_gap_counts_the_time_in_which_the_machine_slept() {
     let asked = rig.now.wall;
     rig.pass(Duration::from_secs(2));
     rig.now.wall += Duration::from_secs(600);
-    // The end of the connection is the first that is heard.
+    // The end of the connection is the first thing that is noticed.
     assert_eq!(rig.gap_after_a_cut().start(), asked.into());
 }
 

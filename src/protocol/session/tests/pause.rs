@@ -1,4 +1,4 @@
-//! A pause: what is given up for it, what is kept, and what brings it back.
+//! A pause: what it gives up, what it keeps, and what ends it.
 
 use std::time::Duration;
 
