@@ -560,7 +560,7 @@ pub(crate) fn known<K>(name: impl EventName<K>) -> K {
     }
 }
 
-/// There is no event of this name. The text lists those that there are.
+/// There is no event with this name. The text lists those that there are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnknownEvent {
     name: String,

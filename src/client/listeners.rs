@@ -23,7 +23,7 @@ macro_rules! listeners {
             /// fires again after each reconnect.
             ///
             /// # Panics
-            /// If there is no event of this name. For names from outside there is
+            /// If there is no event with this name. For names from outside there is
             /// [`str::parse::<EventKind>`](EventKind#impl-FromStr-for-EventKind).
             ///
             /// # Examples
@@ -57,7 +57,7 @@ macro_rules! listeners {
             /// Calls a listener for the next event of a kind, and not again.
             ///
             /// # Panics
-            /// If there is no event of this name.
+            /// If there is no event with this name.
             ///
             /// # Examples
             /// ```
@@ -156,7 +156,7 @@ macro_rules! listeners {
             /// field, and the listener is not called for it; nothing else is affected.
             ///
             /// # Panics
-            /// If there is no event of this name, or if it carries no object.
+            /// If there is no event with this name, or if it carries no object.
             ///
             /// # Examples
             /// ```

@@ -172,7 +172,7 @@ impl Subscription {
     /// Removes all listeners for events of a kind; those of [`on_any`](Self::on_any) stay.
     ///
     /// # Panics
-    /// If there is no event of this name.
+    /// If there is no event with this name.
     #[track_caller]
     pub fn remove_all_listeners(&self, kind: impl EventName<EventKind>) {
         self.remove_listeners(Some(known(kind)));
@@ -186,7 +186,7 @@ impl Subscription {
     /// How many listeners an event of a kind has, those of [`on_any`](Self::on_any) among them.
     ///
     /// # Panics
-    /// If there is no event of this name.
+    /// If there is no event with this name.
     #[must_use]
     #[track_caller]
     pub fn listener_count(&self, kind: impl EventName<EventKind>) -> usize {
