@@ -179,9 +179,9 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets the shortest and the longest delay between two attempts to connect. The first delay is at most a
-    /// few seconds; delays double with each failure, are drawn at random below that, and start again once a
-    /// connection was stable for 10 s. Default: 250 ms to 30 s. The client never gives up.
+    /// Sets the shortest and the longest delay between two attempts to connect. Each delay is drawn at random
+    /// below a limit that starts at 4 s and doubles with each failure; it starts again once a connection was
+    /// stable for 10 s. Default: 250 ms to 30 s. The client never gives up.
     pub fn reconnect_delay(mut self, shortest: Duration, longest: Duration) -> Self {
         self.settings.reconnect_delay = (shortest, longest);
         self
