@@ -2,7 +2,6 @@
 //!
 //! A server does not announce how many objects it returns at most (`maxLimit`), so pages are requested until there
 //! are no more objects.
-//! there are no
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
