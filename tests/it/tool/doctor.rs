@@ -89,7 +89,7 @@ fn people_get_the_cure_below_the_fault() {
     server.refuse();
     let mut terminal = Terminal::start(&server.url(), &["doctor", "Game"], &[]);
     terminal.wait_for("FAULT  TCP ");
-    terminal.wait_for("Nobody listens there");
+    terminal.wait_for("No server listens there");
     terminal.wait_for("What to do:\r\n");
     terminal.wait_for("Check that the server runs");
     assert_eq!(terminal.exit_code(), 1);
