@@ -310,7 +310,7 @@ impl Subscription {
         if shared.is_ended(core) {
             return Err(Error::new(
                 ErrorKind::Closed,
-                "the subscription has ended; subscribe anew",
+                "the subscription has ended; subscribe again",
             ));
         }
         let mut asked = self.0.asked.lock();
