@@ -456,8 +456,8 @@ pub enum ClientEventKind {
     Error,
     /// A connection could not be made or was lost, and the client will try again.
     Reconnecting,
-    /// The client's session has ended: the REST API no longer accepts its token, as a call of `Client::rest`
-    /// or of a live set has found out (feature `rest`). Reported once for each token. LiveQuery itself does
+    /// The client's session has ended (feature `rest`): it has expired, or the REST API no longer accepts its
+    /// token, as a call of `Client::rest` or of a live set has found out. Reported once for each token. LiveQuery itself does
     /// not report it, and continues with what is publicly readable.
     SessionEnded,
 }
@@ -704,7 +704,7 @@ impl ClientEvent {
     }
 
     /// Returns the error of `error`; for `close` and `reconnecting`, why the connection was lost; for
-    /// `session_ended`, the server's answer.
+    /// `session_ended`, the reason.
     #[must_use]
     pub fn error(&self) -> Option<&Error> {
         self.error.as_ref()

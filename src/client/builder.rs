@@ -172,16 +172,16 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets how long [`Client::close`] may take at most. Half of it is for the server to answer. Default: 2
-    /// s.
+    /// Sets how long [`Client::close`] may take at most; half of it is for the server's answer. Default: 2 s.
     pub fn close_timeout(mut self, timeout: Duration) -> Self {
         self.close_timeout = timeout;
         self
     }
 
     /// Sets the shortest and the longest delay between two attempts to connect. Each delay is drawn at random
-    /// below a limit that starts at 4 s and doubles with each failure; it starts again once a connection was
-    /// stable for 10 s. Default: 250 ms to 30 s. The client never gives up.
+    /// between the shortest one and a limit, which starts at 4 s, doubles with each failure up to the longest
+    /// delay, and starts again once a connection was stable for 10 s. Default: 250 ms to 30 s. The client never
+    /// gives up.
     pub fn reconnect_delay(mut self, shortest: Duration, longest: Duration) -> Self {
         self.settings.reconnect_delay = (shortest, longest);
         self

@@ -154,8 +154,8 @@ impl LiveSetBuilder {
     /// changes.
     ///
     /// The contents are not used, and the set starts empty, if they belong to another query, server or user,
-    /// or were saved longer ago than `max_age`. [`on_error`](Self::on_error) gets the reason, as an error of
-    /// kind [`ErrorKind::InvalidValue`].
+    /// or were saved longer ago than `max_age`. Listeners of [`on_error`](Self::on_error) get the
+    /// reason, as an error of kind [`ErrorKind::InvalidValue`].
     ///
     /// This saves the user the wait, but costs the server as much as a set without it: everything is fetched
     /// once.
