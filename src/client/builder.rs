@@ -613,13 +613,14 @@ impl ClientBuilder {
         }
         if settings.max_attempts == Some(0) {
             return Err(invalid(
-                "`max_attempts` is 0; it must be at least 1, and without it the client never gives up",
+                "`max_attempts` is 0; it must be at least 1, or left out to never give up",
             ));
         }
         let (shortest, longest) = settings.reconnect_delay;
         if shortest > longest {
-            let text =
-                format!("`reconnect_delay` is {shortest:?} to {longest:?}; the shortest delay comes first");
+            let text = format!(
+                "`reconnect_delay` is {shortest:?} to {longest:?}; the shortest delay must come first"
+            );
             return Err(invalid(text));
         }
         Ok(())
@@ -636,8 +637,8 @@ impl ClientBuilder {
             }
         } else if matches!(self.network.proxies, Proxies::Always(_)) {
             return Err(invalid(
-                "`proxy` and `connect_with` are both set; `connect_with` makes the whole connection, so leave `proxy` \
-                 out and connect to the proxy in there",
+                "`proxy` and `connect_with` are both set; `connect_with` makes the whole connection, so leave \
+                 `proxy` out and connect to the proxy inside `connect_with`",
             ));
         }
         Ok(())

@@ -34,7 +34,7 @@ pub fn initialize(builder: ClientBuilder) -> Result<()> {
     if default.as_ref().is_some_and(|client| client.shared().is_home()) {
         return Err(Error::new(
             ErrorKind::AlreadyInitialized,
-            "the default client is there already; other clients are made with `Client::builder`",
+            "the default client already exists; build other clients with `Client::builder`",
         ));
     }
     let former = default.replace(builder.build()?);

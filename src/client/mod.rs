@@ -114,7 +114,7 @@ impl Client {
         self.0.commands.send(Command::Close { below, receipt });
         if !in_listener_of(shared) && !shared.status.wait_close_done(deadline) {
             warn!(
-                "the client is not closed after {:?}; the rest follows in the background",
+                "the client has not closed within {:?}; closing continues in the background",
                 self.0.close_timeout
             );
         }

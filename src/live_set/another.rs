@@ -61,7 +61,7 @@ impl LiveSet {
         }
         if query.class_name() != current.class_name() {
             let text = format!(
-                "a live set of {} cannot become one of {}: make another set",
+                "a live set of {} cannot become one of {}: create another set",
                 current.class_name(),
                 query.class_name()
             );
@@ -174,7 +174,7 @@ impl QueryChange {
     /// errors of [`LiveSet::wait_ready`].
     pub fn wait(&self, timeout: Duration) -> Result<()> {
         let keeper = &self.set.0.keeper;
-        let text = "the new query is not in force yet, and the live set goes on trying";
+        let text = "the new query is not in force yet; the live set keeps trying";
         self.set
             .wait("wait", timeout, text, |_| keeper.answered(self.number))
     }

@@ -567,7 +567,7 @@ impl Keeper {
             let entry = |object: &Object| Entry::new(&order, object, &subscription.class_name);
             let entries: Vec<_> = objects.iter().filter_map(entry).collect();
             if entries.len() < objects.len() {
-                warn!("objects without objectId were fetched for {subscription}, and are left out");
+                warn!("objects without objectId, fetched for {subscription}, are ignored");
             }
             entries
         });
@@ -597,7 +597,7 @@ pub(super) struct Posted {
 }
 
 fn refused(error: &Error) -> Error {
-    let text = "the new query is refused, and the live set stays with the one that it has";
+    let text = "the new query is refused; the live set keeps its current one";
     Error::with_source(error.kind(), text, error.clone())
 }
 
@@ -663,7 +663,7 @@ impl Keeper {
             (EventKind::Close, ..) => core.closed(now.time),
             (EventKind::Error, _, Some(error)) if self.goes_without(error) => {
                 let name = self.name();
-                warn!("{name}: {error}; it fetches again from time to time instead");
+                warn!("{name}: {error}; it fetches again at intervals instead");
                 core.go_without(now);
             }
             (EventKind::Error, _, Some(error)) => {

@@ -261,7 +261,7 @@ impl LiveSet {
             // The reason why it is stale may not have been reported yet.
             (self.is_ready() && is_told && !self.0.keeper.is_stale()).then_some(Ok(()))
         };
-        let text = "the live set is not complete yet, and goes on trying";
+        let text = "the live set is not complete yet; it keeps trying";
         self.wait("wait_ready", timeout, text, is_ready)
     }
 

@@ -28,7 +28,7 @@ impl Refresh {
     /// is down; otherwise the errors of [`LiveSet::wait_ready`].
     pub fn wait(&self, timeout: Duration) -> Result<()> {
         let keeper = &self.set.0.keeper;
-        let text = "the live set is not refreshed yet, and goes on trying";
+        let text = "the live set is not refreshed yet; it keeps trying";
         self.set
             .wait("wait", timeout, text, |_| keeper.refreshed(self.number))
     }

@@ -111,7 +111,7 @@ impl Saved {
         let head: Head = serde_json::from_slice(json).map_err(failed)?;
         if head.format != FORMAT || head.version != VERSION {
             let text = format!(
-                "the saved live set is {:?} of version {}, and this is not {FORMAT:?} of version {VERSION}",
+                "the saved live set is {:?} of version {}, but this library reads {FORMAT:?} of version {VERSION}",
                 crate::text::excerpt(&head.format),
                 head.version
             );
@@ -170,25 +170,25 @@ impl Start {
         let json = query.to_json()?;
         if saved.class_name != query.class_name() || saved.query != json {
             return refused(format!(
-                "the saved live set is not used: it is of another query ({} {})",
+                "the saved live set is not used: it belongs to another query ({} {})",
                 saved.class_name, saved.query
             ));
         }
         if saved.server != client.server() {
             let server = &saved.server;
             return refused(format!(
-                "the saved live set is not used: it is of another server ({server})"
+                "the saved live set is not used: it belongs to another server ({server})"
             ));
         }
         if saved.user != self.user {
-            return refused("the saved live set is not used: it is of another user".to_owned());
+            return refused("the saved live set is not used: it belongs to another user".to_owned());
         }
         // If the clock was set back, the age is unknown.
         let since = self.saved.saved_at().min(now);
         let age = now.duration_since(since).unwrap_or_default();
         if age > self.max_age {
             return refused(format!(
-                "the saved live set is not used: it is {age:.0?} old, and {:.0?} are allowed",
+                "the saved live set is not used: it is {age:.0?} old, and at most {:.0?} are allowed",
                 self.max_age
             ));
         }

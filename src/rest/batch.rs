@@ -89,7 +89,10 @@ impl Batch {
             return Err(problem);
         }
         if self.changes.len() > MOST {
-            let text = format!("a batch has {} changes, and may have {MOST}", self.changes.len());
+            let text = format!(
+                "a batch has {} changes; at most {MOST} are allowed",
+                self.changes.len()
+            );
             return Err(Error::new(ErrorKind::InvalidValue, text));
         }
         if self.changes.is_empty() {

@@ -52,7 +52,7 @@ impl Rest {
         };
         let answer: Answer = self.ask(&task, With::Session, |text| serde_json::from_str(text))?;
         serde_json::from_value(answer.result).map_err(|error| {
-            let text = format!("what the function {function:?} returned does not fit");
+            let text = format!("the result of the function {function:?} does not fit the type");
             Error::with_source(ErrorKind::Decode, text, error)
         })
     }

@@ -64,7 +64,7 @@ impl Failure {
         let kind = kind_of(&error, stage, is_proxied);
         let is_sent = stage == Stage::Sent;
         let text = if is_sent {
-            format!("{server} was asked to {purpose}, and its answer did not come")
+            format!("{server} was asked to {purpose}, but no answer came")
         } else {
             format!("{server} could not be asked to {purpose}")
         };
@@ -92,10 +92,10 @@ impl Failure {
             None => (None, excerpt(body).into_owned()),
         };
         let advice = match (status, code) {
-            (300..=399, _) => "; it redirects: `ClientBuilder::rest_url` takes the right URL",
+            (300..=399, _) => "; it redirects: set the right URL with `ClientBuilder::rest_url`",
             (_, Some(209)) => "; the session token is no longer valid: log in again",
             (401 | 403, None) => {
-                "; check the application id and the keys, of which one has to be among those of the server"
+                "; check the application id and the keys: one of them must be among those of the server"
             }
             (_, Some(119)) => "; the class-level permissions do not allow it",
             (404 | 405, None) => {
@@ -126,8 +126,8 @@ impl Failure {
     /// The answer is a success that cannot be read.
     pub(super) fn unreadable(server: &str, purpose: &str, answer: &str, error: serde_json::Error) -> Self {
         let text = format!(
-            "{server} was asked to {purpose}, and its answer is not one of Parse Server: {}; is this the URL of the REST API? \
-             `ClientBuilder::rest_url` sets another one",
+            "{server} was asked to {purpose}, but its answer is not one of Parse Server: {}; is this the URL of the \
+             REST API? `ClientBuilder::rest_url` sets another one",
             excerpt(answer)
         );
         Self {

@@ -66,7 +66,7 @@ impl Download {
                 true => ErrorKind::Timeout,
                 false => ErrorKind::ConnectionLost,
             };
-            let text = format!("the file {} did not come in full", self.name);
+            let text = format!("the file {} did not arrive in full", self.name);
             return Err(Error::with_source(kind, text, error));
         }
         if bytes.len() as u64 > limit {

@@ -255,7 +255,7 @@ impl Rest {
     }
 
     pub(super) fn http(&self) -> Result<&Http> {
-        let text = "a client with `connect_with` has no way to the REST API; build another client for it";
+        let text = "a client with `connect_with` cannot use the REST API; build another client for it";
         let http = self.desk.http.as_ref();
         http.ok_or_else(|| Error::new(ErrorKind::InvalidSetting, text))
     }
@@ -382,7 +382,7 @@ impl Desk {
             return;
         }
         drop(expiry);
-        let text = "the session has lasted as long as the server lets it; log in again";
+        let text = "the session has expired; log in again";
         let error = Error::server(ErrorKind::Server, INVALID_SESSION_TOKEN, text);
         desk.session_ended(&token, error);
     }

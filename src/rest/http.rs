@@ -345,7 +345,7 @@ impl Http {
         let mut response = answer.map_err(|error| {
             if let Body::Stream(_, source) = request.body {
                 if let Some(error) = source.take_error() {
-                    let text = format!("what was to {} cannot be read", request.purpose);
+                    let text = format!("the data to {} cannot be read", request.purpose);
                     return Failure::lasting(Error::with_source(ErrorKind::InvalidValue, text, error));
                 }
             }

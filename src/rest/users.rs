@@ -134,7 +134,7 @@ impl Rest {
         password: &str,
         more: &(impl Serialize + ?Sized),
     ) -> Result<Session> {
-        let mut user = fields("further fields of a user", more)?;
+        let mut user = fields("additional fields of a user", more)?;
         user.insert("username".to_owned(), username.into());
         user.insert("password".to_owned(), password.into());
         let purpose = format!("sign up {username}");
@@ -396,6 +396,7 @@ fn session_task() -> Task<'static> {
 }
 
 fn no_session() -> Error {
-    let text = "the server knows the user, and has made no session; a client with the master key alone needs another key";
+    let text = "the server knows the user, but has created no session; a client with only the master key needs \
+    another key";
     Error::new(ErrorKind::Server, text)
 }
