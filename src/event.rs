@@ -1,4 +1,5 @@
-//! The arguments of listeners: the events of a subscription and of a client. Knows no threads and no sockets.
+//! The arguments of listeners: the events of a subscription and of a client. It knows nothing
+//! about threads and sockets.
 
 use std::fmt;
 use std::ops::Deref;

@@ -1,6 +1,6 @@
 //! What the listeners of a live set are told, and what listeners that are registered later are told.
 //!
-//! It knows no threads, and does not know how a set is kept.
+//! It knows nothing about threads, or about how a set is kept.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! All objects of a query, page by page, while they change. It knows no events.
+//! All objects of a query, page by page, while they change. It knows nothing about events.
 //!
 //! A server does not announce how many objects it returns at most (`maxLimit`), so pages are requested until there
 //! are no more objects.

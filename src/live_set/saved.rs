@@ -1,5 +1,5 @@
-//! The contents of a set, as a program keeps them from one run to the next. It knows no files, and does not
-//! know how a set continues from them.
+//! The contents of a set, as a program keeps them from one run to the next. It knows nothing
+//! about files, or about how a set continues from them.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
 //! One change of an object: the request, and what is known about the object once the change is made. It knows
-//! no sessions and no requests over the network.
+//! nothing about sessions, or about requests over the network.
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};

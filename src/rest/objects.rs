@@ -1,4 +1,5 @@
-//! Objects: find, count, get, create, update, delete. It knows no sessions and no live sets.
+//! Objects: find, count, get, create, update, delete. It knows nothing about sessions and
+//! live sets.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Operations on fields, which the server evaluates. It knows no requests.
+//! Operations on fields, which the server evaluates. It knows nothing about requests.
 
 use serde::ser::Error as _;
 use serde::{Serialize, Serializer};

@@ -1,5 +1,5 @@
 //! What the window shows besides the games themselves: what happened to them, and the state of the
-//! connection. Only listeners change it; it knows no windows and no servers.
+//! connection. Only listeners change it; it knows nothing about windows and servers.
 
 use std::collections::HashMap;
 use std::thread::{self, ThreadId};

@@ -1,5 +1,5 @@
-//! How the window looks: draws the state, and returns the user's commands. It knows no clients and no
-//! servers.
+//! How the window looks: draws the state, and returns the user's commands. It knows
+//! nothing about clients and servers.
 
 use std::time::Instant;
 

@@ -1,4 +1,5 @@
-//! The calls of the REST API, one command each, JSON in and JSON lines out. It knows no live connection.
+//! The calls of the REST API, one command each, JSON in and JSON lines out. It knows nothing about live
+//! connections.
 
 use std::io::{self, IsTerminal, Read, Write};
 

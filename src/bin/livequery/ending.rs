@@ -1,4 +1,4 @@
-//! What ends a command that runs until it is stopped. It knows no command.
+//! What ends a command that runs until it is stopped. It knows nothing about single commands.
 
 use std::sync::mpsc::Sender;
 

@@ -1,4 +1,4 @@
-//! Why a command ends, and the exit codes of the program. It knows no command.
+//! Why a command ends, and the exit codes of the program. It knows nothing about single commands.
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! Which objects: the class and the conditions that most commands take. It knows no server.
+//! Which objects: the class and the conditions that most commands take. It knows nothing about servers.
 
 use clap::Args;
 use parse_livequery::Query;

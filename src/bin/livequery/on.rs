@@ -237,7 +237,7 @@ impl Worker {
             .wait(&mut child)
             .map_err(|error| format!("cannot be waited for: {error}"))?
         {
-            None => Err("took too long, and was ended".to_owned()),
+            None => Err("took too long, and was killed".to_owned()),
             Some(status) if status.success() || self.is_over.load(Ordering::Relaxed) => Ok(()),
             Some(status) => Err(format!("failed: {status}")),
         }

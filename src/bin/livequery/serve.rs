@@ -45,7 +45,7 @@ impl Options {
         let server = TestServer::builder()
             .port(self.port)
             .start()
-            .map_err(|error| Failure::Usage(format!("the port {} cannot be served: {error}", self.port)))?;
+            .map_err(|error| Failure::Usage(format!("cannot listen on port {}: {error}", self.port)))?;
         for (class, objects) in data {
             for object in objects {
                 server.create(&class, Value::Object(object));

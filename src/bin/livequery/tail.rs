@@ -48,7 +48,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_attempts: Option<u32>,
 
-    /// After how long without any event to report what may be wrong
+    /// Report what may be wrong after this many seconds without an event
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     silence: u64,
 }

@@ -1,4 +1,5 @@
-//! Files for the system around the program: completions for shells, and a manual page. It knows no command.
+//! Files for the system around the program: completions for shells, and a manual page. It knows nothing
+//! about single commands.
 
 use std::io::{self, Write};
 

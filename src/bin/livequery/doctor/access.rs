@@ -1,5 +1,5 @@
-//! The REST API: whether it is there, whose session it is, and who may read the class. It knows no live
-//! connection.
+//! The REST API: whether it is there, whose session it is, and who may read the class. It knows
+//! nothing about live connections.
 
 use parse_livequery::{Error, ErrorKind, Query};
 

@@ -1,4 +1,5 @@
-//! The live connection: the proxy, the upgrade, the keys, and subscriptions. It knows no REST API.
+//! The live connection: the proxy, the upgrade, the keys, and subscriptions. It knows nothing about the
+//! REST API.
 
 use std::error::Error as _;
 use std::net::SocketAddr;

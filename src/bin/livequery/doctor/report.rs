@@ -1,4 +1,4 @@
-//! The result of a check, and how it is reported. It knows no check.
+//! The result of a check, and how it is reported. It knows nothing about single checks.
 
 use std::io::{self, Write};
 

@@ -1,4 +1,5 @@
-//! The steps to the server up to TLS: its name, its addresses, TCP, its certificate. It knows no WebSocket.
+//! The steps to the server up to TLS: its name, its addresses, TCP, its certificate. It knows
+//! nothing about WebSockets.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};

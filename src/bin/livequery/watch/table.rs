@@ -1,4 +1,5 @@
-//! Objects as the lines of a table that fits a width. It knows no terminal and no connection.
+//! Objects as the lines of a table that fits a width. It knows nothing about terminals and
+//! connections.
 
 use std::collections::HashMap;
 use std::fmt::Write;
