@@ -1,5 +1,5 @@
-//! Which server, and which user: from options, the environment, a file of profiles and prompts. It knows no
-//! command.
+//! Which server, and which user: from options, the environment, a file of profiles and prompts. It knows
+//! nothing about single commands.
 //!
 //! There are no options for secrets: every user of the machine can read the arguments of a program.
 
