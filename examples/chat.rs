@@ -1,4 +1,4 @@
-//! A chat between terminals: log in, history, new messages as they come, and the state of the connection.
+//! A chat between terminals: log in, history, new messages as they arrive, and the state of the connection.
 //!
 //! `cargo run --example chat` starts a server in the process, with a robot that answers. On a Parse Server with LiveQuery
 //! for the class `Message`, start it twice, in two terminals:
@@ -8,7 +8,7 @@
 //! CHAT_PASSWORD=.. cargo run --example chat -- --server ws://localhost:1337/parse --app-id APP --name bob
 //! ```
 //!
-//! A line that is typed is sent; an empty line or Ctrl-D ends it.
+//! Type a line to send it; an empty line or Ctrl-D ends the program.
 
 use std::error::Error;
 use std::io::{self, BufRead, IsTerminal, Write};
@@ -23,19 +23,20 @@ use serde::Serialize;
 /// Chats.
 #[derive(Parser)]
 struct Arguments {
-    /// The LiveQuery server, as ws://host:port/path. Without it, one is started in this process.
+    /// The LiveQuery server, such as ws://host:port/path. Without it, one is started in this process.
     #[arg(long, requires = "app_id")]
     server: Option<String>,
     /// The application id of that server.
     #[arg(long, requires = "server")]
     app_id: Option<String>,
-    /// Its JavaScript key, if it asks for one.
+    /// Its JavaScript key, if it requires one.
     #[arg(long, requires = "server")]
     javascript_key: Option<String>,
-    /// Who you are. Who has not been here before is signed up.
+    /// Your name. A new user is signed up.
     #[arg(long, default_value = "you")]
     name: String,
-    /// Your password. Others on this machine can see it in the command line, so put it into the environment.
+    /// Your password. Other users of this machine can see it in the command line, so put it into the
+    /// environment.
     #[arg(
         long,
         env = "CHAT_PASSWORD",
@@ -43,12 +44,12 @@ struct Arguments {
         default_value = "a password"
     )]
     password: String,
-    /// The room to be in.
+    /// The room to join.
     #[arg(long, default_value = "lobby")]
     room: String,
 }
 
-/// What is saved of a message.
+/// The fields of a saved message.
 #[derive(Serialize)]
 struct Message<'a> {
     room: &'a str,
@@ -62,7 +63,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (Some(server), Some(app_id)) = (&arguments.server, &arguments.app_id) else {
         let server = TestServer::start()?;
         let (robot, answers) = robot(&server, room)?;
-        println!("* a robot is in the room; an empty line ends this");
+        println!("* a robot is in the room; an empty line ends the chat");
         let client = Client::builder(server.url(), "chat").build()?;
         chat(&client, &arguments)?;
         drop((answers, robot));
@@ -87,7 +88,7 @@ fn chat(client: &Client, arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         );
     });
     client.on("session_ended", |_| {
-        println!("* you were logged out: start again to log in")
+        println!("* you were logged out: restart the program to log in")
     });
     client.on_error(|error| println!("* {error}"));
 
@@ -95,7 +96,7 @@ fn chat(client: &Client, arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     log_in(&rest, name, password)?;
     println!("* hello {name}");
     let messages = messages(client, room)?;
-    // The history comes before what is typed.
+    // Show the history before the first input.
     messages.wait_ready(Duration::from_secs(30))?;
 
     let is_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
@@ -105,7 +106,7 @@ fn chat(client: &Client, arguments: &Arguments) -> Result<(), Box<dyn Error>> {
             break;
         }
         if is_terminal {
-            // What was typed is shown when it is in the room: the line with the echo is erased.
+            // The typed line is shown when it is in the room, so erase its echo.
             print!("\x1b[A\x1b[2K\r");
             io::stdout().flush()?;
         }
@@ -126,7 +127,7 @@ fn chat(client: &Client, arguments: &Arguments) -> Result<(), Box<dyn Error>> {
 
 fn log_in(rest: &Rest, name: &str, password: &str) -> parse_livequery::Result<()> {
     match rest.log_in(name, password) {
-        // No such user, or another password: a name that is taken is refused below.
+        // There is no such user, or the password is wrong: if the name is taken, signing up fails below.
         Err(error) if error.code() == Some(101) => {
             rest.sign_up(name, password, &serde_json::json!({})).map(drop)
         }
@@ -134,7 +135,7 @@ fn log_in(rest: &Rest, name: &str, password: &str) -> parse_livequery::Result<()
     }
 }
 
-/// The last messages of the room, and those that come.
+/// The last messages of the room, and new ones.
 fn messages(client: &Client, room: &str) -> parse_livequery::Result<LiveSet> {
     let newest_first = Query::new("Message")
         .equal_to("room", room)
@@ -145,7 +146,7 @@ fn messages(client: &Client, room: &str) -> parse_livequery::Result<LiveSet> {
         .live_set(&newest_first)
         .on_change(move |change, messages| match change {
             Change::Inserted { object, .. } => show(object),
-            // All of them at once: at the start, and after the connection was away for long.
+            // All messages at once: at the start, and after a long loss of the connection.
             Change::Reset => {
                 if !std::mem::take(&mut is_first) {
                     println!("* the last messages again:");
@@ -165,13 +166,13 @@ fn messages(client: &Client, room: &str) -> parse_livequery::Result<LiveSet> {
 fn show(message: &Object) {
     let field = |name: &str| {
         let text = message.get_str(name).unwrap_or("?");
-        // Nobody draws on this terminal but we.
+        // Other users must not control this terminal.
         text.replace(char::is_control, " ")
     };
     println!("{}: {}", field("name"), field("text"));
 }
 
-/// Somebody to talk to: another client, with a session of its own.
+/// A partner to talk to: another client, with its own session.
 fn robot(server: &TestServer, room: &str) -> Result<(Client, Subscription), Box<dyn Error>> {
     let robot = Client::builder(server.url(), "chat").build()?;
     let rest = robot.rest();

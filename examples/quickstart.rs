@@ -1,9 +1,9 @@
-//! The life of a subscription, told by its listeners.
+//! The life of a subscription, as its listeners report it.
 //!
-//! `cargo run --example quickstart` starts a LiveQuery server in the process and shows every event, and what happens
-//! when the connection is cut. `cargo run --example quickstart -- --server ws://localhost:1337/parse --app-id APP`
-//! watches the class `Game` of a server of yours until Ctrl-C. It prints how to create an object there, and what to look
-//! at when nothing arrives.
+//! `cargo run --example quickstart` starts a LiveQuery server in the process and shows every event, and what
+//! happens when the connection is lost. `cargo run --example quickstart -- --server ws://localhost:1337/parse
+//! --app-id APP` watches the class `Game` of your own server until Ctrl-C. It prints how to create an object
+//! there, and what to check when nothing arrives.
 
 use std::error::Error;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -18,13 +18,13 @@ use serde_json::json;
 /// Watches the games with more than 10 points.
 #[derive(Parser)]
 struct Arguments {
-    /// The LiveQuery server, as ws://host:port/path. Without it, one is started in this process.
+    /// The LiveQuery server, such as ws://host:port/path. Without it, one is started in this process.
     #[arg(long, requires = "app_id")]
     server: Option<String>,
     /// The application id of that server.
     #[arg(long, requires = "server")]
     app_id: Option<String>,
-    /// Its JavaScript key, if it asks for one.
+    /// Its JavaScript key, if it requires one.
     #[arg(long, requires = "server")]
     javascript_key: Option<String>,
 }
@@ -96,7 +96,7 @@ fn subscribe(client: &Client) -> parse_livequery::Result<(Subscription, Receiver
             Some(error) => println!("close         {error}"),
         })
         .on_any(move |event| {
-            // Whoever has heard enough may have hung up.
+            // The receiver may be gone.
             let _ = happened.send(event.kind());
         })
         .start()?;
@@ -149,7 +149,7 @@ fn wait_for(events: &Receiver<EventKind>, wanted: EventKind) -> Result<(), Box<d
         match events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(kind) if kind == wanted => return Ok(()),
             Ok(_) => {}
-            Err(_) => return Err(format!("`{wanted}` did not come").into()),
+            Err(_) => return Err(format!("`{wanted}` did not arrive").into()),
         }
     }
 }
@@ -168,15 +168,15 @@ fn watch(server: String, app_id: String, javascript_key: Option<String>) -> Resu
     thread::spawn(move || diagnose_silence(&of_thread, &events));
     let at_exit = client.clone();
     ctrlc::set_handler(move || at_exit.close())?;
-    // Until Ctrl-C, or until the server refuses the connection for good.
+    // Until Ctrl-C, or until the server refuses the client permanently.
     client.wait_closed()?;
     drop(subscription);
     Ok(())
 }
 
-/// The command that creates an object which the subscription is about.
+/// The command that creates an object that matches the query.
 fn curl(server: &str, app_id: &str, with_key: bool) -> String {
-    // LiveQuery and the REST API mostly have the same URL.
+    // LiveQuery and the REST API usually have the same URL.
     let rest = server
         .strip_prefix("ws")
         .map_or_else(|| server.to_owned(), |rest| format!("http{rest}"));
@@ -207,5 +207,5 @@ fn diagnose_silence(client: &Client, events: &Receiver<EventKind>) {
     }
 }
 
-/// How long nothing arrives until the program says what to look at.
+/// How long nothing may arrive until the program says what to check.
 const SILENCE: Duration = Duration::from_secs(10);

@@ -1,4 +1,5 @@
-//! What listeners are called with: the events of a subscription and of a client. Knows no threads and no sockets.
+//! The arguments of listeners: the events of a subscription and of a client. It knows nothing
+//! about threads and sockets.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,10 +13,10 @@ use crate::object::Object;
 use crate::scan::Members;
 use crate::types::{Acl, Date};
 
-/// An event of a subscription: what a listener gets.
+/// An event of a subscription, as a listener gets it.
 ///
-/// It answers as its object does, so that `event.get("score")` works without a detour. Clones are cheap: they share
-/// the text that came from the server, which is decoded where and when it is looked at.
+/// It has the reading methods of its object, so that `event.get("score")` works directly. Clones are cheap:
+/// they share the text from the server, which is decoded only when it is read.
 ///
 /// # Examples
 /// ```
@@ -57,28 +58,29 @@ enum Body {
 }
 
 impl Event {
-    /// Which event it is.
+    /// Returns which event it is.
     #[must_use]
     pub fn kind(&self) -> EventKind {
         self.kind
     }
 
-    /// The object as it is now; for `delete`, and for `leave` after the right to read it was lost, as it was last.
-    /// Of the events `create`, `update`, `enter`, `leave` and `delete`.
+    /// Returns the object as it is now; for `delete`, and for `leave` after the right to read it was lost, as
+    /// it was last. The events `create`, `update`, `enter`, `leave` and `delete` have one.
     #[must_use]
     pub fn object(&self) -> Option<&Object> {
         self.change().map(|change| &change.object)
     }
 
-    /// The object as it was before. Of the events `update`, `enter` and `leave`, from Parse Server 3.1.3 on; `enter`
-    /// has none where the object came into view because of its ACL.
+    /// Returns the object as it was before. The events `update`, `enter` and `leave` have one, from Parse
+    /// Server 3.1.3 on; `enter` has none if the object became visible because of its ACL.
     #[must_use]
     pub fn original(&self) -> Option<&Object> {
         self.change().and_then(|change| change.original.as_ref())
     }
 
-    /// The fields in which [`object`](Self::object) and [`original`](Self::original) differ, those that were unset
-    /// among them. Without `updatedAt`, which changes each time. Empty if there is no original.
+    /// Returns the names of the fields in which [`object`](Self::object) and [`original`](Self::original)
+    /// differ, including fields that were unset, but without `updatedAt`, which changes each time. Empty if
+    /// there is no original.
     #[must_use]
     pub fn changed_keys(&self) -> Vec<&str> {
         match (self.object(), self.original()) {
@@ -87,80 +89,80 @@ impl Event {
         }
     }
 
-    /// The value of a field of the object. `None` if there is no such field, or no object.
+    /// Returns the value of a field of the object. `None` if there is no such field, or no object.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.object()?.get(key)
     }
 
-    /// The value of a field of the object as any type that can be decoded, as [`Object::get_as`] does.
+    /// Returns the value of a field of the object as any type that can be decoded, like [`Object::get_as`].
     ///
     /// # Errors
-    /// [`ErrorKind::Decode`] if the value does not fit the type; or if the event has no object.
+    /// [`ErrorKind::Decode`] if the value does not fit the type, or if the event has no object.
     pub fn get_as<T: DeserializeOwned>(&self, key: &str) -> Result<T> {
         self.needed()?.get_as(key)
     }
 
-    /// A field of the object that is a string.
+    /// Returns a field of the object if it is a string.
     #[must_use]
     pub fn get_str(&self, key: &str) -> Option<&str> {
         self.object()?.get_str(key)
     }
 
-    /// A field of the object that is an integer.
+    /// Returns a field of the object if it is an integer.
     #[must_use]
     pub fn get_i64(&self, key: &str) -> Option<i64> {
         self.object()?.get_i64(key)
     }
 
-    /// A field of the object that is a number.
+    /// Returns a field of the object if it is a number.
     #[must_use]
     pub fn get_f64(&self, key: &str) -> Option<f64> {
         self.object()?.get_f64(key)
     }
 
-    /// A field of the object that is a boolean.
+    /// Returns a field of the object if it is a boolean.
     #[must_use]
     pub fn get_bool(&self, key: &str) -> Option<bool> {
         self.object()?.get_bool(key)
     }
 
-    /// Who may read and write the object.
+    /// Returns who may read and write the object.
     #[must_use]
     pub fn acl(&self) -> Option<Acl> {
         self.object()?.acl()
     }
 
-    /// The object's id.
+    /// Returns the object's id.
     #[must_use]
     pub fn id(&self) -> Option<&str> {
         self.object()?.id()
     }
 
-    /// The object's class.
+    /// Returns the object's class.
     #[must_use]
     pub fn class_name(&self) -> Option<&str> {
         self.object()?.class_name()
     }
 
-    /// When the object was created.
+    /// Returns when the object was created.
     #[must_use]
     pub fn created_at(&self) -> Option<Date> {
         self.object()?.created_at()
     }
 
-    /// When the object was last changed. The server may send two quick changes of one object in the wrong order;
-    /// this date tells.
+    /// Returns when the object was last changed. The server may send two quick changes to one object in the
+    /// wrong order; this date shows the right one.
     #[must_use]
     pub fn updated_at(&self) -> Option<Date> {
         self.object()?.updated_at()
     }
 
-    /// Decodes the object as a type of your own.
+    /// Decodes the object as your own type.
     ///
     /// # Errors
-    /// [`ErrorKind::Decode`] if the object does not fit the type, with the path of the field; or if the event has
-    /// no object.
+    /// [`ErrorKind::Decode`] if the object does not fit the type, with the path of the field, or if the event
+    /// has no object.
     ///
     /// # Examples
     /// ```
@@ -180,19 +182,19 @@ impl Event {
         self.needed()?.decode()
     }
 
-    /// The id that the server gave to this connection.
+    /// Returns the id that the server has given to this connection.
     #[must_use]
     pub fn client_id(&self) -> Option<&str> {
         self.member("clientId")
     }
 
-    /// The installation id that the connection was made with, echoed by the server.
+    /// Returns the installation id of this connection, as echoed by the server.
     #[must_use]
     pub fn installation_id(&self) -> Option<&str> {
         self.member("installationId")
     }
 
-    /// The error, of an `error` event; of a `close` event, why the connection was lost, if it was.
+    /// Returns the error of an `error` event, or the reason of a `close` event if the connection was lost.
     #[must_use]
     pub fn error(&self) -> Option<&Error> {
         match &self.body {
@@ -202,7 +204,8 @@ impl Event {
         }
     }
 
-    /// Of an `open` event: the time in which events may have been missed. `None` for the first `open`.
+    /// Returns the gap of an `open` event: the time in which events may have been missed. `None` for the
+    /// first `open`.
     #[must_use]
     pub fn gap(&self) -> Option<&Gap> {
         match &self.body {
@@ -218,26 +221,27 @@ impl Event {
         }
     }
 
-    /// The same `open`, which stands for an earlier one that was never told: its gap begins with that one's.
+    /// The same `open`, in place of an earlier one that was never delivered: its gap begins with the earlier
+    /// one's.
     pub(crate) fn with_earlier_gap(mut self, earlier: &Self) -> Self {
         if let (Body::Open(Some(gap)), Body::Open(earlier)) = (&mut self.body, &earlier.body) {
             match earlier {
                 Some(earlier) => gap.start = gap.start.min(earlier.start),
-                // The first `open` of all was not told: there is nothing that the listeners could have missed.
+                // The very first `open` was not delivered: the listeners cannot have missed anything.
                 None => self.body = Body::Open(None),
             }
         }
         self
     }
 
-    /// The error stands for more of them.
+    /// Adds to the number of errors that this one represents.
     pub(crate) fn add_errors(&mut self, number: u64) {
         if let Body::Error(error) = &mut self.body {
             *error = error.clone().and_more(number);
         }
     }
 
-    /// About how many bytes it takes in memory.
+    /// About how many bytes of memory it takes.
     pub(crate) fn size(&self) -> usize {
         match &self.body {
             Body::Object(Change { object, original }) => {
@@ -274,7 +278,7 @@ impl Event {
         Some(value.trim_matches('"')).filter(|value| *value != "null")
     }
 
-    /// The object, for what cannot do without.
+    /// The object, or an error if there is none.
     fn needed(&self) -> Result<&Object> {
         self.object().ok_or_else(|| {
             let text = format!("the event `{}` carries no object", self.kind);
@@ -290,7 +294,7 @@ impl Event {
     }
 }
 
-/// What an event that carries an object carries.
+/// The content of an event with an object.
 #[derive(Clone, Debug)]
 pub(crate) struct Change {
     pub(crate) object: Object,
@@ -311,27 +315,28 @@ pub(crate) struct Change {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum EventKind {
-    /// The server acknowledged the subscription: events come from now on. Fires again after each reconnect.
+    /// The server has acknowledged the subscription: events arrive from now on. Fires again after each
+    /// reconnect.
     Open,
     /// An object that matches the query was created.
     Create,
-    /// An object that matched the query was changed and matches it still.
+    /// An object that matched the query was changed and still matches it.
     Update,
-    /// An object that did not match the query was changed and matches it now.
+    /// An object that did not match the query was changed and now matches it.
     Enter,
-    /// An object that matched the query was changed and does not match it any more.
+    /// An object that matched the query was changed and no longer matches it.
     Leave,
     /// An object that matched the query was deleted.
     Delete,
-    /// No events come any more: the link was lost (it reconnects by itself), or the subscription or the client was
-    /// closed.
+    /// No more events arrive: the connection was lost (the client reconnects automatically), or the
+    /// subscription or the client was closed.
     Close,
-    /// Something went wrong; [`Error::is_fatal`] tells whether the subscription has ended.
+    /// Something went wrong; [`Error::is_fatal`] says whether the subscription has ended.
     Error,
 }
 
 impl EventKind {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 8] = [
         Self::Open,
         Self::Create,
@@ -351,7 +356,7 @@ impl EventKind {
         }
     }
 
-    /// The name, as in the JS SDK: `"open"`, `"create"`, and so on.
+    /// Returns the name, as in the JS SDK: `"open"`, `"create"`, and so on.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -382,23 +387,24 @@ impl EventKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum ClientEventKind {
-    /// The server accepted the connection. Fires again after each reconnect.
+    /// The server has accepted the connection. Fires again after each reconnect.
     Open,
     /// The connection was lost or closed.
     Close,
-    /// Something went wrong: with the client, or with one of its subscriptions. The first attempt to connect that fails
-    /// is reported here too, once until there is a connection again; the client goes on trying.
+    /// Something went wrong with the client, or with one of its subscriptions. When the first attempt to
+    /// connect fails, that is reported here too, once until there is a connection again; the client keeps
+    /// trying.
     Error,
-    /// A connection could not be made or was lost: there will be another try.
+    /// A connection could not be made or was lost, and the client will try again.
     Reconnecting,
-    /// The client's session has ended: the REST API no longer accepts its token, as a call of `Client::rest` or a live
-    /// set has found out (feature `rest`). Told once for each token. LiveQuery itself does not tell, and goes on with
-    /// what the public may read.
+    /// The client's session has ended (feature `rest`): it has expired, or the REST API no longer accepts its
+    /// token, as a call of `Client::rest` or of a live set has found out. Reported once for each token. LiveQuery itself does
+    /// not report it, and continues with what is publicly readable.
     SessionEnded,
 }
 
 impl ClientEventKind {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 5] = [
         Self::Open,
         Self::Close,
@@ -407,7 +413,7 @@ impl ClientEventKind {
         Self::SessionEnded,
     ];
 
-    /// The name: `"open"`, `"close"`, `"error"`, `"reconnecting"` or `"session_ended"`.
+    /// Returns the name: `"open"`, `"close"`, `"error"`, `"reconnecting"` or `"session_ended"`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -465,8 +471,8 @@ macro_rules! kind_from_name {
 kind_from_name!(EventKind);
 kind_from_name!(ClientEventKind);
 
-/// What names an event: its name as in the JS SDK, `"update"`, or its kind, [`EventKind::Update`]. `K` is [`EventKind`] for
-/// subscriptions and [`ClientEventKind`] for clients.
+/// A name of an event: a string as in the JS SDK, `"update"`, or a kind, [`EventKind::Update`]. `K` is
+/// [`EventKind`] for subscriptions and [`ClientEventKind`] for clients.
 ///
 /// This trait is sealed: it is implemented for strings and kinds, and for nothing else.
 pub trait EventName<K>: sealed::EventName<K> {}
@@ -479,7 +485,7 @@ mod sealed {
     }
 }
 
-/// The kind that a name means.
+/// The kind with this name.
 #[track_caller]
 pub(crate) fn known<K>(name: impl EventName<K>) -> K {
     match name.kind() {
@@ -492,7 +498,7 @@ pub(crate) fn known<K>(name: impl EventName<K>) -> K {
     }
 }
 
-/// There is no event of this name. The text lists those that there are.
+/// There is no event with this name. The text lists the names that exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnknownEvent {
     name: String,
@@ -507,10 +513,11 @@ impl fmt::Display for UnknownEvent {
 
 impl std::error::Error for UnknownEvent {}
 
-/// A stretch of time in which events may have been missed: the protocol has no replay.
+/// A period in which events may have been missed: the protocol has no replay.
 ///
-/// Fetch again what must not be missed, after the `open` that carries the gap. `updatedAt` finds what was created or
-/// changed in it; what was deleted, or no longer matches, shows only in comparison with the whole list.
+/// If your program must not miss anything, fetch again after the `open` that carries the gap. `updatedAt`
+/// finds objects that were created or changed in it; objects that were deleted, or no longer match, show only
+/// in a comparison with the whole list.
 ///
 /// # Examples
 /// ```
@@ -530,37 +537,39 @@ pub struct Gap {
 }
 
 impl Gap {
-    /// The last moment at which it is certain that everything had come which the server had sent: when the client sent the
-    /// last ping that was answered, or the subscription that was acknowledged, whichever was later. What came after that
-    /// does not count, since more may have been on its way when the connection was lost.
+    /// Returns the last moment at which everything that the server had sent is certain to have arrived: when
+    /// the client sent the last ping that was answered, or the subscription that was acknowledged, whichever
+    /// was later. Later messages do not count, since more may have been on their way when the connection was
+    /// lost.
     ///
-    /// With a connection in use it is at most [`idle_ping`](crate::ClientBuilder::idle_ping) before the connection was
-    /// lost, and the time that the answer to a ping takes.
+    /// On a connection in use, it lies before the loss of the connection by at most
+    /// [`idle_ping`](crate::ClientBuilder::idle_ping), and the time that the answer to a ping takes.
     ///
-    /// This is a time on this machine's clock, as it is set when the gap ends, rounded down to the millisecond; a query takes
-    /// it as it is: `.greater_than_or_equal_to("updatedAt", gap.start())`. The server writes `updatedAt` by its own
-    /// clock and sends the event a little later, so allow for the difference when you look for what was changed since.
-    /// A gateway that answers pings in the place of the server makes this time too late by what lies waiting in it.
+    /// This is a time on this machine's clock, as it is set when the gap ends, rounded down to the millisecond. A query
+    /// takes it as it is: `.greater_than_or_equal_to("updatedAt", gap.start())`. The server sets `updatedAt` from its own
+    /// clock and sends the event a little later, so allow for the difference when you look for objects changed since then.
+    /// If a gateway answers pings in place of the server, this time is too late by the delay of the messages queued there.
     #[must_use]
     pub fn start(&self) -> Date {
         self.start.into()
     }
 
-    /// When the acknowledgement of the new subscription came. Not before the [`start`](Self::start), even if the clock was
-    /// set back meanwhile.
+    /// Returns when the acknowledgement of the new subscription arrived. Never before the
+    /// [`start`](Self::start), even if the clock was set back meanwhile.
     #[must_use]
     pub fn end(&self) -> Date {
         self.end.into()
     }
 
-    /// Why events may have been missed.
+    /// Returns why events may have been missed.
     #[must_use]
     pub fn reason(&self) -> GapReason {
         self.reason
     }
 
-    /// How long it was, the time included in which this machine slept. A clock that was set back meanwhile changes nothing;
-    /// one that was set ahead cannot be told from sleep, and makes it longer.
+    /// Returns how long the gap was, including the time in which this machine slept. A clock that was set
+    /// back meanwhile changes nothing; one that was set ahead cannot be distinguished from sleep, and makes
+    /// the gap longer.
     #[must_use]
     pub fn duration(&self) -> Duration {
         self.end.duration_since(self.start).unwrap_or_default()
@@ -580,16 +589,17 @@ impl Gap {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum GapReason {
-    /// The link was lost and made again.
+    /// The connection was lost and restored.
     ConnectionLost,
-    /// The server ended the subscription without being asked, and it was made again.
+    /// The server ended the subscription without being asked, and the client restored it.
     EndedByServer,
     /// The client was [paused](crate::Client::pause) and resumed.
     Paused,
     /// The query of the subscription was changed; the server drops the events between the old query and the new.
     QueryUpdated,
-    /// The session token was changed, and the connection or the subscription made anew with it. Events that waited for
-    /// their listeners were discarded, so fetch all anew: what may be read is another set of objects.
+    /// The session token was changed, and the connection or the subscription renewed with it. Events that
+    /// waited for their listeners were discarded, so fetch everything again: the new user may read other
+    /// objects.
     SessionTokenChanged,
 }
 
@@ -623,32 +633,33 @@ pub struct ClientEvent {
 }
 
 impl ClientEvent {
-    /// Which event it is.
+    /// Returns which event it is.
     #[must_use]
     pub fn kind(&self) -> ClientEventKind {
         self.kind
     }
 
-    /// The error, of `error`; of `close` and `reconnecting`, why the connection was lost; of `session_ended`, what the
-    /// server said.
+    /// Returns the error of `error`; for `close` and `reconnecting`, why the connection was lost; for
+    /// `session_ended`, the reason.
     #[must_use]
     pub fn error(&self) -> Option<&Error> {
         self.error.as_ref()
     }
 
-    /// Of `reconnecting`: which try will be the next, counted from 1 since the link was last stable.
+    /// Returns the number of the next attempt, for `reconnecting`, counted from 1 since the connection was
+    /// last stable.
     #[must_use]
     pub fn attempt(&self) -> Option<u32> {
         self.retry.map(|(attempt, _)| attempt)
     }
 
-    /// Of `reconnecting`: how long the client waits before that try.
+    /// Returns how long the client waits before that attempt, for `reconnecting`.
     #[must_use]
     pub fn delay(&self) -> Option<Duration> {
         self.retry.map(|(_, delay)| delay)
     }
 
-    /// The error stands for more of them.
+    /// Adds to the number of errors that this one represents.
     pub(crate) fn add_errors(&mut self, number: u64) {
         if let Some(error) = &mut self.error {
             *error = error.clone().and_more(number);

@@ -1,4 +1,5 @@
-// Of two definitions of a link Markdown takes the first: these stand for the README's, which hold in the repository.
+// If a link is defined twice, Markdown takes the first definition: these replace the README's, which work in
+// the repository.
 #![doc = include_str!("front_page.md")]
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -37,9 +38,9 @@ mod types;
 #[cfg(feature = "unstable-tls")]
 pub mod unstable_tls;
 
-/// The crate of the channels that [`Subscription::events`] returns, in the version that fits.
+/// The crate of the channels that [`Subscription::events`] returns, re-exported in the matching version.
 pub use crossbeam_channel;
-/// The crate of the JSON values that [`Object::get`] returns, in the version that fits.
+/// The crate of the JSON values that [`Object::get`] returns, re-exported in the matching version.
 pub use serde_json;
 
 pub use client::Client;

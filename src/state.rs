@@ -1,8 +1,8 @@
-//! Where a client and a subscription stand.
+//! The states of a client and of a subscription.
 
 use std::fmt;
 
-/// The state of a client, under the names of the JS SDK.
+/// The state of a client, with the names of the JS SDK.
 ///
 /// # Examples
 /// ```
@@ -25,17 +25,17 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ClientState {
-    /// Built, and not opened yet: [`open`](crate::Client::open) or the first subscription does that.
+    /// Built, but not opened yet: [`open`](crate::Client::open) or the first subscription opens it.
     Initialized,
-    /// On the way to its first connection, or to the first after the link had been stable.
+    /// Making its first connection, or the first one after a stable connection.
     Connecting,
-    /// The server accepted the connection.
+    /// The server has accepted the connection.
     Connected,
-    /// The connection was lost or could not be made; the client tries again by itself, for as long as it takes.
+    /// The connection was lost or could not be made; the client keeps trying, for as long as it takes.
     Reconnecting,
-    /// The server refused the connection for good (a wrong key, a `beforeConnect` hook): trying again would not
-    /// help. [`open`](crate::Client::open) does try again, with all subscriptions. Also the state of a client in a fork of
-    /// its process, where nothing helps.
+    /// The server refused the connection permanently (a wrong key, a `beforeConnect` hook): trying again
+    /// would not help. [`open`](crate::Client::open) does try again, with all subscriptions. Also the state
+    /// of a client in a fork of its process, where trying again never helps.
     Disconnected,
     /// Without a connection until [`resume`](crate::Client::resume), since [`pause`](crate::Client::pause) was called. The
     /// subscriptions are kept.
@@ -66,11 +66,12 @@ pub enum ClientState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SubscriptionState {
-    /// Not acknowledged by the server: not yet, or not again since the link was lost.
+    /// Not acknowledged by the server: not yet, or not again since the connection was lost.
     Pending,
-    /// Acknowledged: events come.
+    /// Acknowledged: events arrive.
     Open,
-    /// Refused by the server: no events come. [`update`](crate::Subscription::update) tries again with another query.
+    /// Refused by the server: no events arrive. [`update`](crate::Subscription::update) tries again with
+    /// another query.
     Failed,
     /// Ended by [`unsubscribe`](crate::Subscription::unsubscribe) or [`Client::close`](crate::Client::close), or in a fork of
     /// the process.

@@ -1,4 +1,4 @@
-//! Counters: what goes on in a client, for whoever looks for a fault.
+//! Counters that show the activity of a client, for finding faults.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
@@ -8,45 +8,47 @@ use parking_lot::Mutex;
 use crate::state::{ClientState, SubscriptionState};
 use crate::types::Date;
 
-/// What goes on in a client. A snapshot, made by [`Client::stats`](crate::Client::stats).
+/// The counters of a client. A snapshot, returned by [`Client::stats`](crate::Client::stats).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClientStats {
-    /// Where the client stands.
+    /// The state of the client.
     pub state: ClientState,
-    /// The number of the present connection, or of the last one: how often the server has accepted this client.
+    /// The number of the current connection, or of the last one: how often the server has accepted this
+    /// client.
     pub connections: u64,
     /// How many attempts to connect have failed, and how many connections were lost.
     pub failures: u64,
-    /// The subscriptions that have not ended.
+    /// How many subscriptions have not ended.
     pub subscriptions: usize,
-    /// Text and binary messages that came, and their bytes.
+    /// How many text and binary messages were received.
     pub messages_in: u64,
-    /// The bytes of the messages that came.
+    /// The bytes of the messages received.
     pub bytes_in: u64,
-    /// LiveQuery messages that were sent.
+    /// How many LiveQuery messages were sent.
     pub messages_out: u64,
-    /// The bytes of the messages that were sent.
+    /// The bytes of the messages sent.
     pub bytes_out: u64,
-    /// Messages that were no LiveQuery messages.
+    /// How many messages were received that are not LiveQuery messages.
     pub malformed: u64,
-    /// When something last came from the server, a ping included.
+    /// When anything was last received from the server, including pings.
     pub last_received: Option<Date>,
-    /// How long the server took to answer the last ping of this client. It pings when it has connected, and when the
-    /// link is silent.
+    /// How long the server took to answer the client's last ping. The client pings when it has connected, and
+    /// at the interval [`idle_ping`](crate::ClientBuilder::idle_ping).
     pub round_trip: Option<Duration>,
-    /// The objects that wait for their listeners.
+    /// How many objects wait for their listeners.
     pub queued: usize,
-    /// About how many bytes of memory the objects and errors take that wait for their listeners.
+    /// About how many bytes of memory the waiting objects and errors take.
     pub queued_bytes: usize,
-    /// Everything that waits for listeners or is being delivered to them: objects, errors, `open`, `close`, and what
-    /// the client itself has to tell.
+    /// How many events wait for listeners or are being delivered to them: objects, errors, `open`, `close`,
+    /// and the events of the client itself.
     pub waiting: usize,
-    /// The objects that were dropped since their listeners were too slow.
+    /// How many objects were dropped because their listeners were too slow.
     pub dropped: u64,
 }
 
-/// What goes on in a subscription. A snapshot, made by [`Subscription::stats`](crate::Subscription::stats).
+/// The counters of a subscription. A snapshot, returned by
+/// [`Subscription::stats`](crate::Subscription::stats).
 ///
 /// # Examples
 /// ```
@@ -68,25 +70,26 @@ pub struct ClientStats {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SubscriptionStats {
-    /// Where the subscription stands.
+    /// The state of the subscription.
     pub state: SubscriptionState,
     /// How often the server has acknowledged it.
     pub acknowledged: u64,
-    /// The events that came, by kind.
+    /// The events received, by kind.
     pub events: EventCounts,
-    /// When the last event came.
+    /// When the last event was received.
     pub last_event: Option<Date>,
-    /// The objects that wait for their listeners.
+    /// How many objects wait for their listeners.
     pub queued: usize,
-    /// About how many bytes of memory the objects take that wait for their listeners.
+    /// About how many bytes of memory the waiting objects take.
     pub queued_bytes: usize,
-    /// The objects that were dropped since their listeners were too slow.
+    /// How many objects were dropped because their listeners were too slow.
     pub dropped: u64,
-    /// The objects that were dropped since they do not match the query: the server took it for another one.
+    /// How many objects were dropped because they do not match the query: the server mistook it for another
+    /// one.
     pub foreign: u64,
 }
 
-/// The events of a subscription that came from the server, by kind.
+/// The events that a subscription received from the server, by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EventCounts {
@@ -103,14 +106,14 @@ pub struct EventCounts {
 }
 
 impl EventCounts {
-    /// All of them.
+    /// Returns the sum over all kinds.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.create + self.update + self.enter + self.leave + self.delete
     }
 }
 
-/// The counters of a client. The I/O thread counts, anybody may look.
+/// The counters of a client. The I/O thread counts, and any thread may read.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) connections: AtomicU64,
@@ -127,7 +130,7 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    /// For the I/O thread alone: as nobody else writes, this need not be one indivisible step.
+    /// Only for the I/O thread: as no other thread writes, this need not be an atomic read-modify-write.
     pub(crate) fn add(counter: &AtomicU64, number: u64) {
         counter.store(counter.load(Ordering::Relaxed) + number, Ordering::Relaxed);
     }

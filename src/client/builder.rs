@@ -1,4 +1,4 @@
-//! The settings of a client, checked before there is one.
+//! The settings of a client, checked before the client exists.
 
 use std::fmt;
 use std::io;
@@ -23,7 +23,7 @@ use crate::secret::Secret;
 use crate::server_url;
 
 impl Client {
-    /// Starts to set up a client.
+    /// Starts building a client.
     ///
     /// `server_url` is the address of the LiveQuery server, often that of Parse Server itself, with the scheme `ws`,
     /// `wss`, `http` or `https`. `application_id` is the server's `appId`. Both are checked by
@@ -33,7 +33,7 @@ impl Client {
     }
 }
 
-/// Sets up a [`Client`]. Made by [`Client::builder`]; each setting states its default.
+/// Builds a [`Client`]. Created by [`Client::builder`]; each setting states its default.
 ///
 /// # Examples
 /// ```
@@ -93,103 +93,109 @@ impl ClientBuilder {
         }
     }
 
-    /// The JavaScript key, for servers that ask for keys (`keyPairs`). Not sent by default.
+    /// Sets the JavaScript key, for servers that require keys (`keyPairs`). Not sent by default.
     pub fn javascript_key(mut self, key: impl Into<String>) -> Self {
         self.settings.credentials.javascript_key = Some(Secret::from(key));
         self
     }
 
-    /// The client key. Not sent by default.
+    /// Sets the client key. Not sent by default.
     pub fn client_key(mut self, key: impl Into<String>) -> Self {
         self.settings.credentials.client_key = Some(Secret::from(key));
         self
     }
 
-    /// The REST API key. Not sent by default.
+    /// Sets the REST API key. Not sent by default.
     pub fn rest_api_key(mut self, key: impl Into<String>) -> Self {
         self.settings.credentials.rest_api_key = Some(Secret::from(key));
         self
     }
 
-    /// The Windows key. Not sent by default.
+    /// Sets the Windows key. Not sent by default.
     pub fn windows_key(mut self, key: impl Into<String>) -> Self {
         self.settings.credentials.windows_key = Some(Secret::from(key));
         self
     }
 
-    /// The master key, which sees all objects whatever their ACL. It has no place in a program that is given to
+    /// Sets the master key, which sees all objects whatever their ACL. Never ship it in a program for end
     /// users. Not sent by default.
     pub fn master_key(mut self, key: impl Into<String>) -> Self {
         self.settings.credentials.master_key = Some(Secret::from(key));
         self
     }
 
-    /// The session token of the user in whose name objects are read. Sent with the connection and with each
-    /// subscription that has none of its own. Without one, only objects that everybody may read produce events.
+    /// Sets the session token of the user on whose behalf objects are read. It is sent with the connection
+    /// and with each subscription without its own. Without one, only publicly readable objects produce
+    /// events.
     pub fn session_token(mut self, token: impl Into<String>) -> Self {
         self.settings.credentials.session_token = Some(Secret::from(token));
         self
     }
 
-    /// The id of this installation, which the server echoes in each event. Not sent by default.
+    /// Sets the id of this installation, which the server echoes in each event. Not sent by default.
     pub fn installation_id(mut self, id: impl Into<String>) -> Self {
         self.settings.credentials.installation_id = Some(id.into());
         self
     }
 
-    /// How long one attempt to connect may take, from the look-up of the server's name to its answer to `connect`.
-    /// Default: 20 s.
+    /// Sets how long one attempt to connect may take, from the look-up of the server's name to its answer to
+    /// `connect`. Default: 20 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.settings.connect_timeout = timeout;
         self
     }
 
-    /// How often the client sends a ping. Default: 20 s; Parse Server pings by itself every 10 s.
+    /// Sets how often the client sends a ping. Default: 20 s; Parse Server sends its own pings every 10 s.
     ///
-    /// It finds out whether a silent server is still there, and its answer proves what has come: a
-    /// [`Gap`](crate::Gap) starts at the last ping that was answered. So the client sends one on a busy connection as well,
-    /// never more than one at a time. Each costs 14 bytes and its answer 10, plus what TCP and TLS add, and wakes the
-    /// I/O thread twice. A longer time makes gaps start earlier and a dead connection noticed later.
+    /// A ping finds out whether a silent server is still there, and its answer proves which events have
+    /// arrived: a [`Gap`](crate::Gap) starts at the last ping that was answered. So the client pings on a
+    /// busy connection as well, never with more than one ping unanswered. Each ping costs 14 bytes and its
+    /// answer 10, plus what TCP and TLS add, and wakes the I/O thread twice. With a longer interval, gaps
+    /// start earlier and a dead connection is noticed later.
     pub fn idle_ping(mut self, interval: Duration) -> Self {
         self.settings.idle_ping = interval;
         self
     }
 
-    /// How long the server may be silent beyond [`idle_ping`](Self::idle_ping) with a ping unanswered, before the
-    /// connection is taken for lost. Any byte that comes ends the silence, not only the answer. Default: 10 s.
+    /// Sets how long the server may be silent beyond [`idle_ping`](Self::idle_ping), with a ping unanswered,
+    /// before the connection counts as lost. Any byte received ends the silence, not only the answer.
+    /// Default: 10 s.
     pub fn pong_timeout(mut self, timeout: Duration) -> Self {
         self.settings.pong_timeout = timeout;
         self
     }
 
-    /// How long the server may take to acknowledge a subscription before that is reported as an `error`; the
-    /// subscription goes on waiting. Default: 10 s.
+    /// Sets how long the server may take to acknowledge a subscription before that is reported as an `error`;
+    /// the subscription keeps waiting. Default: 10 s.
     pub fn ack_timeout(mut self, timeout: Duration) -> Self {
         self.settings.ack_timeout = timeout;
         self
     }
 
-    /// How long [`Client::close`] may take at most. Half of it is for the server to answer. Default: 2 s.
+    /// Sets how long [`Client::close`] may take at most; half of it is for the server's answer. Default: 2 s.
     pub fn close_timeout(mut self, timeout: Duration) -> Self {
         self.close_timeout = timeout;
         self
     }
 
-    /// The shortest and the longest delay between two attempts to connect. It starts within the first seconds,
-    /// doubles with each failure, is drawn at random below that, and starts anew once a link was stable for 10 s.
-    /// Default: 250 ms to 30 s. The client never gives up.
+    /// Sets the shortest and the longest delay between two attempts to connect. Each delay is drawn at random
+    /// between the shortest one and a limit, which starts at 4 s, doubles with each failure up to the longest
+    /// delay, and starts again once a connection was stable for 10 s. Default: 250 ms to 30 s. The client never
+    /// gives up.
     pub fn reconnect_delay(mut self, shortest: Duration, longest: Duration) -> Self {
         self.settings.reconnect_delay = (shortest, longest);
         self
     }
 
-    /// How many objects, and how many bytes of memory, may wait for the listeners of one subscription. What comes on
-    /// top is dropped and reported as one `error` of kind [`ErrorKind::Lagged`]. Default: 65,536 and 16 MiB.
+    /// Sets how many objects, and how many bytes of memory, may wait for the listeners of one subscription.
+    /// Objects beyond that are dropped and reported as one `error` of kind [`ErrorKind::Lagged`]. Default:
+    /// 65,536 and 16 MiB.
     ///
-    /// All subscriptions of the client together may hold four times as many bytes: the first object of each counts as
-    /// well, and so do errors. A single object that is larger than this is let through if nothing else waits. Errors
-    /// are never dropped: equal ones in a row become one with a count ([`Error::occurrences`]), and so do others where
-    /// more than some hundred things wait for one subscription.
+    /// All subscriptions of the client together may hold four times as many bytes; the first object of each
+    /// and errors count as well. A single object that is larger than the limit is let through if nothing else
+    /// waits. Errors are never dropped: equal errors in a row become one with a count
+    /// ([`Error::occurrences`]), and so do different ones if more than some hundred errors and events wait
+    /// for one subscription.
     ///
     /// # Examples
     /// ```
@@ -209,15 +215,15 @@ impl ClientBuilder {
         self
     }
 
-    /// Which objects are dropped when more wait than may. Default: [`Overflow::DropNewest`].
+    /// Sets which objects are dropped when too many wait. Default: [`Overflow::DropNewest`].
     pub fn overflow(mut self, overflow: Overflow) -> Self {
         self.limits.overflow = overflow;
         self
     }
 
-    /// Gives up after this many attempts to connect have failed in a row: with an `error` that is fatal, in the state
-    /// [`Disconnected`](crate::ClientState::Disconnected), from which [`Client::open`] starts anew. At least 1. Default:
-    /// never.
+    /// Gives up after this many attempts to connect have failed in a row: with a fatal `error`, in the state
+    /// [`Disconnected`](crate::ClientState::Disconnected), from which [`Client::open`] starts the client
+    /// again. At least 1. Default: never.
     ///
     /// # Examples
     /// ```
@@ -237,11 +243,12 @@ impl ClientBuilder {
         self
     }
 
-    /// Asks for the session token each time that the client connects, and once more if the server does not take it;
-    /// `None` is for no token. Then [`session_token`](Self::session_token) is not used.
+    /// Asks a function for the session token each time that the client connects, and once more if the server
+    /// does not accept the token; `None` means no token. [`session_token`](Self::session_token) is then not
+    /// used.
     ///
-    /// It is called on a thread of its own, and may block: to renew a token, say. The time counts towards the
-    /// [`connect_timeout`](Self::connect_timeout).
+    /// The function is called on a separate thread, and may block, for example to renew a token. The time
+    /// counts towards the [`connect_timeout`](Self::connect_timeout).
     ///
     /// # Examples
     /// ```
@@ -263,14 +270,14 @@ impl ClientBuilder {
         self
     }
 
-    /// Which thread runs the listeners. Default: [`Dispatch::thread`].
+    /// Sets which thread runs the listeners. Default: [`Dispatch::thread`].
     pub fn dispatch(mut self, dispatch: Dispatch) -> Self {
         self.dispatch = dispatch;
         self
     }
 
-    /// Trusts the authorities whose certificates are in this PEM file as well: for servers with a certificate of a
-    /// private authority, or one that they signed themselves. Can be called several times.
+    /// Also trusts the authorities whose certificates are in this PEM file: for servers whose certificate
+    /// comes from a private authority, or is self-signed. Can be called several times.
     ///
     /// Default: the authorities that the system trusts (cargo feature `tls`), or else Mozilla's list (cargo feature
     /// `webpki-roots`).
@@ -291,10 +298,11 @@ impl ClientBuilder {
         self
     }
 
-    /// Trusts Mozilla's list of authorities, which is compiled into the program, and not those of the system.
+    /// Trusts Mozilla's list of authorities, which is compiled into the program, instead of the system's.
     ///
-    /// Default: those of the system. Where this crate is built without its feature `tls` that list is all there is;
-    /// but other crates of a program may turn that feature on, and a program that calls this does not depend on them.
+    /// Default: those of the system. If this crate is built without its feature `tls`, that list is the only
+    /// one; but other crates of a program may enable the feature, and a program that calls this method does
+    /// not depend on that.
     #[cfg(feature = "webpki-roots")]
     #[cfg_attr(docsrs, doc(cfg(feature = "webpki-roots")))]
     pub fn webpki_roots(mut self) -> Self {
@@ -302,9 +310,9 @@ impl ClientBuilder {
         self
     }
 
-    /// Proves to the server who this client is, with a certificate and its private key, both as PEM. The certificate
-    /// comes first in the chain, and those in between to its authority after it; the key has no password. Not sent
-    /// by default.
+    /// Proves the client's identity to the server with a certificate and its private key, both as PEM. The
+    /// certificate comes first in the chain, followed by the intermediate ones; the key has no password. Not
+    /// sent by default.
     #[cfg(feature = "_tls")]
     #[cfg_attr(docsrs, doc(cfg(any(feature = "tls", feature = "webpki-roots"))))]
     pub fn client_certificate(mut self, chain_pem: impl AsRef<[u8]>, key_pem: impl AsRef<[u8]>) -> Self {
@@ -313,8 +321,9 @@ impl ClientBuilder {
         self
     }
 
-    /// A header of the WebSocket upgrade, as `Authorization`, `Cookie` or `Origin`. It goes to the host of the server
-    /// URL alone, and is in no log and no `Debug` output. A header of the same name that was set before is replaced.
+    /// Adds a header to the WebSocket upgrade, such as `Authorization`, `Cookie` or `Origin`. It is sent only
+    /// to the host of the server URL, and never appears in logs or `Debug` output. It replaces an earlier
+    /// header of the same name.
     ///
     /// Default: `User-Agent`, with the name and version of this crate.
     ///
@@ -332,23 +341,24 @@ impl ClientBuilder {
         self
     }
 
-    /// The longest message that the client takes from the server, in bytes; a frame of it may be as long. A longer
-    /// one ends the link with an error of kind [`ErrorKind::Protocol`], and the `open` after it has a gap. Default:
-    /// 64 MiB.
+    /// Sets the longest message that the client accepts from the server, in bytes; a single frame may be as
+    /// long. A longer one ends the connection with an error of kind [`ErrorKind::Protocol`], and the `open`
+    /// after it has a gap. Default: 64 MiB.
     pub fn max_message_size(mut self, bytes: usize) -> Self {
         self.network.max_message_size = bytes;
         self
     }
 
-    /// The proxy on the way to the server, for all servers of this client: an HTTP proxy, as in
-    /// `http://proxy.example.com:3128` or `http://user:password@proxy.example.com:3128`, which is asked for a tunnel
-    /// (CONNECT), or a SOCKS proxy of version 5, as in `socks5h://proxy.example.com:1080`. With `socks5h` the proxy
-    /// looks up the name of the server, with `socks5` this machine does. A proxy sees neither keys nor objects of a
-    /// server with TLS.
+    /// Sets the proxy for all servers of this client: an HTTP proxy, such as `http://proxy.example.com:3128`
+    /// or `http://user:password@proxy.example.com:3128`, which is asked for a tunnel (CONNECT), or a SOCKS
+    /// proxy of version 5, such as `socks5h://proxy.example.com:1080`. With `socks5h` the proxy looks up the
+    /// name of the server, with `socks5` this machine does. If the server uses TLS, a proxy sees neither keys
+    /// nor objects.
     ///
-    /// Default: that of the environment. `HTTPS_PROXY` is for servers with TLS, `ALL_PROXY` for all others and for
-    /// those as well; `NO_PROXY` lists the exceptions (names, domains, addresses, ranges as `10.0.0.0/8`, `*`).
-    /// The names in lower case come first. Servers on this machine are reached without a proxy of the environment.
+    /// Default: the proxy of the environment. `HTTPS_PROXY` is for servers with TLS, `ALL_PROXY` for all
+    /// others and, without `HTTPS_PROXY`, for those as well; `NO_PROXY` lists the exceptions (names, domains,
+    /// addresses, ranges such as `10.0.0.0/8`, `*`). Names in lower case take precedence. Servers on this
+    /// machine are reached without a proxy of the environment.
     ///
     /// # Examples
     /// ```
@@ -372,19 +382,20 @@ impl ClientBuilder {
         self
     }
 
-    /// Has the program make the connections: over a Unix socket, through a proxy of another kind, through a tunnel of
-    /// its own.
+    /// Lets the program make the connections: over a Unix socket, through another kind of proxy, through its
+    /// own tunnel.
     ///
-    /// `connect` gets the host and the port of the server and returns a connection over which the server can be spoken
-    /// to; TLS and the WebSocket are put on top of it as ever. It is called for each attempt, on a thread of its own.
-    /// It may block, and should give up after a time: it is not called again before it has returned, and what it
-    /// returns late serves the attempt that is under way then. If it fails or panics the attempt has failed, and the
-    /// next one comes after the usual delay.
+    /// `connect` gets the host and the port of the server and returns a connection to the server; TLS and the
+    /// WebSocket are put on top of it as usual. It is called for each attempt, on a separate thread. It may
+    /// block, but should give up after a time: it is not called again before it has returned, and a
+    /// connection that it returns late serves the attempt that is then under way. If it fails or panics, the
+    /// attempt has failed, and the next one follows after the usual delay.
     ///
     /// Default: TCP to all addresses of the host, or through the [`proxy`](Self::proxy), which this replaces.
     ///
-    /// It is for the LiveQuery connection alone: calls of `Client::rest`, and live sets that fetch by themselves, are refused
-    /// with [`ErrorKind::InvalidSetting`] (feature `rest`). They need another client without it, or the program's own fetch.
+    /// It only applies to the LiveQuery connection: calls of `Client::rest`, and live sets that fetch from
+    /// the REST API, are refused with [`ErrorKind::InvalidSetting`] (feature `rest`). They need another
+    /// client without it, or your own fetch.
     ///
     /// # Examples
     /// ```no_run
@@ -414,9 +425,10 @@ impl ClientBuilder {
         self
     }
 
-    /// A further server: LiveQuery is scaled out by running several servers that share a Redis, each of which sends
-    /// the events of all. The client is on one of them at a time, drawn at random, and goes to another when it fails;
-    /// the `open` there has its gap as after every reconnect. Can be called several times.
+    /// Adds another server: LiveQuery scales out by running several servers that share a Redis, each of which
+    /// sends the events of all. The client is connected to one of them at a time, chosen at random, and moves
+    /// to another when it fails; `open` then has its gap, as after every reconnect. Can be called several
+    /// times.
     ///
     /// Default: the one server of [`Client::builder`].
     ///
@@ -436,9 +448,9 @@ impl ClientBuilder {
         self
     }
 
-    /// How long the REST API may take to begin its answer to a request of a [`LiveSet`](crate::LiveSet) or of
-    /// [`Client::rest`], and again for the rest of it (default: 30 s). Then the request has failed; what only reads is
-    /// tried again.
+    /// Sets how long the REST API may take to begin its answer to a request of a [`LiveSet`](crate::LiveSet)
+    /// or of [`Client::rest`], and again for the rest of it (default: 30 s). After that the request has
+    /// failed; requests that only read are retried.
     #[cfg(feature = "rest")]
     #[cfg_attr(docsrs, doc(cfg(feature = "rest")))]
     pub fn fetch_timeout(mut self, timeout: Duration) -> Self {
@@ -446,10 +458,11 @@ impl ClientBuilder {
         self
     }
 
-    /// Where the REST API is, for [`Client::rest`] and the fetches of a [`LiveSet`](crate::LiveSet) (default: at the server URLs, with `http`
-    /// for `ws` and `https` for `wss`). In the JS SDK it is `Parse.serverURL`.
+    /// Sets where the REST API is, for [`Client::rest`] and the fetches of a [`LiveSet`](crate::LiveSet)
+    /// (default: at the server URLs, with `http` for `ws` and `https` for `wss`). In the JS SDK it is
+    /// `Parse.serverURL`.
     ///
-    /// [`build`](Self::build) refuses what it refuses of server URLs.
+    /// [`build`](Self::build) applies the same checks as to server URLs.
     ///
     /// # Examples
     /// ```
@@ -467,9 +480,10 @@ impl ClientBuilder {
         self
     }
 
-    /// The server knows a request that comes a second time (`idempotencyOptions` of its configuration, for the paths of
-    /// the calls that are made). Then writes get a request id, and are repeated under it when no answer comes; in the JS
-    /// SDK it is `Parse.idempotency`. On a server without it a repeated `create` would make a second object.
+    /// Says that the server recognises a repeated request (`idempotencyOptions` of its configuration, for the
+    /// paths of the calls that you make). Writes then get a request id, and are repeated under it when no
+    /// answer comes; in the JS SDK it is `Parse.idempotency`. On a server without it, a repeated `create`
+    /// would create a second object.
     ///
     /// Default: writes are repeated only if nothing of them was sent.
     #[cfg(feature = "rest")]
@@ -479,11 +493,12 @@ impl ClientBuilder {
         self
     }
 
-    /// The version of Parse Server, such as `"4.10"`, if it is known. `subscribe` then refuses queries that this version
-    /// cannot answer, with the version that would be needed, and all others are sent in a form that it gets right.
+    /// Sets the version of Parse Server, such as `"4.10"`, if you know it. `subscribe` then refuses queries
+    /// that this version cannot answer, naming the version that they need, and sends all others in a form
+    /// that this version evaluates correctly.
     ///
-    /// Default: the client asks the server where a query depends on it, once for each connection and with a message that
-    /// has no effect; see [`Query`](crate::Query#versions-of-parse-server).
+    /// Default: the client asks the server where a query depends on it, once per connection and with a
+    /// message that has no effect; see [`Query`](crate::Query#versions-of-parse-server).
     ///
     /// # Examples
     /// ```
@@ -503,15 +518,14 @@ impl ClientBuilder {
         self
     }
 
-    /// Builds the client and starts its two threads. It connects with the first subscription, or with
+    /// Builds the client and starts its two threads. The client connects with the first subscription, or with
     /// [`Client::open`].
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidSetting`] for a URL that is not valid or has another scheme than `ws`, `wss`, `http` or
-    /// `https`, for one that asks for TLS in a build without it, for an empty application id, time-outs of zero,
-    /// headers that HTTP does not allow, certificates that are none, and proxies that are no
-    /// HTTP proxies, those of the environment too; [`ErrorKind::Io`] if the system refuses a
-    /// thread.
+    /// [`ErrorKind::InvalidSetting`] for a URL that is not valid or has a scheme other than `ws`, `wss`,
+    /// `http` or `https`, for one that requires TLS in a build without it, for an empty application id,
+    /// time-outs of zero, headers that HTTP does not allow, invalid certificates, and proxy URLs that are not
+    /// valid, including those of the environment; [`ErrorKind::Io`] if the system refuses to start a thread.
     ///
     /// # Examples
     /// ```
@@ -599,13 +613,14 @@ impl ClientBuilder {
         }
         if settings.max_attempts == Some(0) {
             return Err(invalid(
-                "`max_attempts` is 0; it must be at least 1, and without it the client never gives up",
+                "`max_attempts` is 0; it must be at least 1, or left out to never give up",
             ));
         }
         let (shortest, longest) = settings.reconnect_delay;
         if shortest > longest {
-            let text =
-                format!("`reconnect_delay` is {shortest:?} to {longest:?}; the shortest delay comes first");
+            let text = format!(
+                "`reconnect_delay` is {shortest:?} to {longest:?}; the shortest delay must come first"
+            );
             return Err(invalid(text));
         }
         Ok(())
@@ -622,8 +637,8 @@ impl ClientBuilder {
             }
         } else if matches!(self.network.proxies, Proxies::Always(_)) {
             return Err(invalid(
-                "`proxy` and `connect_with` are both set; `connect_with` makes the whole connection, so leave `proxy` \
-                 out and connect to the proxy in there",
+                "`proxy` and `connect_with` are both set; `connect_with` makes the whole connection, so leave \
+                 `proxy` out and connect to the proxy inside `connect_with`",
             ));
         }
         Ok(())
@@ -640,7 +655,7 @@ impl fmt::Debug for ClientBuilder {
             .field("network", &self.network)
             .field("token_provider", &self.token_provider)
             .field("dispatch", &self.dispatch)
-            // The URL, which may hold a password where it must not, is shown by the client that was built with it.
+            // The server URLs are left out: a URL may hold a password where it should not.
             .finish_non_exhaustive()
     }
 }
@@ -649,5 +664,5 @@ fn invalid(text: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidSetting, text)
 }
 
-/// Longer than any time-out makes sense, and short enough to add to any point in time.
+/// Longer than any sensible time-out, and short enough to be added to any point in time.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);

@@ -1,4 +1,4 @@
-//! The default client, for programs that talk to one server.
+//! The default client, for programs that use one server.
 
 use parking_lot::RwLock;
 
@@ -8,15 +8,15 @@ use crate::client::subscription::Subscription;
 use crate::error::{Error, ErrorKind, Result};
 use crate::query::Query;
 
-/// Read by many and hardly ever written: whoever reads while the process forks does not lock it for those who read in the
-/// child.
+/// Many threads read it, and hardly any writes: a thread that reads while the process forks does not lock it
+/// for the readers in the child.
 static DEFAULT: RwLock<Option<Client>> = RwLock::new(None);
 
-/// Builds the default client, which [`Query::subscribe`] uses. To be called once, at the start of the program.
+/// Builds the default client, which [`Query::subscribe`] uses. Call it once, at the start of the program.
 ///
 /// # Errors
-/// [`ErrorKind::AlreadyInitialized`] the second time, from whatever thread it comes, and those of
-/// [`ClientBuilder::build`]. In a fork of the process the default client of the parent does not count.
+/// [`ErrorKind::AlreadyInitialized`] if it is called a second time, from any thread, and the errors of
+/// [`ClientBuilder::build`]. In a fork of the process, the parent's default client does not count.
 ///
 /// # Examples
 /// ```no_run
@@ -34,7 +34,7 @@ pub fn initialize(builder: ClientBuilder) -> Result<()> {
     if default.as_ref().is_some_and(|client| client.shared().is_home()) {
         return Err(Error::new(
             ErrorKind::AlreadyInitialized,
-            "the default client is there already; other clients are made with `Client::builder`",
+            "the default client already exists; build other clients with `Client::builder`",
         ));
     }
     let former = default.replace(builder.build()?);
@@ -43,7 +43,7 @@ pub fn initialize(builder: ClientBuilder) -> Result<()> {
     Ok(())
 }
 
-/// The default client: the same for all threads.
+/// Returns the default client, which all threads share.
 ///
 /// # Errors
 /// [`ErrorKind::NotInitialized`] before [`initialize`].
@@ -72,7 +72,7 @@ impl Query {
     /// Subscribes to the query on the default client.
     ///
     /// # Errors
-    /// [`ErrorKind::NotInitialized`] before [`initialize`], and those of [`Client::subscribe`].
+    /// [`ErrorKind::NotInitialized`] before [`initialize`], and the errors of [`Client::subscribe`].
     pub fn subscribe(&self) -> Result<Subscription> {
         default_client()?.subscribe(self)
     }

@@ -1,6 +1,6 @@
 //! The methods that register listeners of a subscription, written once for the handle and for the builder.
 //!
-//! Knows nothing of how a listener is called.
+//! It does not know how a listener is called.
 
 use crossbeam_channel::{Sender, TrySendError};
 use serde::de::DeserializeOwned;
@@ -11,38 +11,38 @@ use crate::error::{Error, Result};
 use crate::event::{Event, EventKind, EventName, Gap, known};
 use crate::object::Object;
 
-/// Passes all of them to a macro: the documentation, the signature, and what is registered.
+/// Passes all of them to a macro: the documentation, the signature, and the listener to register.
 macro_rules! listeners {
     ($methods:ident) => {
         $methods! {
-            /// Calls a listener for each event of a kind: `"open"`, `"create"`, `"update"`, `"enter"`, `"leave"`,
-            /// `"delete"`, `"close"`, `"error"` or an [`EventKind`].
+            /// Calls a listener for each event of one kind: `"open"`, `"create"`, `"update"`, `"enter"`,
+            /// `"leave"`, `"delete"`, `"close"`, `"error"` or an [`EventKind`].
             ///
-            /// A subscription has any number of listeners; they are called in the order in which they were registered. A
-            /// listener for `open` on a subscription that is open already is called once for that. A listener that is
-            /// registered in a listener gets the events after the present one. Do not register listeners in `open`: it
-            /// fires again after each reconnect.
+            /// A subscription may have any number of listeners; they are called in the order of registration.
+            /// If the subscription is already open, a listener for `open` is called once for that. A listener
+            /// that is registered inside a listener gets the events after the current one. Do not register
+            /// listeners in `open`: it fires again after each reconnect.
             ///
             /// # Panics
-            /// If there is no event of this name. For names from outside there is
+            /// If there is no event with this name. For names from outside there is
             /// [`str::parse::<EventKind>`](EventKind#impl-FromStr-for-EventKind).
             ///
             /// # Examples
-            /// A listener may change what it owns, which no other thread needs to be able to share:
+            /// A listener may change what it owns, and that need not be shareable between threads:
             /// ```
             /// # fn count(subscription: &parse_livequery::Subscription) {
             /// let seen = std::cell::Cell::new(0);
             /// subscription.on("create", move |_| seen.set(seen.get() + 1));
             /// # }
             /// ```
-            /// It goes to another thread, so it cannot own what is bound to one:
+            /// The listener moves to another thread, so it cannot own values that are tied to one thread:
             /// ```compile_fail,E0277
             /// # fn count(subscription: &parse_livequery::Subscription) {
             /// let seen = std::rc::Rc::new(std::cell::Cell::new(0));
             /// subscription.on("create", move |_| seen.set(seen.get() + 1));
             /// # }
             /// ```
-            /// What others are to see goes through a channel or a lock:
+            /// To pass values to other threads, use a channel or a lock:
             /// ```
             /// # fn names(subscription: &parse_livequery::Subscription) {
             /// let (sender, names) = std::sync::mpsc::channel();
@@ -55,10 +55,10 @@ macro_rules! listeners {
             #[track_caller]
             on (kind: impl EventName<EventKind>, listener: impl FnMut(&Event) + Send + 'static) => (Some(known(kind)), Times::Always, infallible(listener));
 
-            /// Calls a listener for the next event of a kind, and not again.
+            /// Calls a listener once, for the next event of one kind.
             ///
             /// # Panics
-            /// If there is no event of this name.
+            /// If there is no event with this name.
             ///
             /// # Examples
             /// ```
@@ -99,8 +99,7 @@ macro_rules! listeners {
             /// Calls a listener for each `create`, with the object.
             on_create (listener: impl FnMut(&Object) + Send + 'static) => (Some(EventKind::Create), Times::Always, with_object(listener));
 
-            /// Calls a listener for each `update`, with the object as it is and as it was: the only event in which that is
-            /// the point.
+            /// Calls a listener for each `update`, with the object as it is now and as it was before.
             ///
             /// # Examples
             /// ```
@@ -121,7 +120,7 @@ macro_rules! listeners {
             on_update (listener: impl FnMut(&Object, Option<&Object>) + Send + 'static) => (Some(EventKind::Update), Times::Always, with_original(listener));
 
             /// Calls a listener for each `enter`, with the object as it is now, so that one function serves for this and for
-            /// [`on_create`](Self::on_create). [`Event::original`] has it as it was.
+            /// [`on_create`](Self::on_create). [`Event::original`] returns it as it was before.
             ///
             /// # Examples
             /// ```
@@ -144,13 +143,13 @@ macro_rules! listeners {
             /// ```
             on_enter (listener: impl FnMut(&Object) + Send + 'static) => (Some(EventKind::Enter), Times::Always, with_object(listener));
 
-            /// Calls a listener for each `leave`, with the object as it is now. [`Event::original`] has it as it was.
+            /// Calls a listener for each `leave`, with the object as it is now. [`Event::original`] returns it as it was before.
             on_leave (listener: impl FnMut(&Object) + Send + 'static) => (Some(EventKind::Leave), Times::Always, with_object(listener));
 
             /// Calls a listener for each `delete`, with the object as it was last.
             on_delete (listener: impl FnMut(&Object) + Send + 'static) => (Some(EventKind::Delete), Times::Always, with_object(listener));
 
-            /// Calls a listener for each `close`, with why the connection was lost, if it was.
+            /// Calls a listener for each `close`, with the reason if the connection was lost.
             ///
             /// # Examples
             /// ```
@@ -173,14 +172,14 @@ macro_rules! listeners {
             /// Calls a listener for each `error`.
             on_error (listener: impl FnMut(&Error) + Send + 'static) => (Some(EventKind::Error), Times::Always, with_error(listener));
 
-            /// Calls a listener for each event of a kind that carries an object, with the object decoded as a type of your own,
+            /// Calls a listener for each event of one kind that carries an object, with the object decoded as your own type,
             /// and with the event.
             ///
             /// An object that does not fit the type is reported as an `error` of kind [`ErrorKind::Decode`](crate::ErrorKind::Decode) that names the
             /// field, and the listener is not called for it; nothing else is affected.
             ///
             /// # Panics
-            /// If there is no event of this name, or if it carries no object.
+            /// If there is no event with this name, or if it carries no object.
             ///
             /// # Examples
             /// ```
@@ -276,7 +275,7 @@ macro_rules! for_the_builder {
         ($kind:expr, $times:expr, $listener:expr);)*) => {
         impl SubscriptionBuilder {
             $(
-                #[doc = concat!("As [`Subscription::", stringify!($name), "`], which says when this panics.")]
+                #[doc = concat!("Like [`Subscription::", stringify!($name), "`], which says when this panics.")]
                 #[track_caller]
                 pub fn $name $(<$($generic)*>)? (self, $($argument: $type),*) -> Self {
                     self.listen($kind, $times, $listener)
@@ -330,7 +329,7 @@ fn infallible(
     }
 }
 
-// The events that these kinds stand for always carry what is unpacked here.
+// Events of these kinds always carry what is unpacked here.
 
 fn with_object(
     mut listener: impl FnMut(&Object) + Send + 'static,

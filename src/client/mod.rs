@@ -1,4 +1,4 @@
-//! The client: the handle that registers listeners and sends commands. It never waits for the network by itself.
+//! The client: the handle that registers listeners and sends commands. It does not use the network itself.
 
 mod awaited;
 pub(crate) mod builder;
@@ -35,16 +35,16 @@ use crate::text::deadline;
 
 /// A connection to a LiveQuery server, and all subscriptions on it.
 ///
-/// A clone is another handle to the same client. The client lives until the last handle to it is gone, the
-/// [`Subscription`](crate::Subscription)s among them; then it ends all by itself, without waiting for anything. To see the farewell out,
-/// call [`close`](Self::close).
+/// A clone is another handle to the same client. The client lives until its last handle is dropped, including
+/// the handles that its [`Subscription`](crate::Subscription)s hold; then it ends in the background, and the
+/// drop does not wait. To wait until the connection is closed, call [`close`](Self::close).
 ///
-/// A listener that owns a handle to its own client keeps it alive: such a client ends with `close`.
+/// A listener that owns a handle to its own client keeps the client alive: end such a client with `close`.
 ///
-/// In a fork of the process that it was built in a client has no threads. There its calls fail with
-/// [`ErrorKind::Forked`](crate::ErrorKind::Forked), those that return nothing do nothing, and to drop the handles, or to call
-/// [`close`](Self::close), closes the inherited connection without a word to the server. Build the client after
-/// daemonizing; see [the recipe](crate::guide::recipes#run-as-a-daemon).
+/// A fork of the process has none of the client's threads. There, calls fail with
+/// [`ErrorKind::Forked`](crate::ErrorKind::Forked), calls without a result do nothing, and dropping the
+/// handles, or calling [`close`](Self::close), closes the inherited connection without a message to the
+/// server. Build the client after daemonizing; see [the recipe](crate::guide::recipes#run-as-a-daemon).
 ///
 /// # Examples
 /// ```no_run
@@ -64,7 +64,7 @@ pub struct Client(Arc<Handle>);
 struct Handle {
     servers: Vec<Url>,
     close_timeout: Duration,
-    /// What the program says of the server's age.
+    /// What the program says about the server's version.
     age: Option<Age>,
     shared: Arc<Shared>,
     commands: Commands,
@@ -73,22 +73,22 @@ struct Handle {
 }
 
 impl Client {
-    /// Connects. Returns at once; the event `open` tells when it is done, and [`wait_open`](Self::wait_open) waits.
-    /// Does nothing if the client is connected or tries to be, or before [`resume`](Self::resume) if it is
-    /// [paused](Self::pause). [`subscribe`](Self::subscribe) calls it by itself.
+    /// Connects. Returns at once; the event `open` reports the connection, and [`wait_open`](Self::wait_open)
+    /// waits for it. Does nothing if the client is connected or connecting; if it is [paused](Self::pause), it
+    /// connects after [`resume`](Self::resume). [`subscribe`](Self::subscribe) calls it automatically.
     ///
-    /// After [`close`](Self::close) and after a refusal it starts anew.
+    /// After [`close`](Self::close) and after a refusal it starts the client again.
     pub fn open(&self) {
         self.send(Command::Open);
     }
 
-    /// Ends all subscriptions, each with `close` as its last event, and the connection.
+    /// Ends the connection and all subscriptions, each with `close` as its last event.
     ///
-    /// No listener for objects starts any more once this has been called. It returns when the server has said
-    /// farewell and the listeners for `close` were called, and after the close time-out (2 s by default) at the
-    /// latest. In a listener of this client it returns at once, and the rest follows.
+    /// No listener for objects starts after this has been called. It returns when the server has confirmed
+    /// the close and the listeners for `close` have been called, and after the close time-out (2 s by
+    /// default) at the latest. In a listener of this client it returns at once, and the rest follows.
     ///
-    /// A later [`open`](Self::open) or [`subscribe`](Self::subscribe) makes a new connection.
+    /// A later [`open`](Self::open) or [`subscribe`](Self::subscribe) opens a new connection.
     ///
     /// # Examples
     /// ```
@@ -115,20 +115,21 @@ impl Client {
         self.0.commands.send(Command::Close { below, receipt });
         if !in_listener_of(shared) && !shared.status.wait_close_done(deadline) {
             warn!(
-                "the client is not closed after {:?}; the rest follows in the background",
+                "the client has not closed within {:?}; closing continues in the background",
                 self.0.close_timeout
             );
         }
     }
 
-    /// Calls a listener for each event of a kind: `"open"`, `"close"`, `"error"`, `"reconnecting"`,
+    /// Calls a listener for each event of one kind: `"open"`, `"close"`, `"error"`, `"reconnecting"`,
     /// `"session_ended"` or a [`ClientEventKind`].
     ///
-    /// Listeners run on the thread `livequery-dispatch`, one after another. A listener for `open` on a client that is
-    /// open already is called once for that. `error` gets the errors of all subscriptions as well.
+    /// Listeners run on the thread `livequery-dispatch`, one after another. If the client is already open, a
+    /// listener for `open` is called once for that. Listeners for `error` also get the errors of all
+    /// subscriptions.
     ///
     /// # Panics
-    /// If there is no event of this name.
+    /// If there is no event with this name.
     ///
     /// # Examples
     /// ```
@@ -154,10 +155,10 @@ impl Client {
         self.listen(Some(known(kind)), Times::Always, listener)
     }
 
-    /// Calls a listener for the next event of a kind, and not again.
+    /// Calls a listener once, for the next event of one kind.
     ///
     /// # Panics
-    /// If there is no event of this name.
+    /// If there is no event with this name.
     #[track_caller]
     pub fn once(
         &self,
@@ -172,7 +173,7 @@ impl Client {
         self.on(ClientEventKind::Open, move |_| listener())
     }
 
-    /// Calls a listener for each `close`, with why the connection was lost, if it was.
+    /// Calls a listener for each `close`, with the reason if the connection was lost.
     pub fn on_close(&self, mut listener: impl FnMut(Option<&Error>) + Send + 'static) -> ListenerId {
         self.on(ClientEventKind::Close, move |event| listener(event.error()))
     }
@@ -191,7 +192,8 @@ impl Client {
         self.listen(None, Times::Always, listener)
     }
 
-    /// Removes a listener of this client: it is not called any more. `false` if it is not there.
+    /// Removes a listener of this client: it is no longer called. Returns `false` if there is no such
+    /// listener.
     ///
     /// # Examples
     /// ```
@@ -210,10 +212,10 @@ impl Client {
         self.0.shared.is_home() && self.0.shared.subscriber.emitter.off(listener)
     }
 
-    /// Removes all listeners of this client for events of a kind.
+    /// Removes all listeners of this client for events of one kind.
     ///
     /// # Panics
-    /// If there is no event of this name.
+    /// If there is no event with this name.
     #[track_caller]
     pub fn remove_all_listeners(&self, kind: impl EventName<ClientEventKind>) {
         self.remove_listeners(Some(known(kind)));
@@ -224,10 +226,10 @@ impl Client {
         self.remove_listeners(None);
     }
 
-    /// How many listeners this client has for events of a kind.
+    /// Returns how many listeners this client has for events of one kind.
     ///
     /// # Panics
-    /// If there is no event of this name.
+    /// If there is no event with this name.
     #[must_use]
     #[track_caller]
     pub fn listener_count(&self, kind: impl EventName<ClientEventKind>) -> usize {
@@ -238,13 +240,14 @@ impl Client {
         self.0.shared.subscriber.emitter.count(kind)
     }
 
-    /// Uses another session token from now on, for the connection and for all subscriptions without one of their own:
-    /// at log-in, at log-out (`None`), and when a token was renewed.
+    /// Uses another session token from now on, for the connection and for all subscriptions without their
+    /// own: at log-in, at log-out (`None`), and when a token was renewed.
     ///
-    /// Once this has returned, no event that came under the old token is given out any more. The connection is made
-    /// anew, since the server takes a token for it only at its beginning; each subscription gets `close` and `open`
-    /// with the gap. A client with a [`session_token_provider`](crate::ClientBuilder::session_token_provider) asks that
-    /// instead; there this makes it ask.
+    /// Once this has returned, no event that came under the old token is delivered. The client reconnects,
+    /// since the server accepts a connection's token only at its beginning; each subscription gets `close`,
+    /// and `open` with the gap. A client with a
+    /// [`session_token_provider`](crate::ClientBuilder::session_token_provider) uses that instead; there,
+    /// this call only makes the client ask the provider again.
     ///
     /// # Examples
     /// ```
@@ -263,10 +266,11 @@ impl Client {
         self.0.commands.set_session_token(token.map(Secret::from));
     }
 
-    /// The server's REST API: log in, save, find. With the settings of this client, and with its session token, which a
-    /// log-in sets: for the connection and for all subscriptions and live sets without one of their own.
+    /// Returns the server's REST API: log in, save, find. It uses the settings of this client and its session
+    /// token, which a log-in sets for the connection and for all subscriptions and live sets without their
+    /// own.
     ///
-    /// It needs no connection and makes none. See [`rest`](crate::rest).
+    /// It neither needs nor opens a connection. See [`rest`](crate::rest).
     ///
     /// # Examples
     /// ```
@@ -289,9 +293,9 @@ impl Client {
     /// Closes the connection until [`resume`](Self::resume), and keeps the subscriptions: for an app in the background, a
     /// laptop on battery, a metered network. Returns at once.
     ///
-    /// What has come is still delivered. Then each subscription that was open gets `close`, and the client does too; live
+    /// Events that have arrived are still delivered. Then each open subscription gets `close`, and so does the client; live
     /// sets become stale. The state is [`ClientState::Paused`]. Subscriptions made meanwhile, and [`open`](Self::open), wait
-    /// for `resume`; [`reconnect_now`](Self::reconnect_now) does nothing; the REST API works as ever.
+    /// for `resume`; [`reconnect_now`](Self::reconnect_now) does nothing; the REST API works as before.
     ///
     /// A client that was never opened can be paused, and then connects no earlier than `resume`. A client that is paused,
     /// closed, or refused by the server stays as it is. [`close`](Self::close) ends the pause.
@@ -323,14 +327,15 @@ impl Client {
     /// Ends a [`pause`](Self::pause). Returns at once.
     ///
     /// The client connects if it was connected or trying to be, or if [`open`](Self::open) or a new subscription has asked
-    /// for it meanwhile. Each subscription gets `open` with a gap of reason [`GapReason::Paused`](crate::GapReason::Paused).
+    /// for it in the meantime. Each subscription gets `open` with a gap of reason [`GapReason::Paused`](crate::GapReason::Paused).
     /// On a client that is not paused it does nothing.
     pub fn resume(&self) {
         self.send(Command::Resume);
     }
 
-    /// Tries at once what would be tried later: the next attempt to connect; or, if the client is connected, whether
-    /// the link is still alive, which is to be proved within 3 s. For programs that know that the network has changed.
+    /// Does at once what would be done later: makes the next attempt to connect; or, if the client is
+    /// connected, checks the connection, for which the server has 3 s to answer. For programs that know that
+    /// the network has changed.
     ///
     /// # Examples
     /// ```
@@ -343,10 +348,11 @@ impl Client {
         self.send(Command::ReconnectNow);
     }
 
-    /// Calls the listeners for all that has come up to now, on this thread. For clients with [`Dispatch::manual`]
-    /// (on others it does nothing). Returns how many events there were.
+    /// Calls the listeners for everything that has arrived so far, on this thread, and returns how many
+    /// events there were. For clients with [`Dispatch::manual`]; on others it does nothing.
     ///
-    /// One thread at a time calls listeners: called while another does, or in a listener, it returns 0.
+    /// Only one thread at a time calls listeners: if another thread is calling them, or in a listener, this
+    /// returns 0.
     ///
     /// [`Dispatch::manual`]: crate::Dispatch::manual
     ///
@@ -374,8 +380,8 @@ impl Client {
         dispatch_pending(&self.0.shared, None)
     }
 
-    /// As [`dispatch_pending`](Self::dispatch_pending), but starts no further listener after a time, so that a frame
-    /// of a GUI is not missed. If something is left over, the wake function is called again.
+    /// Like [`dispatch_pending`](Self::dispatch_pending), but starts no further listener after a time limit,
+    /// so that a GUI does not miss a frame. If events are left over, the wake function is called again.
     ///
     /// # Examples
     /// ```
@@ -389,9 +395,10 @@ impl Client {
         dispatch_pending(&self.0.shared, Some(deadline(limit)))
     }
 
-    /// Waits until there is something to dispatch, and calls the listeners for it, on this thread. For clients with
-    /// [`Dispatch::manual`](crate::Dispatch::manual) whose program has a loop of its own; on others, and in a listener
-    /// of this client, it returns 0 at once. Returns how many events there were: 0 if none came in time.
+    /// Waits until there is something to dispatch, calls the listeners for it on this thread, and returns how
+    /// many events there were: 0 if none came in time. For clients with
+    /// [`Dispatch::manual`](crate::Dispatch::manual) whose program has its own loop; on others, and in a
+    /// listener of this client, it returns 0 at once.
     ///
     /// # Examples
     /// ```
@@ -412,7 +419,7 @@ impl Client {
         dispatch_pending_timeout(&self.0.shared, deadline(timeout))
     }
 
-    /// What goes on in this client.
+    /// Returns the counters of this client.
     ///
     /// # Examples
     /// ```
@@ -433,8 +440,8 @@ impl Client {
         self.0.shared.stats()
     }
 
-    /// What to look at when a subscription is open and nothing comes, as a text: where this client stands, and what
-    /// the server does not tell.
+    /// Returns a text that says what to check when a subscription is open and no events arrive: the state of
+    /// this client, and what the server does not report.
     ///
     /// # Examples
     /// ```
@@ -450,20 +457,20 @@ impl Client {
         self::diagnose::diagnose(&self.address(), self.0.age, &self.0.shared)
     }
 
-    /// Where the client stands.
+    /// Returns the state of the client.
     #[must_use]
     pub fn state(&self) -> ClientState {
         self.0.shared.status.state()
     }
 
-    /// Waits until the client is connected and its listeners for `open` have returned (but with
-    /// [`Dispatch::manual`](crate::Dispatch::manual), where the program calls them). It does not connect: [`open`](Self::open) and
-    /// [`subscribe`](Self::subscribe) do.
+    /// Waits until the client is connected and its listeners for `open` have returned (except with
+    /// [`Dispatch::manual`](crate::Dispatch::manual), where the program calls them). It does not connect;
+    /// call [`open`](Self::open) or [`subscribe`](Self::subscribe) for that.
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) if it takes longer, with why the last attempt failed;
-    /// the client goes on trying. [`ErrorKind::Refused`](crate::ErrorKind::Refused) if the server refused it for
-    /// good, [`ErrorKind::Closed`](crate::ErrorKind::Closed) if it was closed, and
+    /// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) if it takes longer, with the reason why the last
+    /// attempt failed; the client keeps trying. [`ErrorKind::Refused`](crate::ErrorKind::Refused) if the
+    /// server refused it permanently, [`ErrorKind::Closed`](crate::ErrorKind::Closed) if it was closed, and
     /// [`ErrorKind::CalledFromListener`](crate::ErrorKind::CalledFromListener) in a listener of this client.
     ///
     /// # Examples
@@ -485,14 +492,15 @@ impl Client {
         self.0.shared.wait_connected(deadline(timeout))
     }
 
-    /// Waits until the client is closed, by [`close`](Self::close) on another thread, and all its listeners were
-    /// told; or until the server refuses it for good, and the listeners for `error` were told.
+    /// Waits until the client is closed, by [`close`](Self::close) on another thread, and its listeners for
+    /// `close` have returned; or until the server refuses it permanently, and the listeners for `error` have
+    /// returned.
     ///
-    /// A program that has nothing else to do ends its `main` with this.
+    /// Use it to end the `main` of a program that has nothing else to do.
     ///
     /// # Errors
-    /// What the server refused the client for; and
-    /// [`ErrorKind::CalledFromListener`](crate::ErrorKind::CalledFromListener) in a listener of this client.
+    /// The server's refusal; or [`ErrorKind::CalledFromListener`](crate::ErrorKind::CalledFromListener) in a
+    /// listener of this client.
     ///
     /// # Examples
     /// ```
@@ -540,14 +548,14 @@ impl Client {
         &self.0.shared
     }
 
-    /// Does nothing in another process than that which the client was built in.
+    /// Does nothing in a process other than the one that built the client.
     pub(crate) fn send(&self, command: Command) {
         if self.0.shared.is_home() {
             self.0.commands.send(command);
         }
     }
 
-    /// The URLs for people to read: a query may hold a secret.
+    /// The URLs in a form that is safe to display: a query string may hold a secret.
     fn address(&self) -> String {
         let without_query = |url: &Url| {
             let mut url = url.clone();
@@ -562,7 +570,7 @@ impl Client {
             .join(" or ")
     }
 
-    /// The address of the server that was given first, without what may be a secret.
+    /// The address of the first server, without parts that may be secret.
     pub(crate) fn server(&self) -> String {
         let address = |url: &Url| format!("{}://{}{}", url.scheme(), authority(url), url.path());
         self.0.servers.first().map(address).unwrap_or_default()
@@ -613,7 +621,7 @@ impl Drop for Handle {
             return;
         }
         self.commands.send(Command::Shutdown);
-        // Where the threads have panicked, nobody else does it.
+        // If the threads have panicked, no other code releases it.
         if self.shared.status.is_dead() {
             self.shared.queue.close();
         }

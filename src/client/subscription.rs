@@ -1,4 +1,5 @@
-//! A subscription: the handle, and the builder that has listeners in place before the first frame is sent.
+//! A subscription: the handle, and the builder that has all listeners in place before the first frame is
+//! sent.
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,22 +26,23 @@ use crate::stats::SubscriptionStats;
 use crate::text::deadline;
 
 impl Client {
-    /// Subscribes to a query, and connects if the client has not yet, unless it is [paused](Self::pause).
+    /// Subscribes to a query, and connects if the client has not connected yet and is not [paused](Self::pause).
     ///
-    /// Returns at once. Listeners are registered on the subscription; an `open` that came before its listener is
-    /// not missed. To have them in place before the first frame is sent, use [`subscription`](Self::subscription).
+    /// Returns at once. Register listeners on the subscription; a listener for `open` does not miss an `open`
+    /// that came before it. To have all listeners in place before the first frame is sent, use
+    /// [`subscription`](Self::subscription).
     ///
-    /// What the server turns out to be too old for is an `error` event of the subscription (see
+    /// If the server turns out to be too old for the query, the subscription gets an `error` event (see
     /// [`Query`](crate::Query#versions-of-parse-server)).
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidQuery`](crate::ErrorKind::InvalidQuery) for a query that LiveQuery cannot serve, and
-    /// [`ErrorKind::Forked`](crate::ErrorKind::Forked) in a fork of the process that the client was built in.
+    /// [`ErrorKind::InvalidQuery`](crate::ErrorKind::InvalidQuery) for a query that LiveQuery cannot answer,
+    /// and [`ErrorKind::Forked`](crate::ErrorKind::Forked) in a fork of the process that built the client.
     pub fn subscribe(&self, query: &Query) -> Result<Subscription> {
         self.subscription(query).start()
     }
 
-    /// Starts a subscription whose listeners, session token and more are in place before it is sent.
+    /// Starts building a subscription, with listeners, a session token and more in place before it is sent.
     ///
     /// # Examples
     /// ```no_run
@@ -68,15 +70,15 @@ impl Client {
 
 /// A query that the server watches for you.
 ///
-/// **Keep it**: when the last clone is dropped the subscription ends, so `let _ = client.subscribe(..)` ends it at
-/// once. [`detach`](Self::detach) lets go of it without that. It keeps its [`Client`] alive.
+/// **Keep it**: the subscription ends when its last clone is dropped, so `let _ = client.subscribe(..)` ends
+/// it at once. [`detach`](Self::detach) keeps it without a handle. A subscription keeps its [`Client`] alive.
 ///
-/// Listeners run on the thread `livequery-dispatch`, one after another, in the order in which events came. They may
-/// call everything, and hold up only each other: not the link. A listener that panics is reported to the client's
-/// listeners for `error` and stays registered.
+/// Listeners run on the thread `livequery-dispatch`, one after another, in the order of the events. They may
+/// call everything, and hold up only each other, not the connection. A listener that panics is reported to
+/// the client's listeners for `error` and stays registered.
 ///
-/// `open` and `close` alternate. `open` says that events come from now on, `close` that none come any more: the link
-/// was lost, and comes back with another `open`, or the subscription has ended.
+/// `open` and `close` alternate. `open` says that events arrive from now on, `close` that no more arrive:
+/// either the connection was lost, and another `open` follows, or the subscription has ended.
 ///
 /// # Examples
 /// ```
@@ -100,26 +102,28 @@ pub struct Subscription(Arc<Handle>);
 struct Handle {
     core: Arc<SubscriptionCore>,
     client: Client,
-    /// What was asked for last. Locked while it is sent, so that the server gets changes in their order.
+    /// The latest request. Locked while it is sent, so that the server gets changes in order.
     asked: Mutex<Arc<Spec>>,
     detached: AtomicBool,
 }
 
 impl Subscription {
-    /// The class that it was made for, whatever [`update`](Self::update) has made of it.
+    /// Returns the class that the subscription was created for, even if [`update`](Self::update) has changed
+    /// it.
     #[must_use]
     pub fn class_name(&self) -> &str {
         &self.0.core.class_name
     }
 
-    /// The events of this subscription as a channel, for `select!`, for time-outs, for threads of your own; beside
-    /// listeners or in place of them. An `open` that still holds comes first.
+    /// Returns the events of this subscription as a channel, for `select!`, time-outs and your own threads;
+    /// in addition to listeners or instead of them. If the subscription is open, an `open` comes first.
     ///
-    /// The channel holds 1,024 events, or as many as
-    /// [`events_with_capacity`](Self::events_with_capacity) says. What comes while it is full is dropped, and reported
-    /// in the channel by one `error` of kind [`ErrorKind::Lagged`], before the next event for which there is room.
+    /// The channel holds 1,024 events, or as many as [`events_with_capacity`](Self::events_with_capacity)
+    /// says. Events that come while it is full are dropped, and reported in the channel by one `error` of
+    /// kind [`ErrorKind::Lagged`], before the next event for which there is room.
     ///
-    /// The channel ends, after what is in it, when the subscription ends. It does not keep the subscription alive.
+    /// When the subscription ends, so does the channel, after the events in it. It does not keep the
+    /// subscription alive.
     ///
     /// # Examples
     /// ```no_run
@@ -134,7 +138,7 @@ impl Subscription {
         self.events_with_capacity(EVENTS)
     }
 
-    /// As [`events`](Self::events), in a channel with this capacity; at least 1.
+    /// Like [`events`](Self::events), in a channel with this capacity; at least one.
     #[must_use]
     pub fn events_with_capacity(&self, capacity: usize) -> Receiver<Event> {
         let (sender, receiver) = bounded(capacity.max(1));
@@ -142,7 +146,8 @@ impl Subscription {
         receiver
     }
 
-    /// Removes a listener: it is not called any more. `false` if it is not one of this subscription.
+    /// Removes a listener: it is no longer called. Returns `false` if it is not a listener of this
+    /// subscription.
     ///
     /// # Examples
     /// ```
@@ -162,10 +167,10 @@ impl Subscription {
         self.0.client.shared().is_home() && self.0.core.subscriber.emitter.off(listener)
     }
 
-    /// Removes all listeners for events of a kind; those of [`on_any`](Self::on_any) stay.
+    /// Removes all listeners for events of one kind; those of [`on_any`](Self::on_any) stay.
     ///
     /// # Panics
-    /// If there is no event of this name.
+    /// If there is no event with this name.
     #[track_caller]
     pub fn remove_all_listeners(&self, kind: impl EventName<EventKind>) {
         self.remove_listeners(Some(known(kind)));
@@ -176,10 +181,10 @@ impl Subscription {
         self.remove_listeners(None);
     }
 
-    /// How many listeners an event of a kind has, those of [`on_any`](Self::on_any) among them.
+    /// Returns how many listeners an event of this kind has, including those of [`on_any`](Self::on_any).
     ///
     /// # Panics
-    /// If there is no event of this name.
+    /// If there is no event with this name.
     #[must_use]
     #[track_caller]
     pub fn listener_count(&self, kind: impl EventName<EventKind>) -> usize {
@@ -190,10 +195,11 @@ impl Subscription {
         self.0.core.subscriber.emitter.count(kind)
     }
 
-    /// Ends the subscription, now and for good; a second call does nothing.
+    /// Ends the subscription permanently. A second call does nothing.
     ///
-    /// Once this has returned no listener starts any more, but for one last `close` if the subscription was open. A
-    /// listener that is running on the dispatch thread meanwhile may finish. The server is told when it can be.
+    /// Once this has returned, no further listener starts, except for one last `close` if the subscription
+    /// was open. A listener that is already running on the dispatch thread may finish. The server is notified
+    /// when possible.
     ///
     /// # Examples
     /// ```
@@ -215,16 +221,16 @@ impl Subscription {
 
     /// Replaces the query. Returns at once.
     ///
-    /// The server ends the old query when it takes the new one, and events in between are lost: when the new one is in
-    /// force there is a `close` and an `open` with that gap. If the server refuses the new query there is an `error`,
-    /// and the old query is restored, with a `close` and an `open` as well. If the server is too old for the new query
-    /// there is an `error`, and the old query was never interrupted.
+    /// The server ends the old query when it takes the new one, and events in between are lost: when the new
+    /// one is in force, there is a `close` and an `open` with that gap. If the server refuses the new query,
+    /// there is an `error`, and the old query is restored, with a `close` and an `open` as well. If the
+    /// server is too old for the new query, there is an `error`, and the old query is not interrupted.
     ///
-    /// A subscription that failed is tried again with the new query.
+    /// A subscription that has failed is tried again with the new query.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidQuery`] for a query that LiveQuery cannot serve, and [`ErrorKind::Closed`] if the
-    /// subscription has ended. In both cases nothing has changed.
+    /// [`ErrorKind::InvalidQuery`] for a query that LiveQuery cannot answer, and [`ErrorKind::Closed`] if the
+    /// subscription has ended. In both cases nothing changes.
     ///
     /// # Examples
     /// ```
@@ -255,11 +261,11 @@ impl Subscription {
         })
     }
 
-    /// Reads objects with another session token from now on; `None` is for the client's.
+    /// Reads objects with another session token from now on; `None` means the client's.
     ///
-    /// Once this has returned, no event that came under the old token is given out any more. When the server has
-    /// taken the new one there is a `close` and an `open` with the gap. If it refuses the token, the subscription fails
-    /// with an `error`.
+    /// Once this has returned, no event that came under the old token is delivered. When the server has
+    /// accepted the new token, there is a `close` and an `open` with the gap. If it refuses the token, the
+    /// subscription fails with an `error`.
     ///
     /// # Errors
     /// [`ErrorKind::Closed`] if the subscription has ended.
@@ -289,7 +295,7 @@ impl Subscription {
         })
     }
 
-    /// Changes what is asked for, and asks.
+    /// Changes the request, and sends it.
     fn ask(&self, change: impl FnOnce(&Spec) -> Spec) -> Result<()> {
         let core = &self.0.core;
         let shared = self.0.client.shared();
@@ -297,7 +303,7 @@ impl Subscription {
         if shared.is_ended(core) {
             return Err(Error::new(
                 ErrorKind::Closed,
-                "the subscription has ended; subscribe anew",
+                "the subscription has ended; subscribe again",
             ));
         }
         let mut asked = self.0.asked.lock();
@@ -308,15 +314,15 @@ impl Subscription {
         Ok(())
     }
 
-    /// Ends the subscription as [`unsubscribe`](Self::unsubscribe) does, and waits until a listener that is running
-    /// has returned and the last `close` was told. Then no listener of it runs any more, and none starts.
+    /// Ends the subscription like [`unsubscribe`](Self::unsubscribe), and waits until a running listener has
+    /// returned and the last `close` has been delivered. After that, none of its listeners runs or starts.
     ///
-    /// With [`Dispatch::manual`](crate::Dispatch::manual) it waits for a listener that is running alone; a `close`
-    /// that nobody has dispatched by then is not told.
+    /// With [`Dispatch::manual`](crate::Dispatch::manual) it only waits for a running listener; a `close`
+    /// that has not been dispatched by then is not delivered.
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`] if it takes longer, [`ErrorKind::CalledFromListener`] in a listener of this client. The
-    /// subscription is ended in any case.
+    /// [`ErrorKind::Timeout`] if it takes longer, [`ErrorKind::CalledFromListener`] in a listener of this
+    /// client. The subscription has ended in either case.
     ///
     /// # Examples
     /// ```
@@ -339,22 +345,24 @@ impl Subscription {
         self.0.client.shared().wait_ended(&self.0.core, deadline(timeout))
     }
 
-    /// What goes on in this subscription.
+    /// Returns the counters of this subscription.
     #[must_use]
     pub fn stats(&self) -> SubscriptionStats {
         self.0.client.shared().subscription_stats(&self.0.core)
     }
 
-    /// Waits until the server has acknowledged the subscription and its listeners for `open` have returned. Returns at once
-    /// if that is so already. If the server refuses it, the listeners for `error` have returned first.
+    /// Waits until the server has acknowledged the subscription and its listeners for `open` have returned.
+    /// Returns at once if that is already the case. If the server refuses it, the listeners for `error` have
+    /// returned first.
     ///
-    /// With [`Dispatch::manual`](crate::Dispatch::manual) it does not wait for listeners: the thread that waits may be the
-    /// one that has to call them.
+    /// With [`Dispatch::manual`](crate::Dispatch::manual) it does not wait for listeners: the waiting thread
+    /// may be the one that has to call them.
     ///
     /// # Errors
-    /// What the server refused the subscription or the connection for; [`ErrorKind::Timeout`] if it takes longer, with
-    /// why the last attempt to connect failed; [`ErrorKind::Closed`] if the subscription has ended;
-    /// [`ErrorKind::CalledFromListener`] in a listener of this client. The subscription goes on after a time-out.
+    /// The server's refusal of the subscription or the connection; [`ErrorKind::Timeout`] if it takes longer,
+    /// with the reason why the last attempt to connect failed; [`ErrorKind::Closed`] if the subscription has
+    /// ended; [`ErrorKind::CalledFromListener`] in a listener of this client. The subscription continues
+    /// after a time-out.
     ///
     /// # Examples
     /// ```
@@ -376,18 +384,18 @@ impl Subscription {
         shared.wait_open(&self.0.core, deadline(timeout))
     }
 
-    /// Waits for an event: for the first one for which the closure returns `true`, which it returns. The closure is called
-    /// on this thread. An `open` that still holds comes first; of what came before the call nothing else counts. For what may
-    /// come before that, use [`SubscriptionBuilder::wait_for`] or [`events`](Self::events).
+    /// Waits for the first event for which the closure returns `true`, and returns it. The closure is called on this
+    /// thread. If the subscription is open, its `open` comes first; other events from before the call are not seen. For
+    /// those, use [`SubscriptionBuilder::wait_for`] or [`events`](Self::events).
     ///
     /// With [`Dispatch::manual`](crate::Dispatch::manual) another thread has to dispatch meanwhile.
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`] if it does not come in time, with how many others came and which was the last, and with why the
-    /// last attempt to connect failed. What the server refused the subscription or the connection for, and
-    /// [`ErrorKind::Closed`] if the subscription has ended, unless the closure has taken the event that says so.
-    /// [`ErrorKind::CalledFromListener`] in a listener of this client, which the event would wait for. The subscription goes
-    /// on after a time-out.
+    /// [`ErrorKind::Timeout`] if the event does not come in time, with the number of other events, the kind of the last one,
+    /// and the reason why the last attempt to connect failed. The server's refusal of the subscription or the connection;
+    /// [`ErrorKind::Closed`] if the subscription has ended, unless the closure has accepted the event that says so;
+    /// [`ErrorKind::CalledFromListener`] in a listener of this client, which the event would wait for. The subscription
+    /// continues after a time-out.
     ///
     /// # Examples
     /// ```
@@ -422,13 +430,14 @@ impl Subscription {
         came.wait(self, deadline, is_it)
     }
 
-    /// Where the subscription stands.
+    /// Returns the state of the subscription.
     #[must_use]
     pub fn state(&self) -> SubscriptionState {
         self.0.client.shared().subscription_state(&self.0.core)
     }
 
-    /// Lets go of the subscription without ending it: it lives as long as its client, until [`Client::close`].
+    /// Gives up the handle without ending the subscription: it lives as long as its client, until
+    /// [`Client::close`].
     ///
     /// # Examples
     /// ```
@@ -446,13 +455,13 @@ impl Subscription {
         self.0.detached.store(true, Ordering::Relaxed);
     }
 
-    /// The number that the subscription has on the wire (`requestId`). Unique in its client.
+    /// Returns the subscription's number in the protocol (`requestId`). Unique within its client.
     #[must_use]
     pub fn id(&self) -> u64 {
         self.0.core.id
     }
 
-    /// The client that the subscription belongs to.
+    /// Returns the client that the subscription belongs to.
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.0.client
@@ -525,7 +534,7 @@ impl Drop for Handle {
     }
 }
 
-/// Sets up a [`Subscription`]. Made by [`Client::subscription`].
+/// Builds a [`Subscription`]. Created by [`Client::subscription`].
 ///
 /// Listeners that are registered here are in place before the first frame is sent, so they miss nothing.
 #[must_use = "nothing is subscribed until `start` is called"]
@@ -546,17 +555,17 @@ impl SubscriptionBuilder {
         }
     }
 
-    /// The session token to read objects with, in place of the client's.
+    /// Sets the session token to read objects with, instead of the client's.
     pub fn session_token(mut self, token: impl Into<String>) -> Self {
         self.session_token = Some(Secret::from(token));
         self
     }
 
-    /// Subscribes, and connects if the client has not yet. Returns at once.
+    /// Subscribes, and connects if the client has not connected yet. Returns at once.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidQuery`] for a query that LiveQuery cannot serve, and [`ErrorKind::Forked`] in a fork of the
-    /// process that the client was built in.
+    /// [`ErrorKind::InvalidQuery`] for a query that LiveQuery cannot answer, and [`ErrorKind::Forked`] in a
+    /// fork of the process that built the client.
     pub fn start(self) -> Result<Subscription> {
         self.client.shared().check_home()?;
         let query = self.query.encode_for(self.client.age())?;
@@ -605,7 +614,7 @@ impl SubscriptionBuilder {
         Ok((subscription, event))
     }
 
-    /// Subscribes to what the query is sent as; `ready` comes before anything is sent.
+    /// Subscribes with the encoded query; `ready` runs before anything is sent.
     pub(crate) fn start_as(
         self,
         query: EncodedQuery,
@@ -651,5 +660,5 @@ impl fmt::Debug for SubscriptionBuilder {
     }
 }
 
-/// The events that a channel holds.
+/// The default capacity of an event channel.
 const EVENTS: usize = 1024;

@@ -1,16 +1,16 @@
-//! The manual, in steps: ten minutes from the first subscription to a tested program. It exists in the documentation
-//! alone.
+//! The manual, in steps: ten minutes from the first subscription to a tested program. It only exists in the
+//! documentation.
 //!
-//! Beside it:
+//! The other chapters:
 //!
 //! - [save]: log in, save and listen;
 //! - [live_sets]: search boxes, lists that load more, contents from disk;
 //! - [live_sets_any]: live sets of any query, included objects, single objects;
 //! - [recipes]: what programs need next;
-//! - [testing]: how to test them;
+//! - [testing]: how to test your program;
 //! - [tool]: the program `livequery` for the shell;
-//! - [deploying]: Parse Server, set up for LiveQuery;
-//! - [javascript]: the guide of the JavaScript SDK, section by section ([in Chinese](javascript_zh)).
+//! - [deploying]: how to set up Parse Server for LiveQuery;
+//! - [javascript]: the JavaScript SDK's guide, section by section ([in Chinese](javascript_zh)).
 //!
 #![doc = include_str!("manual.md")]
 #![cfg_attr(

@@ -1,5 +1,5 @@
-//! Another query for a set: the subscriptions of the one that is shown and of the one that is to come. Knows nothing of
-//! what they bring.
+//! Another query for a set: the subscriptions of the query that is shown and of the next one. It does not
+//! know their events.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,28 +18,29 @@ use crate::query::Query;
 use crate::secret::Secret;
 
 impl LiveSet {
-    /// Replaces the query, for a search box, say: class aside, everything may change, order and limit too. Returns at
-    /// once.
+    /// Replaces the query, for example for a search box. Everything but the class may change, including order
+    /// and limit. Returns at once.
     ///
-    /// The set keeps what it shows, stale, until the server has acknowledged the new query and everything was fetched for
-    /// it. Then it has the new contents, told as changes: those of the objects that differ, or [`Change::Reset`] if they
-    /// are many or if no object stays. There is no empty moment in between. If this is called again before that, the query
-    /// in between is never shown.
+    /// The set keeps its contents, marked stale, until the server has acknowledged the new query and
+    /// everything has been fetched for it. Then it has the new contents, reported as changes: for each object
+    /// that differs, or [`Change::Reset`] if there are many or if no object stays. The set is never empty in
+    /// between. If this is called again before that, the query in between is never shown.
     ///
-    /// What it returns can be waited for, and may be dropped as well. If the server refuses the new query, that fails,
-    /// [`on_error`](Self::on_error) is told, and the set goes on with the old one, of which nothing was missed. A fetch that
-    /// fails is tried again, as ever; meanwhile the set keeps its old contents, stale.
+    /// You can wait for the returned value, or drop it. If the server refuses the new query, the wait fails,
+    /// [`on_error`](Self::on_error) listeners are called, and the set continues with the old query, of which
+    /// nothing was missed. A fetch that fails is retried, as usual; meanwhile the set keeps its old contents,
+    /// marked stale.
     ///
-    /// It costs the server a subscription and a fetch of all that is shown; the old subscription ends when the new
-    /// contents are there.
+    /// It costs the server a subscription and a fetch of everything that is shown; the old subscription ends
+    /// when the new contents are there.
     ///
     /// [`Change::Reset`]: crate::Change::Reset
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidQuery`] for a query of another class, and for what
-    /// [`LiveSetBuilder::start`](crate::LiveSetBuilder::start) refuses; [`ErrorKind::Closed`] if the set has ended. In
-    /// each case nothing has changed.
+    /// [`ErrorKind::InvalidQuery`] for a query of another class, and for queries that
+    /// [`LiveSetBuilder::start`](crate::LiveSetBuilder::start) refuses; [`ErrorKind::Closed`] if the set has
+    /// ended. In each case nothing changes.
     ///
     /// # Examples
     /// ```
@@ -60,7 +61,7 @@ impl LiveSet {
         }
         if query.class_name() != current.class_name() {
             let text = format!(
-                "a live set of {} cannot become one of {}: make another set",
+                "a live set of {} cannot become one of {}: create another set",
                 current.class_name(),
                 query.class_name()
             );
@@ -98,13 +99,13 @@ impl LiveSet {
         })
     }
 
-    /// Shows so many more objects: the query's limit grows by this number, for a list that loads more as the user scrolls.
-    /// Without a limit nothing changes.
+    /// Shows this many more objects: raises the query's limit by this number, for a list that loads more as
+    /// the user scrolls. Does nothing if the query has no limit.
     ///
-    /// The set is stale until they are there, and they come as changes. Objects that are held already, since a set holds
-    /// some behind its limit, come at once. The others are fetched alone, with a few before them, so the cost does not grow
-    /// with what is shown already; but all is fetched anew if those few have changed places meanwhile, and with an order
-    /// that only the server knows.
+    /// The set is stale until the objects are there; they are reported as changes. Objects that are already
+    /// held, since a set holds some beyond its limit, appear at once. Only the others are fetched, with a few
+    /// before them, so the cost does not grow with the objects already shown; but everything is fetched again
+    /// if those few have changed positions meanwhile, and with an order that only the server knows.
     ///
     /// # Errors
     ///
@@ -138,16 +139,16 @@ impl LiveSet {
         Ok(())
     }
 
-    /// Whether the server has objects behind the last one that is shown, which [`extend`](Self::extend) would show, as far
-    /// as is known. `false` without a limit.
+    /// Returns whether the server has objects after the last one shown, as far as is known.
+    /// [`extend`](Self::extend) would show them. `false` without a limit.
     #[must_use]
     pub fn has_more(&self) -> bool {
         let keeper = &self.0.keeper;
         keeper.shared.is_home() && keeper.core.lock().has_more()
     }
 
-    /// The query, as it was given; after [`set_query`](Self::set_query) the new one, unless the server
-    /// refused it, and after [`extend`](Self::extend) with the new limit.
+    /// Returns the query, as it was given; after [`set_query`](Self::set_query) the new one, unless the
+    /// server refused it, and after [`extend`](Self::extend) with the new limit.
     #[must_use]
     pub fn query(&self) -> Query {
         let asked = self.0.handles.0.lock();
@@ -155,7 +156,7 @@ impl LiveSet {
     }
 }
 
-/// A change of the query that is under way: see [`LiveSet::set_query`]. While it is kept, the set is as well.
+/// A change of the query that is under way: see [`LiveSet::set_query`]. It keeps the set alive.
 #[derive(Clone)]
 pub struct QueryChange {
     set: LiveSet,
@@ -163,16 +164,17 @@ pub struct QueryChange {
 }
 
 impl QueryChange {
-    /// Waits until the contents are those of the new query, or of one that was set later, and the listeners for the
-    /// changes have returned.
+    /// Waits until the contents are those of the new query, or of one that was set later, and the listeners
+    /// for the changes have returned.
     ///
     /// # Errors
     ///
-    /// Why the server refused the query: the set goes on with the old one. [`ErrorKind::Timeout`] if it takes longer, while
-    /// the link is down, for example; otherwise those of [`LiveSet::wait_ready`].
+    /// The reason why the server refused the query: the set continues with the old one.
+    /// [`ErrorKind::Timeout`] if it takes longer, for example while the connection is down; otherwise the
+    /// errors of [`LiveSet::wait_ready`].
     pub fn wait(&self, timeout: Duration) -> Result<()> {
         let keeper = &self.set.0.keeper;
-        let text = "the new query is not in force yet, and the live set goes on trying";
+        let text = "the new query is not in force yet; the live set keeps trying";
         self.set
             .wait("wait", timeout, text, |_| keeper.answered(self.number))
     }
@@ -186,13 +188,13 @@ impl fmt::Debug for QueryChange {
     }
 }
 
-/// What keeps the subscriptions of a set.
+/// Holds the subscriptions of a set.
 pub(super) struct Handles(Mutex<Inner>);
 
 struct Inner {
     current: Asked,
     next: Option<Asked>,
-    /// The number of the query that was set last.
+    /// The number of the query that was last set.
     last: u64,
     is_detached: bool,
 }
@@ -221,7 +223,7 @@ impl Handles {
         self.0.lock().current.subscription.clone()
     }
 
-    /// What may be saved.
+    /// The contents to save.
     pub(super) fn contents(&self, keeper: &Keeper) -> Option<Savable> {
         loop {
             self.keep_in_step(keeper);
@@ -241,7 +243,7 @@ impl Handles {
         }
     }
 
-    /// Ends what is neither shown nor to come.
+    /// Ends the queries that are neither shown nor next.
     pub(super) fn keep_in_step(&self, keeper: &Keeper) {
         let done = self.0.lock().keep_in_step(keeper);
         done.end();
@@ -278,7 +280,7 @@ impl Handles {
 }
 
 impl Inner {
-    /// Lets go of what is neither shown nor to come.
+    /// Takes out the queries that are neither shown nor next.
     fn keep_in_step(&mut self, keeper: &Keeper) -> Done {
         let numbers = keeper.numbers();
         let sources = keeper.drop_sources(&numbers);
@@ -292,7 +294,7 @@ impl Inner {
     }
 }
 
-/// What a set needs no more. Code of the program may run when it ends, so no lock is to be held.
+/// Parts that a set no longer needs. User code may run when they are dropped, so no lock may be held.
 #[must_use]
 struct Done(Vec<Arc<Source>>, Option<Asked>);
 
@@ -300,14 +302,14 @@ impl Done {
     fn end(self) {
         let Self(sources, asked) = self;
         if let Some(asked) = asked {
-            // It may be one that is detached, or that the program has a handle of.
+            // It may be detached, or the program may have a handle to it.
             asked.subscription.unsubscribe();
         }
         end_all(sources);
     }
 }
 
-/// What the queries follow besides their own objects ends with them.
+/// Ends the other subscriptions of the queries, with the queries.
 pub(super) fn end_all(sources: Vec<Arc<Source>>) {
     for source in sources {
         source.follows.end();

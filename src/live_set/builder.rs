@@ -1,6 +1,6 @@
-//! What a live set is made of, and how it starts.
+//! The settings of a live set, and how it starts.
 //!
-//! Knows nothing of what happens after that.
+//! It does not know what happens after the start.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -26,9 +26,9 @@ use crate::secret::Secret;
 use crate::types::Date;
 
 impl Client {
-    /// Begins a [`LiveSet`](crate::LiveSet): the objects that match the query, now and from now on. With
-    /// [`select`](Query::select) they have the fields of its conditions and its order as well, by which they are judged
-    /// and sorted.
+    /// Starts building a [`LiveSet`](crate::LiveSet): the objects that match the query, now and from now on.
+    /// With [`select`](Query::select), they also have the fields of its conditions and its order, which the
+    /// set needs to match and sort them.
     ///
     /// # Examples
     /// ```
@@ -51,8 +51,8 @@ impl Client {
     }
 }
 
-/// A live set in the making, with its listeners in place before anything happens. Nothing is done until
-/// [`start`](Self::start) is called.
+/// Builds a [`LiveSet`](crate::LiveSet), with its listeners in place before anything happens. Does nothing
+/// until [`start`](Self::start) is called.
 #[must_use = "nothing is subscribed until `start` is called"]
 pub struct LiveSetBuilder {
     client: Client,
@@ -62,7 +62,7 @@ pub struct LiveSetBuilder {
     saved: Option<Start>,
     emitter: Emitter<SetEvent>,
     pace: Pace,
-    /// The query is about this one object, which is asked for by its id.
+    /// The query selects this one object, which is requested by its id.
     only: Option<String>,
 }
 
@@ -95,12 +95,13 @@ impl LiveSetBuilder {
         self
     }
 
-    /// How to fetch: a function that does what `find()` does in other SDKs, with the whole of the query that it is given:
-    /// its conditions, fields, order, limit and skip, which [`Query::to_json`] writes as the REST API takes them.
+    /// Sets how to fetch: a function that does what `find()` does in other SDKs, with the whole query that it
+    /// gets: its conditions, fields, order, limit and skip. [`Query::to_json`] writes them in the form of the
+    /// REST API.
     ///
-    /// It may block; it is called on a thread of its own, never twice at a time. An error is tried again. It has to
-    /// return all objects that meet the query up to its limit; fewer are taken for the server's `maxLimit`, and more are
-    /// asked for.
+    /// The function may block; it is called on a separate thread, and never twice at a time. An error is
+    /// retried. It has to return all objects that match the query, up to its limit; if it returns fewer, that
+    /// is taken for the server's `maxLimit`, and the rest is requested.
     ///
     /// # Examples
     /// ```
@@ -140,22 +141,25 @@ impl LiveSetBuilder {
         self
     }
 
-    /// A session token of the set's own, in place of the client's.
+    /// Sets a session token for this set, instead of the client's.
     ///
-    /// Parse Server sends what the client's token may read as well; see [`LiveSet::set_session_token`].
+    /// Parse Server also sends events of objects that the client's token may read; see
+    /// [`LiveSet::set_session_token`].
     pub fn session_token(mut self, token: impl Into<String>) -> Self {
         self.session_token = Some(Secret::from(token));
         self
     }
 
-    /// Shows these contents at once, before there is a connection, until those of the server are there. The set is stale
-    /// meanwhile, since the time when they were saved. What differs comes as changes then.
+    /// Shows these contents at once, before there is a connection, until the server's contents are there. The
+    /// set is stale meanwhile, since the time when they were saved. Then the differences are reported as
+    /// changes.
     ///
-    /// They are not used, and the set starts empty, if they are of another query, server or user, or were saved longer ago
-    /// than `max_age`. Why is told to [`on_error`](Self::on_error), in an error of kind
-    /// [`ErrorKind::InvalidValue`].
+    /// The contents are not used, and the set starts empty, if they belong to another query, server or user,
+    /// or were saved longer ago than `max_age`. Listeners of [`on_error`](Self::on_error) get the
+    /// reason, as an error of kind [`ErrorKind::InvalidValue`].
     ///
-    /// It spares the user the wait, and costs the server what a set costs without it: everything is fetched once.
+    /// This saves the user the wait, but costs the server as much as a set without it: everything is fetched
+    /// once.
     ///
     /// # Examples
     /// ```
@@ -186,53 +190,54 @@ impl LiveSetBuilder {
         self
     }
 
-    /// How much time lies between two fetches of everything, at least: 1 second unless this is called, where events cannot
-    /// tell which objects match the query; otherwise 0.2 seconds.
+    /// Sets the minimum time between two fetches of everything. Default: 1 second if events cannot tell which
+    /// objects match the query; otherwise 0.2 seconds.
     ///
-    /// What happens meanwhile is answered by the next fetch; until then the set is stale. What the user asks for by
+    /// The next fetch answers everything that happens meanwhile; until then the set is stale. A call of
     /// [`refresh`](LiveSet::refresh) does not wait.
     pub fn min_fetch_interval(mut self, interval: Duration) -> Self {
         self.pace.min_fetch_interval = Some(interval);
         self
     }
 
-    /// Fetches everything again each time that so much time has passed, at least 0.1 seconds; never, unless this is called.
+    /// Fetches everything again at this interval, at least 0.1 seconds. Default: never.
     ///
-    /// For what no event tells: changes that bypass Parse Server, changes of roles, and all changes of a class for which
-    /// LiveQuery is not enabled. The server acknowledges a subscription to such a class as any other, so nobody can know it
-    /// from the start. If a change was found that no event has told, nor tells until the next time, an error names the classes.
+    /// Use it for changes without events: those that bypass Parse Server, changes of roles, and all changes
+    /// of a class for which LiveQuery is not enabled. The server acknowledges a subscription to such a class
+    /// like any other, so no client can know it from the start. If a fetch finds a change that no event has
+    /// reported by the next fetch, an error names the classes.
     pub fn refresh_every(mut self, interval: Duration) -> Self {
         self.pace.refresh_every = Some(interval);
         self
     }
 
-    /// As [`LiveSet::on_change`].
+    /// Registers a listener, like [`LiveSet::on_change`].
     pub fn on_change(self, listener: impl FnMut(&Change, &Snapshot) + Send + 'static) -> Self {
         self.listen(Some(SetEventKind::Change), Times::Always, for_change(listener))
     }
 
-    /// As [`LiveSet::on_ready`].
+    /// Registers a listener, like [`LiveSet::on_ready`].
     pub fn on_ready(self, listener: impl FnMut(&Snapshot) + Send + 'static) -> Self {
         self.listen(Some(SetEventKind::Ready), Times::Always, for_ready(listener))
     }
 
-    /// As [`LiveSet::on_stale`].
+    /// Registers a listener, like [`LiveSet::on_stale`].
     pub fn on_stale(self, listener: impl FnMut(Date) + Send + 'static) -> Self {
         self.listen(Some(SetEventKind::Stale), Times::Always, for_stale(listener))
     }
 
-    /// As [`LiveSet::on_error`].
+    /// Registers a listener, like [`LiveSet::on_error`].
     pub fn on_error(self, listener: impl FnMut(&Error) + Send + 'static) -> Self {
         self.listen(Some(SetEventKind::Error), Times::Always, for_error(listener))
     }
 
-    /// Subscribes, and fetches as soon as the server has acknowledged it.
+    /// Subscribes, and fetches as soon as the server has acknowledged the subscription.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidQuery`] for what is wrong in `find()` as well, and for `watch` and `exclude`, with which the set
-    /// could not be equal to `find()`. [`ErrorKind::InvalidSetting`] if there is
-    /// no way to fetch: neither [`fetch_with`](Self::fetch_with) nor the cargo feature `rest`.
+    /// [`ErrorKind::InvalidQuery`] for queries that `find()` does not accept either, and for `watch` and
+    /// `exclude`, with which the set could not be equal to `find()`. [`ErrorKind::InvalidSetting`] if there
+    /// is no way to fetch: neither [`fetch_with`](Self::fetch_with) nor the cargo feature `rest`.
     pub fn start(self) -> Result<LiveSet> {
         let Self {
             client,

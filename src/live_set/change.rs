@@ -1,4 +1,4 @@
-//! What listeners and programs see of a set: its changes, and its contents as they are at one time.
+//! What listeners and programs see of a set: its changes, and its contents at one time.
 
 use std::fmt;
 use std::iter::FusedIterator;
@@ -16,57 +16,58 @@ use crate::scan::Members;
 
 /// What changed in a [`LiveSet`](crate::LiveSet).
 ///
-/// Applied one after another to a list that was empty at first, the changes always give the contents of the set;
+/// Applied one after another to an empty list, the changes always give the contents of the set;
 /// [`apply_to`](Self::apply_to) does that.
 ///
-/// [`decode`](Self::decode) makes its objects ones of your own type.
+/// [`decode`](Self::decode) converts its objects to your own type.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Change<T = Object> {
-    /// An object came in.
+    /// An object was added.
     #[non_exhaustive]
     Inserted {
-        /// Where it is now.
+        /// Its position now.
         index: usize,
         /// The object.
         object: T,
     },
-    /// An object changed, and stayed where it is.
+    /// An object changed, and kept its position.
     #[non_exhaustive]
     Updated {
-        /// Where it is.
+        /// Its position.
         index: usize,
-        /// As it is now.
+        /// The object as it is now.
         object: T,
-        /// As it was in the set before.
+        /// The object as it was in the set before.
         original: T,
     },
-    /// An object changed, and is sorted in at another place.
+    /// An object changed, and moved to another position.
     #[non_exhaustive]
     Moved {
-        /// Where it was.
+        /// Its position before.
         from: usize,
-        /// Where it is now: it was taken out first.
+        /// Its position now, after it was taken out of the list.
         to: usize,
-        /// As it is now.
+        /// The object as it is now.
         object: T,
-        /// As it was in the set before.
+        /// The object as it was in the set before.
         original: T,
     },
-    /// An object is gone: deleted, no longer met by the query, no longer readable, or beyond the limit.
+    /// An object is gone: deleted, no longer matching the query, no longer readable, or beyond the limit.
     #[non_exhaustive]
     Removed {
-        /// Where it was.
+        /// Its position before.
         index: usize,
-        /// As it was in the set.
+        /// The object as it was in the set.
         object: T,
     },
-    /// So much changed that the contents are best read anew.
+    /// Many things changed: read the contents again.
     Reset,
 }
 
 impl<T> Change<T> {
-    /// The object that changed, as it is now or, if it is gone, was. `None` for [`Reset`](Self::Reset).
+    /// Returns the object that changed, as it is now or, if it is gone, was. `None` for
+    /// [`Reset`](Self::Reset).
     #[must_use]
     pub fn object(&self) -> Option<&T> {
         match self {
@@ -78,7 +79,7 @@ impl<T> Change<T> {
         }
     }
 
-    /// The object that changed, as it was in the set before: for `Updated` and `Moved`.
+    /// Returns the object that changed, as it was in the set before: for `Updated` and `Moved`.
     #[must_use]
     pub fn original(&self) -> Option<&T> {
         match self {
@@ -89,8 +90,8 @@ impl<T> Change<T> {
 }
 
 impl Change {
-    /// The same change with its objects decoded as a type of your own. One that does not fit is an error of kind
-    /// [`ErrorKind::Decode`](crate::ErrorKind::Decode) in its place.
+    /// Returns the same change with its objects decoded as your own type. An object that does not fit becomes
+    /// an error of kind [`ErrorKind::Decode`](crate::ErrorKind::Decode).
     ///
     /// [`LiveSet::on_change_as`](crate::LiveSet::on_change_as) calls a listener with it.
     #[must_use]
@@ -128,7 +129,8 @@ impl Change {
         }
     }
 
-    /// The names of the fields that changed, as [`Object::changed_keys`] finds them: for `Updated` and `Moved`.
+    /// Returns the names of the fields that changed, as [`Object::changed_keys`] finds them: for `Updated`
+    /// and `Moved`.
     #[must_use]
     pub fn changed_keys(&self) -> Vec<&str> {
         match (self.object(), self.original()) {
@@ -137,18 +139,18 @@ impl Change {
         }
     }
 
-    /// About how many bytes it keeps alive.
+    /// About how many bytes it keeps in memory.
     pub(crate) fn size(&self) -> usize {
         let object =
             |object: Option<&Object>| object.map_or(0, |object| object.frame().len() + object.overhead());
         object(self.object()) + object(self.original())
     }
 
-    /// Makes the change in a list that a program keeps for itself; `set` is what the listener got with it.
+    /// Applies the change to a list that the program keeps; `set` is the listener's second argument.
     ///
     /// # Panics
     ///
-    /// If the list is not the one that all changes before were made in, as a `Vec` does.
+    /// If the list is not the one to which all changes before were applied, as a `Vec` does.
     ///
     /// # Examples
     /// ```
@@ -182,12 +184,12 @@ impl Change {
 }
 
 impl<T: DeserializeOwned> Change<Result<T>> {
-    /// Makes the change in a list that a program keeps for itself; `set` is what the listener got with it. A row that
-    /// cannot be decoded is an error in its place, so that all others are where they belong.
+    /// Applies the change to a list that the program keeps; `set` is the listener's second argument. A row
+    /// that cannot be decoded is an error in its place, so all other rows are where they belong.
     ///
     /// # Panics
     ///
-    /// If the list is not the one that all changes before were made in, as a `Vec` does.
+    /// If the list is not the one to which all changes before were applied, as a `Vec` does.
     ///
     /// # Examples
     /// ```
@@ -227,8 +229,8 @@ impl<T: DeserializeOwned> Change<Result<T>> {
 
 /// The contents of a [`LiveSet`](crate::LiveSet) at one time, in order.
 ///
-/// It stays as it is whatever becomes of the set. Making one and cloning it takes constant time: it shares the objects
-/// and the list with the set and with others of its kind.
+/// It never changes, whatever happens to the set. Making and cloning one takes constant time: it shares the
+/// objects and the list with the set and with other snapshots.
 ///
 /// # Examples
 /// ```
@@ -248,39 +250,40 @@ impl Snapshot {
         Self(List::new())
     }
 
-    /// How many objects there are.
+    /// Returns how many objects there are.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is no object.
+    /// Returns whether there are no objects.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The object at this place, counted from 0. `snapshot[index]` is the same, and panics where there is none.
+    /// Returns the object at this position, counted from 0. `snapshot[index]` does the same, but panics if
+    /// there is none.
     #[must_use]
     pub fn at(&self, index: usize) -> Option<&Object> {
         self.0.get(index).map(|entry| entry.object())
     }
 
-    /// The object with this id. It is looked for from the first to the last; [`LiveSet::get`](crate::LiveSet::get) looks
-    /// it up.
+    /// Returns the object with this id. This searches from the first object to the last;
+    /// [`LiveSet::get`](crate::LiveSet::get) looks it up in an index.
     #[must_use]
     pub fn get(&self, id: &str) -> Option<&Object> {
         self.at(self.index_of(id)?)
     }
 
-    /// Where the object with this id is. It is looked for from the first to the last.
+    /// Returns the position of the object with this id. This searches from the first object to the last.
     #[must_use]
     pub fn index_of(&self, id: &str) -> Option<usize> {
         self.0.iter().position(|entry| entry.key.id() == id.as_bytes())
     }
 
-    /// All objects as a type of your own, in order. One that does not fit is an error of kind
-    /// [`ErrorKind::Decode`](crate::ErrorKind::Decode) in its place, and the others are there all the same.
+    /// Returns all objects as your own type, in order. An object that does not fit is an error of kind
+    /// [`ErrorKind::Decode`](crate::ErrorKind::Decode) in its place; the others are not affected.
     ///
     /// # Examples
     /// ```
@@ -310,13 +313,13 @@ impl Snapshot {
         self.iter().map(Object::decode).collect()
     }
 
-    /// The objects in order.
+    /// Returns an iterator over the objects, in order.
     #[must_use]
     pub fn iter(&self) -> SnapshotIter<'_> {
         SnapshotIter(self.0.iter())
     }
 
-    /// Where an object with this key is.
+    /// The position of an object with this key.
     pub(crate) fn find(&self, key: &SortKey) -> Option<usize> {
         self.0.search(|entry| entry.key.cmp(key)).ok()
     }
@@ -347,11 +350,11 @@ impl<'a> IntoIterator for &'a Snapshot {
 impl Index<usize> for Snapshot {
     type Output = Object;
 
-    /// The object at this place.
+    /// Returns the object at this position.
     ///
     /// # Panics
     ///
-    /// If there is none, as a slice does. [`at`](Self::at) returns `None` then.
+    /// If there is none, as a slice does. [`at`](Self::at) returns `None` in that case.
     #[track_caller]
     #[expect(
         clippy::panic,
@@ -380,7 +383,8 @@ impl IntoIterator for Snapshot {
     }
 }
 
-/// The objects of a [`Snapshot`], in order, which are the program's own: to clone one takes constant time.
+/// An iterator over the objects of a [`Snapshot`], in order, as owned values: cloning one takes constant
+/// time.
 #[derive(Clone, Debug)]
 pub struct SnapshotIntoIter {
     snapshot: Snapshot,
@@ -409,7 +413,7 @@ impl ExactSizeIterator for SnapshotIntoIter {}
 
 impl FusedIterator for SnapshotIntoIter {}
 
-/// The objects of a [`Snapshot`], in order.
+/// An iterator over the objects of a [`Snapshot`], in order.
 #[derive(Clone, Debug)]
 pub struct SnapshotIter<'a>(list::Iter<'a, Arc<Entry>>);
 
@@ -429,7 +433,7 @@ impl ExactSizeIterator for SnapshotIter<'_> {}
 
 impl FusedIterator for SnapshotIter<'_> {}
 
-/// An object of a set: as text, until somebody looks at it, since a set may hold many.
+/// An object of a set: kept as text until it is read, since a set may hold many.
 pub(crate) struct Entry {
     pub(crate) key: SortKey,
     /// When it was saved last.
@@ -439,10 +443,10 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// The text is the object's own: a frame has the original as well. `find()` leaves the name of the class out, which
-    /// an event has.
+    /// The text is a copy of its own: a frame also contains the original. `find()` omits the name of the
+    /// class, which an event has.
     ///
-    /// `None` for an object without an id, or of another class.
+    /// Returns `None` for an object without an id, or of another class.
     pub(crate) fn new(order: &Order, object: &Object, class_name: &str) -> Option<Arc<Self>> {
         let text = object.as_json();
         let key = order.sort_key(text)?;

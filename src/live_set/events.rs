@@ -1,6 +1,6 @@
-//! What the listeners of a live set are told, and what holds for those who come late.
+//! What the listeners of a live set are told, and what listeners that are registered later are told.
 //!
-//! Knows nothing of threads and of how a set comes about.
+//! It knows nothing about threads, or about how a set is kept.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,9 +14,9 @@ use crate::types::Date;
 #[derive(Clone, Debug)]
 pub(crate) enum SetEvent {
     Change(Change, Snapshot),
-    /// What was told since the last one of these, as one. It is put together when it is told.
+    /// All changes that were told since the last batch, as one. It is put together when it is delivered.
     Batch(Batch, Snapshot),
-    /// The session token that it came under, as generation.
+    /// With the generation of the session token under which the set became ready.
     Ready(Snapshot, u64),
     Stale(SystemTime),
     Error(Error),
@@ -31,26 +31,26 @@ pub(crate) enum SetEventKind {
     Batch,
 }
 
-/// Changes that followed one another.
+/// Consecutive changes.
 #[derive(Clone, Debug)]
 pub(crate) struct Batch {
     changes: Arc<[Change]>,
-    /// How many changes were told up to the last of them.
+    /// How many changes had been told, up to and including the last of these.
     end: u64,
 }
 
 impl SetEvent {
-    /// The batch of all changes before it.
+    /// The batch of all changes before this event.
     pub(super) fn batch() -> Self {
         let changes = [].into();
         Self::Batch(Batch { changes, end: 0 }, Snapshot::empty())
     }
 }
 
-/// The changes that wait to be told as one.
+/// The changes that wait to be delivered as one batch.
 #[derive(Clone, Default)]
 pub(crate) struct Gathered {
-    /// Somebody listens for batches.
+    /// There are listeners for batches.
     pub(crate) is_wanted: bool,
     changes: Vec<Change>,
     bytes: usize,
@@ -74,14 +74,14 @@ impl Gathered {
         }
     }
 
-    /// From here on this is the session token. What was told under another one is not told again.
+    /// Sets the session token from here on. What was told under another one is not told again.
     pub(super) fn under(&mut self, generation: u64) {
         if std::mem::replace(&mut self.generation, generation) != generation && !self.changes.is_empty() {
             self.tear();
         }
     }
 
-    /// The contents say it all.
+    /// Drops the changes: the contents say it all.
     fn tear(&mut self) {
         self.changes = vec![Change::Reset];
         self.bytes = 0;
@@ -99,18 +99,18 @@ impl Gathered {
     }
 }
 
-/// What listeners were told last.
+/// What listeners were last told.
 #[derive(Clone)]
 pub(crate) struct Shown {
     pub(crate) snapshot: Snapshot,
     pub(crate) is_ready: bool,
-    /// It was ready once.
+    /// The set has been ready at least once.
     pub(crate) was_ready: bool,
     /// The session token under which it became ready.
     pub(crate) ready_under: u64,
     pub(crate) stale_since: Option<SystemTime>,
     pub(crate) last_error: Option<Error>,
-    /// A change was passed over. The next one is told as the contents that it leads to.
+    /// A change was skipped. The next one is told as the contents that it leads to.
     pub(crate) is_torn: bool,
     pub(crate) gathered: Gathered,
 }
@@ -243,7 +243,7 @@ impl Emit for SetEvent {
     }
 }
 
-// What the listeners of the program get out of it. Each is registered for its own kind alone.
+// Adapters for the program's listeners. Each is registered only for its own kind.
 
 pub(super) fn for_change(
     mut listener: impl FnMut(&Change, &Snapshot) + Send + 'static,
@@ -256,7 +256,7 @@ pub(super) fn for_change(
     }
 }
 
-/// The first change that a listener is told which was not there from the start is the contents.
+/// The first change that a late listener gets is the contents.
 pub(super) fn for_late_change(
     mut listener: impl FnMut(&Change, &Snapshot) + Send + 'static,
 ) -> impl FnMut(&SetEvent) -> Result<()> + Send + 'static {
@@ -267,7 +267,7 @@ pub(super) fn for_late_change(
     })
 }
 
-/// Each change is told once: a listener that came late is told the contents first, and not what led to them.
+/// Each change is told once: a late listener gets the contents first, and not the changes that led to them.
 fn for_batches(
     mut listener: impl FnMut(&[Change], &Snapshot) + Send + 'static,
     mut told: Option<u64>,
@@ -334,6 +334,6 @@ pub(super) fn for_error(
     }
 }
 
-/// More changes than these, or larger ones, are told as the contents.
+/// More changes than this, or larger ones, are told as the contents.
 const LONGEST: usize = 1000;
 const LARGEST: usize = 4 << 20;

@@ -1,5 +1,5 @@
-//! The subscriptions that a set has besides its own: to the classes that its query names, and to the included objects. It
-//! brings what they tell to the core, and knows nothing of what follows from it.
+//! The subscriptions of a set besides its own: to the classes that its query names, and to the included
+//! objects. It passes their events to the core, and does not know what follows from them.
 
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -16,26 +16,26 @@ use crate::event::{Event, EventKind};
 use crate::query::{EncodedQuery, Query};
 use crate::secret::Secret;
 
-/// What they are for: a query of a set.
+/// The owner of the subscriptions: a query of a set.
 pub(super) trait Host: Send + Sync {
-    /// The core has something to hear, and what follows from it is told: after the error, if there is one.
+    /// Passes news to the core, and reports what follows from them: after the error, if there is one.
     fn told(self: Arc<Self>, error: Option<&Error>, hear: &mut dyn FnMut(&mut Core, Moment));
 
-    /// The server refuses to let it follow what decides which objects match.
+    /// The server refuses a subscription that decides which objects match.
     fn refused(self: Arc<Self>, error: &Error);
 
-    /// Asks the core that is told, if anybody wants it still.
+    /// Accesses the core, if the query is still wanted.
     fn with_core(&self, ask: &mut dyn FnMut(&mut Core));
 
     fn follows(&self) -> &Follows;
 
     fn session_token(&self) -> Option<Secret>;
 
-    /// As [`Follower::pass_on`].
+    /// Like [`Follower::pass_on`].
     fn pass_on(self: Arc<Self>, shared: &Arc<Shared>, receipt: Arc<Receipt>);
 }
 
-/// All of them. They end with the set.
+/// All of these subscriptions. They end with the set.
 pub(super) struct Follows(Mutex<Inner>);
 
 struct Inner {
@@ -49,7 +49,7 @@ struct Follow {
     follower: Arc<Beside>,
 }
 
-/// What hears one of these subscriptions.
+/// The listener of one of these subscriptions.
 struct Beside {
     host: Weak<dyn Host>,
     class_name: Box<str>,
@@ -144,16 +144,17 @@ impl Follows {
             follower,
         });
         drop(inner);
-        // It may have been replaced before this one was in the list.
+        // The token may have been replaced before this one was in the list.
         let now = host.session_token();
         let now = now.as_ref().map(Secret::reveal);
         if now != token.as_ref().map(Secret::reveal) {
-            // If it has ended meanwhile nothing is to be done.
+            // If it has ended meanwhile, there is nothing to do.
             let _ = subscription.set_session_token(now);
         }
     }
 
-    /// Ends those to the included objects of a class that are older than the one with this number.
+    /// Ends the subscriptions to the included objects of a class that are older than the one with this
+    /// number.
     fn end_older(&self, class_name: &str, newest: u64) {
         let mut inner = self.0.lock();
         let is_old = |follow: &Follow| match follow.follower.role {
@@ -167,14 +168,15 @@ impl Follows {
         drop(old);
     }
 
-    /// Follows what decides which objects are in the set. To be called before its own subscription is sent.
+    /// Subscribes to the objects that decide which objects are in the set. Call it before the set's own query
+    /// is sent.
     pub(super) fn follow_others(&self, host: &Arc<dyn Host>, others: Vec<EncodedQuery>) {
         for query in others {
             self.start(host, query, Role::Decides);
         }
     }
 
-    /// Follows the included objects that there are now.
+    /// Follows the objects that are included now.
     pub(super) fn see_to_includes(&self, host: &Arc<dyn Host>) {
         let mut due = Vec::new();
         host.with_core(&mut |core| due = core.next_includes());
@@ -210,7 +212,7 @@ impl Beside {
                 core.link_opened(id, event.gap().map(|gap| gap.start().into()), now)
             }
             (EventKind::Close, Role::Decides) => core.link_closed(id, now.time),
-            // Whatever it is: an event may be lost with it.
+            // Whatever the error: an event may be lost with it.
             (EventKind::Error, Role::Decides) => core.missed(now),
             (_, Role::Decides) => core.answer_may_change(now),
             (EventKind::Open, Role::Included(number)) => core.include_opened(class_name, *number, now),

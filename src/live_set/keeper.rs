@@ -1,6 +1,7 @@
-//! Keeps a live set: brings events and what was fetched to its core, and what follows from them to its mailbox.
+//! Keeps a live set: passes events and fetched objects to its core, and puts what the core reports into its
+//! mailbox.
 //!
-//! Knows nothing of handles. What follows from what is in [`core`](super::core).
+//! It does not know the handles. The rules are in [`core`](super::core).
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -42,43 +43,44 @@ pub(crate) struct Keeper {
     pub(super) subscriber: Subscriber<SetEvent>,
     pub(super) core: Mutex<Core>,
     pub(super) session_token: Mutex<Option<Secret>>,
-    /// The server does not let it subscribe: it fetches from time to time.
+    /// The server refuses the subscription: the set fetches at intervals instead.
     is_without: AtomicBool,
     pub(super) pace: Pace,
-    /// One of its queries includes objects.
+    /// At least one of its queries includes objects.
     has_includes: AtomicBool,
     fetch: Box<FetchFn>,
     worker: Mutex<Worker>,
     pub(super) shared: Arc<Shared>,
-    /// Where the events of the query come from whose contents are shown, and of the one that is to come.
+    /// The sources of events: for the query that is shown, and for the next one.
     sources: Mutex<Vec<Arc<Source>>>,
-    /// What is to be done when another query is shown, or one that was to come is not wanted any more.
+    /// Called when another query is shown, or when the next one is no longer wanted.
     in_step: OnceLock<Box<InStep>>,
-    /// The session token with which everything was fetched last, as generation.
+    /// The generation of the session token with which everything was last fetched.
     pub(super) filled_under: Mutex<Option<u64>>,
-    /// The last query of which it is known whether the server takes it, and that.
+    /// The last query that the server has accepted or refused, with the result.
     answered: Mutex<(u64, Result<()>)>,
-    /// That the set is ready, or refreshed, and was not told yet.
+    /// Counts `ready` and `refreshed` events that have not been delivered yet.
     pub(super) telling: Arc<Count>,
-    /// Since when the core knows that the contents may be old, which may be earlier than was told.
+    /// Since when the core knows that the contents may be out of date, which may be earlier than was
+    /// reported.
     stale_since: Mutex<Option<SystemTime>>,
-    /// The last refresh of which it is known what came of it, and that.
+    /// The last refresh whose result is known, with the result.
     refreshed: Mutex<(u64, Result<()>)>,
-    /// Itself, where no handle holds it until its end.
+    /// A handle to itself, if it has to live without handles until its end.
     held: Mutex<Option<Arc<Self>>>,
-    /// How often changes were told.
+    /// How often changes were posted.
     posts: AtomicU64,
 }
 
-/// The thread that fetches, which is there while there is something to fetch.
+/// The fetching thread, which exists only while there is something to fetch.
 #[derive(Default)]
 struct Worker {
     is_running: bool,
-    /// When the I/O looks again what there is to do.
+    /// When the I/O checks again what to do.
     called_at: Option<Instant>,
     /// The set is gone.
     has_ended: bool,
-    /// How often it cannot be started, for tests.
+    /// How many attempts to start it fail, for tests.
     #[cfg(test)]
     fails: usize,
 }
@@ -128,8 +130,8 @@ impl Keeper {
         })
     }
 
-    /// The subscription for the query with this number, and what else decides which objects match. To be called before the
-    /// first of its events, and before anything is sent.
+    /// Adds the subscription for the query with this number, and the other subscriptions that decide which
+    /// objects match. Call it before the first event, and before anything is sent.
     pub(super) fn follow(
         self: &Arc<Self>,
         number: u64,
@@ -143,7 +145,7 @@ impl Keeper {
             keeper: Arc::downgrade(self),
             number,
             subscription: Arc::clone(subscription),
-            // All have had the same session tokens from here on.
+            // From here on, all sources have had the same session tokens.
             base: sources.first().map_or(0, |source| source.tokens()),
             follows: Follows::new(client),
             has_includes: !query.included().is_empty(),
@@ -170,7 +172,7 @@ impl Keeper {
             .sum()
     }
 
-    /// Follows the included objects that there are now.
+    /// Follows the objects that are included now.
     fn see_to_includes(&self) {
         if !self.has_includes.load(Ordering::Relaxed) {
             return;
@@ -183,21 +185,21 @@ impl Keeper {
         }
     }
 
-    /// What is followed besides is read with another session token.
+    /// Reads the followed objects with another session token.
     pub(super) fn follow_as(&self, token: Option<&str>) -> Result<()> {
         self.all_sources()
             .iter()
             .try_for_each(|source| source.follows.set_session_token(token))
     }
 
-    /// Follows nothing besides the set's own objects any more.
+    /// Stops following anything but the set's own objects.
     pub(super) fn end_follows(&self) {
         if self.shared.is_home() {
             self.all_sources().iter().for_each(|source| source.follows.end());
         }
     }
 
-    /// Why the server refused what it follows, if it cannot go without.
+    /// Why the server refused a subscription that the set cannot do without.
     pub(super) fn refusal(&self, subscription: &SubscriptionCore) -> Option<Error> {
         let own = subscription
             .refusal()
@@ -205,8 +207,8 @@ impl Keeper {
         own.or_else(|| self.source()?.follows.refusal())
     }
 
-    /// Parse Server 9.10 (ParseLiveQueryServer.js, `_handleSubscribe`) asks for the class permission `find` at each
-    /// subscription, also at one to a single object, for which `get` is enough everywhere else.
+    /// Parse Server 9.10 (ParseLiveQueryServer.js, `_handleSubscribe`) requires the class permission `find`
+    /// for each subscription, even for one to a single object, for which `get` is enough everywhere else.
     fn goes_without(&self, error: &Error) -> bool {
         let goes_without =
             self.pace.is_of_one && error.is_fatal() && error.code() == Some(OPERATION_FORBIDDEN);
@@ -214,7 +216,7 @@ impl Keeper {
         goes_without
     }
 
-    /// Where the events come from of what is shown.
+    /// The source of the events for the query that is shown.
     pub(super) fn source(&self) -> Option<Arc<Source>> {
         self.sources.lock().first().cloned()
     }
@@ -225,13 +227,13 @@ impl Keeper {
         source.map_or(0, |source| source.generation(&self.shared))
     }
 
-    /// Tells what there is to tell from the start.
+    /// Reports the initial contents.
     pub(super) fn begin(self: &Arc<Self>) {
         self.heard(SAVED, self.generation(), |_, _| ());
     }
 
-    /// Asks for another query beside the present one. Its subscription is to be [followed](Self::follow) next.
-    /// What comes of it is to be [announced](Self::announce) when no lock is held.
+    /// Requests another query beside the current one. Its subscription must be [followed](Self::follow) next.
+    /// The caller must [announce](Self::announce) the result when no lock is held.
     pub(super) fn set_query(self: &Arc<Self>, number: u64, next: Core) -> Posted {
         let generation = self.generation();
         let mut core = self.core.lock();
@@ -244,10 +246,10 @@ impl Keeper {
         self.core.lock().numbers().collect()
     }
 
-    /// Shows more of what the query has.
+    /// Shows more objects of the query.
     pub(super) fn extend(self: &Arc<Self>, number: usize) {
         self.change(self.generation(), |core, now| core.extend(number, now));
-        // Who waits until the set is ready waits for what was held already as well.
+        // A wait until the set is ready also covers the objects that were already held.
         if let Some(receipt) = self.shared.receipt(&self.telling) {
             self.shared
                 .post(self, |mailbox, _, totals| mailbox.receipt(receipt, totals));
@@ -256,18 +258,18 @@ impl Keeper {
         self.attend();
     }
 
-    /// What came of a query, as soon as that is known and told.
+    /// The result of a query, as soon as it is known and reported.
     pub(super) fn answered(&self, number: u64) -> Option<Result<()>> {
         let (last, result) = self.answered.lock().clone();
         (last >= number && self.telling.get() == 0).then_some(result)
     }
 
-    /// What lets go of the subscriptions that are not needed any more.
+    /// Sets the function that drops subscriptions that are no longer needed.
     pub(super) fn stay_in_step(&self, keep: impl Fn(&Self) + Send + Sync + 'static) {
         self.in_step.get_or_init(|| Box::new(keep));
     }
 
-    /// Takes no events any more but those of these queries.
+    /// Accepts only events of these queries from now on.
     #[must_use = "code of the program may run when a source is dropped"]
     pub(super) fn drop_sources(&self, numbers: &[u64]) -> Vec<Arc<Source>> {
         let mut sources = self.sources.lock();
@@ -310,13 +312,13 @@ impl Keeper {
         number
     }
 
-    /// What came of a refresh, as soon as that is known and told.
+    /// The result of a refresh, as soon as it is known and reported.
     pub(super) fn refreshed(&self, number: u64) -> Option<Result<()>> {
         let (last, result) = self.refreshed.lock().clone();
         (last >= number && self.telling.get() == 0).then_some(result)
     }
 
-    /// Since when the contents may be old, if that was told.
+    /// Since when the contents may be out of date, if that was reported.
     pub(super) fn stale_since(&self) -> Option<SystemTime> {
         if !self.shared.is_home() {
             return None;
@@ -326,7 +328,7 @@ impl Keeper {
         Some(known.map_or(told, |known| known.min(told)))
     }
 
-    /// It stays until its end, whether there are handles or not.
+    /// Keeps itself alive until its end, whether there are handles or not.
     pub(super) fn hold_on(self: &Arc<Self>) {
         if !self.shared.is_home() {
             return;
@@ -347,7 +349,7 @@ impl Keeper {
             .is_some_and(|source| self.shared.is_ended(&source.subscription))
     }
 
-    /// Whether it is known that the contents may be old, told or not.
+    /// Whether the contents are known to be possibly out of date, reported or not.
     pub(super) fn is_stale(&self) -> bool {
         self.stale_since.lock().is_some()
     }
@@ -361,7 +363,7 @@ impl Keeper {
         self.end_follows();
     }
 
-    /// Something has become of what was to be fetched.
+    /// Passes the result of a fetch to the core.
     fn heard(self: &Arc<Self>, number: u64, generation: u64, hear: impl FnOnce(&mut Core, Moment)) {
         self.change(generation, |cores, now| {
             if let Some(core) = cores.of(number) {
@@ -372,7 +374,7 @@ impl Keeper {
         self.shared.wake_delivery();
     }
 
-    /// Changes what is known, and tells what follows from that.
+    /// Changes the core, and reports what follows from that.
     fn change(self: &Arc<Self>, generation: u64, change: impl FnOnce(&mut Core, Moment)) {
         let mut cores = self.core.lock();
         change(&mut cores, Moment::now());
@@ -381,9 +383,9 @@ impl Keeper {
         self.announce(posted);
     }
 
-    /// Puts what the core has to tell into the mailbox, all at once: what follows from one thing is told in one go. The
-    /// core stays locked meanwhile, so that what was first in there is first in here; what comes of it is
-    /// [announced](Self::announce) when it is not.
+    /// Puts everything that the core has to report into the mailbox at once, so that the consequences of one
+    /// event are delivered together. The core stays locked meanwhile, so that the order in the mailbox is the
+    /// order of the changes; the caller [announces](Self::announce) the result when it is no longer locked.
     fn post(self: &Arc<Self>, core: &mut Core, error: Option<&Error>, generation: u64) -> Posted {
         core.take_over();
         *self.stale_since.lock() = core.stale_since();
@@ -392,7 +394,7 @@ impl Keeper {
         let mut refreshed = None;
         let gathers = self.subscriber.emitter.is_heard(SetEventKind::Batch);
         let ((), is_ready) = self.shared.put(self, |mailbox, limits, totals| {
-            // Changes that no batch in the mailbox stands for.
+            // There are changes that no batch in the mailbox covers.
             let mut is_pending = false;
             if let Some(error) = error {
                 mailbox.tell(SetEvent::Error(error.clone()), None, limits, totals);
@@ -408,7 +410,7 @@ impl Keeper {
                 let (event, receipt) = match output {
                     Output::Change(change, snapshot) => {
                         let single = parcel(change, snapshot.clone(), generation);
-                        // Where too many changes wait, one that says to read the contents stands for all of them.
+                        // If too many changes wait, one that says to read the contents replaces all of them.
                         let all = || parcel(Change::Reset, snapshot, generation);
                         mailbox.accept_or_replace(single, all, limits, totals);
                         continue;
@@ -429,7 +431,7 @@ impl Keeper {
                             Output::Refreshed(number, result) => refreshed = Some((number, result)),
                             _ => {}
                         }
-                        // Behind the changes that it led to.
+                        // After the changes that led to it.
                         if let Some(receipt) = self.shared.receipt(&self.telling) {
                             mailbox.receipt(receipt, totals);
                         }
@@ -458,12 +460,12 @@ impl Keeper {
         }
     }
 
-    /// However fast changes come, there is a batch now and then.
+    /// However fast changes come, a batch is delivered now and then.
     fn is_long_run(&self) -> bool {
         self.posts.fetch_add(1, Ordering::Relaxed) % LONGEST_RUN == 0
     }
 
-    /// Code of the program may be called by this, which may ask the set: no lock is held.
+    /// User code may be called by this, and may call the set: no lock is held.
     pub(super) fn announce(self: &Arc<Self>, posted: Posted) {
         if posted.is_ready {
             self.shared.list(self);
@@ -478,11 +480,11 @@ impl Keeper {
         }
     }
 
-    /// Sees to it that what is to be fetched is fetched, now or when it is due.
+    /// Makes sure that everything due is fetched, now or later.
     fn attend(self: &Arc<Self>) {
         let mut worker = self.worker.lock();
         if worker.is_running || worker.has_ended || self.has_ended() {
-            // The thread looks again before it ends.
+            // The thread checks again before it ends.
             return;
         }
         let Some(request) = self.next_request(&mut worker) else {
@@ -498,11 +500,11 @@ impl Keeper {
         self.heard(number, self.generation(), |core, now| {
             core.could_not_start(error, now);
         });
-        // It has a next time.
+        // There is a later attempt.
         self.attend();
     }
 
-    /// What there is to fetch now, and for which session token. If that is later, the I/O looks again then.
+    /// The next request, if one is due now, and the session token it is for. If it is due later, the I/O checks again then.
     fn next_request(self: &Arc<Self>, worker: &mut Worker) -> Option<(u64, Box<Request>)> {
         let generation = self.generation();
         let mut core = self.core.lock();
@@ -527,7 +529,7 @@ impl Keeper {
         None
     }
 
-    /// The thread that fetches, until there is nothing to do.
+    /// The fetching thread, until there is nothing to do.
     fn work(self: &Arc<Self>, mut request: (u64, Box<Request>)) {
         loop {
             self.carry_out(request.0, *request.1);
@@ -564,12 +566,12 @@ impl Keeper {
             let text = format!("the function that fetches for a live set panicked: {text}");
             Err(Error::new(ErrorKind::Fetch, text).into())
         });
-        // What takes long with many objects is done here, and not where listeners run.
+        // Work that takes long with many objects is done here, and not on the thread of the listeners.
         let result = result.map(|objects| {
             let entry = |object: &Object| Entry::new(&order, object, &subscription.class_name);
             let entries: Vec<_> = objects.iter().filter_map(entry).collect();
             if entries.len() < objects.len() {
-                warn!("objects without objectId were fetched for {subscription}, and are left out");
+                warn!("objects without objectId, fetched for {subscription}, are ignored");
             }
             entries
         });
@@ -578,19 +580,19 @@ impl Keeper {
             if is_asked {
                 core.fetched(ticket, result, now);
             } else {
-                // It was fetched for another session token.
+                // It was fetched with another session token.
                 core.discarded(ticket, now);
             }
         });
     }
 }
 
-/// A code of Parse.
+/// An error code of Parse.
 const OPERATION_FORBIDDEN: i64 = 119;
 
-/// What a set has put into its mailbox, and nobody was told of yet.
+/// What a set has put into its mailbox and has not announced yet.
 pub(super) struct Posted {
-    /// It is not in the list of those that have letters.
+    /// The mailbox must still join the list of mailboxes with letters.
     is_ready: bool,
     /// Another query is shown, or was refused.
     is_answered: bool,
@@ -599,7 +601,7 @@ pub(super) struct Posted {
 }
 
 fn refused(error: &Error) -> Error {
-    let text = "the new query is refused, and the live set stays with the one that it has";
+    let text = "the new query is refused; the live set keeps its current one";
     Error::with_source(error.kind(), text, error.clone())
 }
 
@@ -612,15 +614,15 @@ fn parcel(change: Change, snapshot: Snapshot, generation: u64) -> Parcel<SetEven
     }
 }
 
-/// Where the events of a query come from.
+/// The source of the events of a query.
 pub(super) struct Source {
     keeper: Weak<Keeper>,
-    /// That of the query.
+    /// The number of the query.
     number: u64,
     pub(super) subscription: Arc<SubscriptionCore>,
-    /// How many session tokens the set had when it was made.
+    /// How many session tokens the set had had when this was created.
     base: u64,
-    /// What it follows besides.
+    /// The other subscriptions of the query.
     pub(super) follows: Follows,
     has_includes: bool,
 }
@@ -655,21 +657,21 @@ impl Keeper {
         let (mut cores, now) = (self.core.lock(), Moment::now());
         let is_shown = self.source().is_some_and(|shown| shown.number == source.number);
         let Some(core) = cores.of(source.number) else {
-            // Nobody wants it any more.
+            // The query is no longer wanted.
             return;
         };
         let mut told = None;
         match (event.kind(), event.object(), event.error()) {
-            // By now the last proof that nothing was missing before the cut is known.
+            // Now the last proof that nothing was missed before the connection was lost is known.
             (EventKind::Open, ..) => core.opened(event.gap().map(|gap| gap.start().into()), now),
             (EventKind::Close, ..) => core.closed(now.time),
             (EventKind::Error, _, Some(error)) if self.goes_without(error) => {
                 let name = self.name();
-                warn!("{name}: {error}; it fetches again from time to time instead");
+                warn!("{name}: {error}; it fetches again at intervals instead");
                 core.go_without(now);
             }
             (EventKind::Error, _, Some(error)) => {
-                // Whatever it is: an event may be lost with it.
+                // Whatever the error: an event may be lost with it.
                 core.missed(now);
                 told = Some(error.clone());
                 if error.is_fatal() && !is_shown {
@@ -705,7 +707,7 @@ impl Host for Source {
         let generation = keeper.generation();
         let mut cores = keeper.core.lock();
         let Some(core) = cores.of(self.number) else {
-            // Nobody wants it any more.
+            // The query is no longer wanted.
             return;
         };
         hear(core, Moment::now());
@@ -804,7 +806,7 @@ impl Addressee for Keeper {
     }
 }
 
-/// After so many inputs that led to changes a batch is told, even if another change waits behind it.
+/// After this many inputs that led to changes, a batch is delivered, even if another change waits behind it.
 const LONGEST_RUN: u64 = 256;
 
 #[cfg(all(test, feature = "test-server", not(shuttle)))]
@@ -836,7 +838,7 @@ mod tests {
             .start()
             .unwrap();
         set.wait_ready(LONG).unwrap();
-        // Nothing happens on the server that would have the set look again.
+        // No event on the server would make the set check again.
         loop {
             let mut worker = set.keeper().worker.lock();
             if !worker.is_running {

@@ -1,10 +1,11 @@
-//! A list whose copies are free: a B-tree by position that shares what did not change. Knows nothing of what it holds.
+//! A list whose copies are free: a B-tree by position that shares unchanged parts. It does not know what it
+//! holds.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-/// A persistent list. A clone takes constant time; positions are found, and items put in and taken out, in logarithmic
-/// time.
+/// A persistent list. A clone takes constant time; finding a position, inserting and removing take
+/// logarithmic time.
 #[derive(Clone, Debug)]
 pub(crate) struct List<T> {
     root: Arc<Node<T>>,
@@ -50,7 +51,7 @@ impl<T: Clone> List<T> {
         }
     }
 
-    /// Where an item is, or would have to be, in a list that is sorted by what is compared.
+    /// The position of an item, or where it would have to be, in a list that is sorted by `compare`.
     pub(crate) fn search(&self, compare: impl Fn(&T) -> Ordering) -> Result<usize, usize> {
         let mut node = &*self.root;
         let mut before = 0;
@@ -63,7 +64,7 @@ impl<T: Clone> List<T> {
                     };
                 }
                 Node::Branch(children) => {
-                    // The last one that does not begin behind it; the first, if all do.
+                    // The last child that does not begin after it; the first, if all do.
                     let found = children.partition_point(|child| {
                         child.node.first().is_some_and(|first| compare(first).is_le())
                     });
@@ -78,7 +79,7 @@ impl<T: Clone> List<T> {
         }
     }
 
-    /// Puts an item at this index, which is at most the length.
+    /// Inserts an item at this index, which is at most the length.
     pub(crate) fn insert(&mut self, index: usize, item: T) {
         let index = index.min(self.len);
         self.len += 1;
@@ -101,7 +102,7 @@ impl<T: Clone> List<T> {
         Some(removed)
     }
 
-    /// Puts an item in the place of another, which is returned.
+    /// Replaces an item, and returns the old one.
     pub(crate) fn replace(&mut self, index: usize, item: T) -> Option<T> {
         let mut node = Arc::make_mut(&mut self.root);
         let mut index = index;
@@ -160,7 +161,7 @@ impl<T> Node<T> {
         }
     }
 
-    /// How many items or children it has of its own.
+    /// How many direct items or children it has.
     fn width(&self) -> usize {
         match self {
             Self::Leaf(items) => items.len(),
@@ -210,7 +211,7 @@ fn insert<T: Clone>(node: &mut Node<T>, index: usize, item: T) -> Option<Child<T
             Node::Leaf(items.split_off(items.len() / 2))
         }
         Node::Branch(children) => {
-            // Behind the last item is in the last child.
+            // A position after the last item belongs to the last child.
             let last = children.len().checked_sub(1)?;
             let end = children.last().map_or(0, |child| child.len);
             let (position, index) = child_at(children, index).unwrap_or((last, end));
@@ -245,7 +246,7 @@ fn remove<T: Clone>(node: &mut Node<T>, index: usize) -> Option<T> {
     }
 }
 
-/// Joins a child that has become narrow with a neighbour, if both fit into one.
+/// Joins a child that has become small with a neighbour, if both fit into one.
 fn join<T: Clone>(children: &mut Vec<Child<T>>, position: usize) {
     let left = if position + 1 < children.len() {
         position
@@ -269,11 +270,11 @@ fn join<T: Clone>(children: &mut Vec<Child<T>>, position: usize) {
     child.len += right.len;
 }
 
-/// The items of a list, in order.
+/// An iterator over the items of a list, in order.
 #[derive(Clone, Debug)]
 pub(crate) struct Iter<'a, T> {
     list: &'a List<T>,
-    /// What is not yet in `leaf`.
+    /// The indexes that are not yet in `leaf`.
     range: std::ops::Range<usize>,
     leaf: std::slice::Iter<'a, T>,
 }
@@ -298,7 +299,7 @@ impl<'a, T: Clone> Iterator for Iter<'a, T> {
 }
 
 impl<T: Clone> List<T> {
-    /// The items of the leaf with this index, from it on.
+    /// The items of the leaf that contains this index, from the index on.
     fn leaf_from(&self, index: usize) -> Option<&[T]> {
         let mut node = &*self.root;
         let mut index = index;
@@ -315,10 +316,10 @@ impl<T: Clone> List<T> {
     }
 }
 
-/// How many items or children a node has at most, and how many when it is built at once.
+/// How many items or children a node has at most, and how many when it is built in bulk.
 const WIDEST: usize = 24;
 const FILLED: usize = 18;
-/// With fewer it is joined with a neighbour, if there is room.
+/// A node with fewer is joined with a neighbour, if there is room.
 const NARROWEST: usize = 8;
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! The ways of listening to a set that add something to its events: many as one, decoded, once, or none any more.
+//! The variants of listeners of a set: many changes as one, decoded, once; and removing all of them.
 //!
-//! Knows nothing of how a listener is called.
+//! It does not know how a listener is called.
 
 use serde::de::DeserializeOwned;
 
@@ -12,12 +12,12 @@ use crate::delivery::emitter::{ListenerId, Times};
 use crate::error::Result;
 
 impl LiveSet {
-    /// Calls the listener with all changes that were waiting for it, in their order, and with the contents that they led
-    /// to: a table is redrawn once after a fetch or a burst of events, and not once for each row.
+    /// Calls a listener with all changes that were waiting for it, in order, and with the contents after
+    /// them: then a table is redrawn once after a fetch or a burst of events, not once for each row.
     ///
-    /// A change is [`Change::Reset`] only if it is the only one: after an overflow, after more than a thousand changes at
-    /// once, and for a listener that came when the set had contents already, which is called at once. What
-    /// [`on_ready`](Self::on_ready) tells comes after all changes that led to it.
+    /// A [`Change::Reset`] is always the only change: after an overflow, after more than a thousand changes
+    /// at once, and for a listener that is registered when the set already has contents, which is called at
+    /// once. Listeners of [`on_ready`](Self::on_ready) are called after all changes that led to it.
     ///
     /// # Examples
     /// ```
@@ -41,10 +41,12 @@ impl LiveSet {
         )
     }
 
-    /// As [`on_change`](Self::on_change), with objects decoded as a type of your own. The listener owns what it gets.
+    /// Like [`on_change`](Self::on_change), with objects decoded as your own type. The listener owns its
+    /// argument.
     ///
-    /// An object that does not fit the type is an error of kind [`ErrorKind::Decode`](crate::ErrorKind::Decode) in its
-    /// place, which names the field: the change is told all the same, since others would be at wrong places without it.
+    /// An object that does not fit the type becomes an error of kind
+    /// [`ErrorKind::Decode`](crate::ErrorKind::Decode), which names the field: the change is reported
+    /// nevertheless, since other objects would be at wrong positions without it.
     ///
     /// # Examples
     /// ```
@@ -73,14 +75,14 @@ impl LiveSet {
             .listen(Some(SetEventKind::Change), Times::Always, listener)
     }
 
-    /// As [`on_ready`](Self::on_ready), but once: at once if the set is ready, or else as soon as it is.
+    /// Like [`on_ready`](Self::on_ready), but called once: at once if the set is ready, or as soon as it is.
     pub fn once_ready(&self, listener: impl FnMut(&Snapshot) + Send + 'static) -> ListenerId {
         self.0
             .keeper
             .listen(Some(SetEventKind::Ready), Times::Once, for_ready(listener))
     }
 
-    /// Removes all listeners of this set. The set goes on.
+    /// Removes all listeners of this set. The set continues.
     pub fn off_all(&self) {
         if self.0.keeper.shared.is_home() {
             self.0.keeper.subscriber.emitter.remove_all(None);
@@ -89,12 +91,12 @@ impl LiveSet {
 }
 
 impl LiveSetBuilder {
-    /// As [`LiveSet::on_changes`].
+    /// Registers a listener, like [`LiveSet::on_changes`].
     pub fn on_changes(self, listener: impl FnMut(&[Change], &Snapshot) + Send + 'static) -> Self {
         self.listen(Some(SetEventKind::Batch), Times::Always, for_changes(listener))
     }
 
-    /// As [`LiveSet::on_change_as`].
+    /// Registers a listener, like [`LiveSet::on_change_as`].
     pub fn on_change_as<T: DeserializeOwned>(
         self,
         mut listener: impl FnMut(Change<Result<T>>, &Snapshot) + Send + 'static,
@@ -103,7 +105,7 @@ impl LiveSetBuilder {
         self.listen(Some(SetEventKind::Change), Times::Always, listener)
     }
 
-    /// As [`LiveSet::once_ready`].
+    /// Registers a listener, like [`LiveSet::once_ready`].
     pub fn once_ready(self, listener: impl FnMut(&Snapshot) + Send + 'static) -> Self {
         self.listen(Some(SetEventKind::Ready), Times::Once, for_ready(listener))
     }

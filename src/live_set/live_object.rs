@@ -1,4 +1,4 @@
-//! One object, now and from now on. Knows nothing of how a set is kept: an object is a set of at most one.
+//! One object, now and from now on. It does not know how a set is kept: an object is a set of at most one.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -20,7 +20,7 @@ use crate::query::keys::Keys;
 use crate::types::Date;
 
 impl Client {
-    /// Begins a [`LiveObject`](crate::LiveObject): the object with this id, now and from now on.
+    /// Starts building a [`LiveObject`](crate::LiveObject): the object with this id, now and from now on.
     ///
     /// # Examples
     /// ```
@@ -56,36 +56,37 @@ impl Client {
     }
 }
 
-/// One object, now and from now on: what a window shows that is about a single object.
+/// One object, now and from now on, for example for a window that shows a single object.
 ///
-/// It follows the object as a [`LiveSet`](crate::LiveSet) follows the objects of a query, by the same rules. It fetches by
-/// the object's id, so it needs the class permission `get` alone, and not `find`. [`Client::live_object`] makes one. Clones
-/// are cheap and mean the same object; it is followed until the last one is dropped.
+/// It follows the object as a [`LiveSet`](crate::LiveSet) follows the objects of a query, by the same rules.
+/// It fetches by the object's id, so it needs only the class permission `get`, not `find`. Create one with
+/// [`Client::live_object`]. Clones are cheap and refer to the same object, which is followed until the last
+/// one is dropped.
 ///
-/// Parse Server from 9.10 on asks for `find` at each subscription, also at one to a single object. Where it refuses it
-/// (code 119), the object is fetched every 10 seconds instead, or as often as
+/// Parse Server from 9.10 on requires `find` for each subscription, even for one to a single object. Where it
+/// refuses the subscription (code 119), the object is fetched every 10 seconds instead, or as often as
 /// [`refresh_every`](LiveObjectBuilder::refresh_every) says; a warning is logged.
 ///
-/// An object that was deleted, never existed, or may not be read is [`Gone`](ObjectState::Gone): the server makes no
-/// difference between them. It may come back when a permission is given.
+/// An object that was deleted, never existed, or may not be read is [`Gone`](ObjectState::Gone): the server
+/// does not distinguish these cases. It may come back when a permission is granted.
 #[derive(Clone)]
 #[must_use = "the object is followed until this is dropped; keep it"]
 pub struct LiveObject(LiveSet);
 
-/// What is known of an object.
+/// What is known about an object.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum ObjectState {
-    /// It was not fetched yet.
+    /// The object has not been fetched yet.
     Unknown,
-    /// It is there, and as this.
+    /// The object exists, and this is its content.
     There(Object),
-    /// It is not there, or may not be read.
+    /// The object does not exist, or may not be read.
     Gone,
 }
 
 impl ObjectState {
-    /// The object, if it is there.
+    /// Returns the object, if it exists.
     #[must_use]
     pub fn object(&self) -> Option<&Object> {
         match self {
@@ -100,8 +101,8 @@ impl ObjectState {
 }
 
 impl LiveObject {
-    /// What is known of the object, as listeners were told it last. [`stale_since`](Self::stale_since) says whether it
-    /// may be old.
+    /// Returns what is known about the object, as last reported to listeners.
+    /// [`stale_since`](Self::stale_since) says whether it may be out of date.
     #[must_use]
     pub fn state(&self) -> ObjectState {
         self.0.shown(|shown| match shown {
@@ -112,20 +113,20 @@ impl LiveObject {
         })
     }
 
-    /// The object, if it is there.
+    /// Returns the object, if it exists.
     #[must_use]
     pub fn object(&self) -> Option<Object> {
         self.state().object().cloned()
     }
 
-    /// Calls the listener whenever the object is something else than before: `There` or `Gone`, never `Unknown`. What is
-    /// known already it is told at once.
+    /// Calls a listener whenever the state changes: with `There` or `Gone`, never `Unknown`. If the state is
+    /// already known, the listener is called at once.
     pub fn on_change(&self, listener: impl FnMut(&ObjectState) + Send + 'static) -> ListenerId {
         self.0.0.keeper.listen(None, Times::Always, for_state(listener))
     }
 
-    /// Calls the listener when the object was fetched: the first time, and each time after it was stale. If it is so
-    /// already, at once.
+    /// Calls a listener when the object has been fetched: the first time, and each time after it was stale.
+    /// If that is already the case, the listener is called at once.
     pub fn on_ready(&self, mut listener: impl FnMut(&ObjectState) + Send + 'static) -> ListenerId {
         let listener = for_ready(move |set| listener(&ObjectState::of(set)));
         self.0
@@ -134,77 +135,80 @@ impl LiveObject {
             .listen(Some(SetEventKind::Ready), Times::Always, listener)
     }
 
-    /// Calls the listener when the object may be another one from now on, with the time since when that is.
+    /// Calls a listener when the object may be out of date from now on, with the time since when that is so.
     pub fn on_stale(&self, listener: impl FnMut(Date) + Send + 'static) -> ListenerId {
         self.0.on_stale(listener)
     }
 
-    /// Calls the listener for each error: a fetch that failed, and what the subscription reports.
+    /// Calls a listener for each error: a failed fetch, and the errors of the subscription.
     pub fn on_error(&self, listener: impl FnMut(&Error) + Send + 'static) -> ListenerId {
         self.0.on_error(listener)
     }
 
-    /// Removes a listener. `false` if it was not there any more.
+    /// Removes a listener. Returns `false` if it was already gone.
     pub fn off(&self, listener: ListenerId) -> bool {
         self.0.off(listener)
     }
 
-    /// Removes all listeners of this object. It goes on being kept.
+    /// Removes all listeners of this object. The object stays live.
     pub fn off_all(&self) {
         self.0.off_all();
     }
 
-    /// Whether the object was fetched, and there is no reason to doubt since that it is as it was told.
+    /// Returns whether the object has been fetched, and nothing since has given reason to doubt the reported
+    /// state.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.0.is_ready()
     }
 
-    /// Since when the object may be another one. `None` if it is not, or if nothing was known yet.
+    /// Returns since when the object may be out of date. `None` if it is not, or if nothing was known yet.
     #[must_use]
     pub fn stale_since(&self) -> Option<Date> {
         self.0.stale_since()
     }
 
-    /// Waits until it is known whether the object is there, and the listeners of [`on_ready`](Self::on_ready) have
-    /// returned.
+    /// Waits until it is known whether the object exists, and the listeners of [`on_ready`](Self::on_ready)
+    /// have returned.
     ///
     /// # Errors
     ///
-    /// Those of [`LiveSet::wait_ready`](crate::LiveSet::wait_ready).
+    /// The errors of [`LiveSet::wait_ready`](crate::LiveSet::wait_ready).
     pub fn wait_ready(&self, timeout: Duration) -> Result<()> {
         self.0.wait_ready(timeout)
     }
 
-    /// Fetches the object again, at once. What it returns can be waited for, and may be dropped as well.
+    /// Fetches the object again, at once. You can wait for the returned value, or drop it.
     pub fn refresh(&self) -> Refresh {
         self.0.refresh()
     }
 
-    /// Another session token, or the client's with `None`. The object is stale until it was fetched with it.
+    /// Uses another session token, or the client's with `None`. The object is stale until it has been fetched
+    /// with it.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Closed`] if it is not followed any more.
+    /// [`ErrorKind::Closed`] if the object is no longer followed.
     pub fn set_session_token(&self, token: Option<&str>) -> Result<()> {
         self.0.set_session_token(token)
     }
 
-    /// Stops following the object. No listener is called any more, but for one last `stale`.
+    /// Stops following the object. No listener is called any more, except for one last `stale`.
     pub fn close(&self) {
         self.0.close();
     }
 
-    /// Stops following the object as [`close`](Self::close) does, and waits until no listener of it runs any more.
+    /// Stops following the object like [`close`](Self::close), and waits until none of its listeners runs any
+    /// more.
     ///
     /// # Errors
     ///
-    /// Those of [`LiveSet::close_and_wait`](crate::LiveSet::close_and_wait).
+    /// The errors of [`LiveSet::close_and_wait`](crate::LiveSet::close_and_wait).
     pub fn close_and_wait(&self, timeout: Duration) -> Result<()> {
         self.0.close_and_wait(timeout)
     }
 
-    /// The subscription that it follows: for its state and its figures.
+    /// Returns the subscription that it follows, for its state and its counters.
     pub fn subscription(&self) -> Subscription {
         self.0.subscription()
     }
@@ -220,8 +224,8 @@ impl fmt::Debug for LiveObject {
     }
 }
 
-/// A live object in the making, with its listeners in place before anything happens. Nothing is done until
-/// [`start`](Self::start) is called.
+/// Builds a [`LiveObject`](crate::LiveObject), with its listeners in place before anything happens. Does
+/// nothing until [`start`](Self::start) is called.
 #[must_use = "nothing is subscribed until `start` is called"]
 pub struct LiveObjectBuilder {
     set: LiveSetBuilder,
@@ -229,10 +233,11 @@ pub struct LiveObjectBuilder {
 }
 
 impl LiveObjectBuilder {
-    /// How to fetch: a function that returns the object of a class with an id, or `None` if it is not there. Without it
-    /// the object is fetched over HTTP, with the cargo feature `rest`.
+    /// Sets how to fetch: a function that returns the object of a class with an id, or `None` if it does not
+    /// exist. Without it, the object is fetched over HTTP, with the cargo feature `rest`.
     ///
-    /// It may block; it is called on a thread of its own, never twice at a time. An error is tried again.
+    /// The function may block; it is called on a separate thread, and never twice at a time. An error is
+    /// retried.
     pub fn fetch_with<E: Into<Box<dyn StdError + Send + Sync>>>(
         mut self,
         get: impl Fn(&str, &str) -> Result<Option<Object>, E> + Send + Sync + 'static,
@@ -254,39 +259,39 @@ impl LiveObjectBuilder {
         self
     }
 
-    /// The objects that these fields point to come with the object, as with [`Query::include`].
+    /// Includes the objects that these fields point to, like [`Query::include`].
     pub fn include(mut self, keys: impl Keys) -> Self {
         self.set = self.set.with_query(|query| query.include(keys));
         self
     }
 
-    /// A session token of its own, in place of the client's.
+    /// Sets a session token for this object, instead of the client's.
     pub fn session_token(mut self, token: impl Into<String>) -> Self {
         self.set = self.set.session_token(token);
         self
     }
 
-    /// Fetches the object again each time that so much time has passed, also if nothing happened: see
-    /// [`LiveSetBuilder::refresh_every`]. Never unless this is called, or unless the server does not let it subscribe: then
-    /// every 10 seconds.
+    /// Fetches the object again at this interval, even if nothing has happened: see
+    /// [`LiveSetBuilder::refresh_every`]. Default: never, or every 10 seconds if the server refuses the
+    /// subscription.
     pub fn refresh_every(mut self, interval: Duration) -> Self {
         self.set = self.set.refresh_every(interval);
         self
     }
 
-    /// As [`LiveObject::on_change`].
+    /// Registers a listener, like [`LiveObject::on_change`].
     pub fn on_change(mut self, listener: impl FnMut(&ObjectState) + Send + 'static) -> Self {
         self.set = self.set.listen(None, Times::Always, for_state(listener));
         self
     }
 
-    /// As [`LiveObject::on_ready`].
+    /// Registers a listener, like [`LiveObject::on_ready`].
     pub fn on_ready(mut self, mut listener: impl FnMut(&ObjectState) + Send + 'static) -> Self {
         self.set = self.set.on_ready(move |set| listener(&ObjectState::of(set)));
         self
     }
 
-    /// As [`LiveObject::on_stale`].
+    /// Registers a listener, like [`LiveObject::on_stale`].
     pub fn on_stale(mut self, listener: impl FnMut(Date) + Send + 'static) -> Self {
         self.set = self
             .set
@@ -294,7 +299,7 @@ impl LiveObjectBuilder {
         self
     }
 
-    /// As [`LiveObject::on_error`].
+    /// Registers a listener, like [`LiveObject::on_error`].
     pub fn on_error(mut self, listener: impl FnMut(&Error) + Send + 'static) -> Self {
         self.set = self
             .set
@@ -302,12 +307,12 @@ impl LiveObjectBuilder {
         self
     }
 
-    /// Subscribes, and fetches as soon as the server has acknowledged it.
+    /// Subscribes, and fetches as soon as the server has acknowledged the subscription.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidQuery`] for a name that no class can have. [`ErrorKind::InvalidSetting`] if there is no way to
-    /// fetch: neither [`fetch_with`](Self::fetch_with) nor the cargo feature `rest`.
+    /// [`ErrorKind::InvalidQuery`] for an invalid class name. [`ErrorKind::InvalidSetting`] if there is no
+    /// way to fetch: neither [`fetch_with`](Self::fetch_with) nor the cargo feature `rest`.
     pub fn start(self) -> Result<LiveObject> {
         if self.id.is_empty() {
             return Err(Error::new(
@@ -325,7 +330,8 @@ impl fmt::Debug for LiveObjectBuilder {
     }
 }
 
-/// Tells each state once: what a set is made of changes before it is ready, and is ready again with what it was.
+/// Reports each state once: before it is ready, a set goes through several changes, and it may become ready
+/// again unchanged.
 fn for_state(
     mut listener: impl FnMut(&ObjectState) + Send + 'static,
 ) -> impl FnMut(&SetEvent) -> Result<()> + Send + 'static {

@@ -1,6 +1,7 @@
-//! A collection that is equal to `find()` and stays so: the handle.
+//! A collection that is equal to `find()` and stays equal: the handle.
 //!
-//! What follows from an event or a fetch is in [`core`], a value without threads; [`keeper`] brings both together.
+//! [`core`], a value without threads, decides what follows from an event or a fetch; [`keeper`] connects it
+//! to threads.
 
 mod another;
 pub(crate) mod builder;
@@ -43,60 +44,66 @@ use crate::object::Object;
 use crate::text::deadline;
 use crate::types::Date;
 
-/// The objects that a query meets, now and from now on: a collection that is equal to `find()` whenever the link is up
-/// and nothing is on its way, and that says what changed.
+/// The objects that match a query, now and from now on: a collection that is equal to `find()` whenever the
+/// connection is up and nothing is on its way, and that reports what changed.
 ///
-/// It subscribes, fetches, and follows the events; after a reconnect, or whenever events may have been lost, it fetches
-/// again and tells the differences as ordinary changes. [`Client::live_set`](crate::Client::live_set) makes one. Clones are cheap and mean the
-/// same set, which ends when the last one is dropped.
+/// It subscribes, fetches, and follows the events; after a reconnect, or whenever events may have been lost,
+/// it fetches again and reports the differences as ordinary changes. Create one with
+/// [`Client::live_set`](crate::Client::live_set). Clones are cheap and refer to the same set, which ends when
+/// the last one is dropped.
 ///
 /// # Any query
 ///
-/// Where LiveQuery cannot judge the query (inner queries, relations, full text), or only the server knows the order (that
-/// of a distance), the set follows each class that the query names, and fetches everything again after events there, as
-/// often as [`min_fetch_interval`](crate::LiveSetBuilder::min_fetch_interval) lets it. It is stale until then, and keeps
-/// what it has. With `include`, the included objects are followed as well, and an object is told when it is whole. The
-/// manual says what each costs the server and needs of it; [`stats`](Self::stats) counts it.
+/// If LiveQuery cannot evaluate the query (inner queries, relations, full text), or only the server knows the
+/// order (by distance), the set follows each class that the query names, and fetches everything again after
+/// events there, as often as [`min_fetch_interval`](crate::LiveSetBuilder::min_fetch_interval) allows. Until
+/// then it is stale, and keeps its contents. With `include`, the included objects are followed as well, and
+/// an object is reported once it is complete. The manual says what each of these costs the server and
+/// requires of it; [`stats`](Self::stats) counts the cost.
 ///
 /// # Order and limit
 ///
-/// The set is sorted by the query's `ascending` and `descending`, and objects that are equal there by their ids; without
-/// any order the oldest object comes first. `limit` and `skip` hold all the time: when an object leaves, the next one
-/// comes in. Without a `limit` it holds all objects, not the 100 that `find()` returns then.
+/// The set is sorted by the query's `ascending` and `descending`, and objects that are equal there by their
+/// ids; without any order, the oldest object comes first. `limit` and `skip` hold at all times: when an
+/// object leaves, the next one comes in. Without a `limit` the set holds all objects, not the 100 that
+/// `find()` then returns.
 ///
-/// Numbers, texts (by their bytes), booleans, dates and pointers are sorted here, as the database sorts them; where it
-/// sorts objects without a value is learned from it. What only the database can sort (arrays, objects, geo points, values
-/// of different types, texts in the order of a language, as Postgres may sort them) the set does not guess: it has the
-/// places that the server gave, and asks for them again after each change that may move an object. It is stale until then,
-/// and a warning in the log says once that it is so.
+/// Numbers, strings (by their bytes), booleans, dates and pointers are sorted locally, as the database sorts
+/// them; the set learns from the database where it puts objects without a value. The set does not guess an
+/// order that only the database knows (arrays, objects, geo points, values of different types, strings in the
+/// order of a language, as Postgres may sort them): it keeps the positions that the server returned, and asks
+/// for them again after each change that may move an object. Until then it is stale. This is logged once, as
+/// a warning.
 ///
 /// # When it is equal
 ///
-/// [`is_ready`](Self::is_ready) says that the set is what `find()` returns, as far as can be known. It is *stale* as soon
-/// as there is a reason to doubt that, and until a fetch has succeeded that began later. It keeps what it has meanwhile.
-/// Reasons are: the link is down; the subscription reports an error, since an event may be lost with it; a fetch failed,
-/// or could not be started; events of an object come out of order, or contradict each other, or their own names; a
-/// condition cannot be judged here (see [`Query::matches_object`](crate::Query::matches_object)), so that only the name of
-/// an event says whether its object matches. For a single object that is settled within a fraction of a second.
+/// [`is_ready`](Self::is_ready) says that the set is what `find()` returns, as far as can be known. The set
+/// is *stale* from the moment there is a reason to doubt that until a fetch that began later has succeeded.
+/// It keeps its contents meanwhile. The reasons are: the connection is down; the subscription reports an
+/// error, since an event may be lost with it; a fetch failed, or could not be started; events of an object
+/// arrive out of order, or contradict each other or their own names; a condition cannot be evaluated locally
+/// (see [`Query::matches_object`](crate::Query::matches_object)), so that only the name of an event says
+/// whether its object matches. Doubt about a single object is settled within a fraction of a second.
 ///
-/// Whether an object matches the query is judged by the object, not by the name of its event: servers from 4.3 to 4.10,
-/// and hooks, send events under other names. An object of another class, which only a hook can send, is refused with an
-/// error. A fetch that fails is tried again, after 0.5 s at first and 60 s at last, and each failure is told to
-/// [`on_error`](Self::on_error).
+/// The object, not the name of its event, decides whether it matches the query: servers from 4.3 to 4.10, and
+/// hooks, send events under other names. An object of another class, which only a hook can send, is refused
+/// with an error. A fetch that fails is retried, after 0.5 s at first and up to 60 s later, and each failure
+/// is reported to [`on_error`](Self::on_error).
 ///
-/// Parse Server tells nothing of some changes: those that bypass it, changes of roles, and, when two clients save one
-/// object at the same time and it begins to match only by both changes together, that one. Nor does a hook that keeps an
-/// event back. After a gap a large set fetches only what was saved since, and does not see what leaves no trace in
-/// `updatedAt`, such as a field that became readable; the manual says when. [`refresh`](Self::refresh) fetches everything
-/// again.
+/// Parse Server does not report some changes: those that bypass it, changes of roles, and, if two clients
+/// save one object at the same time and only both changes together make it match, that match. Neither does a
+/// hook that holds an event back. After a gap, a large set fetches only what was saved since, and does not see
+/// changes that leave no trace in `updatedAt`, such as a field that became readable; the manual says when.
+/// [`refresh`](Self::refresh) fetches everything again.
 ///
-/// With Postgres, `find()` leaves out fields that are null, which events have; and `exists` does not find them there,
-/// which it does in LiveQuery. To remove a field (`{"__op": "Delete"}`) is the same everywhere.
+/// With Postgres, `find()` omits fields that are null, which events contain, and `exists` does not find such
+/// fields in `find()`, but does in LiveQuery. Removing a field (`{"__op": "Delete"}`) works the same
+/// everywhere.
 ///
 /// # Threads
 ///
-/// Listeners run where all listeners of the client run. The fetch runs on a thread of its own, `livequery-fetch`, which
-/// is there only while there is something to fetch.
+/// Listeners run where all listeners of the client run. Fetches run on a separate thread, `livequery-fetch`,
+/// which exists only while there is something to fetch.
 ///
 /// # Examples
 /// ```
@@ -137,9 +144,9 @@ struct Handle {
 }
 
 impl LiveSet {
-    /// Calls the listener for each change, with the contents that it led to.
+    /// Calls a listener for each change, with the contents after it.
     ///
-    /// The first change that it is told is [`Change::Reset`], at once if the set has contents already.
+    /// Its first change is [`Change::Reset`], which is reported at once if the set already has contents.
     ///
     /// # Examples
     /// ```
@@ -163,99 +170,101 @@ impl LiveSet {
         )
     }
 
-    /// Calls the listener when everything was fetched: the first time, and each time after the set was stale. If it is
-    /// so already, at once.
+    /// Calls a listener when everything has been fetched: the first time, and each time after the set was
+    /// stale. If the set is already ready, the listener is called at once.
     pub fn on_ready(&self, listener: impl FnMut(&Snapshot) + Send + 'static) -> ListenerId {
         self.0
             .keeper
             .listen(Some(SetEventKind::Ready), Times::Always, for_ready(listener))
     }
 
-    /// Calls the listener when the contents may be old from now on, with the time since when that is.
+    /// Calls a listener when the contents may be out of date from now on, with the time since when that is
+    /// so.
     pub fn on_stale(&self, listener: impl FnMut(Date) + Send + 'static) -> ListenerId {
         self.0
             .keeper
             .listen(Some(SetEventKind::Stale), Times::Always, for_stale(listener))
     }
 
-    /// Calls the listener for each error: a fetch that failed, and what the subscription reports. The client's listeners
-    /// for `error` hear of them as well.
+    /// Calls a listener for each error: a failed fetch, and the errors of the subscription. The client's
+    /// listeners for `error` are called for them as well.
     ///
-    /// After one that [is fatal](Error::is_fatal) and comes from the subscription the set is not kept any more.
+    /// After an error of the subscription that [is fatal](Error::is_fatal), the set is no longer updated.
     pub fn on_error(&self, listener: impl FnMut(&Error) + Send + 'static) -> ListenerId {
         self.0
             .keeper
             .listen(Some(SetEventKind::Error), Times::Always, for_error(listener))
     }
 
-    /// Removes a listener. `false` if it was not there any more.
+    /// Removes a listener. Returns `false` if it was already gone.
     pub fn off(&self, listener: ListenerId) -> bool {
         self.0.keeper.shared.is_home() && self.0.keeper.subscriber.emitter.off(listener)
     }
 
-    /// The contents, as listeners were told them last. Takes constant time.
+    /// Returns the contents, as last reported to listeners. Takes constant time.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         self.shown(|shown| shown.snapshot.clone())
     }
 
-    /// How many objects there are.
+    /// Returns how many objects there are.
     #[must_use]
     pub fn len(&self) -> usize {
         self.shown(|shown| shown.snapshot.len())
     }
 
-    /// Whether there is no object.
+    /// Returns whether there are no objects.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The object at this place, counted from 0.
+    /// Returns the object at this position, counted from 0.
     #[must_use]
     pub fn at(&self, index: usize) -> Option<Object> {
         self.shown(|shown| shown.snapshot.at(index).cloned())
     }
 
-    /// The object with this id, if it is in the set.
+    /// Returns the object with this id, if it is in the set.
     #[must_use]
     pub fn get(&self, id: &str) -> Option<Object> {
         let (snapshot, index) = self.locate(id)?;
         snapshot.at(index).cloned()
     }
 
-    /// Where the object with this id is.
+    /// Returns the position of the object with this id.
     #[must_use]
     pub fn index_of(&self, id: &str) -> Option<usize> {
         self.locate(id).map(|(_, index)| index)
     }
 
-    /// Whether everything was fetched, and there is no reason to doubt since that it is what there is.
+    /// Returns whether everything has been fetched, and nothing since has given reason to doubt the contents.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.shown(|shown| shown.is_ready)
     }
 
-    /// Since when the contents may be old. `None` if they are not, or if there were none yet.
+    /// Returns since when the contents may be out of date. `None` if they are not, or if there were none yet.
     #[must_use]
     pub fn stale_since(&self) -> Option<Date> {
         self.0.keeper.stale_since().map(Date::from)
     }
 
-    /// Waits until everything was fetched, and the listeners of [`on_ready`](Self::on_ready) have returned.
+    /// Waits until everything has been fetched, and the listeners of [`on_ready`](Self::on_ready) have
+    /// returned.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Timeout`] if that takes longer, with what went wrong last as its cause; the set goes on trying. What
-    /// the server refused the subscription or the client for. [`ErrorKind::Closed`] if the set has ended, and
-    /// [`ErrorKind::CalledFromListener`] in a listener of the client.
+    /// [`ErrorKind::Timeout`] if that takes longer, with the last error as its cause; the set keeps trying.
+    /// The server's refusal of the subscription or the client. [`ErrorKind::Closed`] if the set has ended,
+    /// and [`ErrorKind::CalledFromListener`] in a listener of the client.
     pub fn wait_ready(&self, timeout: Duration) -> Result<()> {
         let is_ready = |_: &Look<'_>| {
             let is_told = self.0.keeper.telling.get() == 0;
-            // What makes it stale may not be told yet.
+            // The reason why it is stale may not have been reported yet.
             (self.is_ready() && is_told && !self.0.keeper.is_stale()).then_some(Ok(()))
         };
-        let text = "the live set is not complete yet, and goes on trying";
+        let text = "the live set is not complete yet; it keeps trying";
         self.wait("wait_ready", timeout, text, is_ready)
     }
 
@@ -270,7 +279,7 @@ impl LiveSet {
         let shared = &self.0.keeper.shared;
         shared.check_home()?;
         refuse_in_listener(shared, method)?;
-        // Those that were asked are dropped when no lock is held.
+        // The sources that were asked are dropped while no lock is held.
         let mut asked: Vec<Arc<Source>> = Vec::new();
         shared
             .status
@@ -296,8 +305,8 @@ impl LiveSet {
             })
     }
 
-    /// Fetches everything again, at once. Differences come out as changes. What it returns can be waited for, and may be
-    /// dropped as well.
+    /// Fetches everything again, at once. Differences are reported as changes. You can wait for the returned
+    /// value, or drop it.
     ///
     /// # Examples
     /// ```
@@ -314,13 +323,13 @@ impl LiveSet {
         Refresh::new(self.clone(), self.0.keeper.refresh())
     }
 
-    /// Another session token for this set, or the client's with `None`. Objects that it may not read are removed as soon
-    /// as everything was fetched with it; until then the set is stale.
+    /// Uses another session token for this set, or the client's with `None`. Objects that it may not read are
+    /// removed as soon as everything has been fetched with it; until then the set is stale.
     ///
-    /// A closure given to [`fetch_with`](crate::LiveSetBuilder::fetch_with) has to use the new token by itself.
+    /// A closure given to [`fetch_with`](crate::LiveSetBuilder::fetch_with) has to use the new token itself.
     ///
-    /// Parse Server sends what the client's own token may read as well, which the fetch does not return. A client whose
-    /// sets have tokens of their own had better have none.
+    /// Parse Server also sends events of objects that the client's own token may read, which the fetch does
+    /// not return. If the sets of a client have their own tokens, give the client none.
     ///
     /// # Errors
     ///
@@ -330,19 +339,19 @@ impl LiveSet {
         self.0.handles.set_session_token(&self.0.keeper, token)
     }
 
-    /// Ends the set, which keeps what it has. No listener is called any more, but for one last `stale`.
+    /// Ends the set, which keeps its contents. No listener is called any more, except for one last `stale`.
     pub fn close(&self) {
         self.0.handles.close();
         self.0.keeper.end_follows();
     }
 
-    /// Ends the set as [`close`](Self::close) does, and waits until a listener that is running has returned and the last
-    /// `stale` was told. Then no listener of it runs any more, and none starts.
+    /// Ends the set like [`close`](Self::close), and waits until a running listener has returned and the last
+    /// `stale` has been delivered. After that, none of its listeners runs or starts.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Timeout`] if it takes longer, [`ErrorKind::CalledFromListener`] in a listener of the client. The set
-    /// is ended in any case.
+    /// [`ErrorKind::Timeout`] if it takes longer, [`ErrorKind::CalledFromListener`] in a listener of the
+    /// client. The set has ended in either case.
     pub fn close_and_wait(&self, timeout: Duration) -> Result<()> {
         self.0.keeper.shared.check_home()?;
         self.close();
@@ -350,16 +359,16 @@ impl LiveSet {
         self.0.handles.current().unsubscribe_and_wait(timeout)
     }
 
-    /// Lets go of the set without ending it: it lives as long as its client, until [`Client::close`](crate::Client::close),
-    /// and its listeners are called. Clones that are left can still be used. One that follows other classes or included
-    /// objects keeps its client until then.
+    /// Gives up this handle without ending the set: the set lives as long as its client, until
+    /// [`Client::close`](crate::Client::close), and its listeners are called. Remaining clones can still be
+    /// used. A set that follows other classes or included objects keeps its client alive until then.
     pub fn detach(self) {
         self.0.is_detached.store(true, Ordering::Relaxed);
         self.0.handles.detach();
         self.0.keeper.hold_on();
     }
 
-    /// What it took to be right: fetches, and the events that led to them.
+    /// Returns the cost of keeping the set correct: fetches, and the events that led to them.
     #[must_use]
     pub fn stats(&self) -> LiveSetStats {
         let keeper = &self.0.keeper;
@@ -370,8 +379,8 @@ impl LiveSet {
         LiveSetStats::new(figures, keeper.subscriptions())
     }
 
-    /// The subscription that the set follows: for its state and its figures. After [`set_query`](Self::set_query) it is
-    /// another one.
+    /// Returns the subscription that the set follows, for its state and its counters.
+    /// [`set_query`](Self::set_query) replaces it.
     pub fn subscription(&self) -> Subscription {
         self.0.handles.current()
     }
@@ -394,7 +403,7 @@ impl LiveSet {
         }
         let key = self.0.keeper.core.lock().key_of(id).cloned()?;
         let snapshot = self.snapshot();
-        // Before listeners were told of another order the key is one of that.
+        // Until listeners have been told of a new order, the key belongs to the old one.
         let index = snapshot.find(&key).or_else(|| snapshot.index_of(id))?;
         Some((snapshot, index))
     }

@@ -1,5 +1,5 @@
-//! What is set for a set whatever its query: how often it asks. Makes a core of a query, and knows nothing of what becomes
-//! of it.
+//! The settings of a set that do not depend on its query: how often it fetches. It creates a core for a
+//! query, and does not know what happens to it.
 
 use std::time::Duration;
 
@@ -12,23 +12,23 @@ use crate::query::{EncodedQuery, Query};
 pub(super) struct Pace {
     pub(super) min_fetch_interval: Option<Duration>,
     pub(super) refresh_every: Option<Duration>,
-    /// The query is about one object, which is asked for by its id.
+    /// The query selects one object, which is requested by its id.
     pub(super) is_of_one: bool,
 }
 
 /// A query, as a set asks for it.
 pub(super) struct Prepared {
     pub(super) core: Core,
-    /// What is sent for the set's own class.
+    /// The query that is sent for the set's own class.
     pub(super) own: EncodedQuery,
-    /// What else decides which objects match.
+    /// The other queries that decide which objects match.
     pub(super) others: Vec<EncodedQuery>,
 }
 
 impl Pace {
     /// # Errors
     ///
-    /// What is wrong with the query, and what would keep the set from being equal to `find()`.
+    /// What is wrong with the query, or why the set could not be equal to `find()`.
     pub(super) fn prepare(self, query: &Query, age: Option<Age>) -> Result<Prepared> {
         query.check_for_set()?;
         let plan = query.plan()?;
@@ -51,7 +51,7 @@ impl Pace {
     }
 }
 
-/// Between two fetches of everything that events lead to.
+/// The time between two fetches of everything because of events.
 const MIN_FETCH_INTERVAL: Duration = Duration::from_secs(1);
-/// With less the server does nothing else.
+/// With a shorter one, the server would do nothing else.
 const SHORTEST_REFRESH: Duration = Duration::from_millis(100);

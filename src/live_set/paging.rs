@@ -1,6 +1,7 @@
-//! All objects of a query, page by page, while they change. Knows nothing of events.
+//! All objects of a query, page by page, while they change. It knows nothing about events.
 //!
-//! How many objects a server returns at most is not announced (`maxLimit`), so it is asked until there are no more.
+//! A server does not announce how many objects it returns at most (`maxLimit`), so pages are requested until there
+//! are no more objects.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -9,33 +10,33 @@ use super::change::Entry;
 use crate::query::Query;
 
 pub(super) struct Paging {
-    /// How many are wanted of those that come first. `None` for all of them, in any order.
+    /// How many of the first objects are wanted. `None` for all objects, in any order.
     wanted: Option<usize>,
     entries: Vec<Arc<Entry>>,
-    /// How many were asked for last, and how many of those were known already.
+    /// How many were requested last, and how many of those were already known.
     asked: usize,
     overlap: usize,
-    /// How many of those that are known are asked for again at most.
+    /// How many known objects are requested again at most.
     most_overlap: usize,
     restarts: u32,
-    /// Pages that brought something.
+    /// How many pages had new objects.
     pages: u32,
 }
 
 /// What was fetched.
 pub(super) struct Page {
     pub(super) entries: Vec<Arc<Entry>>,
-    /// In the order of the query, and not in that of the ids.
+    /// In the order of the query, not in that of the ids.
     pub(super) is_in_order: bool,
-    /// Read at one moment, so that the order is that of the server.
+    /// Read at one moment, so the order is the server's.
     pub(super) is_of_one_moment: bool,
-    /// There are no more.
+    /// There are no more objects.
     pub(super) is_all: bool,
 }
 
 pub(super) enum Turn {
     More,
-    /// The objects change places too fast.
+    /// The objects change positions too fast.
     Restless,
     Done(Page),
 }
@@ -53,8 +54,8 @@ impl Paging {
         }
     }
 
-    /// Those that come behind these, which are the first of those that are wanted: they are taken for pages that were
-    /// read already.
+    /// Fetches the objects that come after these, which are the first of the wanted ones: they count as pages
+    /// that were already read.
     pub(super) fn behind(entries: Vec<Arc<Entry>>, wanted: usize, largest: usize) -> Self {
         let overlap = (largest / 2).min(entries.len()).min(OVERLAP);
         if overlap == 0 || entries.len() >= wanted {
@@ -89,7 +90,7 @@ impl Paging {
                 false => query.ascending(order),
             };
         }
-        // An id never changes, so whatever else happens, each object is found once.
+        // An id never changes, so whatever else happens, each object is found exactly once.
         let query = match self.entries.last() {
             Some(last) => {
                 let id = String::from_utf8_lossy(last.key.id()).into_owned();
@@ -100,7 +101,7 @@ impl Paging {
         query.ascending(["objectId"]).limit(limit)
     }
 
-    /// Takes the next page. `largest` is the most that the server has ever returned at once.
+    /// Takes in the next page. `largest` is the most that the server has ever returned at once.
     pub(super) fn take(&mut self, mut page: Vec<Arc<Entry>>, largest: usize) -> Turn {
         let is_last = page.is_empty() || page.len() < self.asked && page.len() < largest;
         let known = self.entries.len();
@@ -109,8 +110,8 @@ impl Paging {
             return if is_last { self.done(true) } else { Turn::More };
         };
         if self.overlap > 0 {
-            // Since the last page, objects may have come and gone before this place. From the last one that is in both
-            // pages with the same place, this page goes on.
+            // Since the last page, objects before this position may have been added or removed. This page
+            // continues from the last object that has the same position in both pages.
             let places: HashMap<_, _> = page
                 .iter()
                 .zip(0_usize..)
@@ -123,7 +124,7 @@ impl Paging {
             self.entries.truncate(last + 1);
             page.drain(..=at);
         }
-        // What comes again has changed its place.
+        // Objects that come again have changed their positions.
         let again: HashSet<_> = page.iter().map(|entry| entry.key.id()).collect();
         self.entries.retain(|entry| !again.contains(entry.key.id()));
         self.entries.extend(page.iter().cloned());
@@ -142,7 +143,7 @@ impl Paging {
         Turn::More
     }
 
-    /// Too much has changed since the last page.
+    /// Starts again: too much has changed since the last page.
     fn restart(&mut self) -> Turn {
         let restarts = self.restarts + 1;
         *self = Self {
@@ -166,8 +167,8 @@ impl Paging {
     }
 }
 
-/// How many objects are asked for at once.
+/// How many objects are requested at once.
 const PAGE: usize = 1000;
-/// How many of those that are held are fetched again, to know where the others go on.
+/// How many known objects are fetched again, to know where the new ones continue.
 const OVERLAP: usize = 4;
 const MOST_RESTARTS: u32 = 5;

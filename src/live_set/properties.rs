@@ -1,9 +1,10 @@
-//! Random histories of a server and a set that follows it: saves, deletions, events that are late, that come under
-//! another name or are lost, pages that are read at one time and arrive at another, fetches that fail or cannot start,
-//! cuts, after which large sets catch up by difference. Whenever the set says that it is ready and nothing is on its way, it is what the server has; its changes, applied
-//! to an empty list, are its contents at each step.
+//! Random histories of a server and a set that follows it: saves, deletions, events that are late, have
+//! another name or are lost, pages that are read at one time and arrive at another, fetches that fail or
+//! cannot start, lost connections, after which large sets catch up by difference. Whenever the set says that
+//! it is ready and nothing is on its way, it equals the contents of the server; its changes, applied to an
+//! empty list, give its contents at each step.
 //!
-//! `LIVE_SET_HISTORIES` says how many, `LIVE_SET_SEED` brings one back.
+//! `LIVE_SET_HISTORIES` says how many, `LIVE_SET_SEED` repeats one.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
@@ -25,24 +26,24 @@ use crate::object::Object;
 use crate::query::Query;
 use crate::types::Date;
 
-/// What a server is like.
+/// The properties of a server.
 #[derive(Clone, Copy, Debug)]
 struct Habits {
     max_limit: usize,
-    /// As Postgres does; otherwise as MongoDB does.
+    /// As in Postgres; otherwise as in MongoDB.
     nulls_are_greatest: bool,
     sorts_by_language: bool,
     /// Arrays and objects are among the values.
     has_odd_values: bool,
-    /// The condition is one that is not judged here.
+    /// The condition cannot be evaluated locally.
     is_unclear: bool,
-    /// Events may come under another name.
+    /// Events may have another name.
     renames: bool,
-    /// Dates are plain texts in events.
+    /// Dates are plain strings in events.
     has_plain_dates: bool,
 }
 
-/// What the server has.
+/// The contents of the server.
 struct Server {
     habits: Habits,
     objects: BTreeMap<String, Record>,
@@ -157,9 +158,9 @@ impl Record {
 }
 
 impl Habits {
-    /// Null first or last, then by types, then by values; in some ways that no client could guess.
+    /// Null first or last, then by types, then by values; partly in ways that no client could guess.
     fn compare(self, one: Option<&Value>, other: Option<&Value>, is_inner: bool) -> Ordering {
-        // Below the top level null is a value of JSON in Postgres.
+        // Below the top level, null is a JSON value in Postgres.
         let is_null = |value: Option<&Value>| {
             value.is_none_or(|value| value.is_null() && !(is_inner && self.nulls_are_greatest))
         };
@@ -233,7 +234,7 @@ impl Server {
     }
 
     fn random_record(&mut self, rng: &mut Rng) -> Record {
-        // Some saves are made within one millisecond.
+        // Some saves happen within one millisecond.
         self.clock += i64::from(rng.u8(0..3));
         let names = if self.habits.sorts_by_language {
             ["", "Ab", "ab", "B", "\u{e9}"]
@@ -274,7 +275,7 @@ impl Server {
     fn create(&mut self, rng: &mut Rng) -> Saved {
         let record = self.random_record(rng);
         self.next_id += 1;
-        // Ids come in no order.
+        // Ids have no order.
         let number = self.next_id.wrapping_mul(40503) & 0xffff;
         let id = match self.habits.sorts_by_language {
             // Capitals and others.
@@ -291,7 +292,7 @@ impl Server {
     }
 
     fn update(&mut self, rng: &mut Rng) -> Option<Saved> {
-        // Often the same one again, so that several saves of it are on their way.
+        // Often the same object again, so that several saves of it are on their way.
         let last = self
             .last_saved
             .take()
@@ -308,7 +309,7 @@ impl Server {
             record.when = before.when;
         }
         self.objects.insert(id.clone(), record.clone());
-        // That of another subscription.
+        // The event of another subscription.
         let names = [EventKind::Update, EventKind::Enter, EventKind::Leave].map(Some);
         let other_name = names.get(rng.usize(0..4)).copied().flatten();
         Some(Saved {
@@ -336,7 +337,7 @@ impl Server {
         self.objects.keys().nth(at).cloned()
     }
 
-    /// What a REST server answers: by other code than what is tested.
+    /// The answer of a REST server: computed by other code than the code under test.
     fn find(&self, query: &Query, is_limited: bool) -> Vec<Object> {
         let query: Value = serde_json::from_str(&query.to_json().unwrap()).unwrap();
         let mut conditions = vec![&query["where"]];
@@ -395,7 +396,7 @@ impl Server {
     }
 }
 
-/// Another query that the set was given, and that it does not show yet.
+/// Another query of the set, which it does not show yet.
 struct Next {
     number: u64,
     query: Query,
@@ -420,7 +421,7 @@ struct World {
     is_open: bool,
     /// On their way to the set.
     events: VecDeque<Message>,
-    /// Not yet read by the server, and read but not yet returned.
+    /// Not yet read by the server, or read but not yet returned.
     request: Option<Box<Request>>,
     page: Option<(Box<Request>, Vec<Object>)>,
     /// All changes applied to an empty list.
@@ -428,7 +429,7 @@ struct World {
     last: Snapshot,
     is_ready: bool,
     stale_since: Option<SystemTime>,
-    /// How often it was told to refresh, and what of that has ended.
+    /// How many refreshes were requested, and how many of them have ended.
     refreshes: u64,
     refreshed: u64,
     failures: u32,
@@ -484,6 +485,7 @@ impl World {
         world
     }
 
+    /// The set existed before, and then the server continued without it.
     fn prepare(&mut self, number: u64) {
         let core = self.core.of(number).unwrap();
         core.catch_up_from(self.limits);
@@ -492,7 +494,6 @@ impl World {
         }
     }
 
-    /// It was there before, and then the server went on without it.
     fn start_from_saved(&mut self, seed: u64) {
         let order = crate::query::order::Order::new(self.query.window().order);
         let found = self
@@ -628,7 +629,7 @@ impl World {
         }
     }
 
-    /// The core that a number stands for, unless it is gone.
+    /// The core with this number, unless it is gone.
     fn core_of(&mut self, number: u64, hear: impl FnOnce(&mut Core, Moment)) {
         if let Some(core) = self.core.of(number).filter(|_| number != SAVED) {
             hear(core, self.now);
@@ -741,7 +742,7 @@ impl World {
         }
     }
 
-    /// The answer comes for another user.
+    /// The answer belongs to another user.
     fn discard(&mut self) {
         if let Some((request, _)) = self.page.take() {
             self.note(format_args!("is discarded: {}", request.ticket));
@@ -783,7 +784,7 @@ impl World {
         }
     }
 
-    /// Events are lost, and the set is told, in one way or another.
+    /// Events are lost, and the set is notified, in one way or another.
     fn lose(&mut self) {
         if !self.is_open {
             return;
@@ -866,7 +867,7 @@ impl World {
         Ok(())
     }
 
-    /// What it says of itself holds.
+    /// Checks what the set says of itself.
     fn check(&mut self) -> Result<(), String> {
         if self.core.is_ready() != self.is_ready {
             return Err("it says one thing and is another".to_owned());
@@ -878,7 +879,7 @@ impl World {
         for object in self.last.iter() {
             let id = object.id().unwrap();
             let key = self.core.key_of(id);
-            // A change of the order that changes no place is not told.
+            // A change of the order that changes no position is not reported.
             if key.is_none_or(|key| self.last.find(key).or_else(|| self.last.index_of(id)).is_none()) {
                 return Err(format!("{object:?} is shown, and not found"));
             }
@@ -890,7 +891,7 @@ impl World {
         self.compare()
     }
 
-    /// All that is on its way arrives.
+    /// Everything that is on its way arrives.
     fn settle(&mut self) -> Result<(), String> {
         self.note(format_args!("settles"));
         self.open();
@@ -1040,10 +1041,10 @@ fn a_minute_of_failures_brings_few_requests_and_is_over_by_itself() {
             }
             Task::Wait(None) => panic!("it has given up"),
         }
-        // It is said to be old.
+        // The set must say that it is stale.
         world.look().unwrap();
         assert!(!world.is_ready && world.stale_since.is_some());
-        // Events go on.
+        // Events continue.
         let saved = world.server.update(&mut world.rng);
         world.send(saved);
         world.deliver();

@@ -1,4 +1,4 @@
-//! What came of a refresh, for who waits for it. Knows nothing of how a set fetches.
+//! The result of a refresh, for the thread that waits for it. It does not know how a set fetches.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::LiveSet;
 use crate::error::Result;
 
-/// A refresh of a live set that is under way: see [`LiveSet::refresh`]. While it is kept, the set is as well.
+/// A refresh of a live set that is under way: see [`LiveSet::refresh`]. It keeps the set alive.
 #[derive(Clone)]
 pub struct Refresh {
     set: LiveSet,
@@ -18,16 +18,17 @@ impl Refresh {
         Self { set, number }
     }
 
-    /// Waits until everything was fetched that there was when [`LiveSet::refresh`] was called or later, and the listeners
-    /// for what that changed have returned. Returns at once if that is long over.
+    /// Waits until everything has been fetched as it was when [`LiveSet::refresh`] was called or later, and
+    /// the listeners for the changes have returned. Returns at once if the refresh is already complete.
     ///
     /// # Errors
     ///
-    /// Why the fetch failed; the set goes on trying. [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) if it takes longer,
-    /// while the link is down, for example; otherwise those of [`LiveSet::wait_ready`].
+    /// The reason why the fetch failed; the set keeps trying.
+    /// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) if it takes longer, for example while the connection
+    /// is down; otherwise the errors of [`LiveSet::wait_ready`].
     pub fn wait(&self, timeout: Duration) -> Result<()> {
         let keeper = &self.set.0.keeper;
-        let text = "the live set is not refreshed yet, and goes on trying";
+        let text = "the live set is not refreshed yet; it keeps trying";
         self.set
             .wait("wait", timeout, text, |_| keeper.refreshed(self.number))
     }

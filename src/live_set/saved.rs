@@ -1,5 +1,5 @@
-//! The contents of a set as a program keeps them from one run to the next. Knows nothing of files, and of how a set goes on
-//! from them.
+//! The contents of a set, as a program keeps them from one run to the next. It knows nothing
+//! about files, or about how a set continues from them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,15 +17,15 @@ use crate::query::order::Order;
 use crate::types::Date;
 
 impl LiveSet {
-    /// The contents, for [`start_from`](crate::LiveSetBuilder::start_from) in a later run of the program. `user` says
-    /// whose they are: any text that is another one for another user, such as the user's id, or `""` where everybody sees
-    /// the same.
+    /// Returns the contents, for [`start_from`](crate::LiveSetBuilder::start_from) in a later run of the
+    /// program. `user` says whose contents they are: any text that differs between users, such as the user's
+    /// id, or `""` if all users see the same objects.
     ///
-    /// `None` if nothing was fetched yet, or nothing with the present session token: what was saved before is better kept
-    /// then.
+    /// Returns `None` if nothing has been fetched yet, or nothing with the current session token: then keep
+    /// what was saved before.
     ///
     /// # Examples
-    /// Written so that a crash leaves the old file or the new one, and nothing in between:
+    /// Written so that a crash leaves either the old file or the new one:
     /// ```
     /// use parse_livequery::LiveSet;
     /// use std::io::Write;
@@ -63,10 +63,11 @@ impl LiveSet {
     }
 }
 
-/// The contents of a live set, with what says whether another set may start from them: the query, the server's address,
-/// whose they are, and when that was. Made by [`LiveSet::save`].
+/// The contents of a live set, with what decides whether another set may start from them: the query, the
+/// server's address, the user, and the time. Created by [`LiveSet::save`].
 ///
-/// It holds the objects as they are, and neither keys nor session tokens. Whoever can read it can read the objects.
+/// It contains the objects as they are, but no keys and no session tokens. Anybody who can read it can read
+/// the objects.
 #[derive(Clone)]
 pub struct Saved(Contents);
 
@@ -80,12 +81,12 @@ struct Contents {
     /// As JSON.
     query: String,
     user: String,
-    /// In milliseconds from 1970.
+    /// In milliseconds since 1970.
     saved_at: u64,
     objects: Vec<Object>,
 }
 
-/// What all versions have.
+/// The fields that all versions have.
 #[derive(Deserialize)]
 struct Head {
     format: String,
@@ -93,12 +94,12 @@ struct Head {
 }
 
 impl Saved {
-    /// Reads what was written as JSON.
+    /// Reads contents that were written as JSON.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Decode`] for what is not that: a file that was cut off or is another one, or one of a later version of
-    /// this library. The text says which.
+    /// [`ErrorKind::Decode`] if the file was cut off, is a different file, or was written by a later version
+    /// of this library. The text says which.
     pub fn from_slice(json: &[u8]) -> Result<Self> {
         let failed = |error: serde_json::Error| {
             let text = if error.is_eof() {
@@ -111,7 +112,7 @@ impl Saved {
         let head: Head = serde_json::from_slice(json).map_err(failed)?;
         if head.format != FORMAT || head.version != VERSION {
             let text = format!(
-                "the saved live set is {:?} of version {}, and this is not {FORMAT:?} of version {VERSION}",
+                "the saved live set is {:?} of version {}, but this library reads {FORMAT:?} of version {VERSION}",
                 crate::text::excerpt(&head.format),
                 head.version
             );
@@ -120,7 +121,7 @@ impl Saved {
         serde_json::from_slice(json).map(Self).map_err(failed)
     }
 
-    /// Until when the contents were those of the server.
+    /// Returns until when the contents were those of the server.
     #[must_use]
     pub fn saved_at(&self) -> Date {
         self.time().into()
@@ -150,7 +151,7 @@ impl fmt::Debug for Saved {
     }
 }
 
-/// What a set is to start from.
+/// What a set starts from.
 pub(super) struct Start {
     pub(super) saved: Saved,
     pub(super) user: String,
@@ -158,11 +159,11 @@ pub(super) struct Start {
 }
 
 impl Start {
-    /// What is to be shown, and since when it may be old.
+    /// The objects to show, and since when they may be out of date.
     ///
     /// # Errors
     ///
-    /// Why it is not to be shown.
+    /// The reason why they must not be shown.
     pub(super) fn entries(
         self,
         client: &Client,
@@ -174,25 +175,25 @@ impl Start {
         let json = query.to_json()?;
         if saved.class_name != query.class_name() || saved.query != json {
             return refused(format!(
-                "the saved live set is not used: it is of another query ({} {})",
+                "the saved live set is not used: it belongs to another query ({} {})",
                 saved.class_name, saved.query
             ));
         }
         if saved.server != client.server() {
             let server = &saved.server;
             return refused(format!(
-                "the saved live set is not used: it is of another server ({server})"
+                "the saved live set is not used: it belongs to another server ({server})"
             ));
         }
         if saved.user != self.user {
-            return refused("the saved live set is not used: it is of another user".to_owned());
+            return refused("the saved live set is not used: it belongs to another user".to_owned());
         }
-        // A clock that was set back says nothing of the age.
+        // If the clock was set back, the age is unknown.
         let since = self.saved.time().min(now);
         let age = now.duration_since(since).unwrap_or_default();
         if age > self.max_age {
             return refused(format!(
-                "the saved live set is not used: it is {age:.0?} old, and {:.0?} are allowed",
+                "the saved live set is not used: it is {age:.0?} old, and at most {:.0?} are allowed",
                 self.max_age
             ));
         }
@@ -211,7 +212,7 @@ impl Start {
     }
 }
 
-/// Contents that may be saved: with the time since when they may be old, and their query.
+/// Contents that may be saved: with the time since when they may be out of date, and their query.
 pub(super) type Savable = (Snapshot, Option<SystemTime>, Query);
 
 fn millis(time: SystemTime) -> u64 {

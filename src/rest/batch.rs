@@ -1,4 +1,4 @@
-//! Several changes in one request. Knows nothing of how each of them is shown to the user.
+//! Several changes in one request. It does not know how each of them is shown to the user.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -31,7 +31,7 @@ struct Failed {
 }
 
 impl Rest {
-    /// Begins a list of changes that are sent in one request.
+    /// Starts a list of changes that are sent in one request.
     ///
     /// # Examples
     /// ```
@@ -62,39 +62,43 @@ impl Rest {
 }
 
 impl Batch {
-    /// As [`Rest::create`].
+    /// Adds a change like [`Rest::create`].
     pub fn create(self, class_name: &str, object: &(impl Serialize + ?Sized)) -> Self {
         self.with(Change::create(class_name, object))
     }
 
-    /// As [`Rest::update`].
+    /// Adds a change like [`Rest::update`].
     pub fn update(self, class_name: &str, id: &str, changes: &(impl Serialize + ?Sized)) -> Self {
         self.with(Change::update(class_name, id, changes))
     }
 
-    /// As [`Rest::delete`]; what it returns has the class and the id alone.
+    /// Adds a change like [`Rest::delete`]; its result has only the class and the id.
     pub fn delete(self, class_name: &str, id: &str) -> Self {
         self.with(Change::delete(class_name, id))
     }
 
-    /// Sends them. Returns what came of each, in their order: the server does each by itself, and one that fails does
-    /// not keep the others from being done.
+    /// Sends the changes. Returns the result of each, in order: the server makes each change separately, and
+    /// one that fails does not prevent the others.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidValue`] for more than 50 changes, and for what [`Rest::create`] and [`Rest::update`] do not
-    /// send; then nothing is sent. Otherwise as in [errors](crate::rest#errors): some of them may have been done.
+    /// [`ErrorKind::InvalidValue`] for more than 50 changes, and for values that [`Rest::create`] and
+    /// [`Rest::update`] refuse; then nothing is sent. Otherwise the [common errors](crate::rest#errors): some
+    /// changes may have been made.
     pub fn send(self) -> Result<Vec<Result<Object>>> {
         if let Some(problem) = self.problem {
             return Err(problem);
         }
         if self.changes.len() > MOST {
-            let text = format!("a batch has {} changes, and may have {MOST}", self.changes.len());
+            let text = format!(
+                "a batch has {} changes; at most {MOST} are allowed",
+                self.changes.len()
+            );
             return Err(Error::new(ErrorKind::InvalidValue, text));
         }
         if self.changes.is_empty() {
             return Ok(Vec::new());
         }
-        // The server wants whole paths.
+        // The server requires whole paths.
         let body = |mount: &str| {
             let requests: Vec<_> = self.changes.iter().map(|change| change.in_batch(mount)).collect();
             json!({"requests": requests}).to_string()
@@ -140,5 +144,5 @@ impl Batch {
     }
 }
 
-/// What Parse Server takes at once.
+/// How many changes Parse Server accepts at once.
 const MOST: usize = 50;

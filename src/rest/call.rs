@@ -10,17 +10,18 @@ use crate::rest::http::{Body, Method, Place};
 
 #[derive(serde::Deserialize)]
 struct Answer {
-    /// Not there if the function returned nothing.
+    /// Missing if the function returned nothing.
     #[serde(default)]
     result: serde_json::Value,
 }
 
 impl Rest {
-    /// Calls a cloud function and returns what it returned; `()` fits a function that returns nothing.
+    /// Calls a cloud function and returns its result; `()` fits a function that returns nothing.
     ///
     /// # Errors
-    /// What the function threw is of kind [`ErrorKind::Server`], with code 141 unless it chose another one;
-    /// [`ErrorKind::Decode`] if what it returned does not fit the type. Otherwise as in [errors](crate::rest#errors).
+    /// [`ErrorKind::Server`] if the function throws, with code 141 unless it sets another one;
+    /// [`ErrorKind::Decode`] if the result does not fit the type. Otherwise the [common
+    /// errors](crate::rest#errors).
     ///
     /// # Examples
     /// ```
@@ -51,7 +52,7 @@ impl Rest {
         };
         let answer: Answer = self.ask(&task, With::Session, |text| serde_json::from_str(text))?;
         serde_json::from_value(answer.result).map_err(|error| {
-            let text = format!("what the function {function:?} returned does not fit");
+            let text = format!("the result of the function {function:?} does not fit the type");
             Error::with_source(ErrorKind::Decode, text, error)
         })
     }

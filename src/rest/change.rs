@@ -1,5 +1,5 @@
-//! One change of an object: what is sent for it, and what is known of the object once it is made. Knows nothing of
-//! sessions and of requests.
+//! One change of an object: the request, and what is known about the object once the change is made. It knows
+//! nothing about sessions, or about requests over the network.
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::rest::http::Method;
 use crate::rest::op::applied_to_nothing;
 
-/// A change that the server is asked to make.
+/// A change to request from the server.
 #[derive(Clone, Debug)]
 pub(super) struct Change {
     class_name: String,
@@ -58,7 +58,7 @@ impl Change {
         self.fields().map(|fields| json!(fields).to_string())
     }
 
-    /// As one of several, below this path.
+    /// The change as one of several, below this path.
     pub(super) fn in_batch(&self, mount: &str) -> Value {
         json!({
             "method": self.method().as_str(),
@@ -67,7 +67,7 @@ impl Change {
         })
     }
 
-    /// As in "the server did not ...".
+    /// For "the server did not ...".
     pub(super) fn purpose(&self) -> String {
         let class_name = &self.class_name;
         match &self.kind {
@@ -77,7 +77,7 @@ impl Change {
         }
     }
 
-    /// What is known of the object after this answer.
+    /// What is known about the object after this answer.
     pub(super) fn made(self, answer: Map<String, Value>) -> Map<String, Value> {
         let mut known: Map<_, _> = match self.kind {
             Kind::Create(fields) => {
@@ -124,7 +124,7 @@ impl Change {
     }
 }
 
-/// The members of a value that is to be sent.
+/// The members of a value to send.
 pub(super) fn fields(what: &str, value: &(impl Serialize + ?Sized)) -> Result<Map<String, Value>> {
     match serde_json::to_value(value) {
         Ok(Value::Object(fields)) => Ok(fields),

@@ -1,5 +1,5 @@
-//! What a request failed of: the error to show, whether it may have been done all the same, and whether it is worth
-//! another try. Knows nothing of who asked.
+//! Why a request failed: the error to show, whether it may have been executed nevertheless, and whether to
+//! retry it. It does not know which call made the request.
 
 use std::time::Duration;
 
@@ -13,19 +13,19 @@ use crate::text::excerpt;
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) error: Error,
-    /// It may have been done nevertheless.
+    /// It may have been executed nevertheless.
     pub(super) is_uncertain: bool,
-    /// It may pass by itself, so that the same request succeeds later.
+    /// The cause may pass, so that the same request succeeds later.
     pub(super) passes: bool,
-    /// How long the server wants to be left alone.
+    /// How long the server asks to wait.
     pub(super) retry_after: Option<Duration>,
-    /// Of the answer.
+    /// The status of the answer.
     pub(super) status: Option<u16>,
 }
 
-/// An answer that is not the one that was hoped for.
+/// An answer other than the expected one.
 pub(super) struct Refusal<'a> {
-    /// Of the server, and what it was to do: "create an object of Game".
+    /// The server's name, and its task: "create an object of Game".
     pub(super) server: &'a str,
     pub(super) purpose: &'a str,
     pub(super) status: u16,
@@ -36,13 +36,13 @@ pub(super) struct Refusal<'a> {
 #[derive(Deserialize)]
 struct Failed {
     code: Option<i64>,
-    /// What a cloud function throws may be any value.
+    /// A cloud function may throw any value.
     #[serde(alias = "message")]
     error: Option<serde_json::Value>,
 }
 
 impl Failure {
-    /// Nothing would be different next time.
+    /// The next attempt would fail in the same way.
     pub(super) fn lasting(error: Error) -> Self {
         Self {
             error,
@@ -64,7 +64,7 @@ impl Failure {
         let kind = kind_of(&error, stage, is_proxied);
         let is_sent = stage == Stage::Sent;
         let text = if is_sent {
-            format!("{server} was asked to {purpose}, and its answer did not come")
+            format!("{server} was asked to {purpose}, but no answer came")
         } else {
             format!("{server} could not be asked to {purpose}")
         };
@@ -92,10 +92,10 @@ impl Failure {
             None => (None, excerpt(body).into_owned()),
         };
         let advice = match (status, code) {
-            (300..=399, _) => "; it redirects: `ClientBuilder::rest_url` takes the right URL",
+            (300..=399, _) => "; it redirects: set the right URL with `ClientBuilder::rest_url`",
             (_, Some(209)) => "; the session token is no longer valid: log in again",
             (401 | 403, None) => {
-                "; check the application id and the keys, of which one has to be among those of the server"
+                "; check the application id and the keys: one of them must be among those of the server"
             }
             (_, Some(119)) => "; the class-level permissions do not allow it",
             (404 | 405, None) => {
@@ -110,8 +110,8 @@ impl Failure {
             (408 | 413 | 425 | 429 | 500.., None) => Error::new(ErrorKind::Server, text),
             _ => Error::new(ErrorKind::Protocol, text),
         };
-        // A gateway does not know what the server behind it has done, nor does a server that fell over. One that says
-        // when to come back has not begun.
+        // A gateway does not know what the server behind it has done, nor does a server that crashed. One
+        // that says when to come back has not begun.
         let is_uncertain =
             matches!(status, 408 | 500 | 502 | 504..) || status == 503 && retry_after.is_none();
         Self {
@@ -126,8 +126,8 @@ impl Failure {
     /// The answer is a success that cannot be read.
     pub(super) fn unreadable(server: &str, purpose: &str, answer: &str, error: serde_json::Error) -> Self {
         let text = format!(
-            "{server} was asked to {purpose}, and its answer is not one of Parse Server: {}; is this the URL of the REST API? \
-             `ClientBuilder::rest_url` sets another one",
+            "{server} was asked to {purpose}, but its answer is not one of Parse Server: {}; is this the URL of the \
+             REST API? `ClientBuilder::rest_url` sets another one",
             excerpt(answer)
         );
         Self {

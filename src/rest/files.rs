@@ -1,4 +1,4 @@
-//! Files: upload, download, delete. Knows nothing of the objects that hold them.
+//! Files: upload, download, delete. It does not know the objects that hold them.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -28,23 +28,24 @@ pub struct Download {
 }
 
 impl Download {
-    /// What sort of file the server says that it is, such as `image/png`.
+    /// Returns the content type according to the server, such as `image/png`.
     #[must_use]
     pub fn content_type(&self) -> Option<&str> {
         self.content_type.as_deref()
     }
 
-    /// How many bytes the server says that it has.
+    /// Returns the length in bytes according to the server.
     #[must_use]
     pub fn content_length(&self) -> Option<u64> {
         self.content_length
     }
 
-    /// All of it, if it is not longer than `limit` bytes.
+    /// Reads the whole file, if it is not longer than `limit` bytes.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidValue`] if it is longer; [`ErrorKind::ConnectionLost`] if the connection broke down before its end,
-    /// [`ErrorKind::Timeout`] if nothing came for the [`fetch_timeout`](crate::ClientBuilder::fetch_timeout).
+    /// [`ErrorKind::InvalidValue`] if it is longer; [`ErrorKind::ConnectionLost`] if the connection broke
+    /// down before its end; [`ErrorKind::Timeout`] if nothing arrived for the
+    /// [`fetch_timeout`](crate::ClientBuilder::fetch_timeout).
     pub fn bytes(mut self, limit: u64) -> Result<Vec<u8>> {
         let too_long = || {
             let text = format!("the file {} is longer than {limit} bytes", self.name);
@@ -65,7 +66,7 @@ impl Download {
                 true => ErrorKind::Timeout,
                 false => ErrorKind::ConnectionLost,
             };
-            let text = format!("the file {} did not come in full", self.name);
+            let text = format!("the file {} did not arrive in full", self.name);
             return Err(Error::with_source(kind, text, error));
         }
         if bytes.len() as u64 > limit {
@@ -93,22 +94,23 @@ impl fmt::Debug for Download {
 
 /// # Files
 ///
-/// A file is stored by itself, and then set as the value of a field, with its URL: an object with a file that has none
-/// ends a Parse Server 9.10 with LiveQuery (`Tried to encode an unsaved file`, `ParseCloudCodePublisher.js`).
+/// A file is first stored separately, and then set as the value of a field, with its URL: an object with a
+/// file that has no URL crashes a Parse Server 9.10 with LiveQuery (`Tried to encode an unsaved file`,
+/// `ParseCloudCodePublisher.js`).
 ///
-/// A file may take as long as it needs, as long as something moves: the
-/// [`fetch_timeout`](crate::ClientBuilder::fetch_timeout) is for each piece of it.
+/// A file may take as long as it needs while data moves: the
+/// [`fetch_timeout`](crate::ClientBuilder::fetch_timeout) applies to each piece of it.
 impl Rest {
-    /// Stores a file under this name, before which the server puts a random part, and with this content type, such as
-    /// `image/png`.
+    /// Stores a file under this name, to which the server adds a random prefix, and with this content type,
+    /// such as `image/png`.
     ///
-    /// Unless its settings say otherwise, Parse Server takes files from users who have signed up only (5.0 and later), and
-    /// none longer than 20 MB.
+    /// Unless its settings say otherwise, Parse Server only accepts files from users who have signed up (5.0
+    /// and later), and files of at most 20 MB.
     ///
     /// # Errors
-    /// Code 130 for a file that the server does not take: an empty one, one from somebody who may not store files, one
-    /// of a kind that is not allowed; code 122 for a name with other characters than letters, digits, and `@. ~_-`. Otherwise as
-    /// in [errors](crate::rest#errors).
+    /// Code 130 for a file that the server does not accept: an empty one, one from a user who may not store
+    /// files, or one of a type that is not allowed; code 122 for a name with characters other than letters,
+    /// digits, and `@. ~_-`. Otherwise the [common errors](crate::rest#errors).
     ///
     /// # Examples
     /// ```
@@ -131,8 +133,9 @@ impl Rest {
         self.store(name, Body::Bytes(content_type, bytes))
     }
 
-    /// The same with bytes that are read as they are sent, to their end: from an open file, say. What has been read cannot
-    /// be sent again, so an upload that has begun is not repeated.
+    /// Like [`upload`](Self::upload), with bytes that are read to their end as they are sent, for example
+    /// from an open file. What has been read cannot be sent again, so an upload that has begun is not
+    /// repeated.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidValue`] if the reader fails; otherwise those of [`upload`](Self::upload).
@@ -151,14 +154,14 @@ impl Rest {
         self.store(name, Body::Stream(content_type, &source))
     }
 
-    /// Begins to download a file.
+    /// Starts to download a file.
     ///
-    /// The session token and the keys go with the request if the file's URL is one of the REST API. A file that lies
-    /// elsewhere, at a provider of storage for example, is asked for without them.
+    /// The session token and the keys are sent with the request if the file's URL belongs to the REST API. A
+    /// file that is stored elsewhere, for example at a storage provider, is requested without them.
     ///
     /// # Errors
-    /// Code 101 if the file is not there; code 119 if the server's settings do not let this user download it. Otherwise as in
-    /// [errors](crate::rest#errors).
+    /// Code 101 if the file does not exist; code 119 if the server's settings do not let this user download
+    /// it. Otherwise the [common errors](crate::rest#errors).
     ///
     /// # Examples
     /// ```
@@ -216,11 +219,11 @@ impl Rest {
         })
     }
 
-    /// Deletes a file, which needs the master key. Objects that hold it keep holding it.
+    /// Deletes a file, which requires the master key. Objects that refer to it keep doing so.
     ///
     /// # Errors
-    /// [`ErrorKind::Refused`] without the master key; code 153 if the server cannot delete it. Otherwise as in
-    /// [errors](crate::rest#errors).
+    /// [`ErrorKind::Refused`] without the master key; code 153 if the server cannot delete it. Otherwise the
+    /// [common errors](crate::rest#errors).
     pub fn delete_file(&self, file: &File) -> Result<()> {
         let path = [&["files"], &*parts(file.name())?].concat();
         let task = Task {
@@ -248,7 +251,7 @@ impl Rest {
     }
 }
 
-/// The name of a file may have folders before it.
+/// The name of a file may contain folders.
 fn parts(name: &str) -> Result<Vec<&str>> {
     name.split('/').map(|name| part("name of a file", name)).collect()
 }

@@ -1,5 +1,5 @@
-//! The handle: whose session a call is made in, when a call is repeated, and what follows when the session has ended.
-//! Knows nothing of what the calls are about.
+//! The handle: in whose session a call is made, when a call is repeated, and what follows when the session
+//! has ended. It does not know what the calls do.
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,28 +26,28 @@ use crate::secret::Secret;
 ///
 /// # Whose calls
 ///
-/// Calls carry the session token that the client has at the moment: from
+/// Calls carry the client's current session token: from
 /// [`ClientBuilder::session_token`](crate::ClientBuilder::session_token),
-/// [`Client::set_session_token`](crate::Client::set_session_token) or a log-in. With a
-/// [`session_token_provider`](crate::ClientBuilder::session_token_provider) that one is asked, on the calling thread
-/// if the connection has not asked it before, and again when the server takes a token no longer; a log-in makes it be
-/// asked as well, so it must then return the new token.
+/// [`Client::set_session_token`](crate::Client::set_session_token) or a log-in. A
+/// [`session_token_provider`](crate::ClientBuilder::session_token_provider), if there is one, is called
+/// instead, on the calling thread if the connection has not called it before, and again when the server no
+/// longer accepts the token. A log-in also causes a call of it, so it must then return the new token.
 ///
-/// Log-ins set the client's token, with everything that follows: the connection is made anew, subscriptions get `close`
-/// and `open`, live sets are fetched again. A handle with a session of its [own](Self::own_session) leaves the client
-/// alone.
+/// Log-ins set the client's token, with all consequences: the client reconnects, subscriptions get `close`
+/// and `open`, live sets fetch again. A handle with its [own session](Self::own_session) does not change the
+/// client.
 ///
-/// When the server refuses the client's token, or the session's time is over, the client's listeners for
-/// [`session_ended`](crate::ClientEventKind::SessionEnded) are called, once for each token. Log-ins ask the server how long
-/// the session lasts; for a token that comes from elsewhere, [`session`](Self::session) does.
+/// When the server refuses the client's token, or the session expires, the client's listeners for
+/// [`session_ended`](crate::ClientEventKind::SessionEnded) are called, once for each token. Log-ins ask the
+/// server how long the session lasts; for a token from elsewhere, [`session`](Self::session) does.
 #[derive(Clone)]
 pub struct Rest {
     desk: Arc<Desk>,
-    /// In place of the client's session.
+    /// Replaces the client's session.
     own: Option<Arc<Mutex<Option<Secret>>>>,
 }
 
-/// What all handles of a client share. Nothing of it keeps the client alive.
+/// Shared by all handles of a client. Nothing in it keeps the client alive.
 struct Desk {
     /// `None` if the program makes the connections itself.
     http: Option<Http>,
@@ -55,16 +55,17 @@ struct Desk {
     commands: Commands,
     provider: Option<TokenProvider>,
     has_idempotency: bool,
-    /// The last token of which the client was told that its session has ended.
+    /// The last token whose end was reported to the client.
     ended: Mutex<Option<Secret>>,
     expiry: Mutex<Expiry>,
 }
 
-/// When the client's session ends by itself.
+/// When the client's session expires.
 #[derive(Default)]
 struct Expiry {
     session: Option<(Secret, Instant)>,
-    /// When somebody looks. Sessions that begin later mostly end later, so that one look is enough for all.
+    /// The time of the scheduled check. Sessions that begin later usually end later, so one check is enough
+    /// for all.
     look: Option<Instant>,
 }
 
@@ -74,25 +75,25 @@ pub(super) struct Task<'a> {
     pub(super) place: Place<'a>,
     pub(super) body: Body<'a>,
     pub(super) effect: Effect,
-    /// As in "the server did not ...".
+    /// For "the server did not ...".
     pub(super) purpose: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Effect {
-    /// To do it twice is as good as once.
+    /// Executing it twice is as good as once.
     Reads,
     Writes,
 }
 
-/// In which session.
+/// The session of a call.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum With<'a> {
-    /// The one of this handle.
+    /// The session of this handle.
     Session,
-    /// The one that this token names, without the master key.
+    /// The session of this token, without the master key.
     Token(&'a Secret),
-    /// None, and without the master key.
+    /// No session, and no master key.
     Nobody,
 }
 
@@ -118,7 +119,7 @@ impl Rest {
         }
     }
 
-    /// The way to the servers for a client with these settings, unless it makes its connections itself.
+    /// The HTTP path to the servers for a client with these settings, unless it makes its connections itself.
     pub(crate) fn way(
         servers: &[Url],
         credentials: &Credentials,
@@ -131,13 +132,13 @@ impl Rest {
         Http::new(servers, credentials, network, timeouts).map(Some)
     }
 
-    /// Whether there is a way to the servers.
+    /// Whether the servers can be reached over HTTP.
     pub(crate) fn can_ask(&self) -> bool {
         self.desk.http.is_some()
     }
 
-    /// A handle with a session of its own, which nobody is logged in to yet. Log-ins on it and its clones set its token
-    /// and leave the client's alone.
+    /// Returns a handle with its own session, which is not logged in yet. Log-ins on it and its clones set
+    /// its token and do not change the client's.
     ///
     /// # Examples
     /// ```
@@ -171,7 +172,7 @@ impl Rest {
         self.repeat(task, with, |http, request| http.request(request, &read))
     }
 
-    /// The same for whatever is made of the answer.
+    /// The same, with any use of the answer.
     pub(super) fn repeat<T>(
         &self,
         task: &Task<'_>,
@@ -254,7 +255,7 @@ impl Rest {
     }
 
     pub(super) fn http(&self) -> Result<&Http> {
-        let text = "a client with `connect_with` has no way to the REST API; build another client for it";
+        let text = "a client with `connect_with` cannot use the REST API; build another client for it";
         let http = self.desk.http.as_ref();
         http.ok_or_else(|| Error::new(ErrorKind::InvalidSetting, text))
     }
@@ -267,12 +268,12 @@ impl Rest {
         }
     }
 
-    /// That of the client, as far as it is known without asking the program.
+    /// The client's token, as far as it is known without calling the program.
     pub(super) fn kept_session_token(&self) -> Option<Secret> {
         self.desk.shared.session_token()
     }
 
-    /// Whether its session is that of the client.
+    /// Whether its session is the client's.
     pub(super) fn is_of_client(&self) -> bool {
         self.own.is_none()
     }
@@ -285,16 +286,16 @@ impl Rest {
         }
     }
 
-    /// The server takes this token no longer.
+    /// The server no longer accepts this token.
     pub(super) fn session_ended(&self, token: Option<&Secret>, error: &Error) {
         if let (None, Some(token)) = (&self.own, token) {
             self.desk.session_ended(token, error.clone());
         }
     }
 
-    /// The session of this token ends by itself after this time.
+    /// The session of this token expires after this time.
     pub(super) fn session_ends(&self, token: Secret, after: Duration) {
-        // What no clock can show is never.
+        // A time that no clock can show means never.
         let Some(at) = Instant::now().checked_add(after) else {
             return;
         };
@@ -317,7 +318,7 @@ impl Rest {
         self.desk.provider.as_ref()?.call()
     }
 
-    /// Another token in place of one that the server takes no longer.
+    /// Another token in place of one that the server no longer accepts.
     fn renewed(&self, token: Option<&Secret>) -> Option<Secret> {
         if self.own.is_some() {
             return None;
@@ -329,12 +330,12 @@ impl Rest {
 }
 
 impl Desk {
-    /// Tells the client once that its session has ended.
+    /// Reports to the client, once, that its session has ended.
     fn session_ended(&self, token: &Secret, error: Error) {
         let shared = &self.shared;
         let is_clients = match shared.session_token() {
             Some(current) => current == *token,
-            // No connection has kept what the provider said.
+            // No connection has kept the provider's answer.
             None => self.provider.is_some(),
         };
         if !is_clients {
@@ -352,7 +353,7 @@ impl Desk {
         });
     }
 
-    /// Looks at this time, or before, whether the session has ended.
+    /// Checks at this time, or before, whether the session has ended.
     fn look_at(desk: &Arc<Self>, at: Instant) {
         let mut expiry = desk.expiry.lock();
         if expiry.look.is_some_and(|look| look <= at) {
@@ -381,7 +382,7 @@ impl Desk {
             return;
         }
         drop(expiry);
-        let text = "the session has lasted as long as the server lets it; log in again";
+        let text = "the session has expired; log in again";
         let error = Error::server(ErrorKind::Server, INVALID_SESSION_TOKEN, text);
         desk.session_ended(&token, error);
     }
@@ -409,5 +410,5 @@ const INVALID_SESSION_TOKEN: i64 = 209;
 const DUPLICATE_REQUEST: i64 = 159;
 const ATTEMPTS: u32 = 3;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
-/// How long a call waits for a server that is busy.
+/// How long a call waits for a busy server.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);

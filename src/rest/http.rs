@@ -1,5 +1,5 @@
-//! One request of the REST API, with the keys, TLS and proxy settings of the client. It knows nothing of what is asked
-//! for, and tries nothing twice.
+//! One request of the REST API, with the keys, TLS and proxy settings of the client. It does not know what is
+//! requested, and never retries.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -23,18 +23,18 @@ use crate::rest::tls::TlsConnector;
 use crate::secret::Secret;
 use crate::server_url::authority;
 
-/// The servers, one of which is asked at a time.
+/// The servers, one of which is used at a time.
 pub(crate) struct Http {
     servers: Vec<Server>,
-    /// The one that is asked; the next one once it fails.
+    /// The server that is used; the next one once it fails.
     turn: AtomicUsize,
     application_id: String,
     headers: Vec<(&'static str, Secret)>,
-    /// Beside the master key.
+    /// Besides the master key.
     has_other_keys: bool,
     extra_headers: Vec<(String, Secret)>,
     largest_answer: u64,
-    /// For files that other servers have.
+    /// For files on other servers.
     network: Network,
     timeouts: (Duration, Duration),
 }
@@ -50,41 +50,41 @@ struct Server {
     is_known: bool,
 }
 
-/// What is asked of a server.
+/// A request to a server.
 pub(super) struct Request<'a> {
     pub(super) method: Method,
     pub(super) place: Place<'a>,
     pub(super) body: &'a Body<'a>,
     pub(super) role: Role,
     pub(super) session_token: Option<&'a str>,
-    /// By which the server knows that a request is the same one again.
+    /// By which the server recognises a repeated request.
     pub(super) id: Option<&'a str>,
-    /// What it is for, as in "the server did not ...".
+    /// Its purpose, for "the server did not ...".
     pub(super) purpose: &'a str,
 }
 
-/// Where it is asked.
+/// Where a request goes.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Place<'a> {
     /// Below the URL of the REST API, part by part.
     Path(&'a [&'a str]),
-    /// Here, with keys and session token if this belongs to the REST API, and with nothing of them otherwise.
+    /// To this URL, with keys and session token if it belongs to the REST API, and without them otherwise.
     Url(&'a Url),
 }
 
-/// What goes with a request.
+/// The content of a request.
 pub(super) enum Body<'a> {
     Nothing,
     Json(String),
     /// JSON that depends on the path of the REST API.
     Within(&'a dyn Fn(&str) -> String),
-    /// Bytes with their content type.
+    /// A content type, and bytes.
     Bytes(&'a str, &'a [u8]),
     /// The same, read as they are sent.
     Stream(&'a str, &'a dyn Stream),
 }
 
-/// What is read as it is sent, once.
+/// Data that is read as it is sent, once.
 pub(super) struct Source<R>(RefCell<Reading<R>>);
 
 struct Reading<R> {
@@ -107,7 +107,7 @@ impl<R: Read> Source<R> {
 pub(super) trait Stream {
     fn read(&self, buffer: &mut [u8]) -> io::Result<usize>;
 
-    /// What comes of it is not the whole any more.
+    /// It has been read in part, and can no longer be sent in full.
     fn has_begun(&self) -> bool;
 
     /// Why the program's reader failed.
@@ -175,21 +175,21 @@ impl Method {
     }
 }
 
-/// What the client acts as.
+/// The rights of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
-    /// Whatever its keys allow.
+    /// Whatever the client's keys allow.
     Keys,
-    /// Somebody without the master key, with which nobody is logged in at a sign-up, and lock-outs do not count. It is
-    /// sent all the same if it is the only key.
+    /// Without the master key, with which a sign-up does not log in and lock-outs do not count. The key is
+    /// sent all the same if it is the only one.
     User,
 }
 
 impl Http {
-    /// For the servers with these URLs, which have the scheme of a WebSocket.
+    /// For the servers with these URLs, which have a WebSocket scheme.
     ///
     /// # Errors
-    /// Those of the settings for TLS and proxies.
+    /// The errors of the settings for TLS and proxies.
     pub(crate) fn new(
         servers: &[Url],
         credentials: &Credentials,
@@ -199,7 +199,7 @@ impl Http {
         let server = |url: &Url| {
             let mut base = url.clone();
             base.set_query(None);
-            // All four schemes are among those that the URL standard calls special, so this cannot fail.
+            // The URL standard calls all four schemes special, so this cannot fail.
             let _ = base.set_scheme(if url.scheme() == "wss" { "https" } else { "http" });
             Ok(Server {
                 url: base,
@@ -256,7 +256,7 @@ impl Http {
         &self.application_id
     }
 
-    /// Makes a request once, of the server whose turn it is, and reads its answer.
+    /// Makes a request once, to the server whose turn it is, and reads its answer.
     pub(super) fn request<T>(
         &self,
         request: &Request<'_>,
@@ -265,7 +265,7 @@ impl Http {
         self.dated(request, read).map(|(answer, _)| answer)
     }
 
-    /// The same, and what time it is by the clock of whoever answers.
+    /// The same, with the time by the clock of the server that answers.
     pub(super) fn dated<T>(
         &self,
         request: &Request<'_>,
@@ -285,7 +285,8 @@ impl Http {
         })
     }
 
-    /// Makes a request once, of the server whose turn it is or whose URL it names. What answers it is not read yet.
+    /// Makes a request once, to the server whose turn it is or whose URL it names. The answer is not read
+    /// yet.
     pub(super) fn open(&self, request: &Request<'_>) -> Result<Response<ureq::Body>, Failure> {
         self.send(request, true, |_, response| Ok(response))
     }
@@ -319,10 +320,10 @@ impl Http {
         answer
     }
 
-    /// A server that is none of Parse: files may lie anywhere.
+    /// A server other than the Parse Servers: files may be stored anywhere.
     fn stranger(&self, url: &Url) -> Result<Server> {
         let mut base = url.clone();
-        // The settings for TLS and proxies are by the scheme of a WebSocket.
+        // The settings for TLS and proxies go by the scheme of a WebSocket.
         let _ = base.set_scheme(if url.scheme() == "https" { "wss" } else { "ws" });
         Ok(Server {
             url: url.clone(),
@@ -344,7 +345,7 @@ impl Http {
         let mut response = answer.map_err(|error| {
             if let Body::Stream(_, source) = request.body {
                 if let Some(error) = source.take_error() {
-                    let text = format!("what was to {} cannot be read", request.purpose);
+                    let text = format!("the data to {} cannot be read", request.purpose);
                     return Failure::lasting(Error::with_source(ErrorKind::InvalidValue, text, error));
                 }
             }
@@ -415,7 +416,8 @@ impl Http {
             }
             Body::Stream(content_type, source) => {
                 let mut source = *source;
-                // Without it Parse Server has all of a file in memory before it stores the first byte (FilesRouter.js).
+                // Without it, Parse Server holds all of a file in memory before it stores the first byte
+                // (FilesRouter.js).
                 let builder = typed(builder, content_type).header("X-Parse-Upload-Mode", "stream");
                 let request = builder.body(SendBody::from_reader(&mut source))?;
                 return server.agent.run(self.patient(server, request));
@@ -431,7 +433,7 @@ impl Http {
         }
     }
 
-    /// A request with as much time as its content needs, as long as it goes on.
+    /// A request that may take as long as its content needs, while data moves.
     fn patient<S: AsSendBody>(
         &self,
         server: &Server,
@@ -445,7 +447,7 @@ impl Http {
             .timeout_recv_body(None)
             .timeout_per_read(Some(fetch_timeout))
             .timeout_per_write(Some(fetch_timeout))
-            // A file that is not Parse Server's may have moved; it is asked for without keys.
+            // A file that is not on Parse Server may have moved; it is requested without keys.
             .max_redirects(if server.is_known { 0 } else { 5 })
             .build()
     }
@@ -456,7 +458,7 @@ impl Http {
 }
 
 impl Server {
-    /// Whether this is a URL of its REST API.
+    /// Whether this URL belongs to its REST API.
     fn has(&self, url: &Url) -> bool {
         let mount = self.url.path().trim_end_matches('/');
         let below = url.path().strip_prefix(mount);
@@ -493,11 +495,11 @@ fn agent(
         .timeout_send_body(Some(fetch_timeout))
         .timeout_recv_response(Some(fetch_timeout))
         .timeout_recv_body(Some(fetch_timeout))
-        // Keys are for this host alone.
+        // Keys are for this host only.
         .max_redirects(0)
         .max_redirects_will_error(false)
         .http_status_as_error(false)
-        // Node.js closes a connection that was idle for 5 s, perhaps just as it is used again.
+        // Node.js closes a connection that was idle for 5 s, perhaps at the moment when it is used again.
         .max_idle_age(Duration::from_secs(3))
         .user_agent("")
         .proxy(proxy)

@@ -1,4 +1,5 @@
-//! Objects: find, count, get, create, update, delete. Knows nothing of sessions and of live sets.
+//! Objects: find, count, get, create, update, delete. It knows nothing about sessions and
+//! live sets.
 
 use std::time::Duration;
 
@@ -29,14 +30,14 @@ struct Counted {
 }
 
 impl Rest {
-    /// The objects that match the query, in its order, with its limit (100 without one, unless the server says
-    /// otherwise), skip, selected and included fields.
+    /// Returns the objects that match the query, in its order, with its limit (100 without one, unless the
+    /// server says otherwise), skip, selected and included fields.
     ///
-    /// All of what [`Query`] offers works here, that which LiveQuery refuses as well. `watch` has no meaning and is left
-    /// out.
+    /// Everything that [`Query`] offers works here, including what LiveQuery refuses. `watch` has no meaning
+    /// here and is left out.
     ///
     /// # Errors
-    /// Those of [`Query::to_json`], and as in [errors](crate::rest#errors).
+    /// Those of [`Query::to_json`], and the [common errors](crate::rest#errors).
     ///
     /// # Examples
     /// ```
@@ -61,7 +62,7 @@ impl Rest {
         self.ask(&task, With::Session, |text| found(text, class_name))
     }
 
-    /// The first object that matches the query, in its order; `None` if there is none.
+    /// Returns the first object that matches the query, in its order; `None` if there is none.
     ///
     /// # Errors
     /// Those of [`find`](Self::find).
@@ -70,7 +71,7 @@ impl Rest {
         Ok(found.into_iter().next())
     }
 
-    /// How many objects match the query, whatever its limit and skip.
+    /// Returns how many objects match the query, whatever its limit and skip.
     ///
     /// # Errors
     /// Those of [`find`](Self::find).
@@ -103,10 +104,10 @@ impl Rest {
         Ok(counted.count)
     }
 
-    /// The object with this id.
+    /// Returns the object with this id.
     ///
     /// # Errors
-    /// Code 101 if it is not there, or may not be read. Otherwise as in [errors](crate::rest#errors).
+    /// Code 101 if it does not exist, or may not be read. Otherwise the [common errors](crate::rest#errors).
     ///
     /// # Examples
     /// ```
@@ -130,7 +131,7 @@ impl Rest {
         };
         self.ask(&task, With::Session, |text| {
             let object = object(text, path[1])?;
-            // It comes with the user's own object.
+            // The server sends the token with the user's own object.
             if path[1] == "_User" && object.get("sessionToken").is_some() {
                 let mut members: Map<String, Value> = serde_json::from_str(text)?;
                 members.remove("sessionToken");
@@ -140,13 +141,13 @@ impl Rest {
         })
     }
 
-    /// Saves a new object: a struct or map of yours, in which [`Op`](crate::rest::Op)s may stand for values.
+    /// Saves a new object: your own struct or map, in which [`Op`](crate::rest::Op)s may be used as values.
     ///
-    /// Returns it with its id and times, and with what the server made of it.
+    /// Returns the object with its id and times, and with the values that the server has changed.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidValue`] for what is not a JSON object; code 137 if a field has to be unique and is not.
-    /// Otherwise as in [errors](crate::rest#errors): look at
+    /// [`ErrorKind::InvalidValue`] if the value is not a JSON object; code 137 if a field has to be unique
+    /// and is not. Otherwise the [common errors](crate::rest#errors): check
     /// [`may_have_happened`](crate::Error::may_have_happened) before you save it again.
     ///
     /// # Examples
@@ -171,14 +172,14 @@ impl Rest {
         self.make(Change::create(class_name, object)?)
     }
 
-    /// Changes fields of an object; the others stay. [`Op`](crate::rest::Op)s may stand for values.
+    /// Changes fields of an object; the others stay. [`Op`](crate::rest::Op)s may be used as values.
     ///
-    /// Returns what is known of the object afterwards: its id and time, the fields that were set, and what the server
-    /// answered: the results of operations, and what its hooks changed.
+    /// Returns what is then known about the object: its id and time, the fields that were set, and the
+    /// server's answer: the results of operations, and changes by its hooks.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidValue`] for what is not a JSON object; code 101 if the object is not there, or may not be
-    /// changed. Otherwise as in [errors](crate::rest#errors).
+    /// [`ErrorKind::InvalidValue`] if the value is not a JSON object; code 101 if the object does not exist,
+    /// or may not be changed. Otherwise the [common errors](crate::rest#errors).
     ///
     /// # Examples
     /// ```
@@ -201,16 +202,17 @@ impl Rest {
     /// Deletes an object.
     ///
     /// # Errors
-    /// Code 101 if it is not there, or may not be deleted. Otherwise as in [errors](crate::rest#errors).
+    /// Code 101 if it does not exist, or may not be deleted. Otherwise the [common
+    /// errors](crate::rest#errors).
     pub fn delete(&self, class_name: &str, id: &str) -> Result<()> {
         self.make(Change::delete(class_name, id)?).map(drop)
     }
 
-    /// What a live set fetches: tries once, since the set has its own times to try again.
+    /// The fetch of a live set: tries once, since the set has its own schedule for retries.
     ///
     /// # Errors
-    /// [`ErrorKind::Fetch`], with how long to wait before the next time if the server says so, or if it would answer the
-    /// same.
+    /// [`ErrorKind::Fetch`], with how long to wait before the next attempt if the server says so, or if it
+    /// would answer the same.
     pub(crate) fn fetch(
         &self,
         query: &Query,
@@ -227,10 +229,11 @@ impl Rest {
         self.fetch_once(&task, &what, session_token, |text| found(text, class_name))
     }
 
-    /// What a live object fetches: the object with this id, with what the query includes, if it is there.
+    /// The fetch of a live object: returns the object with this id, with what the query includes, if it
+    /// exists.
     ///
     /// # Errors
-    /// As those of [`fetch`](Self::fetch).
+    /// Like those of [`fetch`](Self::fetch).
     pub(crate) fn fetch_one(
         &self,
         query: &Query,
@@ -247,7 +250,7 @@ impl Rest {
         let got = self.fetch_once(&task, &what, session_token, |text| object(text, class_name));
         match got {
             Ok(object) => Ok(vec![object]),
-            // It is not there, or may not be read.
+            // It does not exist, or may not be read.
             Err(failure) if failure.error.code() == Some(101) => Ok(Vec::new()),
             Err(failure) => Err(failure),
         }
@@ -295,7 +298,7 @@ impl Rest {
         self.made(change, answer)
     }
 
-    /// The object of a change that was made. A user whose password has changed has a new session.
+    /// The object after a change. A user whose password has changed has a new session.
     pub(super) fn made(&self, change: Change, answer: Map<String, Value>) -> Result<Object> {
         let is_user = change.class_name() == "_User";
         let mut known = change.made(answer);
@@ -309,7 +312,7 @@ impl Rest {
     }
 }
 
-/// What reads may be repeated, whatever its method: a `where` may be too long for a URL.
+/// A read, which may be repeated whatever its method: a `where` may be too long for a URL, so it is a POST.
 fn reading<'a>(path: &'a [&'a str], json: String, purpose: String) -> Task<'a> {
     Task {
         method: Method::Post,
@@ -320,7 +323,7 @@ fn reading<'a>(path: &'a [&'a str], json: String, purpose: String) -> Task<'a> {
     }
 }
 
-/// As the JS SDK does it.
+/// Written as the JS SDK does it.
 fn request_for(mut members: Vec<(String, Json)>) -> String {
     members.insert(0, ("_method".to_owned(), Json::string("GET")));
     Json::Object(members).to_string()
@@ -335,11 +338,11 @@ fn found(text: &str, class_name: &str) -> serde_json::Result<Vec<Object>> {
         .collect()
 }
 
-/// An object as the server writes it, which leaves its class out.
+/// An object as the server writes it: without its class.
 pub(super) fn object(json: &str, class_name: &str) -> serde_json::Result<Object> {
     let members = match json.trim_start().strip_prefix('{') {
         Some(members) => members,
-        // Says what it is instead.
+        // The error of this says what it is instead.
         None => return serde_json::from_str(json),
     };
     serde_json::from_str::<serde::de::IgnoredAny>(json)?;
@@ -359,6 +362,6 @@ fn class_of(query: &Query) -> Result<&str> {
     class(query.class_name())
 }
 
-/// What would be refused again is tried again all the same: somebody may put it right.
+/// A request that would be refused again is retried all the same, in case the cause is removed on the server.
 const UNTIL_SOMETHING_CHANGES: Duration = Duration::from_secs(60);
 const LONGEST_WAIT: Duration = Duration::from_secs(600);

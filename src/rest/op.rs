@@ -1,4 +1,4 @@
-//! Operations on fields: what a field is to become, worked out by the server. Knows nothing of requests.
+//! Operations on fields, which the server evaluates. It knows nothing about requests.
 
 use serde::ser::Error as _;
 use serde::{Serialize, Serializer};
@@ -6,9 +6,11 @@ use serde_json::{Value, json};
 
 use crate::types::Pointer;
 
-/// What the server is to do with a field, in place of a value: add to a number, to a list, to a relation.
+/// An operation for the server to do on a field, instead of a value: add to a number, to a list, to a
+/// relation.
 ///
-/// The server works it out with what the field holds at that moment, so that nobody's change is lost.
+/// The server applies it to the value that the field has at that moment, so that no concurrent change is
+/// lost.
 ///
 /// # Examples
 /// ```
@@ -37,7 +39,7 @@ use crate::types::Pointer;
 pub struct Op(Result<Value, String>);
 
 impl Op {
-    /// Adds to a number, or takes away with a negative amount. A field that is not there counts as 0.
+    /// Adds to a number, or subtracts with a negative amount. A missing field counts as 0.
     pub fn increment(amount: impl Into<Value>) -> Self {
         let amount = amount.into();
         if !amount.is_number() {
@@ -51,7 +53,7 @@ impl Op {
         Self::with_objects("Add", values)
     }
 
-    /// Appends to a list what is not in it yet.
+    /// Appends to a list those values that are not in it yet.
     pub fn add_unique<V: Serialize>(values: impl IntoIterator<Item = V>) -> Self {
         Self::with_objects("AddUnique", values)
     }
@@ -97,8 +99,8 @@ impl Serialize for Op {
     }
 }
 
-/// What an operation makes of a field that is not there; `None` if the field is not there afterwards either. Other
-/// values are what they are.
+/// The result of an operation on a field that does not exist; `None` if the field does not exist afterwards
+/// either. Other values are themselves.
 pub(super) fn applied_to_nothing(value: Value) -> Option<Value> {
     let Some(op) = value.get("__op").and_then(Value::as_str) else {
         return Some(value);

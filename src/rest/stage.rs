@@ -1,4 +1,4 @@
-//! How far a request got: what was never sent cannot have happened. Knows nothing of HTTP.
+//! How far a request got: a request that was never sent cannot have been executed. It does not know HTTP.
 
 use std::cell::Cell;
 use std::fmt;
@@ -12,19 +12,19 @@ use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTi
 /// How far a request got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Stage {
-    /// Not beyond the name of the server, or of the proxy.
+    /// Not beyond looking up the name of the server, or of the proxy.
     Resolving,
     Connecting,
-    /// Something of it went out.
+    /// At least a part of it was sent.
     Sent,
 }
 
 thread_local! {
-    /// Requests are sent by the thread that asks for them.
+    /// The thread that makes a request also sends it.
     static STAGE: Cell<Stage> = const { Cell::new(Stage::Connecting) };
 }
 
-/// Makes a request, and tells how far it got.
+/// Makes a request, and reports how far it got.
 pub(super) fn watch<R>(request: impl FnOnce() -> R) -> (R, Stage) {
     STAGE.set(Stage::Connecting);
     let result = request();
@@ -62,8 +62,8 @@ impl<In: Transport> Connector<In> for StageConnector {
         details: &ConnectionDetails<'_>,
         chained: Option<In>,
     ) -> Result<Option<Self::Out>, Error> {
-        // The connection to a proxy is made by the same chain, with settings that have no proxy any more. What is said to
-        // it is no request yet.
+        // The connection to a proxy is made by the same chain, with settings that have no proxy. What is sent
+        // to the proxy is not part of the request.
         let is_to_proxy = self.is_proxied && details.config.proxy().is_none();
         Ok(chained.map(|transport| StageTransport {
             transport,

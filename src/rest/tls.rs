@@ -31,7 +31,7 @@ impl<In: Transport> Connector<In> for TlsConnector {
         let host = details.uri.host().unwrap_or_default();
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let name = ServerName::try_from(host)
-            .map_err(|_| Error::Tls("no certificate can be for the name of the server"))?
+            .map_err(|_| Error::Tls("the name of the server cannot be in a certificate"))?
             .to_owned();
         let failed = |error: rustls::Error| Error::Io(std::io::Error::other(error));
         let mut connection = ClientConnection::new(Arc::clone(&self.0), name).map_err(failed)?;

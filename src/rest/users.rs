@@ -1,4 +1,4 @@
-//! Users and their sessions: sign up, log in, log out. No password or token of theirs is ever shown.
+//! Users and their sessions: sign up, log in, log out. It never shows a password or token.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -24,14 +24,14 @@ pub struct Session {
 }
 
 impl Session {
-    /// The user, as far as the server shows it.
+    /// Returns the user, as far as the server shows it.
     #[must_use]
     pub fn user(&self) -> &Object {
         &self.user
     }
 
-    /// The session token, to keep it for [`Rest::become_user`] when the program is started again. Whoever has it is the
-    /// user: store it as you would a password.
+    /// Returns the session token, to keep it for [`Rest::become_user`] in the next run of the program.
+    /// Anybody who has it can act as the user: store it like a password.
     #[must_use]
     pub fn token(&self) -> &str {
         self.token.reveal()
@@ -49,14 +49,14 @@ impl fmt::Debug for Session {
 
 /// # Users
 ///
-/// Those that log in or out set the session token: of the client, or of this handle if it has a session of its
-/// [own](Rest::own_session). The master key is not sent with them if the client has another key.
+/// Calls that log in or out set the session token: of the client, or of this handle if it has its
+/// [own session](Rest::own_session). They are sent without the master key if the client has another key.
 impl Rest {
     /// Logs in with a name, or an e-mail address on Parse Server 7.0 and later, and a password.
     ///
     /// # Errors
-    /// Code 101 for a wrong name or password. Otherwise as in [errors](crate::rest#errors). The session stays what it
-    /// was.
+    /// Code 101 for a wrong name or password. Otherwise the [common errors](crate::rest#errors). If it fails,
+    /// the session does not change.
     ///
     /// # Examples
     /// ```
@@ -77,20 +77,21 @@ impl Rest {
         Ok(session)
     }
 
-    /// Logs in with another service: `{"facebook": {"id": .., "access_token": ..}}`. Who has not been here before is signed
-    /// up.
+    /// Logs in with another service: `{"facebook": {"id": .., "access_token": ..}}`. A user who is not known
+    /// yet is signed up.
     ///
     /// # Errors
-    /// Code 252 for a service that the server does not know. Otherwise as in [errors](crate::rest#errors).
+    /// Code 252 for a service that the server does not know. Otherwise the [common
+    /// errors](crate::rest#errors).
     pub fn log_in_with(&self, auth_data: &(impl Serialize + ?Sized)) -> Result<Session> {
         let auth_data = fields("auth data", auth_data)?;
         self.enter("log in with another service", json!({"authData": auth_data}))
     }
 
-    /// Signs up a user without a name, who is lost with the session token.
+    /// Signs up a user without a name, who can no longer log in once the session token is lost.
     ///
     /// # Errors
-    /// As in [errors](crate::rest#errors); code 252 if the server allows none.
+    /// The [common errors](crate::rest#errors); code 252 if the server does not allow anonymous users.
     ///
     /// # Examples
     /// ```
@@ -111,8 +112,8 @@ impl Rest {
     /// Signs up a user, with more fields such as `email`, and logs in.
     ///
     /// # Errors
-    /// Code 202 if the name is taken, 203 if the e-mail address is, 142 for a password that the server's rules do not
-    /// allow. Otherwise as in [errors](crate::rest#errors).
+    /// Code 202 if the name is taken, 203 if the e-mail address is, 142 for a password that the server's
+    /// rules do not allow. Otherwise the [common errors](crate::rest#errors).
     ///
     /// # Examples
     /// ```
@@ -133,14 +134,14 @@ impl Rest {
         password: &str,
         more: &(impl Serialize + ?Sized),
     ) -> Result<Session> {
-        let mut user = fields("further fields of a user", more)?;
+        let mut user = fields("additional fields of a user", more)?;
         user.insert("username".to_owned(), username.into());
         user.insert("password".to_owned(), password.into());
         let purpose = format!("sign up {username}");
         let signed_up = self.answer(Method::Post, &["users"], Some(&user), Effect::Writes, purpose)?;
         user.remove("password");
         user.extend(signed_up);
-        // With the master key nobody is logged in.
+        // With the master key, a sign-up does not log in.
         let session = match session_in(user) {
             Some(session) => session?,
             None => self.session_of(username, password)?,
@@ -149,11 +150,11 @@ impl Rest {
         Ok(session)
     }
 
-    /// Makes the user of this session token the one who is logged in, after the server has confirmed the token.
+    /// Logs in as the user of this session token, after the server has confirmed the token.
     ///
     /// # Errors
-    /// Code 209 for a token that is no longer valid. Otherwise as in [errors](crate::rest#errors). The session stays
-    /// what it was.
+    /// Code 209 for a token that is no longer valid. Otherwise the [common errors](crate::rest#errors). If it
+    /// fails, the session does not change.
     ///
     /// # Examples
     /// ```
@@ -174,24 +175,25 @@ impl Rest {
         Ok(session)
     }
 
-    /// The user who is logged in, asked of the server.
+    /// Returns the user who is logged in, as the server answers.
     ///
     /// # Errors
-    /// Code 209 if nobody is, or the session has ended. Otherwise as in [errors](crate::rest#errors).
+    /// Code 209 if no user is logged in, or the session has ended. Otherwise the [common
+    /// errors](crate::rest#errors).
     pub fn me(&self) -> Result<Object> {
         self.user_of(With::Session)
     }
 
-    /// The session itself, an object of the class `_Session` without its token: `createdWith`, `installationId`, and
-    /// `expiresAt`, a [`Date`](crate::Date), if it ends by itself.
+    /// Returns the session itself, an object of the class `_Session` without its token: `createdWith`,
+    /// `installationId`, and `expiresAt`, a [`Date`](crate::Date), if it expires.
     ///
-    /// When the client's session ends is kept in mind: at that time the client's listeners for
-    /// [`session_ended`](crate::ClientEventKind::SessionEnded) are called. It is measured from the date of the answer, so
-    /// neither a clock that is wrong here nor one that is set matters. Log-ins of the client ask for it by themselves,
-    /// once, and do not fail if there is no answer.
-    ///
+    /// The client remembers when its session ends: at that time its listeners for
+    /// [`session_ended`](crate::ClientEventKind::SessionEnded) are called. The time is measured from the date
+    /// of the answer, so neither a wrong clock on this machine nor a change of the clock matters. Log-ins of
+    /// the client ask for it automatically, once, and do not fail if there is no answer.
     /// # Errors
-    /// Code 209 if nobody is logged in, or the session has ended. Otherwise as in [errors](crate::rest#errors).
+    /// Code 209 if no user is logged in, or the session has ended. Otherwise the [common
+    /// errors](crate::rest#errors).
     ///
     /// # Examples
     /// ```
@@ -220,12 +222,12 @@ impl Rest {
         Ok(session)
     }
 
-    /// Ends the session on the server, and forgets its token here. Does nothing if nobody is logged in; a session that
-    /// has ended already is no error.
+    /// Ends the session on the server, and forgets its token here. Does nothing if no user is logged in; a
+    /// session that has already ended is not an error.
     ///
     /// # Errors
-    /// As in [errors](crate::rest#errors). The token is forgotten all the same; the session may still be there on the
-    /// server.
+    /// The [common errors](crate::rest#errors). The token is forgotten nevertheless; the session may still
+    /// exist on the server.
     ///
     /// # Examples
     /// ```
@@ -248,7 +250,7 @@ impl Rest {
             method: Method::Post,
             place: Place::Path(&["logout"]),
             body: Body::Json("{}".to_owned()),
-            // A session ends once.
+            // Ending a session twice is as good as once.
             effect: Effect::Reads,
             purpose: "log out".to_owned(),
         };
@@ -261,11 +263,11 @@ impl Rest {
         }
     }
 
-    /// Has the server send a mail with which a user sets a new password.
+    /// Asks the server to send a mail with which the user sets a new password.
     ///
     /// # Errors
-    /// As in [errors](crate::rest#errors). Whether there is a user with this address the server tells only if its
-    /// settings say so.
+    /// The [common errors](crate::rest#errors). The server only says whether there is a user with this
+    /// address if its settings allow it.
     pub fn request_password_reset(&self, email: &str) -> Result<()> {
         let body = Map::from_iter([("email".to_owned(), Value::from(email))]);
         let purpose = "send a mail for a new password".to_owned();
@@ -274,7 +276,7 @@ impl Rest {
             .map(drop)
     }
 
-    /// Makes this the session token from now on. How long it lasts is worth one question, and no failure.
+    /// Makes this the session token from now on. Asks once how long it lasts; a failure of that is ignored.
     pub(super) fn begin(&self, token: Secret) {
         self.adopt(Some(token.clone()));
         if !self.is_of_client() {
@@ -302,19 +304,19 @@ impl Rest {
         }
     }
 
-    /// A session for this name and password.
+    /// The session for this name and password.
     fn session_of(&self, username: &str, password: &str) -> Result<Session> {
         let body = Map::from_iter([
             ("username".to_owned(), Value::from(username)),
             ("password".to_owned(), Value::from(password)),
         ]);
         let purpose = format!("log in {username}");
-        // A session too many hurts nobody.
+        // One session too many does no harm.
         let user = self.answer(Method::Post, &["login"], Some(&body), Effect::Reads, purpose)?;
         session_in(user).unwrap_or_else(|| Err(no_session()))
     }
 
-    /// Signs up or logs in whom this describes.
+    /// Signs up or logs in the user that this describes.
     fn enter(&self, purpose: &str, body: Value) -> Result<Session> {
         let body = fields("auth data", &body)?;
         let effect = Effect::Writes;
@@ -357,7 +359,7 @@ impl Rest {
     }
 }
 
-/// The session that an answer has, if it has one.
+/// The session in an answer, if there is one.
 fn session_in(answer: Map<String, Value>) -> Option<Result<Session>> {
     match user_in(answer) {
         Ok((user, token)) => token.map(|token| Ok(Session { user, token })),
@@ -369,7 +371,7 @@ fn user_in(answer: Map<String, Value>) -> Result<(Object, Option<Secret>)> {
     object_in(answer, "_User")
 }
 
-/// The user or session of an answer, without the token that comes with it.
+/// The user or session in an answer, without its token.
 fn object_in(mut answer: Map<String, Value>, class_name: &str) -> Result<(Object, Option<Secret>)> {
     let token = match answer.remove("sessionToken") {
         Some(Value::String(token)) => Some(Secret::from(token)),
@@ -394,6 +396,7 @@ fn session_task() -> Task<'static> {
 }
 
 fn no_session() -> Error {
-    let text = "the server knows the user, and has made no session; a client with the master key alone needs another key";
+    let text = "the server knows the user, but has created no session; a client with only the master key needs \
+    another key";
     Error::new(ErrorKind::Server, text)
 }

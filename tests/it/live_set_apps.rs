@@ -376,9 +376,7 @@ fn another_query_that_the_server_refuses_changes_nothing() {
     let change = set.set_query(&high()).unwrap();
     let error = change.wait(LONG).unwrap_err();
     assert!(
-        error
-            .to_string()
-            .contains("the live set stays with the one that it has"),
+        error.to_string().contains("the live set keeps its current one"),
         "{error}"
     );
     assert!(!error.is_fatal());
@@ -627,22 +625,29 @@ fn saved_contents_of_something_else_are_not_shown_and_the_reason_is_told() {
     };
     assert_eq!(start(&server, &best(), "ann", WEEK), ["[2, 1]"]);
     for (server, query, user, max_age, reason, contents) in [
-        (&server, best(), "bob", WEEK, "it is of another user", "[2, 1]"),
+        (
+            &server,
+            best(),
+            "bob",
+            WEEK,
+            "it belongs to another user",
+            "[2, 1]",
+        ),
         (
             &server,
             best().limit(1),
             "ann",
             WEEK,
-            "it is of another query",
+            "it belongs to another query",
             "[2]",
         ),
-        (&other, best(), "ann", WEEK, "it is of another server", "[7]"),
+        (&other, best(), "ann", WEEK, "it belongs to another server", "[7]"),
         (
             &server,
             best(),
             "ann",
             ms(1),
-            "old, and 1ms are allowed",
+            "old, and at most 1ms are allowed",
             "[2, 1]",
         ),
     ] {

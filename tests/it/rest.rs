@@ -216,12 +216,12 @@ fn what_goes_wrong_is_said_with_the_way_out() {
         ),
         (
             answer("302 Found\r\nLocation: http://elsewhere.example/", ""),
-            "it redirects: `ClientBuilder::rest_url`",
+            "it redirects: set the right URL with `ClientBuilder::rest_url`",
         ),
         (answer("503 Service Unavailable", "busy"), "HTTP 503: busy"),
         (
             answer("200 OK", "<html>welcome</html>"),
-            "was asked to return the objects of Game, and its answer is not one of Parse Server: <html>welcome</html>",
+            "was asked to return the objects of Game, but its answer is not one of Parse Server: <html>welcome</html>",
         ),
         (
             "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"results\": [".to_owned(),

@@ -1,5 +1,5 @@
-//! The program: keeps the list live, has its listeners run on the window's thread, once per frame, and carries out what
-//! the user asks for. Knows nothing of how the window looks.
+//! The program: keeps the list live, runs its listeners on the window's thread, once per frame, and carries
+//! out the user's commands. It does not know how the window looks.
 
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,7 +37,7 @@ pub struct App {
     report: Option<Report>,
 }
 
-/// What a button asks of the server.
+/// A request to the server, made by a button.
 type Call = Box<dyn FnOnce(&Rest) -> parse_livequery::Result<()> + Send>;
 
 /// The embedded server, which may be down.
@@ -107,7 +107,7 @@ impl App {
             }
             Action::Delete(id) => self.call(move |rest| rest.delete("Game", &id)),
             Action::Sort(sort) => match self.set.set_query(&query(sort)) {
-                // The old order is shown until the new one is there; nothing waits for it.
+                // The old order is shown until the new one is there; the program does not wait for it.
                 Ok(_) => self.sort = sort,
                 Err(error) => lock(&self.games).fail(&error),
             },
@@ -138,8 +138,8 @@ impl App {
 
 impl eframe::App for App {
     fn update(&mut self, context: &egui::Context, _: &mut eframe::Frame) {
-        // So long that a burst of events does not take long to show, and so short that no frame is missed. What is
-        // left over asks for the next one.
+        // Long enough that a burst of events is shown soon, and short enough that no frame is missed. If
+        // events are left over, the client asks for another frame.
         self.client.dispatch_pending_for(Duration::from_millis(4));
         let is_flashing = lock(&self.games).fade();
 
@@ -168,10 +168,10 @@ impl eframe::App for App {
         if is_flashing {
             context.request_repaint();
         } else if is_waiting {
-            // The countdown.
+            // For the countdown.
             context.request_repaint_after(Duration::from_millis(100));
         } else {
-            // How long ago the games were created.
+            // For the ages of the games.
             context.request_repaint_after(Duration::from_secs(1));
         }
         if context.input_mut(|input| input.consume_key(Modifiers::CTRL, Key::Q)) {
@@ -192,8 +192,8 @@ fn query(sort: Sort) -> Query {
     }
 }
 
-/// The thread that saves: calls wait for the server's answer, and the window must not. What the server has made of them
-/// comes back as changes of the set; what fails is told in the window.
+/// The thread that saves: calls wait for the server's answer, and the window must not. The results come back
+/// as changes of the set; failures are shown in the window.
 fn saver(rest: Rest, games: Arc<Mutex<Games>>, context: egui::Context) -> Sender<Call> {
     let (sender, calls) = mpsc::channel::<Call>();
     thread::spawn(move || {
@@ -220,7 +220,7 @@ impl Server {
 
     fn toggle(&mut self) {
         if self.is_down {
-            // If the port was taken meanwhile it stays down.
+            // If the port has been taken meanwhile, the server stays down.
             self.is_down = self.server.resume().is_err();
         } else {
             self.server.stop();

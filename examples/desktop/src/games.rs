@@ -1,5 +1,5 @@
-//! What the window shows beside the games themselves: what happened to them, and where the connection stands. Changed by
-//! listeners alone; knows nothing of windows and servers.
+//! What the window shows besides the games themselves: what happened to them, and the state of the
+//! connection. Only listeners change it; it knows nothing about windows and servers.
 
 use std::collections::HashMap;
 use std::thread::{self, ThreadId};
@@ -9,20 +9,21 @@ use parse_livequery::{Change, ClientEvent, ClientEventKind, Date, Error, ErrorKi
 
 pub struct Games {
     pub link: Link,
-    /// What is worth a line at the foot of the window.
+    /// The line at the bottom of the window.
     pub notice: String,
-    /// What has gone wrong last.
+    /// The last failure.
     pub banner: Option<Banner>,
-    /// The list came from the server, once at least.
+    /// The list has come from the server at least once.
     pub is_filled: bool,
-    /// Why there is no connection, as was told last.
+    /// Why there is no connection, as last reported.
     outage: Option<String>,
-    /// How many listeners have run, and how many of them on another thread than that of the window.
+    /// How many listeners have run, and how many of them on a thread other than the window's.
     pub listeners: u64,
     pub elsewhere: u64,
     /// By the ids of the games.
     flashes: HashMap<String, Flash>,
-    /// The games that are gone and flash still, in that order, each with its place in the list that it went from.
+    /// The games that are gone and still flash, in order, each with its position in the list that it was
+    /// removed from.
     gone: Vec<(usize, Object)>,
     thread: ThreadId,
 }
@@ -49,7 +50,7 @@ pub struct Banner {
     ends: Ends,
 }
 
-/// When a banner ends that nobody dismisses.
+/// When a banner ends that is not dismissed.
 #[derive(PartialEq)]
 enum Ends {
     Never,
@@ -58,7 +59,7 @@ enum Ends {
 }
 
 impl Games {
-    /// For a window that has this thread.
+    /// For a window on this thread.
     pub fn new() -> Self {
         Self {
             link: Link::Connecting,
@@ -84,7 +85,7 @@ impl Games {
                 self.gone.push((*index, object.clone()));
                 What::Deleted
             }
-            // Where all is new, nothing stands out.
+            // If everything is new, nothing is highlighted.
             _ => {
                 self.flashes.clear();
                 self.gone.clear();
@@ -95,13 +96,13 @@ impl Games {
             return;
         };
         if what != What::Deleted {
-            // It is back.
+            // The game is back.
             self.gone.retain(|(_, game)| game.id() != Some(id));
         }
         self.flashes.insert(id.to_owned(), (what, Instant::now()));
     }
 
-    /// The listener for the list being complete.
+    /// The listener for a complete list.
     pub fn ready(&mut self) {
         self.count();
         self.notice = "following the games".to_owned();
@@ -109,13 +110,13 @@ impl Games {
         self.banner.take_if(|banner| banner.ends == Ends::OnReady);
     }
 
-    /// The listener for the list being old, perhaps.
+    /// The listener for a list that may be out of date.
     pub fn stale(&mut self, since: Date) {
         self.count();
         self.notice = format!("may be old since {since}");
     }
 
-    /// The listener of the client, which hears of the errors of the set as well.
+    /// The listener of the client, which is also called for the errors of the set.
     pub fn client_event(&mut self, event: &ClientEvent) {
         self.count();
         match event.kind() {
@@ -138,7 +139,7 @@ impl Games {
             self.link = Link::Ended;
         }
         if event.kind() == ClientEventKind::Reconnecting {
-            // Each attempt fails for the same reason: who has read it does not read it again.
+            // Each attempt fails for the same reason: after it was dismissed, do not show it again.
             let reason = error.to_string();
             if self.outage.as_ref() == Some(&reason) {
                 return;
@@ -155,7 +156,7 @@ impl Games {
         });
     }
 
-    /// Something that the user has asked for was not done.
+    /// A command of the user has failed.
     pub fn fail(&mut self, error: &Error) {
         self.banner = Some(Banner {
             text: error.to_string(),
@@ -163,10 +164,11 @@ impl Games {
         });
     }
 
-    /// The games in their order, those that are gone where they were for as long as they flash.
+    /// The games in order; those that are gone stay at their positions while they flash.
     pub fn rows<'a>(&'a self, set: &'a Snapshot) -> Vec<(&'a Object, Option<Flash>)> {
         let mut games: Vec<_> = set.iter().collect();
-        // The last one that went comes back first, so that each place is one in the list that it went from.
+        // The last one removed comes back first, so that each position refers to the list that it was removed
+        // from.
         for (index, game) in self.gone.iter().rev() {
             games.insert((*index).min(games.len()), game);
         }
@@ -174,7 +176,7 @@ impl Games {
         games.into_iter().map(|game| (game, flash(game))).collect()
     }
 
-    /// Forgets what has flashed long enough. Whether anything flashes still.
+    /// Forgets what has flashed long enough. Returns whether anything still flashes.
     pub fn fade(&mut self) -> bool {
         self.flashes.retain(|_, (_, since)| since.elapsed() <= FLASH);
         let flashes = &self.flashes;

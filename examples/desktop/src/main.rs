@@ -1,5 +1,5 @@
-//! A window with a live list of games. Without arguments it starts a LiveQuery server in the process and has buttons
-//! that change what is on it; with `--server` it watches the class `Game` of a server of yours.
+//! A window with a live list of games. Without arguments it starts a LiveQuery server in the process and has
+//! buttons that change its contents; with `--server` it watches the class `Game` of your own server.
 
 mod app;
 mod games;
@@ -20,13 +20,13 @@ use app::{App, Source};
 #[derive(Parser)]
 #[command(name = "games")]
 struct Arguments {
-    /// The LiveQuery server, as ws://host:port/path. Without it, one is started in this process.
+    /// The LiveQuery server, such as ws://host:port/path. Without it, one is started in this process.
     #[arg(long, value_name = "URL", requires = "app_id")]
     server: Option<String>,
     /// The application id of that server.
     #[arg(long, value_name = "ID", requires = "server")]
     app_id: Option<String>,
-    /// Its JavaScript key, if it asks for one.
+    /// Its JavaScript key, if it requires one.
     #[arg(
         long,
         value_name = "KEY",

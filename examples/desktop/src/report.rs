@@ -1,4 +1,4 @@
-//! Prints what the window shows, whenever that has changed, as a line of JSON: for tests.
+//! Prints what the window shows, whenever it changes, as a line of JSON: for tests.
 
 use std::io::Write;
 
@@ -45,7 +45,7 @@ impl Report {
             "hovered": buttons.hovered,
         });
         if self.0.as_ref() != Some(&now) {
-            // Whoever started this has seen enough if it fails.
+            // If it fails, the reader has gone.
             let _ = writeln!(std::io::stdout(), "{now}");
             self.0 = Some(now);
         }

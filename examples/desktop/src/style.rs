@@ -1,4 +1,5 @@
-//! Colours that can be read on a dark and on a light ground, and letters for every script that the system has a font for.
+//! Colours that are readable on dark and light backgrounds, and letters for every script that the system has
+//! a font for.
 
 use std::thread;
 
@@ -45,7 +46,7 @@ impl Palette {
         }
     }
 
-    /// Behind the row of a game to which this has happened.
+    /// The background of a row after this event.
     pub fn behind(&self, what: What) -> Color32 {
         match what {
             What::Created => self.created,
@@ -71,11 +72,11 @@ pub fn set_up(context: &egui::Context) {
         });
     }
     let context = context.clone();
-    // It reads many files, and the window need not wait for it.
+    // This reads many files, and the window need not wait for it.
     thread::spawn(move || add_fonts(&context));
 }
 
-/// Adds the first font of the system that has the letters of a script, for each that egui's own fonts lack.
+/// Adds, for each script that egui's own fonts lack, the first font of the system that has its letters.
 fn add_fonts(context: &egui::Context) {
     let mut fonts = Database::new();
     fonts.load_system_fonts();
@@ -111,6 +112,6 @@ fn add_fonts(context: &egui::Context) {
     context.request_repaint();
 }
 
-/// A letter of each script: Han, kana, Hangul, Arabic as [`as_seen`](crate::text::as_seen) writes it, Hebrew. Those whose
-/// letters change their shapes in other ways egui cannot draw.
+/// A letter of each script: Han, kana, Hangul, Arabic as [`as_seen`](crate::text::as_seen) writes it, Hebrew.
+/// egui cannot draw scripts whose letters change their shapes in other ways.
 const SAMPLES: [char; 5] = ['棋', 'か', '한', '\u{fedf}', 'א'];

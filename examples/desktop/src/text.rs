@@ -1,11 +1,11 @@
-//! Texts as people read them.
+//! Texts in the form that people read.
 
 use std::time::SystemTime;
 
 use parse_livequery::Date;
 use unicode_bidi::BidiInfo;
 
-/// How long ago that was. A server's clock may be ahead of ours.
+/// How long ago the date was. A server's clock may be ahead of ours.
 pub fn ago(date: Date) -> String {
     let past = SystemTime::now().duration_since(date.into()).unwrap_or_default();
     let seconds = past.as_secs();
@@ -15,13 +15,13 @@ pub fn ago(date: Date) -> String {
         60..3_600 => format!("{} min ago", seconds / 60),
         3_600..86_400 => format!("{} h ago", seconds / 3_600),
         86_400..2_592_000 => format!("{} d ago", seconds / 86_400),
-        // The day alone.
+        // Only the day.
         _ => date.to_string().chars().take(10).collect(),
     }
 }
 
-/// The letters in the order and the shapes in which they are seen: egui draws one after another, from left to right, and
-/// joins none.
+/// The letters in the order and the shapes in which they are seen: egui draws them one by one, from left to
+/// right, and joins none.
 pub fn as_seen(text: &str) -> String {
     if text.is_ascii() {
         return text.to_owned();

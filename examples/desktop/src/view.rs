@@ -1,4 +1,5 @@
-//! How the window looks: draws what there is, and says what the user asks for. Knows nothing of clients and servers.
+//! How the window looks: draws the state, and returns the user's commands. It knows
+//! nothing about clients and servers.
 
 use std::time::Instant;
 
@@ -11,14 +12,14 @@ use crate::games::{FLASH, Flash, Games, Link};
 use crate::style::Palette;
 use crate::text;
 
-/// What there is to be seen.
+/// The state to draw.
 pub struct Shown<'a> {
     pub games: &'a Games,
-    /// The games in the list, without those that are gone and flash still.
+    /// The number of games in the list, without those that are gone and still flash.
     pub count: usize,
     pub rows: &'a [(&'a Object, Option<Flash>)],
     pub sort: Sort,
-    /// `None` if the server is not ours.
+    /// `None` if the server is not embedded.
     pub server_is_down: Option<bool>,
 }
 
@@ -35,7 +36,7 @@ pub enum Column {
     Created,
 }
 
-/// What the user asks for.
+/// A command of the user.
 pub enum Action {
     Create,
     Change(String),
@@ -47,7 +48,7 @@ pub enum Action {
     Dismiss,
 }
 
-/// What came of drawing a frame.
+/// The result of drawing a frame.
 #[derive(Default)]
 pub struct Drawn {
     pub action: Option<Action>,
@@ -95,7 +96,7 @@ pub fn draw(context: &egui::Context, shown: &Shown<'_>) -> Drawn {
         if shown.rows.is_empty() {
             draw_emptiness(ui, shown);
         } else {
-            // A row without its buttons is no use: what is too narrow scrolls.
+            // A row is useless without its buttons, so a table that is too wide scrolls.
             ScrollArea::horizontal().show(ui, |ui| drawn.table(ui, shown));
         }
     });
@@ -137,7 +138,7 @@ fn describe(palette: &Palette, link: &Link) -> (egui::Color32, String) {
     }
 }
 
-/// No list, or an empty one: says which of them, and what to do.
+/// No list, or an empty one: says which, and what to do.
 fn draw_emptiness(ui: &mut Ui, shown: &Shown<'_>) {
     let (title, hint) = match (&shown.games.link, shown.games.is_filled) {
         (_, true) => ("No games", "“New game” makes the first one."),
@@ -224,7 +225,7 @@ impl Drawn {
             .body(|body| self.rows(body, width, line + 8.0, shown));
     }
 
-    /// A column's head; one that can be sorted by says in which order it is.
+    /// A column's head; the head of a sortable column shows its order.
     fn head(&mut self, ui: &mut Ui, title: &str, column: Option<Column>, sort: Sort) {
         let Some(column) = column else {
             ui.strong(title);
@@ -305,7 +306,7 @@ impl Drawn {
     }
 }
 
-/// What is behind a row, from its first cell on: a stripe, and the colour of what has just happened to it.
+/// Draws the background of a row, from its first cell on: a stripe, and the colour of the last event.
 fn draw_ground(ui: &Ui, width: Rangef, index: usize, flash: Option<Flash>) {
     let height = ui.max_rect().expand(0.5 * ui.spacing().item_spacing.y).y_range();
     let row = Rect::from_x_y_ranges(width, height);
@@ -328,5 +329,5 @@ pub fn score_of(game: &Object) -> f64 {
     game.get_f64("score").unwrap_or_default()
 }
 
-/// The room between a number and the text of the next column.
+/// The space between a number and the text of the next column.
 const AFTER_NUMBERS: f32 = 14.0;

@@ -1,17 +1,17 @@
-//! The command line as a whole. Knows nothing of what the commands do.
+//! The command line as a whole. It does not know what the commands do.
 
 use clap::{Parser, Subcommand};
 
 use crate::settings::{Connection, SECRETS_AND_PROFILES};
 use crate::{calls, doctor, exit, on, serve, tail, watch, words};
 
-/// Parse LiveQuery in the terminal: follow a class, find out why nothing comes, and call the server.
+/// Parse LiveQuery in the terminal: follow a class, find out why no events arrive, and call the server.
 #[derive(Parser)]
 #[command(
     name = "livequery",
     version,
     after_long_help = after_help(),
-    after_help = "--help tells of secrets, profiles, exit codes and examples"
+    after_help = "--help explains secrets, profiles and exit codes, with examples"
 )]
 pub(crate) struct Arguments {
     #[command(subcommand)]

@@ -1,4 +1,5 @@
-//! The calls of the REST API, one command each, JSON in and JSON lines out. Knows no live connection.
+//! The calls of the REST API, one command each, JSON in and JSON lines out. It knows nothing about live
+//! connections.
 
 use std::io::{self, IsTerminal, Read, Write};
 
@@ -21,11 +22,11 @@ pub(crate) struct Find {
     #[command(flatten)]
     order: Order,
 
-    /// At most so many; the server's own limit is 100
+    /// At most this many; the server's own limit is 100
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
 
-    /// Without the first so many
+    /// Skip this many at the beginning
     #[arg(long, value_name = "N")]
     skip: Option<u64>,
 
@@ -33,11 +34,11 @@ pub(crate) struct Find {
     #[arg(long, value_name = "FIELD,..", value_delimiter = ',')]
     select: Vec<String>,
 
-    /// With the objects that these pointers point to
+    /// Include the objects that these pointers point to
     #[arg(long, value_name = "FIELD,..", value_delimiter = ',')]
     include: Vec<String>,
 
-    /// How many there are, and none of them
+    /// Print only how many there are
     #[arg(long)]
     count: bool,
 }
@@ -51,7 +52,7 @@ pub(crate) struct Get {
     id: String,
 }
 
-/// Creates an object, and prints what the server made of it
+/// Creates an object, and prints the result
 #[derive(Args)]
 pub(crate) struct Create {
     /// Its class
@@ -61,15 +62,15 @@ pub(crate) struct Create {
     fields: String,
 }
 
-/// Changes fields of an object, and prints what the server made of them
+/// Changes fields of an object, and prints the result
 #[derive(Args)]
 pub(crate) struct Update {
     /// Its class
     class: String,
     /// Its id
     id: String,
-    /// The fields, or operations as {"score": {"__op": "Increment", "amount": 1}}; from standard input if it is `-` or
-    /// missing
+    /// The fields, or operations such as {"score": {"__op": "Increment", "amount": 1}}; from standard input
+    /// if it is `-` or missing
     #[arg(value_name = "JSON", default_value = "-", hide_default_value = true)]
     fields: String,
 }
@@ -95,7 +96,7 @@ pub(crate) struct Call {
 
 /// Logs in, and prints the session token
 ///
-/// The password is asked for, or is the first line of standard input, or PARSE_PASSWORD.
+/// The password comes from PARSE_PASSWORD, from a prompt, or from the first line of standard input.
 #[derive(Args)]
 #[command(after_help = "Example:\n  export PARSE_SESSION_TOKEN=$(livequery login ann)")]
 pub(crate) struct Login {
@@ -186,14 +187,14 @@ fn input(argument: &str) -> Result<Box<RawValue>, Failure> {
     let mut text = argument.to_owned();
     if argument == "-" {
         if io::stdin().is_terminal() {
-            eprintln!("reading JSON from the keyboard; Ctrl-D ends it");
+            eprintln!("reading JSON from the keyboard; end it with Ctrl-D");
         }
         text.clear();
         io::stdin()
             .read_to_string(&mut text)
             .map_err(|error| Failure::Usage(format!("standard input cannot be read: {error}")))?;
     }
-    filter::json(&text).map_err(|error| Failure::Usage(format!("this is no JSON: {error}")))
+    filter::json(&text).map_err(|error| Failure::Usage(format!("this is not valid JSON: {error}")))
 }
 
 fn print(lines: impl IntoIterator<Item = impl std::fmt::Display>) -> Result<(), Failure> {

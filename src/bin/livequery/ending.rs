@@ -1,4 +1,4 @@
-//! What ends a command that runs until it is told to stop. Knows no command.
+//! What ends a command that runs until it is stopped. It knows nothing about single commands.
 
 use std::sync::mpsc::Sender;
 
@@ -10,9 +10,9 @@ use crate::exit::Failure;
 pub(crate) enum End {
     /// Ctrl-C, or another request to end.
     Interrupted,
-    /// Whoever read the pipe has read enough.
+    /// The reader of the pipe has left.
     ReaderGone,
-    /// The connection or the subscription cannot go on.
+    /// The connection or the subscription cannot continue.
     Refused(parse_livequery::Error),
     NotWritten(std::io::Error),
     /// A command that `on` ran has failed.
@@ -20,7 +20,7 @@ pub(crate) enum End {
 }
 
 impl End {
-    /// What the program makes of it.
+    /// The result of the program.
     pub(crate) fn outcome(self) -> Result<(), Failure> {
         match self {
             Self::Interrupted | Self::ReaderGone => Ok(()),
@@ -36,12 +36,12 @@ impl End {
 
 /// Ends the program on Ctrl-C, SIGTERM and SIGHUP.
 pub(crate) fn end_on_request(ended: Sender<End>) -> Result<(), ctrlc::Error> {
-    // Main has left already if it does not listen.
+    // If main has already left, it no longer listens.
     ctrlc::set_handler(move || drop(ended.send(End::Interrupted)))
 }
 
-/// Notices that the reader of the pipe has left, as in `tail .. | head -1`, when it leaves: the next event, which could
-/// not be written, may be hours away.
+/// Notices that the reader of the pipe has left, as in `tail .. | head -1`, as soon as it leaves: the next
+/// event, which could not be written, may be hours away.
 #[cfg(unix)]
 pub(crate) fn end_without_reader(ended: Sender<End>) {
     use std::io::{self, IsTerminal};
@@ -72,7 +72,7 @@ pub(crate) fn end_without_reader(ended: Sender<End>) {
         }
     }
 
-    // A terminal that goes away sends a signal.
+    // A terminal that is closed sends a signal.
     if !io::stdout().is_terminal() {
         std::thread::spawn(move || {
             // It fails for a file, which has no reader.

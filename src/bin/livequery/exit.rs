@@ -1,19 +1,19 @@
-//! Why a command ends, and what the program exits with. Knows no command.
+//! Why a command ends, and the exit codes of the program. It knows nothing about single commands.
 
 use std::io;
 
 use parse_livequery::{Error, ErrorKind};
 
-/// What ends a command before its work is done.
+/// Why a command ends before its work is done.
 pub(crate) enum Failure {
-    /// The server refused, or `doctor` found a fault. It has been told already if there is no text.
+    /// The server refused, or `doctor` found a fault. Without a text, it has already been reported.
     Refused(Option<String>),
-    /// The arguments, the settings, or a query that LiveQuery cannot serve.
+    /// Wrong arguments or settings, or a query that LiveQuery cannot answer.
     Usage(String),
-    /// There is no way to the server.
+    /// The server cannot be reached.
     Unreachable(String),
     NotWritten(io::Error),
-    /// A command that `on` ran has failed, and was to end it.
+    /// A command that `on` ran has failed, and `--stop-on-failure` was given.
     CommandFailed(String),
 }
 
@@ -28,7 +28,7 @@ impl Failure {
         }
     }
 
-    /// What to tell. `None` if there is nothing to say: whoever read the pipe has read enough.
+    /// The message. `None` if there is none: the reader of the pipe has left.
     pub(crate) fn text(&self) -> Option<String> {
         match self {
             Self::Refused(text) => text.clone(),
@@ -45,14 +45,14 @@ impl From<Error> for Failure {
             ErrorKind::InvalidQuery | ErrorKind::InvalidSetting | ErrorKind::InvalidValue => {
                 Self::Usage(text)
             }
-            // A reverse proxy answers in the server's place, with no code of Parse.
+            // A reverse proxy answers in the server's place, without an error code of Parse.
             ErrorKind::Server | ErrorKind::Refused | ErrorKind::Protocol => Self::Refused(Some(text)),
             _ => Self::Unreachable(text),
         }
     }
 }
 
-/// A text of the library, which speaks to programmers, in the words of the shell.
+/// Replaces names of the library, which are for programmers, with those of the shell.
 pub(crate) fn shell_words(text: &str) -> String {
     let words = [
         ("`ClientBuilder::rest_url`", "--rest-url"),
@@ -68,12 +68,12 @@ pub(crate) fn shell_words(text: &str) -> String {
     })
 }
 
-/// The chapter of the help.
+/// A chapter of the help.
 pub(crate) const CODES: &str = "\
 Exit codes:
-  0  done; or ended by Ctrl-C or SIGTERM, or since the reader of the pipe has left
+  0  done; or ended by Ctrl-C or SIGTERM, or because the reader of the pipe has left
   1  the server refused the connection, the subscription or the call, or doctor found a fault
-  2  wrong arguments or settings, or a query that LiveQuery cannot serve
+  2  wrong arguments or settings, or a query that LiveQuery cannot answer
   3  the server cannot be reached
   4  the output cannot be written
   5  a command that `on` ran has failed, and --stop-on-failure was given";

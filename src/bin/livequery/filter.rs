@@ -1,4 +1,4 @@
-//! Which objects: the class and the conditions that most commands take. Knows no server.
+//! Which objects: the class and the conditions that most commands take. It knows nothing about servers.
 
 use clap::Args;
 use parse_livequery::Query;
@@ -12,10 +12,10 @@ pub(crate) struct Filter {
     /// The class
     pub(crate) class: String,
 
-    /// Only objects that meet these conditions, written as in Parse's REST API
+    /// Only objects that match these conditions, written as in Parse's REST API
     ///
-    /// They mean what they mean in a query to the database, or are refused: the server's LiveQuery matcher disagrees
-    /// with its database in places, and is asked in a form that it gets right.
+    /// They have the same meaning as in a database query, or are refused: the server's LiveQuery matcher
+    /// disagrees with its database in places, so it gets them in a form that it evaluates correctly.
     #[arg(long = "where", value_name = "JSON", value_parser = json)]
     condition: Option<Box<RawValue>>,
 }
@@ -26,7 +26,7 @@ impl Filter {
     }
 
     /// # Errors
-    /// Conditions that are none.
+    /// The conditions are not valid.
     pub(crate) fn query(&self) -> Result<Query, Failure> {
         #[derive(Serialize)]
         struct RestForm<'a> {
@@ -43,7 +43,7 @@ impl Filter {
 /// How the objects are sorted.
 #[derive(Args)]
 pub(crate) struct Order {
-    /// Sorted by these fields; a dash before a field is descending
+    /// Sort by these fields; a dash before a field means descending
     #[arg(
         id = "order",
         long = "order",

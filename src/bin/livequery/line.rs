@@ -1,4 +1,5 @@
-//! What is printed for an event: a line for people, with colours, or one of JSON. Knows nothing of where it goes.
+//! The text of an event: a line for people, with colours, or a line of JSON. It does not know where the line
+//! goes.
 
 use std::fmt::Write;
 use std::time::SystemTime;
@@ -8,7 +9,7 @@ use jiff::{Timestamp, ZonedDateTime};
 use parse_livequery::{Event, EventKind, Object};
 use serde_json::{Value, json};
 
-/// The line for people. `None` for events that are no news to who reads the objects.
+/// The line for people. `None` for events that do not concern a reader of objects.
 pub(crate) fn text(event: &Event) -> Option<String> {
     let (kind, style, rest) = match event.kind() {
         EventKind::Open => {
@@ -18,7 +19,7 @@ pub(crate) fn text(event: &Event) -> Option<String> {
         }
         EventKind::Error => {
             let dropped = event.error()?.dropped()?;
-            let text = format!("{dropped} events were not read fast enough, and dropped");
+            let text = format!("{dropped} events were dropped, because they were not read fast enough");
             ("lagged", AnsiColor::Red, text)
         }
         EventKind::Close => return None,
@@ -66,7 +67,7 @@ pub(crate) fn clock() -> impl std::fmt::Display {
     ZonedDateTime::now().strftime("%H:%M:%S%.3f").to_string()
 }
 
-/// Text from elsewhere, without what a terminal would take for a command.
+/// Text from elsewhere, without characters that a terminal would take for a command.
 pub(crate) fn harmless(text: &str) -> String {
     text.chars()
         .map(|c| {
@@ -89,7 +90,7 @@ fn colour(kind: EventKind) -> AnsiColor {
     }
 }
 
-/// The object's id and what changed: `score: 20 -> 30`; where nothing is known of before, all fields.
+/// The object's id and what changed: `score: 20 -> 30`; all fields, if the object before is unknown.
 fn change(event: &Event) -> Option<String> {
     let object = event.object()?;
     let (dim, bold) = (Style::new().dimmed(), Style::new().bold());
@@ -114,7 +115,7 @@ fn change(event: &Event) -> Option<String> {
     Some(line)
 }
 
-/// A field, in one line that is not long.
+/// A field, as one short line.
 pub(crate) fn value(object: &Object, name: &str) -> String {
     let Some(value) = object.get(name) else {
         return "(unset)".to_owned();
@@ -141,8 +142,8 @@ pub(crate) fn instant(time: SystemTime) -> Option<String> {
     Timestamp::try_from(time).ok().map(|time| format!("{time:.3}"))
 }
 
-/// Longer values are cut: an event is one line. `--json` has all of them.
+/// Longer values are cut: an event is one line. `--json` prints them in full.
 const LONGEST_VALUE: usize = 80;
-/// What no column is about.
+/// Fields without a column.
 pub(crate) const OF_EVERY_OBJECT: [&str; 6] =
     ["__type", "className", "objectId", "createdAt", "updatedAt", "ACL"];

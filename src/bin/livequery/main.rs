@@ -1,6 +1,6 @@
-//! The program `livequery`: what the library does, for the shell. Knows which command does what, and nothing else.
+//! The program `livequery`: what the library does, for the shell. It only knows which command does what.
 //!
-//! It uses the public interface of the library alone, as any other program does.
+//! It only uses the public interface of the library, like any other program.
 
 mod arguments;
 mod calls;

@@ -1,4 +1,4 @@
-//! `on`: runs a command for each event. Knows nothing of how an event is written, or of the connection.
+//! `on`: runs a command for each event. It knows neither the format of an event nor the connection.
 
 use std::io::Write;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -21,37 +21,37 @@ use crate::settings::{Role, Settings};
 
 /// Runs a command for each event of a class
 ///
-/// The command gets the event as a line of JSON on its standard input, as `tail --json` prints it, and LIVEQUERY_KIND and
-/// LIVEQUERY_ID in its environment. A gap (what happened meanwhile was missed) and dropped events are events as well, of
-/// the kinds `gap` and `lagged`. While all jobs are busy, events wait; if they wait too long the oldest stay and the
-/// newest are dropped, which is told.
+/// The command gets the event as a line of JSON on its standard input, as `tail --json` prints it, and
+/// LIVEQUERY_KIND and LIVEQUERY_ID in its environment. A gap (events in that time were missed) and dropped
+/// events are events as well, of the kinds `gap` and `lagged`. While all jobs are busy, events wait; if too
+/// many wait, the newest are dropped, which is reported.
 #[derive(Args)]
 #[command(after_long_help = AFTER_HELP)]
 pub(crate) struct Options {
     #[command(flatten)]
     filter: Filter,
 
-    /// The command, as a line for the shell
+    /// The command, as a shell command line
     #[arg(long, value_name = "COMMAND")]
     exec: String,
 
-    /// Only events of these kinds; gaps are told on standard error then [default: all]
+    /// Only events of these kinds; gaps are then reported on standard error [default: all]
     #[arg(long, value_name = "KIND,..", value_delimiter = ',')]
     kind: Vec<Kind>,
 
-    /// So many commands at a time; with more than one the order of the events is not kept
+    /// Run this many commands at a time; with more than one, the order of the events is not kept
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
     jobs: u16,
 
-    /// End a command that takes longer [default: never]
+    /// Kill a command that takes longer [default: never]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     timeout: Option<u64>,
 
-    /// End with 5 when a command fails, rather than tell it and go on
+    /// Exit with 5 when a command fails, instead of reporting it and continuing
     #[arg(long)]
     stop_on_failure: bool,
 
-    /// Give up when so many attempts to connect have failed in a row [default: never]
+    /// Give up after this many failed attempts to connect in a row [default: never]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_attempts: Option<u32>,
 }
@@ -73,7 +73,7 @@ enum Kind {
 }
 
 impl Kind {
-    /// `None` for what is no news to who reads the objects.
+    /// `None` for events that do not concern a reader of objects.
     fn of(event: &Event) -> Option<Self> {
         Some(match event.kind() {
             EventKind::Create => Self::Create,
@@ -119,7 +119,9 @@ impl Options {
         let (ended, ends) = mpsc::channel();
         let output = Arc::new(Output::new(true, ended.clone()));
         if let Err(error) = end_on_request(ended.clone()) {
-            output.say(&format!("Ctrl-C will end this without a farewell: {error}"));
+            output.say(&format!(
+                "Ctrl-C will end this program without closing the connection: {error}"
+            ));
         }
 
         let (give, take) = crossbeam_channel::bounded(0);
@@ -138,7 +140,7 @@ impl Options {
                 thread::spawn(move || worker.work(&take))
             })
             .collect();
-        // When they have gone, the listener has nobody to wait for.
+        // When the workers have gone, the listener must not wait for them.
         drop(take);
         let give = Arc::new(Mutex::new(Some(give)));
 
@@ -155,7 +157,7 @@ impl Options {
                 let out = Arc::clone(&output);
                 move |_| out.say(&format!("following {class}"))
             })
-            // It waits here for a worker that is free: it is the library's queue that fills, and says so.
+            // The listener waits here for a free worker, so the library's queue fills, and reports that.
             .on_any({
                 let give = Arc::clone(&give);
                 move |event| hand_over(event, &kinds, &give, &out)
@@ -167,7 +169,7 @@ impl Options {
         subscription.unsubscribe();
         client.close();
         for worker in workers {
-            // One that panicked has told so.
+            // A worker that panicked has reported it.
             let _ = worker.join();
         }
         output.clear();
@@ -175,7 +177,7 @@ impl Options {
     }
 }
 
-/// The way to the workers, until the program is to end.
+/// The channel to the workers, until the program ends.
 type Queue = Mutex<Option<crossbeam_channel::Sender<Job>>>;
 
 fn hand_over(event: &Event, kinds: &[Kind], queue: &Queue, output: &Output) {
@@ -185,7 +187,7 @@ fn hand_over(event: &Event, kinds: &[Kind], queue: &Queue, output: &Output) {
     if kinds.is_empty() || kinds.contains(&kind) {
         let id = event.id().unwrap_or_default().to_owned();
         let give = queue.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        // The program ends if nobody takes it.
+        // If no worker takes it, the program is ending.
         let _ = give.map(|give| give.send(Job { kind, id, line }));
     } else if matches!(kind, Kind::Gap | Kind::Lagged) {
         output.say(&line);
@@ -211,7 +213,7 @@ impl Worker {
             let Err(problem) = self.run(&job) else { continue };
             let text = format!("the command for {} {} {problem}", job.kind.as_str(), job.id);
             if self.stops {
-                // Main has left already if it does not listen.
+                // If main has already left, it no longer listens.
                 let _ = self.ended.send(End::CommandFailed(text));
                 return;
             }
@@ -228,20 +230,20 @@ impl Worker {
             .map_err(|error| format!("cannot be started: {error}"))?;
         if let Some(mut stdin) = child.stdin.take() {
             let line = format!("{}\n", job.line);
-            // A command may read when it likes, or not at all.
+            // A command may read its input late, or not at all.
             thread::spawn(move || drop(stdin.write_all(line.as_bytes())));
         }
         match self
             .wait(&mut child)
             .map_err(|error| format!("cannot be waited for: {error}"))?
         {
-            None => Err("took too long, and was ended".to_owned()),
+            None => Err("took too long, and was killed".to_owned()),
             Some(status) if status.success() || self.is_over.load(Ordering::Relaxed) => Ok(()),
             Some(status) => Err(format!("failed: {status}")),
         }
     }
 
-    /// `None` if it had to be ended.
+    /// `None` if it had to be killed.
     fn wait(&self, child: &mut Child) -> std::io::Result<Option<ExitStatus>> {
         let start = Instant::now();
         let mut over_since = None;
@@ -268,7 +270,8 @@ fn shell(line: &str) -> Command {
     use std::os::unix::process::CommandExt;
 
     let mut command = Command::new("sh");
-    // A group of its own, so that all that it starts ends with it, and Ctrl-C leaves it the time to finish.
+    // Its own process group, so that all its child processes end with it, and Ctrl-C leaves it the time to
+    // finish.
     command.args(["-c", line]).process_group(0);
     command
 }
@@ -280,7 +283,7 @@ fn shell(line: &str) -> Command {
     command
 }
 
-/// Ends a command, with what it has started.
+/// Kills a command, with its child processes.
 fn end(child: &mut Child) {
     #[cfg(unix)]
     {
@@ -290,11 +293,11 @@ fn end(child: &mut Child) {
             .stderr(Stdio::null())
             .status();
     }
-    // It has ended by itself if it fails.
+    // If this fails, the command has already ended.
     let _ = child.kill();
 }
 
-/// How often to look whether a command has ended.
+/// How often to check whether a command has ended.
 const LOOK: Duration = Duration::from_millis(20);
-/// How long a command that runs may take when the program is to end.
+/// How long a running command may take when the program ends.
 const GRACE: Duration = Duration::from_secs(2);

@@ -1,5 +1,5 @@
-//! Where lines go: events to standard output, everything else to standard error; on a terminal that has a line at its
-//! foot for the state of the connection.
+//! Where lines go: events to standard output, everything else to standard error; on a terminal, the last line
+//! shows the state of the connection.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::mpsc::Sender;
@@ -14,15 +14,15 @@ use crate::line;
 
 pub(crate) struct Output {
     json: bool,
-    /// Whether standard error can be written over.
+    /// Whether standard error can be overwritten.
     terminal: bool,
     ended: Sender<End>,
-    /// What stands in the line of the state.
+    /// The text in the line of the state.
     status: Mutex<Option<String>>,
 }
 
 impl Output {
-    /// An output that tells when nobody reads it any more.
+    /// An output that reports when it has no reader any more.
     pub(crate) fn new(json: bool, ended: Sender<End>) -> Self {
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         Self {
@@ -33,7 +33,7 @@ impl Output {
         }
     }
 
-    /// Prints an event, if it is one to print.
+    /// Prints an event, if it is to be printed.
     pub(crate) fn event(&self, event: &Event) {
         let line = if self.json {
             line::json(event)
@@ -59,7 +59,7 @@ impl Output {
                 io::ErrorKind::BrokenPipe => End::ReaderGone,
                 _ => End::NotWritten(error),
             };
-            // Main has left already if it does not listen.
+            // If main has already left, it no longer listens.
             let _ = self.ended.send(end);
         }
     }
@@ -76,7 +76,7 @@ impl Output {
         }
     }
 
-    /// Says something that is to stay, and that ends the state shown.
+    /// Prints a message that stays, and clears the state shown.
     pub(crate) fn say(&self, text: &str) {
         let mut status = self.lock();
         self.erase(&status);
@@ -84,7 +84,7 @@ impl Output {
         print_error(text);
     }
 
-    /// Ends the state shown. It does not wait for a line that nobody reads.
+    /// Clears the state shown. It does not wait for a line that is not read.
     pub(crate) fn clear(&self) {
         if let Ok(mut status) = self.status.try_lock() {
             self.erase(&status);
@@ -96,8 +96,8 @@ impl Output {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    // The sequences are written past the filter for colours, which are another matter. A terminal that is gone is no
-    // concern here.
+    // The sequences bypass the filter for colours, which is a different matter. A terminal that is gone does
+    // not matter here.
 
     fn erase(&self, status: &Option<String>) {
         if self.terminal && status.is_some() {
@@ -118,7 +118,7 @@ pub(crate) fn now() -> Option<String> {
     line::instant(SystemTime::now())
 }
 
-/// Tells the state of the connection from now on, and when it cannot go on.
+/// Shows the state of the connection from now on, and reports when it cannot continue.
 pub(crate) fn tell_state(client: &Client, output: &Arc<Output>, ended: Sender<End>) {
     let out = Arc::clone(output);
     client.on("reconnecting", move |event| {
@@ -131,10 +131,10 @@ pub(crate) fn tell_state(client: &Client, output: &Arc<Output>, ended: Sender<En
             event.delay().unwrap_or_default(),
         ));
     });
-    // It hears of the errors of the subscription too.
+    // This listener also gets the errors of the subscription.
     let out = Arc::clone(output);
     client.on("error", move |event| match event.error() {
-        // Main says it, when the line is free. It has left if it does not listen.
+        // Main reports it when the line is free. If it has left, it no longer listens.
         Some(error) if error.is_fatal() => drop(ended.send(End::Refused(error.clone()))),
         Some(error) => out.say(&format!("error: {error}")),
         None => {}
@@ -152,6 +152,6 @@ fn print_error(text: &str) {
 }
 
 const ERASE_LINE: &str = "\x1b[K";
-/// What does not fit the width is cut, rather than continued on a line that would not be erased.
+/// Text that does not fit the width is cut: a second line would not be erased.
 const NO_WRAP: &str = "\x1b[?7l";
 const WRAP: &str = "\x1b[?7h";

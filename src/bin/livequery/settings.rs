@@ -1,6 +1,7 @@
-//! Which server, and in whose name: from options, the environment, a file of profiles and prompts. Knows no command.
+//! Which server, and which user: from options, the environment, a file of profiles and prompts. It knows
+//! nothing about single commands.
 //!
-//! Secrets are no options: the arguments of a program can be read by everybody on the machine.
+//! There are no options for secrets: every user of the machine can read the arguments of a program.
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
@@ -25,11 +26,11 @@ pub(crate) struct Connection {
     #[arg(long, global = true, value_name = "ID")]
     app_id: Option<String>,
 
-    /// All of these from the file of profiles, instead of from the environment
+    /// Take all of these from this profile instead of the environment
     #[arg(long, global = true, value_name = "NAME")]
     profile: Option<String>,
 
-    /// Another file of profiles [environment: LIVEQUERY_PROFILES]
+    /// Use another file of profiles [environment: LIVEQUERY_PROFILES]
     #[arg(long, global = true, value_name = "FILE")]
     profiles: Option<PathBuf>,
 
@@ -41,24 +42,24 @@ pub(crate) struct Connection {
     #[arg(long, global = true, value_name = "URL", hide_short_help = true)]
     rest_url: Option<String>,
 
-    /// The proxy on the way: http:// or socks5h:// [default: what HTTPS_PROXY, ALL_PROXY and NO_PROXY say]
+    /// The proxy: http:// or socks5h:// [default: from HTTPS_PROXY, ALL_PROXY and NO_PROXY]
     #[arg(long, global = true, value_name = "URL", hide_short_help = true)]
     proxy: Option<String>,
 
-    /// No proxy, whatever the environment says
+    /// Use no proxy, whatever the environment says
     #[arg(long, global = true, conflicts_with = "proxy", hide_short_help = true)]
     without_proxy: bool,
 
-    /// A certificate to trust beside those of the system, in PEM [environment: PARSE_CA_FILE]
+    /// A certificate to trust in addition to the system's, in PEM [environment: PARSE_CA_FILE]
     #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
     ca: Option<PathBuf>,
 
-    /// The version of the Parse Server, as 4.10.20, if it is old [environment: PARSE_SERVER_VERSION]
+    /// The version of the Parse Server, such as 4.10.20, if it is old [environment: PARSE_SERVER_VERSION]
     #[arg(long, global = true, value_name = "VERSION", hide_short_help = true)]
     parse_server: Option<String>,
 }
 
-/// What opens doors. The order is that of [`Settings::secrets`].
+/// The kinds of secrets. The order is that of [`Settings::secrets`].
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum SecretName {
     JavascriptKey,
@@ -69,7 +70,7 @@ pub(crate) enum SecretName {
     SessionToken,
 }
 
-/// The settings, found and whole. They have secrets, so there is no `Debug`.
+/// The complete settings. They hold secrets, so there is no `Debug`.
 #[derive(Clone)]
 pub(crate) struct Settings {
     pub(crate) server: String,
@@ -82,10 +83,10 @@ pub(crate) struct Settings {
     secrets: [Option<String>; 6],
 }
 
-/// In whose name a client connects.
+/// The rights with which a client connects.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// As the settings say.
+    /// Those of the settings.
     Configured,
     /// With neither master key nor session token.
     Public,
@@ -97,7 +98,7 @@ pub(crate) enum Role {
 
 impl Connection {
     /// # Errors
-    /// What is missing, and files that cannot be read.
+    /// A setting is missing, or a file cannot be read.
     pub(crate) fn settings(&self) -> Result<Settings, Failure> {
         let source = match &self.profile {
             Some(name) => Source::profile(&self.file()?, name)?,
@@ -119,7 +120,7 @@ impl Connection {
         let app_id = setting(self.app_id.as_ref(), "app-id")
             .ok_or_else(|| missing("--app-id <ID>", "PARSE_APPLICATION_ID"))?;
         if self.proxy.as_ref().is_some_and(|url| url.contains('@')) {
-            let text = "--proxy has a user or a password, which everybody on this machine could read: put it into a \
+            let text = "--proxy has a user or a password, which every user of this machine could read: put it into a \
                         profile, or into HTTPS_PROXY or ALL_PROXY";
             return Err(Failure::Usage(text.to_owned()));
         }
@@ -171,15 +172,13 @@ impl Connection {
         place
             .map(|place| place.in_config_dir("profiles.toml"))
             .map_err(|_| {
-                Failure::Usage(
-                    "this system tells of no home directory: name the file with --profiles".to_owned(),
-                )
+                Failure::Usage("this system has no home directory: name the file with --profiles".to_owned())
             })
     }
 }
 
 impl SecretName {
-    /// As in the file, and as `--ask` takes it.
+    /// Its name in the file and for `--ask`.
     const fn as_str(self) -> &'static str {
         match self {
             Self::JavascriptKey => "javascript-key",
@@ -201,14 +200,14 @@ impl Settings {
         self.secret(name).is_some()
     }
 
-    /// The names of the keys that there are, to tell them.
+    /// The names of the keys that are set, for messages.
     pub(crate) fn given_keys(&self) -> Vec<&'static str> {
         let names = SecretName::value_variants().iter();
         let keys = names.filter(|name| **name != SecretName::SessionToken && self.has(**name));
         keys.map(|name| name.as_str()).collect()
     }
 
-    /// Whether the way to the server may go through a proxy.
+    /// Whether the connection to the server may go through a proxy.
     pub(crate) fn may_have_proxy(&self, url: &url::Url) -> bool {
         if self.without_proxy {
             return false;
@@ -227,7 +226,7 @@ impl Settings {
         self.proxy.is_some() || !is_here && (is_set("HTTPS_PROXY") || is_set("ALL_PROXY"))
     }
 
-    /// The same settings for the LiveQuery server that runs beside the REST API, if that is somewhere else.
+    /// The same settings for the LiveQuery server that runs beside the REST API, if that has another address.
     pub(crate) fn beside_rest(&self) -> Option<Self> {
         let rest = self.rest_url.clone()?;
         (rest.split_once("://").map(|(_, place)| place)
@@ -238,7 +237,7 @@ impl Settings {
         })
     }
 
-    /// A client in the making, in this role.
+    /// The builder of a client in this role.
     pub(crate) fn builder(&self, role: Role) -> ClientBuilder {
         let mut builder = Client::builder(&self.server, &self.app_id);
         if let Some(url) = &self.rest_url {
@@ -295,7 +294,7 @@ impl fmt::Display for Role {
     }
 }
 
-/// Where settings come from that are no options.
+/// Where settings come from that are not given as options.
 enum Source {
     Environment,
     Profile(BTreeMap<String, String>),
@@ -306,12 +305,12 @@ impl Source {
         let refused = |problem: String| Failure::Usage(format!("{}: {problem}", path.display()));
         let text = fs::read_to_string(path)
             .map_err(|error| refused(format!("the file of profiles cannot be read: {error}")))?;
-        // The error itself quotes the file, and with it perhaps a key.
+        // The error itself quotes the file, which may contain a key.
         let mut profiles: BTreeMap<String, BTreeMap<String, String>> = toml::from_str(&text).map_err(|error| {
             let start = error.span().map_or(0, |span| span.start);
             let line = text.bytes().take(start).filter(|byte| *byte == b'\n').count() + 1;
             refused(format!(
-                "line {line} is not understood: a profile is a line `[name]`, and lines like `server = \"wss://..\"` \
+                "line {line} cannot be read: a profile is a line `[name]`, and lines like `server = \"wss://..\"` \
                  below it, all values in quotes"
             ))
         })?;
@@ -324,14 +323,14 @@ impl Source {
         if let Some(unknown) = profile.keys().find(|name| variable(name).is_none()) {
             let names = NAMES.map(|(name, _)| name).join(", ");
             return Err(refused(format!(
-                "`{unknown}` in the profile `{name}` is no setting; these are: {names}"
+                "`{unknown}` in the profile `{name}` is not a setting; the settings are: {names}"
             )));
         }
         warn_of_readers(path, &profile);
         Ok(Self::Profile(profile))
     }
 
-    /// What is set to nothing is not set.
+    /// A variable that is empty counts as not set.
     fn get(&self, name: &str) -> Option<String> {
         match self {
             Self::Environment => env::var(variable(name)?).ok(),
@@ -351,17 +350,19 @@ fn warn_of_readers(path: &Path, profile: &BTreeMap<String, String>) {
     let is_open = fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0);
     if has_secrets && is_open {
         let path = path.display();
-        eprintln!("warning: others can read {path}, which has secrets; `chmod 600 {path}` changes that");
+        eprintln!(
+            "warning: other users can read {path}, which holds secrets; `chmod 600 {path}` prevents that"
+        );
     }
 }
 
 #[cfg(not(unix))]
 fn warn_of_readers(_: &Path, _: &BTreeMap<String, String>) {}
 
-/// Asks on the terminal; where there is none, reads the next line of standard input.
+/// Asks on the terminal; without one, reads the next line of standard input.
 ///
 /// # Errors
-/// Nothing to read from.
+/// There is nothing to read from.
 pub(crate) fn prompt(what: &str) -> Result<String, Failure> {
     let answer = if io::stdin().is_terminal() {
         rpassword::prompt_password(format!("{what}: "))
@@ -388,7 +389,7 @@ fn variable(setting: &str) -> Option<&'static str> {
         .map(|(_, variable)| *variable)
 }
 
-/// The settings: in the file, and in the environment.
+/// The names of the settings, in the file and in the environment.
 const NAMES: [(&str, &str); 12] = [
     ("server", "PARSE_SERVER_URL"),
     ("app-id", "PARSE_APPLICATION_ID"),
@@ -404,17 +405,17 @@ const NAMES: [(&str, &str); 12] = [
     ("session-token", "PARSE_SESSION_TOKEN"),
 ];
 
-/// The chapter of the help.
+/// A chapter of the help.
 pub(crate) const SECRETS_AND_PROFILES: &str = "\
-Secrets are no options: everybody on the machine can read the arguments of a program.
+There are no options for secrets: every user of the machine can read the arguments of a program.
 They come from the environment, from a profile, or, with --ask, from the keyboard:
   PARSE_JAVASCRIPT_KEY, PARSE_CLIENT_KEY, PARSE_REST_API_KEY, PARSE_WINDOWS_KEY
-                        the keys of the application, as far as the server asks for them
-  PARSE_MASTER_KEY      all objects, whatever their ACL
-  PARSE_SESSION_TOKEN   the user in whose name to work; `livequery login` prints one
+                        the keys of the application, if the server requires them
+  PARSE_MASTER_KEY      gives access to all objects, whatever their ACL
+  PARSE_SESSION_TOKEN   the user to act as; `livequery login` prints one
 
 The file of profiles is ~/.config/livequery/profiles.toml; on Windows it is
-%APPDATA%\\livequery\\config\\profiles.toml. With --profile NAME nothing is taken from the
+%APPDATA%\\livequery\\config\\profiles.toml. With --profile NAME the program ignores the
 environment, so that no key goes to another server:
   [staging]
   server = \"wss://staging.example.com/parse\"

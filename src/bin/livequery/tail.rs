@@ -1,4 +1,4 @@
-//! `tail`: follows a query, one line per event, and ends when it is told to. Knows nothing of how a line looks.
+//! `tail`: follows a query, one line per event, and ends on request. It does not know the format of a line.
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
@@ -18,17 +18,17 @@ use crate::settings::{Role, Settings};
 
 /// Follows a class: one line per event, until Ctrl-C
 ///
-/// Each line has the time, the kind (create, update, enter, leave, delete), the object's id and what changed. The line
-/// `gap` says how long the link was down: what happened meanwhile was missed. The line `lagged` says how many events
-/// were dropped since they were not read fast enough. All of these go to standard output, and everything else, the
-/// state of the connection above all, to standard error.
+/// Each line has the time, the kind (create, update, enter, leave, delete), the object's id and what changed.
+/// The line `gap` says how long the connection was down: events in that time were missed. The line `lagged`
+/// says how many events were dropped because they were not read fast enough. All of these go to standard
+/// output; everything else, above all the state of the connection, goes to standard error.
 #[derive(Args)]
 #[command(after_long_help = AFTER_HELP)]
 pub(crate) struct Options {
     #[command(flatten)]
     filter: Filter,
 
-    /// Conditions that are sent to the server's matcher as they are, for those who know it
+    /// Conditions that are sent to the server's matcher unchanged, for experts
     #[arg(long, value_name = "JSON", value_parser = filter::json, conflicts_with = "condition")]
     raw_where: Option<Box<RawValue>>,
 
@@ -36,7 +36,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FIELD,..", value_delimiter = ',')]
     select: Vec<String>,
 
-    /// No update unless one of these fields has changed
+    /// Print an update only if one of these fields has changed
     #[arg(long, value_name = "FIELD,..", value_delimiter = ',')]
     watch: Vec<String>,
 
@@ -44,11 +44,11 @@ pub(crate) struct Options {
     #[arg(long)]
     json: bool,
 
-    /// Give up when so many attempts to connect have failed in a row [default: never]
+    /// Give up after this many failed attempts to connect in a row [default: never]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_attempts: Option<u32>,
 
-    /// After how long without any event to say what may be wrong
+    /// Report what may be wrong after this many seconds without an event
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     silence: u64,
 }
@@ -78,7 +78,9 @@ impl Options {
         let (ended, ends) = mpsc::channel();
         let output = Arc::new(Output::new(self.json, ended.clone()));
         if let Err(error) = end_on_request(ended.clone()) {
-            output.say(&format!("Ctrl-C will end this without a farewell: {error}"));
+            output.say(&format!(
+                "Ctrl-C will end this program without closing the connection: {error}"
+            ));
         }
         end_without_reader(ended.clone());
 
@@ -95,22 +97,22 @@ impl Options {
             end => end.unwrap_or(End::Interrupted),
         };
         subscription.unsubscribe();
-        // Takes no more than two seconds, even if a listener waits for a pipe that nobody reads.
+        // Takes no more than two seconds, even if a listener waits for a pipe that is not read.
         client.close();
         output.clear();
         end.outcome()
     }
 
-    /// Says what `doctor` would say, as far as that can be seen without writing.
+    /// Reports what `doctor` would report, as far as that is visible without writing.
     fn say_why(&self, settings: &Settings, query: Query, output: &Arc<Output>) {
         let (settings, output, seconds) = (settings.clone(), Arc::clone(output), self.silence);
-        // The end is not to wait for the server's answers.
+        // The end must not wait for the server's answers.
         thread::spawn(move || {
             let class = query.class_name();
             output.say(&match doctor::glance(&settings, &query) {
                 Some(fault) => format!("no event for {seconds} s. {fault}"),
                 None => format!(
-                    "no event for {seconds} s, and nothing wrong to be seen from here; if there should be some, \
+                    "no event for {seconds} s, and no fault is visible from here; if there should be events, \
                      `livequery doctor {class} --write` finds out why"
                 ),
             });
@@ -118,7 +120,7 @@ impl Options {
     }
 
     /// # Errors
-    /// Conditions that are none, and those that LiveQuery cannot serve.
+    /// The conditions are not valid, or LiveQuery cannot answer them.
     fn query(&self) -> Result<Query, Failure> {
         let mut query = self.filter.query()?;
         if let Some(condition) = &self.raw_where {
@@ -130,14 +132,14 @@ impl Options {
         if !self.watch.is_empty() {
             query = query.watch(&self.watch);
         }
-        // Before anything is connected.
+        // Before any connection.
         query.live_query_where()?;
         Ok(query)
     }
 }
 
-/// Subscribes, with listeners that print. They run on the dispatch thread, so if the terminal or the pipe is slow it is
-/// the library's queue that fills, and says so; memory does not.
+/// Subscribes, with listeners that print. They run on the dispatch thread, so if the terminal or the pipe is
+/// slow, the library's queue fills, and reports that; memory does not.
 fn follow(
     client: &Client,
     query: &Query,

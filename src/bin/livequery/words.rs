@@ -1,4 +1,5 @@
-//! What the system around the program asks of it: completions for shells, and a manual page. Knows no command.
+//! Files for the system around the program: completions for shells, and a manual page. It knows nothing
+//! about single commands.
 
 use std::io::{self, Write};
 

@@ -208,7 +208,7 @@ fn a_secret_that_is_asked_for_is_not_shown() {
 fn mistakes_and_a_server_that_is_not_there_have_their_own_codes() {
     let server = TestServer::start().unwrap();
     for (arguments, told) in [
-        (&["create", "Game", "{name}"] as &[&str], "no JSON"),
+        (&["create", "Game", "{name}"] as &[&str], "not valid JSON"),
         (&["create", "Game", "[1]"], "object"),
         (&["find", "Game", "--where", "[]"], "object"),
         (&["find"], "<CLASS>"),

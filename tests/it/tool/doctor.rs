@@ -89,7 +89,7 @@ fn people_get_the_cure_below_the_fault() {
     server.refuse();
     let mut doctor = terminal(&server.url(), &["doctor", "Game"], &[]);
     doctor.wait_for("FAULT  TCP ");
-    doctor.wait_for("Nobody listens there");
+    doctor.wait_for("No server listens there");
     doctor.wait_for("What to do:\r\n");
     doctor.wait_for("Check that the server runs");
     assert_eq!(doctor.exit_code(), 1);

@@ -1,4 +1,5 @@
-//! The REST API: whether it is there, whose the session is, and who may read the class. Knows no live connection.
+//! The REST API: whether it is there, whose session it is, and who may read the class. It knows
+//! nothing about live connections.
 
 use parse_livequery::{Error, ErrorKind, Query};
 
@@ -6,7 +7,7 @@ use super::link::client;
 use super::report::{Finding, Step};
 use crate::settings::{Role, Settings};
 
-/// Whether the REST API answers, whatever it says.
+/// Whether the REST API answers, whatever the answer.
 pub(super) fn rest(settings: &Settings, tell: &mut dyn FnMut(Finding)) -> Step<()> {
     let error = match client(settings, Role::Public)?.rest().me() {
         Ok(_) => return Ok(()),
@@ -16,7 +17,7 @@ pub(super) fn rest(settings: &Settings, tell: &mut dyn FnMut(Finding)) -> Step<(
         return Err(route_closed(&error));
     }
     match (error.kind(), error.code()) {
-        // Nobody is nobody's user: that is an answer.
+        // An answer that no user is logged in is an answer too.
         (ErrorKind::Server, Some(_)) => {
             tell(Finding::good(
                 "REST",
@@ -28,34 +29,34 @@ pub(super) fn rest(settings: &Settings, tell: &mut dyn FnMut(Finding)) -> Step<(
             "REST",
             "application-id",
             format!("The REST API refuses the application id or the keys: {error}."),
-            "Compare the application id with `appId` of the server's configuration: LiveQuery takes any, so that only \
-             this step notices a wrong one. If the server has `restAPIKey`, `javascriptKey` or others set, one of them \
-             has to be given.",
+            "Compare the application id with `appId` of the server's configuration: LiveQuery accepts any, so only \
+             this step notices a wrong one. If the server has `restAPIKey`, `javascriptKey` or others set, one of \
+             them has to be given.",
         )),
         (ErrorKind::Protocol, _) => Err(Finding::fault(
             "REST",
             "rest-address",
             format!("There is no REST API at this address: {error}."),
-            "Give the URL with its path as in the server's `serverURL` (`/parse` as a rule), or the one of the REST \
+            "Give the URL with its path as in the server's `serverURL` (usually `/parse`), or the one of the REST \
              API with --rest-url.",
         )),
         (ErrorKind::Server, None) => Err(Finding::fault(
             "REST",
             "rest-down",
             format!("The REST API fails: {error}."),
-            "LiveQuery answers, and the Parse Server behind it does not: look into its log, and that of a proxy before \
+            "LiveQuery answers, but the Parse Server behind it does not: check its log, and that of a proxy before \
              it.",
         )),
         _ => Err(Finding::fault(
             "REST",
             "rest-unreachable",
             format!("The REST API cannot be reached: {error}."),
-            "If it is somewhere else than LiveQuery, give its URL with --rest-url.",
+            "If it is not at the same address as LiveQuery, give its URL with --rest-url.",
         )),
     }
 }
 
-/// Whose the session is.
+/// The user of the session.
 pub(super) fn session(settings: &Settings, tell: &mut dyn FnMut(Finding)) -> Step<String> {
     match client(settings, Role::User)?.rest().me() {
         Ok(user) => {
@@ -71,19 +72,19 @@ pub(super) fn session(settings: &Settings, tell: &mut dyn FnMut(Finding)) -> Ste
             "session",
             "session-token",
             "The session token is not valid: it has expired, or the user has logged out.",
-            "Log in again: `export PARSE_SESSION_TOKEN=$(livequery login NAME)`. LiveQuery takes an invalid token for \
-             none, says nothing, and sends public objects alone.",
+            "Log in again: `export PARSE_SESSION_TOKEN=$(livequery login NAME)`. LiveQuery treats an invalid token \
+             as none, does not report it, and only sends public objects.",
         )),
         Err(error) => Err(Finding::fault(
             "session",
             "session",
-            format!("It cannot be found out whose the session token is: {error}."),
-            "Try again, and look into the log of the server.",
+            format!("The user of the session token cannot be determined: {error}."),
+            "Try again, and check the log of the server.",
         )),
     }
 }
 
-/// Who of these may read the class.
+/// Which of these roles may read the class.
 pub(super) fn class(
     settings: &Settings,
     roles: &[Role],
@@ -110,8 +111,8 @@ pub(super) fn class(
                     "class",
                     "regex-forbidden",
                     format!("The server refuses the query: {error}."),
-                    "The server forbids regular expressions (`requestComplexity.allowRegex: false`): ask for a prefix, \
-                     for equality, or have them allowed.",
+                    "The server forbids regular expressions (`requestComplexity.allowRegex: false`): search for a \
+                     prefix, compare with equality, or have them allowed.",
                 ));
             }
             Err(error) => {
@@ -131,21 +132,21 @@ pub(super) fn class(
         return Err(Finding::fault(
             "class",
             "clp",
-            format!("Nobody of those who were tried may find objects of {class}: {error}."),
+            format!("None of the roles that were tried may find objects of {class}: {error}."),
             "The class-level permissions of the class must allow `find`: set that in the dashboard, or log in as \
-             somebody who may (`livequery login`). If the class does not exist, create an object of it.",
+             a user who may (`livequery login`). If the class does not exist, create an object of it.",
         ));
     }
     let mut text = format!("{class}: {}", counts.join(", "));
     for (role, _) in &may_not {
-        text = format!("{text}; {role} may not find (class-level permissions), and so gets no events");
+        text = format!("{text}; {role} may not find (class-level permissions), and therefore gets no events");
     }
     tell(Finding::good("class", text));
     Ok(may)
 }
 
 fn is_route_closed(error: &Error) -> bool {
-    // The permissions of a class have no say in who somebody is.
+    // The permissions of a class do not matter for who the user is.
     error.code() == Some(119) || error.to_string().contains("routeAllowList")
 }
 
@@ -154,8 +155,8 @@ fn route_closed(error: &Error) -> Finding {
         "REST",
         "route-allow-list",
         format!("The server has closed its REST API to clients: {error}."),
-        "`routeAllowList` of the server's configuration does so. LiveQuery needs no route of it, but nothing further \
-         can be looked at. A live set needs the route `classes/CLASS`.",
+        "This is `routeAllowList` of the server's configuration. LiveQuery needs no route of it, but nothing further \
+         can be checked. A live set needs the route `classes/CLASS`.",
     )
 }
 

@@ -1,4 +1,5 @@
-//! The live connection: the proxy, the upgrade, the keys, and subscriptions. Knows no REST API.
+//! The live connection: the proxy, the upgrade, the keys, and subscriptions. It knows nothing about the
+//! REST API.
 
 use std::error::Error as _;
 use std::net::SocketAddr;
@@ -12,7 +13,7 @@ use super::report::{Finding, Step};
 use super::way;
 use crate::settings::{Role, Settings};
 
-/// A client with one subscription, and what is told to it.
+/// A client with one subscription, and its events.
 pub(super) struct Listener {
     pub(super) role: Role,
     pub(super) events: Receiver<(Instant, Event)>,
@@ -27,7 +28,7 @@ impl Listener {
     }
 }
 
-/// Connects once. The address is that of the server, if the way goes directly to it.
+/// Connects once. The address is that of the server, if the connection is direct.
 pub(super) fn connect(
     settings: &Settings,
     url: &Url,
@@ -63,24 +64,24 @@ fn judge(settings: &Settings, url: &Url, address: Option<SocketAddr>, error: &Er
             Finding::fault(
                 "keys",
                 "key",
-                format!("The server refuses the keys. It was given: {given}."),
-                "LiveQuery asks for one of the keys in `liveQuery.keyPairs` of the server's configuration; look there \
-                 which, and give that one. Each SDK sends another: the JavaScript SDK its `javascript-key`, this \
-                 program all that it has.",
+                format!("The server refuses the keys. It got: {given}."),
+                "LiveQuery requires one of the keys in `liveQuery.keyPairs` of the server's configuration; check \
+                 there which, and give that one. Each SDK sends a different one: the JavaScript SDK its \
+                 `javascript-key`, this program all that it has.",
             )
         }
         ErrorKind::Refused => Finding::fault(
             "keys",
             "connect-hook",
             format!("The server refuses the connection: {cause}."),
-            "Its `beforeConnect` hook says so: look into the server's Cloud Code for the reason.",
+            "Its `beforeConnect` hook does this: check the server's Cloud Code for the reason.",
         ),
         ErrorKind::Proxy => Finding::fault(
             "proxy",
             "proxy",
             format!("{cause}."),
-            "Ask who runs the proxy to let CONNECT to this server pass, or go without: --without-proxy, or an entry in \
-             NO_PROXY.",
+            "Ask the owner of the proxy to allow CONNECT to this server, or use no proxy: --without-proxy, or an \
+             entry in NO_PROXY.",
         ),
         ErrorKind::Tls if url.scheme() == "ws" => speaks_tls(url),
         ErrorKind::Handshake
@@ -102,14 +103,14 @@ fn judge(settings: &Settings, url: &Url, address: Option<SocketAddr>, error: &Er
             "connection",
             "silent",
             format!("The server does not answer in time: {cause}."),
-            "The way there is open, and nothing comes back. Either the server hangs, or a proxy on the way holds back \
-             what it is sent until it has more (nginx: `proxy_buffering off;`). Restart the one, and look at the other.",
+            "The connection is open, but no answer arrives. Either the server hangs, or a proxy in between holds \
+             back data until it has more (nginx: `proxy_buffering off;`). Restart the server, and check the proxy.",
         ),
         _ => Finding::fault(
             "connection",
             "connection",
             format!("{cause}."),
-            "Try again; if it fails each time at the same point, look into the log of the server.",
+            "Try again; if it always fails at the same point, check the log of the server.",
         ),
     }
 }
@@ -119,8 +120,8 @@ fn speaks_tls(url: &Url) -> Finding {
     Finding::fault(
         "upgrade",
         "tls-port",
-        format!("The port {port} speaks TLS, and the URL asks for none."),
-        "Use `wss://` in place of `ws://`.",
+        format!("The port {port} speaks TLS, but the URL does not ask for it."),
+        "Use `wss://` instead of `ws://`.",
     )
 }
 
@@ -129,14 +130,14 @@ pub(super) fn subscribe(settings: &Settings, role: Role, query: &Query) -> Step<
     let client = client(settings, role)?;
     let (told, events) = mpsc::channel();
     let subscription = client.subscription(query).on_any(move |event| {
-        // The walk has ended if it fails.
+        // If it fails, the checks have ended.
         let _ = told.send((Instant::now(), event.clone()));
     });
     let subscription = subscription.start().map_err(|error| {
         Finding::fault(
             "subscription",
             "query",
-            format!("LiveQuery cannot serve this query: {error}."),
+            format!("LiveQuery cannot answer this query: {error}."),
             "Change --where.",
         )
     })?;
@@ -162,36 +163,36 @@ fn refused(role: Role, class: &str, error: &Error) -> Finding {
     match cause.code() {
         Some(141) if is_about("requestComplexity") => fault(
             "stand-alone",
-            "The LiveQuery server of Parse Server 8.6 and later does not work in a process of its own \
+            "The LiveQuery server of Parse Server 8.6 and later does not work in a separate process \
              (`parse-live-query-server`). Start it in the process of the Parse Server: \
              `ParseServer.createLiveQueryServer(httpServer)`.",
         ),
         Some(141) if is_about(".split is not a function") => fault(
             "subscribe-hook",
-            "Parse Server 6.5 to 9.10 cannot take `select` or `watch` for a class with a `beforeSubscribe` hook: leave \
-             them out, or take the hook away.",
+            "Parse Server 6.5 to 9.10 cannot handle `select` or `watch` for a class with a `beforeSubscribe` hook: \
+             leave them out, or remove the hook.",
         ),
-        // A hook has other words.
+        // A hook uses other words.
         Some(119) if is_about("Permission denied") => fault(
             "clp",
             "The class-level permissions of the class do not allow `find` (or `get`, for one object) to this role: \
-             allow it in the dashboard, or log in as somebody who may (`livequery login`).",
+             allow it in the dashboard, or log in as a user who may (`livequery login`).",
         ),
         _ if is_about("$regex") => fault(
             "regex-forbidden",
-            "The server forbids regular expressions (`requestComplexity.allowRegex: false`): ask for a prefix \
+            "The server forbids regular expressions (`requestComplexity.allowRegex: false`): search for a prefix \
              (`starts_with`), for equality, or have them allowed.",
         ),
         Some(_) => fault(
             "subscribe-hook",
-            "A `beforeSubscribe` hook says so as a rule: look into the server's Cloud Code for the class.",
+            "This is usually a `beforeSubscribe` hook: check the server's Cloud Code for the class.",
         ),
         None if cause.kind() == ErrorKind::Timeout => fault(
             "silent",
-            "The connection is there, and the answer does not come: either the server hangs, or a proxy on the way \
-             holds back what it is sent until it has more (nginx: `proxy_buffering off;`).",
+            "The connection is there, but no answer arrives: either the server hangs, or a proxy in between \
+             holds back data until it has more (nginx: `proxy_buffering off;`).",
         ),
-        None => fault("subscription", "Try again, and look into the log of the server."),
+        None => fault("subscription", "Try again, and check the log of the server."),
     }
 }
 
@@ -211,7 +212,7 @@ pub(super) fn client(settings: &Settings, role: Role) -> Step<Client> {
     })
 }
 
-/// What the last attempt failed of.
+/// Why the last attempt failed.
 fn cause(error: &Error) -> &Error {
     match error.kind() {
         ErrorKind::GaveUp => error

@@ -1,5 +1,5 @@
-//! `doctor`: walks the whole way from the name of the server to an event, and stops at the first thing that is wrong.
-//! Knows the order of the steps, not what they do.
+//! `doctor`: checks every step from the name of the server to an event, and stops at the first fault. It
+//! knows the order of the steps, not what they do.
 
 mod access;
 mod link;
@@ -19,22 +19,22 @@ use crate::settings::{Role, SecretName, Settings};
 use report::{Finding, Step};
 use round_trip::Trip;
 
-/// Finds out why nothing comes, and says what to do
+/// Finds out why no events arrive, and says what to do
 ///
-/// It walks the whole way: name, addresses, TCP, TLS, proxy, WebSocket, keys, REST API, session, class, subscription. It
-/// stops at the first fault. With --write it then creates an object of the class, changes it and removes it again, and
-/// sees to whom the events come: that alone tells whether the server sends any.
+/// It checks every step: name, addresses, TCP, TLS, proxy, WebSocket, keys, REST API, session, class,
+/// subscription. It stops at the first fault. With --write it then creates an object of the class, changes it
+/// and deletes it again, and checks who gets the events: only that tells whether the server sends any.
 #[derive(Args)]
 #[command(after_long_help = AFTER_HELP)]
 pub(crate) struct Options {
-    /// The class; without one it ends with the session
+    /// The class; without one, the checks end with the session
     class: Option<String>,
 
-    /// Only objects that meet these conditions, written as in Parse's REST API
+    /// Only objects that match these conditions, written as in Parse's REST API
     #[arg(long = "where", value_name = "JSON", value_parser = filter::json, requires = "class")]
     condition: Option<Box<RawValue>>,
 
-    /// Try a round trip: create an object of the class, change it, and remove it
+    /// Try a round trip: create an object of the class, change it, and delete it
     #[arg(long, requires = "class")]
     write: bool,
 
@@ -76,8 +76,8 @@ impl Options {
         let fields: Value = serde_json::from_str(&self.data)
             .ok()
             .filter(Value::is_object)
-            .ok_or_else(|| Failure::Usage("--data is no JSON object".to_owned()))?;
-        // Settings that are none are a usage error, as everywhere.
+            .ok_or_else(|| Failure::Usage("--data is not a JSON object".to_owned()))?;
+        // Invalid settings are a usage error, as everywhere.
         settings.builder(Role::Configured).build()?;
         let mut printed = Ok(());
         let mut tell = |finding: Finding| {
@@ -97,7 +97,8 @@ impl Options {
     }
 }
 
-/// What can be said where the connection stands and nothing comes: the first fault, if one can be seen from here.
+/// Explains why a connected subscription gets no events: returns the first fault, if one is visible from
+/// here.
 pub(crate) fn glance(settings: &Settings, query: &Query) -> Option<String> {
     let mut quiet = |_| {};
     let fault = session(settings, &mut quiet)
@@ -116,7 +117,7 @@ fn walk(
         Finding::fault(
             "settings",
             "settings",
-            format!("The URL is none: {error}."),
+            format!("The URL is not valid: {error}."),
             "See `livequery --help`.",
         )
     })?;
@@ -124,7 +125,8 @@ fn walk(
     let address = if settings.may_have_proxy(&url) {
         tell(Finding::unknown(
             "proxy",
-            "there may be a proxy on the way, so name, addresses and certificate are left to the connection itself",
+            "there may be a proxy in between, so name, addresses and certificate are checked by the connection \
+             itself",
         ));
         None
     } else {
@@ -141,7 +143,7 @@ fn walk(
     let Some(query) = query else {
         tell(Finding::unknown(
             "class",
-            "no class was named: `livequery doctor CLASS` goes on from here",
+            "no class was given: `livequery doctor CLASS` continues from here",
         ));
         return Ok(());
     };
@@ -157,8 +159,8 @@ fn walk(
         None => {
             tell(Finding::unknown(
                 "round trip",
-                "whether events come was not tried: the server acknowledges a subscription even where it sends \
-                 nothing. --write tries it, with an object of the class that is removed again",
+                "not tried whether events arrive: the server acknowledges a subscription even if it sends \
+                 nothing. --write tries it, with an object of the class that is deleted again",
             ));
             Ok(())
         }
@@ -181,13 +183,13 @@ fn walk(
     result
 }
 
-/// Whose the session token is, if there is one.
+/// The user of the session token, if there is one.
 fn session(settings: &Settings, tell: &mut dyn FnMut(Finding)) -> Step<Option<String>> {
     let has_token = settings.has(SecretName::SessionToken);
     has_token.then(|| access::session(settings, tell)).transpose()
 }
 
-/// In which roles to listen.
+/// The roles in which to listen.
 fn roles(settings: &Settings, query: &Query, tell: &mut dyn FnMut(Finding)) -> Step<Vec<Role>> {
     let mut roles = vec![Role::Public];
     if settings.has(SecretName::SessionToken) {

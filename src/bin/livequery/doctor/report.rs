@@ -1,4 +1,4 @@
-//! What a check found, and how it is told. Knows no check.
+//! The result of a check, and how it is reported. It knows nothing about single checks.
 
 use std::io::{self, Write};
 
@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::exit::{Failure, shell_words};
 use crate::line::harmless;
 
-/// What one step found.
+/// The result of one step.
 pub(crate) struct Finding {
     step: &'static str,
     outcome: Outcome,
@@ -18,13 +18,13 @@ pub(crate) struct Finding {
 
 enum Outcome {
     Good,
-    /// It could not be looked at, which is not a fault.
+    /// It could not be checked, which is not a fault.
     Unknown,
     /// With its name, which scripts can rely on.
     Fault(&'static str),
 }
 
-/// The walk ends at the first fault.
+/// The checks end at the first fault.
 pub(crate) type Step<T> = Result<T, Finding>;
 
 impl Finding {
@@ -77,7 +77,7 @@ impl Finding {
         line.to_string()
     }
 
-    /// For people: the mark, the step, what was found, and below it what to do.
+    /// For people: the mark, the step, the result, and below it what to do.
     pub(crate) fn text(&self) -> String {
         let (mark, colour) = match self.outcome {
             Outcome::Good => ("ok", AnsiColor::Green),
@@ -96,7 +96,7 @@ impl Finding {
         format!("{style}{mark:<5}{style:#}  {:<13} {text}", self.step)
     }
 
-    /// In one line, where others have the screen.
+    /// One line, for when others use the screen.
     pub(crate) fn summary(&self) -> Option<String> {
         let cure = self.cure.as_ref()?;
         let line = format!("{}: {} {}", self.step, self.text, cure.replace('\n', " "));
@@ -106,7 +106,7 @@ impl Finding {
     /// Prints it.
     ///
     /// # Errors
-    /// Output that cannot be written.
+    /// The output cannot be written.
     pub(crate) fn print(&self, is_json: bool) -> Result<(), Failure> {
         let line = if is_json { self.json() } else { self.text() };
         let mut stdout = anstream::stdout().lock();
@@ -117,7 +117,7 @@ impl Finding {
     }
 }
 
-/// Lines that fit, the second and further ones indented.
+/// Lines that fit, the second and later ones indented.
 fn wrapped(text: &str, indent: &str) -> String {
     let mut lines = Vec::new();
     for paragraph in text.split('\n') {
@@ -136,6 +136,6 @@ fn wrapped(text: &str, indent: &str) -> String {
     lines.join(&format!("\n{indent}"))
 }
 
-/// The mark and the step.
+/// The width of the mark and the step.
 const INDENT: usize = 21;
 const WIDTH: usize = 78;

@@ -1,5 +1,5 @@
-//! A round trip: an object is created, changed and removed, and who hears of it tells what is wrong. Knows how to judge,
-//! not how to connect.
+//! A round trip: an object is created, changed and deleted, and who gets the events shows what is wrong. It
+//! knows how to judge, not how to connect.
 
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
@@ -12,32 +12,32 @@ use super::link::{Listener, client, subscribe};
 use super::report::{Finding, Step};
 use crate::settings::{Role, Settings};
 
-/// What the trip is made with.
+/// The inputs of a round trip.
 pub(super) struct Trip<'a> {
     pub(super) settings: &'a Settings,
     pub(super) query: &'a Query,
     /// The fields of the object.
     pub(super) fields: &'a Value,
-    /// The id of the user whose the session token is.
+    /// The id of the session token's user.
     pub(super) user: Option<&'a str>,
     /// Who may write, the best choice first.
     pub(super) writers: &'a [Role],
 }
 
-/// What one listener heard of one object.
+/// What one listener received about one object.
 struct Heard {
     role: Role,
-    /// Whether the object may be read in this role, as far as that can be known.
+    /// Whether this role may read the object, as far as that can be known.
     is_meant: bool,
     create: Option<Duration>,
     update: bool,
     delete: bool,
-    /// What came that nobody had caused.
+    /// Events without a cause.
     odd: Vec<EventKind>,
     error: Option<Error>,
 }
 
-/// An object, which is removed whatever happens.
+/// An object, which is deleted whatever happens.
 struct Specimen {
     rest: Rest,
     class: String,
@@ -55,8 +55,8 @@ impl Trip<'_> {
             return Err(Finding::fault(
                 "round trip",
                 "hook-throws",
-                format!("The server reports an error in place of an event: {error}."),
-                "The `afterLiveQueryEvent` hook of the class fails: look into the server's Cloud Code.",
+                format!("The server reports an error instead of an event: {error}."),
+                "The `afterLiveQueryEvent` hook of the class fails: check the server's Cloud Code.",
             ));
         }
         if !heard.iter().any(|heard| heard.is_meant) {
@@ -86,7 +86,7 @@ impl Trip<'_> {
         self.master_key(&listeners, tell)
     }
 
-    /// An object that the user alone may read tells whether LiveQuery recognises the session token.
+    /// An object that only the user may read shows whether LiveQuery recognises the session token.
     fn token(&self, listeners: &[&Listener], tell: &mut dyn FnMut(Finding)) -> Step<()> {
         let Some(user) = self.user else {
             tell(Finding::unknown(
@@ -102,22 +102,22 @@ impl Trip<'_> {
             return Err(Finding::fault(
                 "token",
                 "router",
-                "LiveQuery does not recognise the session token: the REST API does, and an object that this user alone \
-                 may read brings no event, while public ones do.",
+                "LiveQuery does not recognise the session token: the REST API does, but an object that only this \
+                 user may read produces no event, while public ones do.",
                 "Parse Server 8.6, 9.0 and 9.10, installed today, get `router` 2.3.0 from npm, with which LiveQuery \
                  recognises no token. On the server, add \"overrides\": {\"router\": \"2.2.0\"} to `package.json`, \
-                 install anew (`npm ls router` tells the version), and restart it.",
+                 reinstall it (`npm ls router` shows the version), and restart it.",
             ));
         }
-        self.judge(&heard, "the user, of an object of his or her own")?;
+        self.judge(&heard, "the user (of a private object)")?;
         tell(Finding::good(
             "token",
-            "an object that the user alone may read brings its events to the user",
+            "the user gets the events of an object that only this user may read",
         ));
         Ok(())
     }
 
-    /// An object that nobody may read tells whether LiveQuery recognises the master key.
+    /// An object that nobody may read shows whether LiveQuery recognises the master key.
     fn master_key(&self, listeners: &[&Listener], tell: &mut dyn FnMut(Finding)) -> Step<()> {
         let Some(heard) = self.private(listeners, Role::Master, Acl::new())? else {
             return Ok(());
@@ -126,22 +126,22 @@ impl Trip<'_> {
             return Err(Finding::fault(
                 "master key",
                 "master-key",
-                "LiveQuery does not recognise the master key: the REST API does, and an object that the master key alone \
-                 may read brings no event, while public ones do.",
-                "LiveQuery takes the master key from who connects only if it is among its keys: add `masterKey` to \
-                 `keyPairs` of the server's `liveQueryServerOptions`. Without it, whoever connects with the master key \
-                 gets what everybody gets.",
+                "LiveQuery does not recognise the master key: the REST API does, but an object that only the master \
+                 key may read produces no event, while public ones do.",
+                "LiveQuery accepts the master key of a connection only if it is among its keys: add `masterKey` to \
+                 `keyPairs` of the server's `liveQueryServerOptions`. Without it, a connection with the master key \
+                 gets what the public gets.",
             ));
         }
-        self.judge(&heard, "the master key, of an object that nobody else may read")?;
+        self.judge(&heard, "the master key (of an object that nobody else may read)")?;
         tell(Finding::good(
             "master key",
-            "an object that nobody else may read brings its events to it",
+            "it gets the events of an object that nobody else may read",
         ));
         Ok(())
     }
 
-    /// What this role hears of an object of its own. `None` if it does not listen.
+    /// The events that this role gets for an object of its own. `None` if it does not listen.
     fn private(&self, listeners: &[&Listener], role: Role, acl: Acl) -> Step<Option<Heard>> {
         let listeners: Vec<_> = listeners
             .iter()
@@ -156,7 +156,7 @@ impl Trip<'_> {
         Ok(self.once(&listeners, fields, &[role])?.pop())
     }
 
-    /// Whether all came, in time, under its name.
+    /// Whether all events arrived, in time, under their names.
     fn judge(&self, heard: &Heard, who: &str) -> Step<()> {
         let class = self.query.class_name();
         let came = [
@@ -175,10 +175,10 @@ impl Trip<'_> {
             return Err(Finding::fault(
                 "round trip",
                 "permissions",
-                format!("Nothing comes to {who}, and others got the events of the same object."),
+                format!("No events arrive for {who}, but others got the events of the same object."),
                 format!(
                     "The object may be read by its ACL, so it is the class-level permissions of {class} (pointer \
-                     permissions, roles), or an `afterLiveQueryEvent` hook that looks at who listens."
+                     permissions, roles), or an `afterLiveQueryEvent` hook that depends on the listener."
                 ),
             ));
         }
@@ -186,8 +186,8 @@ impl Trip<'_> {
             return Err(Finding::fault(
                 "round trip",
                 "buffers",
-                format!("The events come, but late: the first after {time:.1?}."),
-                "Something between holds them back: a proxy that buffers (nginx: `proxy_buffering off;`), an \
+                format!("The events arrive, but late: the first after {time:.1?}."),
+                "Something in between holds them back: a proxy that buffers (nginx: `proxy_buffering off;`), an \
                  `afterLiveQueryEvent` hook that waits, or a server with too much to do.",
             ));
         }
@@ -207,7 +207,7 @@ impl Trip<'_> {
                 "round trip",
                 "hook",
                 format!(
-                    "Some events come to {who} and some do not: {} came, {} did not{instead}.",
+                    "Some events arrive for {who} and some do not: {} arrived, {} did not{instead}.",
                     of(true),
                     of(false)
                 ),
@@ -220,19 +220,19 @@ impl Trip<'_> {
         Ok(())
     }
 
-    /// Creates an object, changes it, removes it, and listens.
+    /// Creates an object, changes it, deletes it, and listens.
     fn once(&self, listeners: &[&Listener], fields: Value, writers: &[Role]) -> Step<Vec<Heard>> {
         let mut specimen = self.create(&fields, writers)?;
-        // What is no longer readable for who wrote it has no public ACL.
+        // If the writer can no longer read it, it has no public ACL.
         let object = specimen.rest.get(&specimen.class, &specimen.id).ok();
         if let Some(object) = &object {
             if self.query.matches_object(object).ok().flatten() == Some(false) {
                 return Err(Finding::fault(
                     "round trip",
                     "data",
-                    "The object that was created does not meet the conditions of --where, so no event is to be \
+                    "The object that was created does not match the conditions of --where, so no event can be \
                      expected.",
-                    "Give the fields of an object that does: --data '{..}'. (It was removed.)",
+                    "Give the fields of an object that does: --data '{..}'. (It was deleted.)",
                 ));
             }
         }
@@ -248,7 +248,7 @@ impl Trip<'_> {
         listen(listeners, &mut all, &specimen, PATIENCE, |heard| {
             heard.create.is_some()
         });
-        // Where nothing came, nothing much is to be expected.
+        // If no `create` arrived, there is little to wait for.
         let is_silent = all.iter().all(|heard| heard.create.is_none());
         let patience = if is_silent { SHORT_PATIENCE } else { PATIENCE };
         let changed = specimen
@@ -257,7 +257,7 @@ impl Trip<'_> {
         if changed.is_ok() {
             listen(listeners, &mut all, &specimen, patience, |heard| heard.update);
         } else {
-            // Who may create may not always change.
+            // A role that may create may not always update.
             all.iter_mut().for_each(|heard| heard.update = true);
         }
         if specimen.remove().is_ok() {
@@ -292,14 +292,14 @@ impl Trip<'_> {
             "round trip",
             "write-refused",
             format!("No object of {class} can be created. {}.", refusals.join("; ")),
-            "Give the fields that the class and its `beforeSave` hook ask for with --data '{..}', or a session token or \
-             the master key of somebody who may create objects. Nothing was changed on the server.",
+            "Give the fields that the class and its `beforeSave` hook require with --data '{..}', or the session \
+             token of a user who may create objects, or the master key. Nothing was changed on the server.",
         ))
     }
 
     fn is_meant(&self, role: Role, object: Option<&Object>, specimen: &Specimen) -> bool {
         let Some(object) = object else {
-            // Whoever wrote it cannot read it.
+            // The writer cannot read it.
             return role == Role::Master;
         };
         let acl = object.acl();
@@ -320,19 +320,20 @@ impl Trip<'_> {
             "round trip",
             "acl",
             format!(
-                "Objects of {class} are not public: the ACL that the server gives a new one lets the public not read it."
+                "Objects of {class} are not public: the ACL that the server gives to a new one does not let the \
+                 public read it."
             ),
-            "Listen in the name of a user who may read them: `export PARSE_SESSION_TOKEN=$(livequery login NAME)`; or \
-             give the objects an ACL with public read access (a `beforeSave` hook sets it as a rule).",
+            "Listen as a user who may read them: `export PARSE_SESSION_TOKEN=$(livequery login NAME)`; or \
+             give the objects an ACL with public read access (usually set by a `beforeSave` hook).",
         )
     }
 
-    /// Nobody heard anything, though the subscriptions are there: where do the events go?
+    /// No listener got anything, though the subscriptions are there: where do the events go?
     fn nothing_comes(&self) -> Finding {
         let class = self.query.class_name();
-        let cure = "Each process of the server sees the changes that went through itself. Give all of them the same Redis: \
-                    `liveQuery: {redisURL: ..}` for those that save, `redisURL` for the LiveQuery server; and check \
-                    that all of them reach it.";
+        let cure = "Each process of the server only sees its own changes. Give all of them the same Redis: \
+                    `liveQuery: {redisURL: ..}` for the processes that save, `redisURL` for the LiveQuery server; \
+                    and check that all of them reach it.";
         if let Some(beside) = self.settings.beside_rest() {
             let other = Trip {
                 settings: &beside,
@@ -342,19 +343,19 @@ impl Trip<'_> {
                 return Finding::fault(
                     "round trip",
                     "two-processes",
-                    "No event comes from the LiveQuery server, but the one that runs beside the REST API sends it: the \
+                    "The LiveQuery server sends no event, but the one that runs beside the REST API does: the \
                      two do not know of each other.",
                     cure,
                 );
             }
         }
-        // Behind a balancer each connection may lead to another process.
+        // Behind a load balancer, each connection may lead to another process.
         for _ in 0..MORE_TRIES {
             if self.is_heard().unwrap_or(false) {
                 return Finding::fault(
                     "round trip",
                     "two-processes",
-                    "An event comes with some connections and not with others: several processes serve this address, \
+                    "An event arrives on some connections and not on others: several processes serve this address, \
                      and they do not know of each other.",
                     cure,
                 );
@@ -364,23 +365,23 @@ impl Trip<'_> {
             "round trip",
             "nothing-sent",
             format!(
-                "The subscription to {class} is acknowledged, objects are created, and the server sends nothing, to \
+                "The subscription to {class} is acknowledged, objects are created, but the server sends no events to \
                  anybody."
             ),
             format!(
-                "Look at this, the most likely first:\n\
-                 1. `{class}` is not in `liveQuery.classNames` of the server's configuration. The server acknowledges \
-                 the subscription all the same.\n\
+                "Check these points, the most likely first:\n\
+                 1. `{class}` is not in `liveQuery.classNames` of the server's configuration. The server \
+                 acknowledges the subscription all the same.\n\
                  2. An `afterLiveQueryEvent` hook of {class} drops everything (`request.sendEvent = false`).\n\
                  3. REST API and LiveQuery are served by different processes, which need the same Redis \
                  (`liveQuery.redisURL`).\n\
-                 From outside, the three look the same. `livequery doctor OTHER_CLASS --write` with a class that works \
-                 leaves the first two."
+                 From the outside, the three look the same. `livequery doctor OTHER_CLASS --write` with a class \
+                 that works leaves only the first two."
             ),
         )
     }
 
-    /// One more try, with connections of its own.
+    /// One more try, with its own connections.
     fn is_heard(&self) -> Step<bool> {
         let role = if self.writers.contains(&Role::Master) {
             Role::Master
@@ -438,14 +439,14 @@ impl Drop for Specimen {
     fn drop(&mut self) {
         if self.is_there && self.remove().is_err() {
             eprintln!(
-                "warning: the object {} of {} could not be removed",
+                "warning: the object {} of {} could not be deleted",
                 self.id, self.class
             );
         }
     }
 }
 
-/// Notes what comes, until all that are meant have what they wait for, or have waited long enough.
+/// Records the events, until every expected listener has what it waits for, or has waited long enough.
 fn listen(
     listeners: &[&Listener],
     all: &mut [Heard],
@@ -456,7 +457,7 @@ fn listen(
     let deadline = Instant::now() + patience;
     for (listener, heard) in listeners.iter().zip(all) {
         loop {
-            // What need not come is not waited for.
+            // Events that need not arrive are not waited for.
             let left = if heard.is_meant && !has(heard) && heard.error.is_none() {
                 deadline.saturating_duration_since(Instant::now())
             } else {
@@ -474,7 +475,7 @@ fn listen(
     }
 }
 
-/// How long an event may take before it counts as one that does not come.
+/// How long an event may take before it counts as missing.
 const PATIENCE: Duration = Duration::from_secs(4);
 const SHORT_PATIENCE: Duration = Duration::from_millis(2500);
 const LATE: Duration = Duration::from_secs(2);

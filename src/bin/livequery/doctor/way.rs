@@ -1,4 +1,5 @@
-//! The way to the server up to TLS: its name, its addresses, TCP, its certificate. Knows no WebSocket.
+//! The steps to the server up to TLS: its name, its addresses, TCP, its certificate. It knows
+//! nothing about WebSockets.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
@@ -33,12 +34,12 @@ pub(super) fn name(url: &Url, tell: &mut dyn FnMut(Finding)) -> Step<Vec<SocketA
     }
     let (answered, answer) = mpsc::channel();
     let asked = host.clone();
-    // The system may take minutes over a name, and cannot be told to stop.
+    // The system may take minutes to resolve a name, and the look-up cannot be stopped.
     thread::spawn(move || {
         let found = (asked.as_str(), port)
             .to_socket_addrs()
             .map(Iterator::collect::<Vec<_>>);
-        // Nobody waits any more if it fails.
+        // If it fails, the checks no longer wait.
         let _ = answered.send(found);
     });
     let cure =
@@ -74,7 +75,7 @@ pub(super) fn name(url: &Url, tell: &mut dyn FnMut(Finding)) -> Step<Vec<SocketA
     }
 }
 
-/// Connects to all addresses, and goes on with the first that answers.
+/// Connects to all addresses, and continues with the first that answers.
 pub(super) fn tcp(addresses: &[SocketAddr], tell: &mut dyn FnMut(Finding)) -> Step<SocketAddr> {
     let mut silent = Vec::new();
     let mut answers = None;
@@ -95,7 +96,7 @@ pub(super) fn tcp(addresses: &[SocketAddr], tell: &mut dyn FnMut(Finding)) -> St
         let mut text = format!("{address} answers in {:.0?}", time);
         if !silent.is_empty() {
             text = format!(
-                "{text}; without an answer, so that connecting may take longer: {}",
+                "{text}; these do not answer, so connecting may take longer: {}",
                 failures()
             );
         }
@@ -109,22 +110,22 @@ pub(super) fn tcp(addresses: &[SocketAddr], tell: &mut dyn FnMut(Finding)) -> St
         Finding::fault(
             "TCP",
             "tcp-refused",
-            format!("Nobody listens there: {}.", failures()),
-            "Check that the server runs, the port in the URL (Parse Server's own is 1337, that of `wss` 443), and that \
-             the server listens on this address and not on 127.0.0.1 alone.",
+            format!("No server listens there: {}.", failures()),
+            "Check that the server runs, the port in the URL (Parse Server's own is 1337, that of `wss` 443), and \
+             that the server listens on this address and not only on 127.0.0.1.",
         )
     } else {
         Finding::fault(
             "TCP",
             "tcp-silent",
-            format!("No connection comes about: {}.", failures()),
-            "A firewall, a security group or a missing VPN swallows it as a rule: check that this machine may reach \
-             the port. If there is a proxy to go through, name it with --proxy or HTTPS_PROXY.",
+            format!("No connection could be made: {}.", failures()),
+            "The usual causes are a firewall, a security group or a missing VPN: check that this machine may reach \
+             the port. If there is a proxy, name it with --proxy or HTTPS_PROXY.",
         )
     })
 }
 
-/// Whether a server that was addressed without TLS speaks it.
+/// Whether a server that was contacted without TLS speaks it.
 pub(super) fn speaks_tls(address: SocketAddr, url: &Url) -> bool {
     let Ok(handshake) = shake_hands(address, url, None) else {
         return false;
@@ -132,7 +133,7 @@ pub(super) fn speaks_tls(address: SocketAddr, url: &Url) -> bool {
     !matches!(handshake.result, Err(Broken::NoTls(_)))
 }
 
-/// Looks at the certificate as the connection will.
+/// Checks the certificate as the connection will.
 pub(super) fn tls(
     address: SocketAddr,
     url: &Url,
@@ -147,8 +148,8 @@ pub(super) fn tls(
             return fault(
                 "tls-setup",
                 format!("TLS cannot be set up on this machine: {problem}."),
-                "Install the certificates that this system trusts (often a package called `ca-certificates`), or check \
-                 the file of --ca.",
+                "Install the certificates that this system trusts (often a package called `ca-certificates`), or \
+                 check the file of --ca.",
             );
         }
     };
@@ -175,7 +176,8 @@ pub(super) fn tls(
                     "The port {} of {server} does not speak TLS: {error}.",
                     address.port()
                 ),
-                "Use `ws://` in place of `wss://`, or the port on which the server, or the proxy before it, speaks TLS.",
+                "Use `ws://` instead of `wss://`, or the port on which the server, or the proxy before it, speaks \
+                 TLS.",
             );
         }
         Err(Broken::Tls(error)) => error,
@@ -184,9 +186,9 @@ pub(super) fn tls(
         TlsError::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
             fault(
                 "tls-expired",
-                format!("The certificate of {server} has expired, or one of those above it."),
-                "Renew it on the server, and restart what serves it. If it was renewed long ago, the clock of this machine \
-             is wrong.",
+                format!("The certificate of {server} has expired, or one of its issuers' certificates."),
+                "Renew it on the server, and restart the program that serves it. If it was renewed long ago, the \
+             clock of this machine is wrong.",
             )
         }
         TlsError::InvalidCertificate(
@@ -194,38 +196,40 @@ pub(super) fn tls(
         ) => fault(
             "tls-not-yet",
             format!("The certificate of {server} is not valid yet."),
-            "Set the clock of this machine right.",
+            "Correct the clock of this machine.",
         ),
         TlsError::InvalidCertificate(
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
         ) => fault(
             "tls-name",
             format!("The certificate is not for {server}: {error}."),
-            "Connect to one of the names that it is for, or get one for this name.",
+            "Connect to one of the names in the certificate, or get a certificate for this name.",
         ),
         TlsError::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
             fault(
                 "tls-untrusted",
-                format!("The certificate of {server} is signed by nobody whom this machine trusts."),
-                "If the authority is your own, name its certificate with --ca FILE. If not, the server leaves out the \
-             certificates in between: have it send the whole chain (`fullchain.pem`).",
+                format!(
+                    "The certificate of {server} is not signed by an authority that this machine trusts."
+                ),
+                "If the authority is your own, name its certificate with --ca FILE. If not, the server omits the \
+             intermediate certificates: let it send the whole chain (`fullchain.pem`).",
             )
         }
         _ => fault(
             "tls",
             format!("The TLS handshake with {server} failed: {error}."),
-            "Check what serves TLS there: which versions it speaks, which certificate it has for this name, and \
-             whether it wants one of the client.",
+            "Check the program that serves TLS there: which versions it speaks, which certificate it has for this \
+             name, and whether it requires one from the client.",
         ),
     }
 }
 
-/// What came of a handshake.
+/// The result of a handshake.
 struct Handshake {
     result: Result<&'static str, Broken>,
     /// How many certificates the server sent.
     chain: usize,
-    /// How long all of them stay valid, if that is not long.
+    /// How long all of them stay valid, if it is not long.
     days_left: Option<u64>,
 }
 
@@ -242,7 +246,7 @@ fn shake_hands(address: SocketAddr, url: &Url, ca: Option<&[u8]>) -> Result<Hand
         }
         Some(Host::Ipv4(ip)) => ServerName::from(IpAddr::from(ip)),
         Some(Host::Ipv6(ip)) => ServerName::from(IpAddr::from(ip)),
-        None => return Err("the URL names no server".to_owned()),
+        None => return Err("the URL has no host name".to_owned()),
     };
     let provider = Arc::new(ring::default_provider());
     let roots = ca.map_or_else(
@@ -273,7 +277,7 @@ fn shake_hands(address: SocketAddr, url: &Url, ca: Option<&[u8]>) -> Result<Hand
         })
         .map_err(
             |error| match error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>()) {
-                // What is no TLS at all looks like this.
+                // A server without TLS looks like this.
                 Some(TlsError::InvalidMessage(_)) | None => Broken::NoTls(error),
                 Some(tls) => Broken::Tls(tls.clone()),
             },
@@ -291,7 +295,7 @@ fn shake_hands(address: SocketAddr, url: &Url, ca: Option<&[u8]>) -> Result<Hand
     })
 }
 
-/// The verifier of the system, and a note of what it was shown.
+/// The verifier of the system, which records the certificates that it was shown.
 #[derive(Debug)]
 struct Witness {
     inner: Verifier,
@@ -310,7 +314,7 @@ impl ServerCertVerifier for Witness {
         let verified = self
             .inner
             .verify_server_cert(end_entity, intermediates, server_name, ocsp, now)?;
-        // The chain is valid as long as it is accepted, whichever certificate of it ends first.
+        // The chain is valid as long as it is accepted, whichever of its certificates expires first.
         let is_valid_in = |days: u64| {
             let then = SystemTime::now() + Duration::from_secs(days * 24 * 60 * 60);
             let then = then
@@ -367,5 +371,5 @@ impl ServerCertVerifier for Witness {
 const PATIENCE: Duration = Duration::from_secs(10);
 const TCP_PATIENCE: Duration = Duration::from_secs(4);
 const MOST_ADDRESSES: usize = 6;
-/// In days. Longer is not told.
+/// In days. A longer time is not reported.
 const LONGEST: u64 = 730;

@@ -1,5 +1,5 @@
-//! `watch`: a live set as a table that is redrawn in place; where there is no terminal, a line for each change. Knows
-//! what has changed and when, not how a table is laid out.
+//! `watch`: a live set as a table that is redrawn in place; without a terminal, a line for each change. It
+//! knows what has changed and when, not how a table is laid out.
 
 mod screen;
 mod table;
@@ -27,9 +27,9 @@ use table::News;
 
 /// Shows the objects of a class as a table that stays up to date
 ///
-/// What has changed is coloured for two seconds. The line at the foot tells the state of the connection. In a pipe it
-/// prints a line for each change: the time, what happened (added, changed, moved, removed), the place in the list, and the
-/// object.
+/// Changes are coloured for two seconds. The line at the bottom shows the state of the connection. In a pipe,
+/// it prints a line for each change: the time, what happened (added, changed, moved, removed), the position
+/// in the list, and the object.
 #[derive(Args)]
 #[command(after_long_help = AFTER_HELP)]
 pub(crate) struct Options {
@@ -39,7 +39,7 @@ pub(crate) struct Options {
     #[command(flatten)]
     order: Order,
 
-    /// At most so many
+    /// At most this many objects
     #[arg(long, value_name = "N", default_value_t = 20)]
     limit: u64,
 
@@ -47,7 +47,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FIELD,..", value_delimiter = ',')]
     select: Vec<String>,
 
-    /// Print JSON lines, in a terminal too
+    /// Print JSON lines, even on a terminal
     #[arg(long)]
     json: bool,
 }
@@ -71,7 +71,7 @@ impl Options {
         let client = settings.builder(Role::Configured).build()?;
         let (ended, ends) = mpsc::channel();
         if let Err(error) = end_on_request(ended.clone()) {
-            eprintln!("Ctrl-C will end this without a farewell: {error}");
+            eprintln!("Ctrl-C will end this program without closing the connection: {error}");
         }
         let screen = if self.json { None } else { Screen::take() };
         let Some(screen) = screen else {
@@ -79,7 +79,7 @@ impl Options {
         };
         let (wake, wakes) = mpsc::channel();
         let board = Arc::new(Board::new(wake.clone()));
-        // So that one place can wait for both.
+        // One place waits for both.
         thread::spawn(move || drop(ends.recv().map(|end| wake.send(Wake::End(end)))));
         board.say(format!("connecting to {}", settings.server));
         board.follow(&client, &ended);
@@ -165,7 +165,7 @@ impl Options {
         }
     }
 
-    /// The table as it was last, so that it can be read on.
+    /// Prints the last table on the first screen, so that it stays readable.
     fn leave_behind(&self, last: &[Object], first: &[String]) {
         let columns = if self.select.is_empty() {
             table::columns(first, last)
@@ -175,7 +175,7 @@ impl Options {
         let (width, _) = Screen::size();
         let mut stdout = io::stdout().lock();
         for line in table::lines(last, &columns, &HashMap::new(), width, false) {
-            // Who has closed the terminal does not read it.
+            // A terminal that was closed is not read.
             let _ = writeln!(stdout, "{}", line.trim_end());
         }
     }
@@ -226,7 +226,7 @@ enum Wake {
     End(End),
 }
 
-/// What the listeners tell the one who draws.
+/// What the listeners report to the thread that draws.
 struct Board {
     state: Mutex<State>,
     wake: Mutex<Sender<Wake>>,
@@ -234,9 +234,9 @@ struct Board {
 
 struct State {
     link: String,
-    /// By id, since when: what has changed, or `None` for what is new.
+    /// By id, since when: the changed fields, or `None` for a new object.
     news: HashMap<String, (Option<Vec<String>>, Instant)>,
-    /// Whether the one who draws was told that there is something to draw.
+    /// Whether the drawing thread has been told that there is something to draw.
     is_told: bool,
 }
 
@@ -263,7 +263,7 @@ impl Board {
         let was_told = std::mem::replace(&mut state.is_told, true);
         drop(state);
         if !was_told {
-            // Nobody draws any more if it fails.
+            // If it fails, the drawing thread has ended.
             let _ = self
                 .wake
                 .lock()
@@ -276,7 +276,7 @@ impl Board {
         self.change(|state| state.link = text);
     }
 
-    /// The state of the connection, at the foot.
+    /// Shows the state of the connection at the bottom.
     fn follow(self: &Arc<Self>, client: &Client, ended: &Sender<End>) {
         let board = Arc::clone(self);
         client.on("reconnecting", move |event| {
@@ -292,7 +292,7 @@ impl Board {
         let (board, ended) = (Arc::clone(self), ended.clone());
         client.on_error(move |error| {
             if error.is_fatal() {
-                // Main has left already if it does not listen.
+                // If main has already left, it no longer listens.
                 let _ = ended.send(End::Refused(error.clone()));
             } else {
                 board.say(format!("error: {error}"));
@@ -312,7 +312,7 @@ impl Board {
             .start()
     }
 
-    /// Whether there were any.
+    /// Returns whether there were any.
     fn forget_old_news(&self) -> bool {
         let mut state = self.lock();
         let before = state.news.len();
@@ -338,7 +338,7 @@ impl State {
     }
 }
 
-/// The lines of a change: one, but for a reset.
+/// The lines of a change: one, except for a reset.
 fn lines(change: &Change, set: &Snapshot, is_json: bool) -> Vec<String> {
     let (what, index, from) = match change {
         Change::Inserted { index, .. } => ("added", *index, None),
@@ -368,7 +368,7 @@ fn lines(change: &Change, set: &Snapshot, is_json: bool) -> Vec<String> {
     vec![line.to_string()]
 }
 
-/// The changed fields, or all if nothing was before.
+/// The changed fields, or all fields of a new object.
 fn text(what: &str, index: usize, object: &Object, keys: Option<Vec<&str>>) -> String {
     let keys = keys.unwrap_or_else(|| {
         object
@@ -392,9 +392,9 @@ fn has_colours() -> bool {
     anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never
 }
 
-/// How often to look whether the terminal has another size and whether news are old.
+/// How often to check whether the terminal has another size and whether marks have expired.
 const LOOK: Duration = Duration::from_millis(250);
-/// Between two drawings.
+/// The time between two drawings.
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long a change is coloured.
 const NEWS: Duration = Duration::from_secs(2);

@@ -1,14 +1,14 @@
-//! The screen of a terminal: taken, drawn on, given back. Knows nothing of what is drawn.
+//! The screen of a terminal: taken, drawn on, given back. It does not know what is drawn.
 
 use std::io::{self, IsTerminal, Write};
 
 use terminal_size::{Height, Width, terminal_size};
 
-/// A terminal in its second screen, which leaves everything as it was. It is given back when this is dropped.
+/// The second screen of a terminal, which leaves the first one unchanged. Dropping it gives the screen back.
 pub(super) struct Screen;
 
 impl Screen {
-    /// `None` if standard output is no terminal that can be drawn on.
+    /// `None` if standard output is not a terminal that can be drawn on.
     pub(super) fn take() -> Option<Self> {
         let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
         if !io::stdout().is_terminal() || is_dumb {
@@ -21,7 +21,7 @@ impl Screen {
     /// Columns and rows.
     pub(super) fn size() -> (usize, usize) {
         let (Width(width), Height(height)) = terminal_size().unwrap_or((Width(80), Height(24)));
-        // A terminal that does not know says 0.
+        // A terminal that does not know its size says 0.
         let or = |size: u16, otherwise| if size == 0 { otherwise } else { usize::from(size) };
         (or(width, 80), or(height, 24))
     }
@@ -29,7 +29,7 @@ impl Screen {
     /// Draws all lines over what is there, in one write, so that nothing flickers.
     ///
     /// # Errors
-    /// A terminal that is gone.
+    /// The terminal is gone.
     pub(super) fn draw(&self, lines: &[String], height: usize) -> io::Result<()> {
         let mut text = HOME.to_owned();
         let shown: Vec<String> = lines
@@ -45,7 +45,7 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        // A terminal that is gone needs nothing.
+        // If the terminal is gone, there is nothing to restore.
         let _ = write(format!("{WRAP}{SHOW_CURSOR}{FIRST_SCREEN}").as_bytes());
     }
 }

@@ -1,4 +1,5 @@
-//! Objects as the lines of a table that fits a width. Knows no terminal and no connection.
+//! Objects as the lines of a table that fits a width. It knows nothing about terminals and
+//! connections.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -32,7 +33,7 @@ pub(super) fn columns(first: &[String], objects: &[Object]) -> Vec<String> {
     columns
 }
 
-/// The head and a line for each object, none wider than the width. Styles are there if there are colours.
+/// The header and a line for each object, none wider than the width. Styles are there if there are colours.
 pub(super) fn lines(
     objects: &[Object],
     columns: &[String],
@@ -102,7 +103,7 @@ fn row(cells: &[String], widths: &[usize], width: usize, style: impl Fn(usize) -
     line
 }
 
-/// The text, or its beginning and an ellipsis, in so many columns of the terminal.
+/// The text, or its beginning and an ellipsis, in this many columns of the terminal.
 pub(super) fn cut(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.to_owned();
@@ -127,7 +128,7 @@ fn colour(colour: AnsiColor) -> Style {
 }
 
 const GAP: usize = 2;
-/// Wider cells are cut, so that one text does not take the place of all other fields.
+/// Wider cells are cut, so that one text does not take the space of all other fields.
 const WIDEST: usize = 40;
 
 #[cfg(test)]
