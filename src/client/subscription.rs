@@ -115,9 +115,9 @@ impl Subscription {
     /// The events of this subscription as a channel, for `select!`, for time-outs, for threads of your own; beside
     /// listeners or in place of them. An `open` that still holds comes first.
     ///
-    /// The channel holds 1,024 events, or as many as
-    /// [`events_with_capacity`](Self::events_with_capacity) says. What comes while it is full is dropped, and reported
-    /// in the channel by one `error` of kind [`ErrorKind::Lagged`], before the next event for which there is room.
+    /// The channel holds 1,024 events; [`send_to`](Self::send_to) takes one of another size. What comes while it is full is
+    /// dropped, and reported in the channel by one `error` of kind [`ErrorKind::Lagged`], before the next event for which
+    /// there is room.
     ///
     /// The channel ends, after what is in it, when the subscription ends. It does not keep the subscription alive.
     ///
@@ -131,13 +131,7 @@ impl Subscription {
     /// ```
     #[must_use]
     pub fn events(&self) -> Receiver<Event> {
-        self.events_with_capacity(EVENTS)
-    }
-
-    /// As [`events`](Self::events), in a channel with this capacity; at least 1.
-    #[must_use]
-    pub fn events_with_capacity(&self, capacity: usize) -> Receiver<Event> {
-        let (sender, receiver) = bounded(capacity.max(1));
+        let (sender, receiver) = bounded(EVENTS);
         self.send_to(sender);
         receiver
     }
