@@ -413,7 +413,7 @@ impl Subscription {
         refuse_in_listener(shared, "wait_for")?;
         let (feed, came) = awaited(shared);
         let _registered = Registered(self, self.listen(None, Times::Always, feed));
-        came.wait(self, deadline, is_it)
+        came.wait(shared, &self.0.core, deadline, is_it)
     }
 
     /// Where the subscription stands.
@@ -594,7 +594,12 @@ impl SubscriptionBuilder {
         let (feed, came) = awaited(self.client.shared());
         let (listener, _) = self.emitter.on(None, Times::Always, feed);
         let subscription = self.start()?;
-        let event = came.wait(&subscription, deadline, is_it)?;
+        let event = came.wait(
+            subscription.0.client.shared(),
+            subscription.core(),
+            deadline,
+            is_it,
+        )?;
         subscription.off(listener);
         Ok((subscription, event))
     }
