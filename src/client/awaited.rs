@@ -1,19 +1,31 @@
-//! Waiting for one event of a subscription, which a listener sends to the thread that waits.
+//! Events by way of a channel: one that the program reads, and one that a thread waits at for a single event.
 //!
-//! Knows nothing of how events come.
+//! Knows nothing of handles, and of how events come.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, TryRecvError, bounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
 
-use crate::client::listeners::into_channel;
-use crate::client::subscription::Subscription;
 use crate::delivery::shared::Shared;
 use crate::delivery::status::Status;
+use crate::delivery::subscription::SubscriptionCore;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventKind};
 use crate::state::SubscriptionState;
+
+/// Sends what there is room for, and says before the next event how many there were that found none.
+pub(super) fn into_channel(events: Sender<Event>) -> impl FnMut(&Event) + Send + 'static {
+    let mut dropped = 0;
+    move |event| {
+        if dropped > 0 && events.try_send(Event::failed(Error::lagged(dropped))).is_ok() {
+            dropped = 0;
+        }
+        if dropped > 0 || matches!(events.try_send(event.clone()), Err(TrySendError::Full(_))) {
+            dropped += 1;
+        }
+    }
+}
 
 /// A listener, and where the events are that it has heard.
 pub(super) fn awaited(client: &Arc<Shared>) -> (impl FnMut(&Event) -> Result<()> + Send + 'static, Came) {
@@ -63,11 +75,11 @@ impl Came {
     /// Waits for the first event that is the one. No lock is held while the program looks at one.
     pub(super) fn wait(
         &self,
-        subscription: &Subscription,
+        shared: &Shared,
+        subscription: &SubscriptionCore,
         deadline: Instant,
         mut is_it: impl FnMut(&Event) -> bool,
     ) -> Result<Event> {
-        let (core, shared) = (subscription.core(), subscription.client().shared());
         let mut others = Others::default();
         let mut left_when_late = None;
         loop {
@@ -77,14 +89,14 @@ impl Came {
                     Ok(event) => Some(Ok(event)),
                     Err(TryRecvError::Disconnected) => Some(Err(ended())),
                     // Nobody may come to dispatch the last `close`.
-                    Err(TryRecvError::Empty) if shared.queue.is_manual() && shared.is_ended(core) => {
+                    Err(TryRecvError::Empty) if shared.queue.is_manual() && shared.is_ended(subscription) => {
                         Some(Err(ended()))
                     }
-                    Err(TryRecvError::Empty) => core.refusal().or_else(|| look.refusal()).map(Err),
+                    Err(TryRecvError::Empty) => subscription.refusal().or_else(|| look.refusal()).map(Err),
                 });
             let event = match came {
                 Ok(event) => event?,
-                Err(unanswered) => return Err(unanswered.into_error(others.describe(subscription))),
+                Err(unanswered) => return Err(unanswered.into_error(others.describe(shared, subscription))),
             };
             if is_it(&event) {
                 return Ok(event);
@@ -97,7 +109,10 @@ impl Came {
             if Instant::now() >= deadline {
                 let left = left_when_late.get_or_insert(self.events.len());
                 if *left == 0 {
-                    return Err(Error::new(ErrorKind::Timeout, others.describe(subscription)));
+                    return Err(Error::new(
+                        ErrorKind::Timeout,
+                        others.describe(shared, subscription),
+                    ));
                 }
                 *left -= 1;
             }
@@ -133,18 +148,18 @@ impl Others {
         self.last = Some(event.kind());
     }
 
-    fn describe(&self, subscription: &Subscription) -> String {
+    fn describe(&self, shared: &Shared, subscription: &SubscriptionCore) -> String {
         let mut text = "the awaited event did not come in time".to_owned();
         match (self.number, self.last) {
             (1, Some(last)) => text += &format!("; one other did, `{last}`"),
             (number, Some(last)) => text += &format!("; {number} others did, the last of them `{last}`"),
             (_, None) => text += "; nor did any other",
         }
-        if subscription.state() == SubscriptionState::Pending {
-            let client = subscription.client().state();
+        if shared.subscription_state(subscription) == SubscriptionState::Pending {
+            let client = shared.status.state();
             text += &format!("; the subscription is not open, and the client is {client}");
         }
-        if self.number == 0 && subscription.client().shared().queue.is_manual() {
+        if self.number == 0 && shared.queue.is_manual() {
             text += "; with `Dispatch::manual` another thread has to dispatch meanwhile";
         }
         text

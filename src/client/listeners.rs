@@ -2,9 +2,10 @@
 //!
 //! It does not know how a listener is called.
 
-use crossbeam_channel::{Sender, TrySendError};
+use crossbeam_channel::Sender;
 use serde::de::DeserializeOwned;
 
+use crate::client::awaited::into_channel;
 use crate::client::subscription::{Subscription, SubscriptionBuilder};
 use crate::delivery::emitter::{ListenerId, Times};
 use crate::error::{Error, Result};
@@ -304,19 +305,6 @@ fn decoded<T: DeserializeOwned>(
     move |event| {
         listener(&event.decode()?, event);
         Ok(())
-    }
-}
-
-/// Sends what there is room for, and says before the next event how many there were that found none.
-pub(super) fn into_channel(events: Sender<Event>) -> impl FnMut(&Event) + Send + 'static {
-    let mut dropped = 0;
-    move |event| {
-        if dropped > 0 && events.try_send(Event::failed(Error::lagged(dropped))).is_ok() {
-            dropped = 0;
-        }
-        if dropped > 0 || matches!(events.try_send(event.clone()), Err(TrySendError::Full(_))) {
-            dropped += 1;
-        }
     }
 }
 

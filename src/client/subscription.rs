@@ -118,9 +118,9 @@ impl Subscription {
     /// Returns the events of this subscription as a channel, for `select!`, time-outs and your own threads;
     /// in addition to listeners or instead of them. If the subscription is open, an `open` comes first.
     ///
-    /// The channel holds 1,024 events, or as many as [`events_with_capacity`](Self::events_with_capacity)
-    /// says. Events that come while it is full are dropped, and reported in the channel by one `error` of
-    /// kind [`ErrorKind::Lagged`], before the next event for which there is room.
+    /// The channel holds 1,024 events; [`send_to`](Self::send_to) takes a channel of another size. Events that come while it
+    /// is full are dropped, and reported in the channel by one `error` of kind [`ErrorKind::Lagged`], before the next event
+    /// for which there is room.
     ///
     /// When the subscription ends, so does the channel, after the events in it. It does not keep the
     /// subscription alive.
@@ -135,13 +135,7 @@ impl Subscription {
     /// ```
     #[must_use]
     pub fn events(&self) -> Receiver<Event> {
-        self.events_with_capacity(EVENTS)
-    }
-
-    /// Like [`events`](Self::events), in a channel with this capacity; at least one.
-    #[must_use]
-    pub fn events_with_capacity(&self, capacity: usize) -> Receiver<Event> {
-        let (sender, receiver) = bounded(capacity.max(1));
+        let (sender, receiver) = bounded(EVENTS);
         self.send_to(sender);
         receiver
     }
@@ -427,7 +421,7 @@ impl Subscription {
         refuse_in_listener(shared, "wait_for")?;
         let (feed, came) = awaited(shared);
         let _registered = Registered(self, self.listen(None, Times::Always, feed));
-        came.wait(self, deadline, is_it)
+        came.wait(shared, &self.0.core, deadline, is_it)
     }
 
     /// Returns the state of the subscription.
@@ -609,7 +603,12 @@ impl SubscriptionBuilder {
         let (feed, came) = awaited(self.client.shared());
         let (listener, _) = self.emitter.on(None, Times::Always, feed);
         let subscription = self.start()?;
-        let event = came.wait(&subscription, deadline, is_it)?;
+        let event = came.wait(
+            subscription.0.client.shared(),
+            subscription.core(),
+            deadline,
+            is_it,
+        )?;
         subscription.off(listener);
         Ok((subscription, event))
     }

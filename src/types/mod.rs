@@ -204,12 +204,6 @@ macro_rules! into_value {
                     serde_json::to_value(value).unwrap_or_default()
                 }
             }
-
-            impl From<&$type> for Value {
-                fn from(value: &$type) -> Self {
-                    serde_json::to_value(value).unwrap_or_default()
-                }
-            }
         )*
     };
 }

@@ -9,16 +9,16 @@ use serde_json::json;
 use super::*;
 
 /// Reads what a Parse Server 9.10 sent, writes it, and wants the same text; and the same by way of a `Value`.
-fn round_trip<T: DeserializeOwned + Serialize + PartialEq + Debug>(json: &str) -> T
+fn round_trip<T: DeserializeOwned + Serialize + PartialEq + Clone + Debug>(json: &str) -> T
 where
-    for<'a> Value: From<&'a T>,
+    Value: From<T>,
 {
     let read: T = serde_json::from_str(json).unwrap();
     assert_eq!(serde_json::to_string(&read).unwrap(), json);
     let value: Value = serde_json::from_str(json).unwrap();
     assert_eq!(serde_json::from_value::<T>(value.clone()).unwrap(), read);
     assert_eq!(serde_json::to_value(&read).unwrap(), value);
-    assert_eq!(Value::from(&read), value);
+    assert_eq!(Value::from(read.clone()), value);
     read
 }
 

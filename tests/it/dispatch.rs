@@ -142,7 +142,8 @@ fn events_channel_that_is_full_tells_what_it_lacks() {
     let server = TestServer::start().unwrap();
     let client = client(&server.url());
     let subscription = client.subscribe(&Query::new("Game")).unwrap();
-    let events = subscription.events_with_capacity(3);
+    let (sender, events) = bounded(3);
+    subscription.send_to(sender);
     let (seen, fence) = unbounded();
     subscription.on_create(move |game| seen.send(game.get("n").cloned()).unwrap());
     subscription.wait_open(LONG).unwrap();
