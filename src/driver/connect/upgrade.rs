@@ -317,7 +317,7 @@ mod tests {
                     "\r\n\r\n",
                     "\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n",
                 ),
-                "`permessage-deflate`, which was not requested; extensions are compression",
+                "`permessage-deflate`, which was not requested; an extension is usually compression",
             ),
             (
                 good.replace("\r\n\r\n", "\r\nSec-WebSocket-Extensions:\r\n\r\n"),
