@@ -22,6 +22,12 @@ use crate::protocol::Now;
 use crate::protocol::spec::Spec;
 use crate::query::Query;
 
+/// Rounds up to what the time of day of every system can say: Windows counts in 100 ns.
+fn whole_ticks(time: Duration) -> Duration {
+    const TICK: u32 = 100;
+    Duration::new(time.as_secs(), 0) + Duration::from_nanos(time.subsec_nanos().next_multiple_of(TICK).into())
+}
+
 /// A session with a clock that the test turns, and what it put out since this was last asked.
 struct Rig {
     session: Session<u64>,
@@ -67,7 +73,7 @@ impl Rig {
         let end = self.now.mono + time;
         loop {
             let next = self.session.deadline().map_or(end, |due| due.min(end));
-            let step = next.saturating_duration_since(self.now.mono);
+            let step = whole_ticks(next.saturating_duration_since(self.now.mono));
             self.now = Now {
                 mono: self.now.mono + step,
                 wall: self.now.wall + step,
