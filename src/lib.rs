@@ -4,6 +4,9 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(not(target_has_atomic = "64"))]
+compile_error!("parse-livequery needs atomics of 64 bits, which this target does not have");
+
 mod client;
 mod delivery;
 mod driver;

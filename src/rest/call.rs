@@ -43,9 +43,10 @@ impl Rest {
             let text = format!("the parameters of {function:?} cannot be written as JSON");
             Error::with_source(ErrorKind::InvalidValue, text, error)
         })?;
+        let path = ["functions", part("name of a function", function)?];
         let task = Task {
             method: Method::Post,
-            place: Place::Path(&["functions", part("name of a function", function)?]),
+            place: Place::Path(&path),
             body: Body::Json(json),
             effect: Effect::Writes,
             purpose,

@@ -287,9 +287,10 @@ impl Rest {
     }
 
     fn make(&self, change: Change) -> Result<Object> {
+        let path = change.path();
         let task = Task {
             method: change.method(),
-            place: Place::Path(&change.path()),
+            place: Place::Path(&path),
             body: change.body().map_or(Body::Nothing, Body::Json),
             effect: Effect::Writes,
             purpose: change.purpose(),

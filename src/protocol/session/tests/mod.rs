@@ -23,6 +23,12 @@ use crate::protocol::Now;
 use crate::protocol::spec::Spec;
 use crate::query::Query;
 
+/// Rounds up to a time that the clock of every system can represent: Windows counts in 100 ns.
+fn whole_ticks(time: Duration) -> Duration {
+    const TICK: u32 = 100;
+    Duration::new(time.as_secs(), 0) + Duration::from_nanos(time.subsec_nanos().next_multiple_of(TICK).into())
+}
+
 /// A session with a clock that the test turns, and its outputs since the last call.
 struct Rig {
     session: Session<u64>,
@@ -68,7 +74,7 @@ impl Rig {
         let end = self.now.mono + time;
         loop {
             let next = self.session.deadline().map_or(end, |due| due.min(end));
-            let step = next.saturating_duration_since(self.now.mono);
+            let step = whole_ticks(next.saturating_duration_since(self.now.mono));
             self.now = Now {
                 mono: self.now.mono + step,
                 wall: self.now.wall + step,
