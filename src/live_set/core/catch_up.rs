@@ -20,9 +20,8 @@ use std::time::SystemTime;
 use super::super::change::Entry;
 use super::super::list::List;
 use super::super::paging::{Page, Paging, Turn};
-use super::due::{DOUBTS_AT_ONCE, query_of};
 use super::held::{GENERATION, Held};
-use super::id_of;
+use super::{AT_ONCE, id_of, query_of};
 use crate::query::Query;
 
 pub(super) struct CatchUp {
@@ -60,7 +59,7 @@ impl Default for Limits {
         Self {
             least: 200,
             smallest: 300,
-            few: DOUBTS_AT_ONCE,
+            few: AT_ONCE,
             margin: i64::try_from(GENERATION.as_millis()).unwrap_or(i64::MAX),
         }
     }
@@ -152,7 +151,7 @@ impl CatchUp {
         match self.paging.take(entries, largest) {
             Turn::Done(list) => {
                 self.list = Some(list);
-                self.chunk = largest.clamp(1, DOUBTS_AT_ONCE);
+                self.chunk = largest.clamp(1, AT_ONCE);
                 Ok(self.turn())
             }
             turn => Ok(turn),

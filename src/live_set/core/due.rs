@@ -10,11 +10,10 @@ use rand::rngs::StdRng;
 use super::super::change::Entry;
 use super::super::paging::Paging;
 use super::catch_up::{CatchUp, Limits};
-use super::{Core, Moment, Output, Request, State, Task};
+use super::{AT_ONCE, Core, Moment, Output, Request, State, Task, query_of};
 use crate::error::Error;
 use crate::fetch_error::FetchError;
 use crate::protocol::backoff::Backoff;
-use crate::query::Query;
 
 pub(super) struct Due {
     is_open: bool,
@@ -347,7 +346,7 @@ impl Due {
         } else if self.doubts.is_empty() {
             Job::Pair(pair?.clone())
         } else {
-            let ids: Vec<_> = self.doubts.iter().take(DOUBTS_AT_ONCE).cloned().collect();
+            let ids: Vec<_> = self.doubts.iter().take(AT_ONCE).cloned().collect();
             for id in &ids {
                 self.doubts.remove(id);
             }
@@ -502,13 +501,7 @@ impl Core {
     }
 }
 
-pub(super) fn query_of(query: &Query, ids: &[Box<str>]) -> Query {
-    let ids: Vec<_> = ids.iter().map(|id| &**id).collect();
-    query.restricted(|query| query.contained_in("objectId", ids))
-}
-
 const SHORTEST_DELAY: Duration = Duration::from_millis(500);
 const LONGEST_DELAY: Duration = Duration::from_secs(60);
 /// How long objects in doubt, and other reasons for a request, are gathered.
 const GATHERING: Duration = Duration::from_millis(200);
-pub(super) const DOUBTS_AT_ONCE: usize = 100;

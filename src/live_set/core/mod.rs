@@ -274,3 +274,12 @@ impl Core {
 fn id_of(entry: &Entry) -> Box<str> {
     String::from_utf8_lossy(entry.key.id()).into()
 }
+
+/// The same query, for these objects alone.
+fn query_of(query: &Query, ids: &[Box<str>]) -> Query {
+    let ids: Vec<_> = ids.iter().map(|id| &**id).collect();
+    query.restricted(|query| query.contained_in("objectId", ids))
+}
+
+/// How many objects are asked for by their ids at once.
+const AT_ONCE: usize = 100;
