@@ -1,13 +1,16 @@
-//! What applications need of a live set, on a real Parse Server: another query, more rows, contents that were saved. The
+//! What applications need of a live set, on a real Parse Server: another query, more rows, contents that were saved, little
+//! to fetch after a gap. The
 //! set fetches as it does in programs, with the feature `rest`.
 
+use std::net::Ipv4Addr;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use parse_livequery::{Change, LiveSet, Object, Query, Saved};
+use parse_livequery::{Change, Date, LiveSet, Object, Query, Saved};
 use serde_json::json;
 
-use crate::recorder::{builder, client};
+use crate::live_set::proxy::Proxy;
+use crate::recorder::{builder, builder_for, client};
 use crate::support::{PATIENCE, ParseServer, only, wait_until};
 
 const WEEK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -108,4 +111,47 @@ fn saved_contents_are_corrected_by_what_differs_and_by_what_may_be_read() {
     let expected = [0, 1, 2].into_iter().chain(6..30).chain([103]);
     assert_eq!(scores(&set), expected.collect::<Vec<_>>());
     assert_eq!(told.try_iter().filter(|(is_reset, _)| !is_reset).count(), 3);
+}
+
+#[test]
+#[ignore = "needs Node.js 20 and npm"]
+fn after_a_gap_a_large_set_fetches_what_differs() {
+    let server = ParseServer::shared();
+    let class = "SetWithAGap";
+    let yesterday = Date::from(SystemTime::now()) - Duration::from_secs(24 * 60 * 60);
+    let text = "x".repeat(4000);
+    let ids: Vec<_> = (0..300)
+        .map(|score| server.create_as_of(class, yesterday, &json!({"score": score, "text": text})))
+        .collect();
+    server.create(class, &json!({"score": 300, "text": text}));
+    let proxy = Proxy::to((Ipv4Addr::LOCALHOST, server.port()).into());
+    let client = builder_for(proxy.url())
+        .rest_url(server.url())
+        .reconnect_delay(Duration::from_millis(20), Duration::from_millis(200))
+        .build()
+        .unwrap();
+    let query = Query::new(class).ascending(["score"]);
+    let set = client.live_set(&query).start().unwrap();
+    set.wait_ready(PATIENCE).unwrap();
+    assert_eq!((set.stats().fetches, set.stats().catch_ups), (1, 0));
+
+    proxy.refuse();
+    proxy.cut();
+    wait_until("it is stale", || !set.is_ready());
+    for (score, id) in (1000..).zip(&ids[10..20]) {
+        server.update(class, id, &json!({"score": score}));
+    }
+    for id in &ids[20..25] {
+        server.delete(class, id);
+    }
+    server.create(class, &json!({"score": -1, "text": text}));
+    proxy.heal();
+    set.wait_ready(PATIENCE).unwrap();
+    assert_eq!((set.stats().fetches, set.stats().catch_ups), (2, 1));
+    let found = client.rest().find(&query.limit(1000)).unwrap();
+    assert_eq!(found.len(), 297);
+    assert!(set.snapshot().iter().eq(found.iter()));
+
+    server.delete(class, &ids[0]);
+    wait_until("the set goes on", || set.get(&ids[0]).is_none());
 }

@@ -15,6 +15,7 @@ import { filesAdapter } from './files.cjs';
 
 const APPLICATION_ID = 'test-app';
 const MASTER_KEY = 'test-master-key';
+const MAINTENANCE_KEY = 'test-maintenance-key';
 const HOST = '127.0.0.1';
 
 const options = {
@@ -156,6 +157,7 @@ const redis = options.redisURL ? { redisURL: options.redisURL } : {};
 const settings = {
   appId: APPLICATION_ID,
   masterKey: MASTER_KEY,
+  maintenanceKey: MAINTENANCE_KEY,
   serverURL: `http://${HOST}:${port}/parse`,
   databaseURI: await databaseURI(),
   // A machine that is busy takes longer than its 100 ms, and the event is lost then (QueryTools.js).

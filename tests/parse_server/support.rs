@@ -10,6 +10,7 @@ use std::sync::{LazyLock, Mutex, Once, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use parse_livequery::Date;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use url::Url;
@@ -22,6 +23,7 @@ pub(crate) use port::Port;
 
 pub(crate) const APPLICATION_ID: &str = "test-app";
 pub(crate) const MASTER_KEY: &str = "test-master-key";
+const MAINTENANCE_KEY: &str = "test-maintenance-key";
 pub(crate) const JAVASCRIPT_KEY: &str = "test-javascript-key";
 
 /// Long enough for a slow and busy machine: a test that waits so long has failed.
@@ -189,6 +191,17 @@ impl ParseServer {
     }
 
     /// Creates an object and returns its id, unless the server is gone.
+    /// Creates an object that was saved last at this time, which Parse Server takes with the maintenance key alone
+    /// (9.10, RestWrite.js).
+    pub(crate) fn create_as_of(&self, class: &str, time: Date, object: &Value) -> String {
+        let mut object = object.clone();
+        object["createdAt"] = json!({"__type": "Date", "iso": time.to_string()});
+        let url = Url::parse(&format!("{}/classes/{class}", self.url())).unwrap();
+        let key = ("X-Parse-Maintenance-Key", MAINTENANCE_KEY);
+        let created = self.try_call_with(key, "POST", &url, Some(&object)).unwrap();
+        created["objectId"].as_str().unwrap().to_owned()
+    }
+
     pub(crate) fn try_create(&self, class: &str, object: &Value) -> Result<String, String> {
         let url = Url::parse(&format!("{}/classes/{class}", self.url())).unwrap();
         let created = self.try_call("POST", &url, Some(object))?;
@@ -306,11 +319,21 @@ impl ParseServer {
     }
 
     fn try_call(&self, method: &str, url: &Url, body: Option<&Value>) -> Result<Value, String> {
+        self.try_call_with(("X-Parse-Master-Key", MASTER_KEY), method, url, body)
+    }
+
+    fn try_call_with(
+        &self,
+        (key_name, key): (&str, &str),
+        method: &str,
+        url: &Url,
+        body: Option<&Value>,
+    ) -> Result<Value, String> {
         let request = ureq::http::Request::builder()
             .method(method)
             .uri(url.as_str())
             .header("X-Parse-Application-Id", APPLICATION_ID)
-            .header("X-Parse-Master-Key", MASTER_KEY)
+            .header(key_name, key)
             .header("Content-Type", "application/json");
         let answer = match body {
             Some(body) => self.agent.run(request.body(body.to_string()).unwrap()),
