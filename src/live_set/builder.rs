@@ -262,7 +262,11 @@ impl LiveSetBuilder {
         };
         let has_saved = saved.is_some();
         match saved.map(|start| start.entries(&client, &query, SystemTime::now())) {
-            Some(Ok((entries, since))) => core = core.starting_from(&query, entries, since),
+            Some(Ok((entries, since))) => {
+                // The caller says whose contents they are as the session token is now.
+                let who = client.shared().subscriber.generation();
+                core = core.starting_from(&query, entries, since, who);
+            }
             Some(Err(error)) => core.tell(error),
             None => {}
         }

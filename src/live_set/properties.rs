@@ -495,17 +495,24 @@ impl World {
     }
 
     fn start_from_saved(&mut self, seed: u64) {
+        if self.rng.bool() {
+            // What was saved before is old enough to be taken as it is.
+            self.pause();
+            self.server.update(&mut self.rng);
+        }
         let order = crate::query::order::Order::new(self.query.window().order);
         let found = self
             .server
             .find(&self.query.clone().ascending(order.for_find()), false);
         let entry = |object: &Object| Entry::new(&order, object, "Game").unwrap();
         let saved: Vec<_> = found.iter().map(entry).collect();
-        let (length, since) = (saved.len(), self.now.time - Duration::from_secs(3600));
-        self.core = Core::new(&self.query, seed).starting_from(&self.query, saved, since);
+        let age = Duration::from_secs(if self.rng.bool() { 0 } else { 3600 });
+        let (length, since) = (saved.len(), self.now.time - age);
+        self.core = Core::new(&self.query, seed).starting_from(&self.query, saved, since, 0);
         self.prepare(0);
         for _ in 0..self.rng.usize(0..10) {
             self.server.update(&mut self.rng);
+            self.server.create(&mut self.rng);
             self.server.delete(&mut self.rng);
         }
         self.number = SAVED;

@@ -88,7 +88,7 @@ impl File {
     ///
     /// An object with a file that has no URL ends LiveQuery for all clients on Parse Server 9.10, so add one
     /// with [`with_url`](Self::with_url) before you save the file in an object;
-    /// [`Rest::upload`](crate::Client::rest) returns a file that has one.
+    /// `Rest::upload` (feature `rest`) returns a file that has one.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
         Self {

@@ -3,10 +3,10 @@
 
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use parse_livequery::test_server::TestServer;
-use parse_livequery::{Client, Date, LiveSet, LiveSetBuilder, Object, Query};
+use parse_livequery::{Client, Date, LiveSet, LiveSetBuilder, Object, Query, Saved};
 use serde_json::{Value, json};
 
 use crate::harness::*;
@@ -368,4 +368,90 @@ fn a_catch_up_that_fails_or_is_cut_again_ends_as_right_as_any_fetch() {
         is_equal(&server, &set)
     });
     assert!(set.stats().catch_ups >= 1, "{:?}", set.stats());
+}
+
+/// What a program has on disk that last ran a while ago.
+fn saved_by(client: &Client, server: &Arc<TestServer>, user: &str) -> Saved {
+    let (set, _) = plain(client, server, &all());
+    Saved::from_slice(&serde_json::to_vec(&set.save(user).unwrap()).unwrap()).unwrap()
+}
+
+/// `LIVE_SET_OBJECTS` says how many there are.
+#[test]
+fn a_set_that_starts_from_saved_contents_fetches_what_differs_and_shows_them_at_once() {
+    let number = std::env::var("LIVE_SET_OBJECTS").map_or(1_000, |number| number.parse().unwrap());
+    let (server, ids) = server_with(number, 500);
+    let client = client(&server.url());
+    let saved = saved_by(&client, &server, "ann");
+    server.update("Game", &ids[3], json!({"note": "new"}));
+    server.delete("Game", &ids[4]);
+    let new = server.create("Game", game(1, 320, now()));
+    server.stop();
+
+    let (sender, told) = mpsc::channel();
+    let (builder, asked) = asking(&client, &server, &all(), |_, found| Ok(found));
+    let start = Instant::now();
+    let set = builder
+        .start_from(saved, "ann", LONG)
+        .on_change(move |change, _| {
+            let id = change.object().and_then(Object::id).map(str::to_owned);
+            let _ = sender.send((start.elapsed(), id));
+        })
+        .start()
+        .unwrap();
+    let (shown_after, _) = told.recv_timeout(LONG).unwrap();
+    println!("{number} saved objects: the first row after {shown_after:.1?}, without a server");
+    assert!((set.len(), set.is_ready()) == (number + 1, false));
+    server.resume().unwrap();
+    set.wait_ready(LONG).unwrap();
+    assert!(is_equal(&server, &set));
+    assert_eq!((set.stats().fetches, set.stats().catch_ups), (1, 1));
+    let (kinds, bytes) = take(&asked);
+    assert_eq!(kinds, [Kind::List, Kind::Ids]);
+    println!("{bytes} bytes were fetched, of about {}", number * 500);
+    let mut changed: Vec<_> = told.try_iter().filter_map(|(_, id)| id).collect();
+    let mut expected = [ids[3].clone(), ids[4].clone(), new];
+    changed.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(changed, expected, "no change but these");
+    // From now on it is like any other.
+    gap(&server, &set, || assert!(server.delete("Game", &ids[9])));
+    set.wait_ready(LONG).unwrap();
+    assert!(is_equal(&server, &set));
+    assert_eq!((set.stats().fetches, set.stats().catch_ups), (2, 2));
+}
+
+#[test]
+fn saved_contents_are_not_taken_for_those_of_another_session_token() {
+    let (server, ids) = server_with(300, 500);
+    with_a_secret(&server, &ids);
+    let client = client(&server.url());
+    let saved = saved_by(&client, &server, "ann");
+    assert_eq!(
+        serde_json::to_string(&saved).unwrap().matches("of Ann").count(),
+        100
+    );
+    server.stop();
+    let (builder, asked) = asking(&client, &server, &all(), |_, found| {
+        let see = |object: Object| {
+            let mut json = object.to_json();
+            json.as_object_mut().unwrap().remove("secret");
+            Object::from_json(json).unwrap()
+        };
+        Ok(found.into_iter().map(see).collect())
+    });
+    let set = builder
+        .session_token("r:ann")
+        .start_from(saved, "ann", LONG)
+        .start()
+        .unwrap();
+    assert_eq!(set.len(), 301);
+    set.set_session_token(Some("r:bob")).unwrap();
+    server.resume().unwrap();
+    wait_until("it is ready for the other user", || {
+        set.wait_ready(LONG).unwrap();
+        secrets(&set) == 0
+    });
+    assert_eq!(take(&asked).0, [Kind::Page]);
+    assert_eq!((set.stats().fetches, set.stats().catch_ups), (1, 0));
 }

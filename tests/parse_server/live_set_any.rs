@@ -347,7 +347,9 @@ fn story(server: &ParseServer, seed: u64) {
         .unwrap();
     let [teams, players, games] = ["Team", "Player", "Game"].map(|class| format!("{class}{seed}"));
     let classes = [&*teams, &*players, &*games];
-    let club = server.create("StoryClub", &json!({"seed": seed}));
+    // The class of a relation's members is fixed.
+    let clubs = format!("StoryClub{seed}");
+    let club = server.create(&clubs, &json!({"seed": seed}));
     let mut ids: [Vec<String>; 3] = Default::default();
     for (at, class) in classes.iter().enumerate() {
         let mut fields = json!({"level": 1, "score": 1});
@@ -356,10 +358,10 @@ fn story(server: &ParseServer, seed: u64) {
         }
         ids[at].push(server.create(class, &fields));
     }
-    let owner = Pointer::new("StoryClub", &club);
+    let owner = Pointer::new(&clubs, &club);
     let relate = |op: &str, id: &str| {
         let members = json!({"__op": op, "objects": [pointer(&players, id)]});
-        server.update("StoryClub", &club, &json!({"members": members}));
+        server.update(&clubs, &club, &json!({"members": members}));
     };
     relate("AddRelation", &ids[1][0]);
     let leading = || Query::new(&*players).greater_than("level", 1);

@@ -185,6 +185,11 @@ impl Due {
         }
     }
 
+    /// The contents that there are already were fetched for this user.
+    pub(super) fn begins_for(&mut self, who: u64) {
+        self.asked_for = Some(who);
+    }
+
     /// What was fetched for another user says nothing about what this one may see.
     fn ask_for(&mut self, who: u64) {
         if self.asked_for.replace(who) != Some(who) {
@@ -422,14 +427,19 @@ impl Core {
                     largest,
                 )
             };
-            let may_catch_up =
-                self.is_filled && wanted.is_none() && self.includes.is_none() && !self.asks_again;
-            let state = self.state;
-            let catch_up = |due: &Due| match state {
-                State::Stale(since) if may_catch_up => {
+            let may_catch_up = wanted.is_none() && self.includes.is_none() && !self.asks_again;
+            let (saved, state) = (self.saved.as_ref(), self.state);
+            let catch_up = |due: &Due| match (saved, state) {
+                _ if !may_catch_up => None,
+                (Some(saved), _) => {
+                    let newest = saved.held.list.iter().map(|entry| entry.version()).max()?;
+                    let sure_until = newest.saturating_sub(due.limits.margin);
+                    CatchUp::new(&saved.held.list, sure_until, saved.since, &due.doubts, due.limits)
+                }
+                (None, State::Stale(since)) => {
                     CatchUp::new(held, due.sure_until, since, &due.doubts, due.limits)
                 }
-                _ => None,
+                (None, State::Filling | State::Ready) => None,
             };
             let Some(at) = due.begin(wanted, self.places.question(), rest, catch_up, now) else {
                 return Task::Wait(None);

@@ -5,7 +5,7 @@ use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::super::change::Entry;
 use super::super::list::List;
@@ -42,6 +42,13 @@ impl PartialEq for ById {
 impl Eq for ById {}
 
 impl Held {
+    pub(super) fn of(entries: Vec<Arc<Entry>>) -> Self {
+        Self {
+            by_id: entries.iter().map(|entry| ById(Arc::clone(entry))).collect(),
+            list: entries.into_iter().collect(),
+        }
+    }
+
     pub(super) fn get(&self, id: &str) -> Option<&Arc<Entry>> {
         self.by_id.get(id.as_bytes()).map(|by_id| &by_id.0)
     }
@@ -49,6 +56,13 @@ impl Held {
     pub(super) fn position(&self, key: &SortKey) -> Result<usize, usize> {
         self.list.search(|entry| entry.key.cmp(key))
     }
+}
+
+/// What was saved of the contents of a query, until everything has been fetched once.
+pub(super) struct SavedContents {
+    pub(super) held: Held,
+    /// Since when it may be outdated.
+    pub(super) since: SystemTime,
 }
 
 /// Objects that are known but not held: gone, or beyond the boundary. A late event must not bring them back.

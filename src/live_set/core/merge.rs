@@ -36,13 +36,16 @@ impl Core {
         let largest = self.due.largest_page;
         let turn = match &mut fetch.job {
             Job::All(paging) => Some(paging.take(page, largest)),
-            Job::CatchUp(catch_up) => Some(match catch_up.take(page, largest, &self.held, &fetch.doubts) {
-                Ok(turn) => turn,
-                Err(TooMany(paging)) => {
-                    fetch.job = Job::All(paging);
-                    Turn::More
-                }
-            }),
+            Job::CatchUp(catch_up) => {
+                let known = self.saved.as_ref().map_or(&self.held, |saved| &saved.held);
+                Some(match catch_up.take(page, largest, known, &fetch.doubts) {
+                    Ok(turn) => turn,
+                    Err(TooMany(paging)) => {
+                        fetch.job = Job::All(paging);
+                        Turn::More
+                    }
+                })
+            }
             Job::Doubts(ids) => {
                 self.merge_some(ids, page, &fetch.touched, now.at);
                 None
@@ -131,6 +134,7 @@ impl Core {
             within
         };
         self.is_filled = true;
+        self.saved = None;
         self.change_to(target);
         left_out.iter().for_each(|entry| self.look_beyond(entry));
     }

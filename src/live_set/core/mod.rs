@@ -52,7 +52,7 @@ use std::time::{Instant, SystemTime};
 pub(crate) use self::due::Figures;
 use self::due::{Due, Job};
 use self::follow::Links;
-use self::held::{Graves, Held};
+use self::held::{Graves, Held, SavedContents};
 pub(crate) use self::includes::Following;
 use self::includes::Includes;
 use self::places::Places;
@@ -78,6 +78,7 @@ pub(crate) struct Core {
     extended: usize,
     places: Places,
     held: Held,
+    saved: Option<SavedContents>,
     /// No objects sorted after this are held. `None` if everything is held.
     boundary: Option<SortKey>,
     shown: List<Arc<Entry>>,
@@ -185,6 +186,7 @@ impl Core {
                 list: List::new(),
                 by_id: HashSet::new(),
             },
+            saved: None,
             boundary: None,
             shown: List::new(),
             graves: Graves::default(),

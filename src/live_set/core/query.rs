@@ -10,7 +10,7 @@ use std::time::{Instant, SystemTime};
 
 use super::super::change::{Change, Entry, Snapshot};
 use super::super::list::List;
-use super::held::ById;
+use super::held::{Held, SavedContents};
 use super::merge::FEW;
 use super::places::longest_rise;
 use super::{Core, Moment, Output, State, Task};
@@ -18,16 +18,27 @@ use crate::error::Error;
 use crate::query::Query;
 
 impl Core {
-    /// With the contents of the query that were saved before: they are shown until the query's own are there.
-    pub(crate) fn starting_from(self, query: &Query, saved: Vec<Arc<Entry>>, since: SystemTime) -> Self {
+    /// With the contents of the query that were saved before: they are shown until the query's own are there, and a large
+    /// set fetches only what differs from them, as long as it asks for this one: a number for each session token.
+    pub(crate) fn starting_from(
+        mut self,
+        query: &Query,
+        saved: Vec<Arc<Entry>>,
+        since: SystemTime,
+        who: u64,
+    ) -> Self {
         let mut shown = Self::new(query, 0);
         shown.number = SAVED;
         shown.window = None;
         shown.is_filled = true;
         shown.state = State::Stale(since);
-        shown.held.by_id = saved.iter().map(|entry| ById(Arc::clone(entry))).collect();
-        shown.held.list = saved.into_iter().collect();
+        shown.held = Held::of(saved.clone());
         shown.includes = None;
+        self.due.begins_for(who);
+        self.saved = Some(SavedContents {
+            held: Held::of(saved),
+            since,
+        });
         shown.next = Some(Box::new(self));
         shown.outputs.push_back(Output::Stale(since));
         if shown.held.list.len() > 0 {
