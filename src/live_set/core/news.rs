@@ -64,6 +64,7 @@ impl Core {
         let judgement = judge_event(known, told, &entry, follows_on);
         let is_doubtful = judgement.is_doubtful
             || judgement.counts && (contradicts || self.is_unexpected(news, &entry, known, told, now))
+            || !judgement.counts && self.was_overtaken(news, &entry, known, told)
             || hides_a_deletion(news, known, told, &entry);
         if is_doubtful {
             self.due.doubt(&id, now);
@@ -134,6 +135,14 @@ impl Core {
                 is_unknown && was_known() || self.may_be_late(now)
             }
         }
+    }
+
+    /// With ranks, an event about an unknown object is taken for one of an object that stays beyond the boundary. If an
+    /// older event comes only now, and says that the object entered or moved, it may be within the boundary.
+    fn was_overtaken(&self, news: &News<'_>, entry: &Entry, known: Known<'_>, told: Is) -> bool {
+        let is_known_beyond = matches!(known, Known::Gone(grave) if !grave.deleted);
+        let moved = || !self.stays_beyond(entry, news.original);
+        self.places.are_ranks() && self.boundary.is_some() && told == Is::Member && is_known_beyond && moved()
     }
 
     /// Whether an object with this key would be held, if it were a member.

@@ -466,6 +466,36 @@ fn an_order_that_only_the_server_knows_is_asked_for() {
     assert_eq!(set.outputs(), ["~b", "~d", "ready"]);
 }
 
+/// One event was overtaken by the next one about the same object, which does not say that the object has just come nearer.
+#[test]
+fn with_ranks_an_object_that_came_within_the_boundary_is_not_taken_for_one_that_stays_beyond() {
+    let tagged = |id: &str, saves, tag: i64| game(id, saves, json!({"tags": [tag]}));
+    let query = Query::new("Game")
+        .equal_to("open", true)
+        .ascending(["tags"])
+        .limit(2);
+    let start: Vec<_> = (10..60).map(|tag| tagged(&format!("g{tag}"), 0, tag)).collect();
+    let entered = tagged("new", 2, 1);
+    let outside = game("new", 1, json!({"tags": [1], "open": false}));
+    let far = tagged("new", 1, 70);
+    for (first, original) in [
+        (&entered, Some(&outside)),
+        (&entered, Some(&far)),
+        (&entered, None),
+    ] {
+        let mut set = Set::ready(&query, &start);
+        assert_eq!(set.ids(), ["g10", "g11"]);
+        let last = game("new", 3, json!({"tags": [1], "note": 1}));
+        set.event(EventKind::Update, &last, Some(first));
+        set.event(EventKind::Update, first, original);
+        assert!(!set.core.is_ready(), "{original:?}");
+        let now: Vec<_> = std::iter::once(last).chain(start.iter().cloned()).collect();
+        set.answer_all(&now);
+        assert!(set.core.is_ready());
+        assert_eq!(set.ids(), ["new", "g10"]);
+    }
+}
+
 #[test]
 fn a_server_that_sorts_texts_as_a_language_does_is_found_out() {
     let named = |id: &str, name: &str| game(id, 0, json!({"name": name}));
