@@ -88,7 +88,8 @@ fn asking(
 fn plain(client: &Client, server: &Arc<TestServer>, query: &Query) -> (LiveSet, Asked) {
     let (builder, asked) = asking(client, server, query, |_, found| Ok(found));
     let set = builder.start().unwrap();
-    set.wait_ready(LONG).unwrap();
+    // The server looks at all of its objects for each page.
+    set.wait_ready(LONG * 10).unwrap();
     (set, asked)
 }
 
@@ -133,7 +134,7 @@ fn a_large_set_fetches_what_differs_after_a_gap() {
                 }
             }
         });
-        set.wait_ready(LONG).unwrap();
+        set.wait_ready(LONG * 10).unwrap();
         let (_, bytes) = take(&asked);
         let share = bytes as f64 * 100.0 / everything as f64;
         println!(
