@@ -105,7 +105,7 @@ impl CatchUp {
                 let listed = conditions.of_fields(&["objectId", "updatedAt"]);
                 self.paging.next(&listed, Vec::new())
             }
-            Some(_) => query_of(conditions, self.next_ids()).limit(self.next_ids().len() as u64),
+            Some(_) => query_of(conditions, self.next_ids()),
         }
     }
 

@@ -455,8 +455,8 @@ impl Core {
         let query = match &fetch.job {
             Job::All(paging) => paging.next(&self.query, self.places.for_find()),
             Job::CatchUp(catch_up) => catch_up.next(&self.query),
-            Job::Doubts(ids) => query_of(&self.query, ids).limit(ids.len() as u64),
-            Job::Pair(ids) => query_of(&self.query, ids).limit(2).ascending(order.for_find()),
+            Job::Doubts(ids) => query_of(&self.query, ids),
+            Job::Pair(ids) => query_of(&self.query, ids).ascending(order.for_find()),
         };
         due.next_ticket += 1;
         due.figures.requests += 1;

@@ -14,11 +14,13 @@ use super::{Core, id_of};
 use crate::query::order::SortKey;
 
 /// The held objects, by place and by id.
+#[derive(Clone)]
 pub(super) struct Held {
     pub(super) list: List<Arc<Entry>>,
     pub(super) by_id: HashSet<ById>,
 }
 
+#[derive(Clone)]
 pub(super) struct ById(pub(super) Arc<Entry>);
 
 impl Borrow<[u8]> for ById {

@@ -8,7 +8,7 @@ use super::super::change::{Change, Entry};
 use super::super::list::List;
 use super::super::paging::{Page, Turn};
 use super::catch_up::TooMany;
-use super::held::ById;
+use super::held::Held;
 use super::judge::{Grave, Judgement, Read, judge_read};
 use super::{Core, Job, Moment, Output, id_of};
 use crate::error::{Error, ErrorKind};
@@ -251,7 +251,6 @@ impl Core {
     pub(super) fn reset(&mut self, mut entries: Vec<Arc<Entry>>) {
         entries.iter().for_each(|entry| self.due.saw(entry.version()));
         entries.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        self.held.by_id = entries.iter().map(|entry| ById(Arc::clone(entry))).collect();
         self.shown = match self.window {
             Some(window) => entries
                 .iter()
@@ -262,7 +261,7 @@ impl Core {
             None => List::new(),
         };
         let was_empty = self.held.list.len() == 0;
-        self.held.list = entries.into_iter().collect();
+        self.held = Held::of(entries);
         self.include_reset();
         self.look_everywhere();
         if !(was_empty && self.held.list.len() == 0) {

@@ -279,8 +279,11 @@ fn id_of(entry: &Entry) -> Box<str> {
 
 /// The same query, for these objects alone.
 fn query_of(query: &Query, ids: &[Box<str>]) -> Query {
+    let number = ids.len() as u64;
     let ids: Vec<_> = ids.iter().map(|id| &**id).collect();
-    query.restricted(|query| query.contained_in("objectId", ids))
+    query
+        .restricted(|query| query.contained_in("objectId", ids))
+        .limit(number)
 }
 
 /// How many objects are asked for by their ids at once.

@@ -32,13 +32,11 @@ impl Core {
         shown.window = None;
         shown.is_filled = true;
         shown.state = State::Stale(since);
-        shown.held = Held::of(saved.clone());
+        let held = Held::of(saved);
+        shown.held = held.clone();
         shown.includes = None;
         self.due.begins_for(who);
-        self.saved = Some(SavedContents {
-            held: Held::of(saved),
-            since,
-        });
+        self.saved = Some(SavedContents { held, since });
         shown.next = Some(Box::new(self));
         shown.outputs.push_back(Output::Stale(since));
         if shown.held.list.len() > 0 {
