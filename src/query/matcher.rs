@@ -7,6 +7,8 @@
 //! cannot be imitated by simple means, the answer is that both results are possible, never a guess.
 
 mod compile;
+#[cfg(feature = "test-server")]
+pub(crate) mod engine;
 mod js;
 pub(crate) mod regex;
 

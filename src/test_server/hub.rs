@@ -15,7 +15,8 @@ use super::schema::{Connect, Refusal, Request, Subscribe};
 use super::socket::Socket;
 use super::state::{ClientInfo, Connection, Failure, Link, State, Subscription, frame_start, number_value};
 use crate::query::matcher::Matcher;
-use crate::query::matcher::regex::{syntax_error, valid_flags};
+use crate::query::matcher::engine::syntax_error;
+use crate::query::matcher::regex::valid_flags;
 use crate::query::ordered_json::Json;
 
 /// Everything that the threads of a server share.

@@ -11,6 +11,7 @@ mod access;
 mod age;
 mod differential;
 mod doctor;
+mod expressions;
 mod generate;
 mod harness;
 mod js_sdk;

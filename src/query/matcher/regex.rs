@@ -2,13 +2,16 @@
 //! encoder escapes them, evaluated by comparing strings. Others need an engine, which the feature
 //! `test-server` provides.
 
+#[cfg(feature = "test-server")]
+use super::engine::Engine;
+
 /// An expression that can be evaluated here.
 #[derive(Clone, Debug)]
 pub(crate) enum Pattern {
     Literal(Literal),
     /// Evaluated by an engine for JavaScript's expressions.
     #[cfg(feature = "test-server")]
-    Engine(std::sync::Arc<regress::Regex>),
+    Engine(std::sync::Arc<Engine>),
 }
 
 /// A literal text with optional anchors.
@@ -66,13 +69,8 @@ impl Regex {
 
     #[cfg(feature = "test-server")]
     fn with_engine(expression: &str, flags: &str) -> Self {
-        // The engine has no sticky search, and treats a character beyond the BMP as one even without `u`.
-        let is_known = !flags.contains(['y', 'v']) && (flags.contains('u') || expression.is_ascii());
-        let regex = regress::Regex::with_flags(expression, flags)
-            .ok()
-            .filter(|_| is_known);
-        regex.map_or(Self::Unknown, |regex| {
-            Self::Pattern(Pattern::Engine(std::sync::Arc::new(regex)))
+        Engine::new(expression, flags).map_or(Self::Unknown, |engine| {
+            Self::Pattern(Pattern::Engine(std::sync::Arc::new(engine)))
         })
     }
 
@@ -88,7 +86,7 @@ impl Pattern {
         match self {
             Self::Literal(literal) => literal.is_match(text),
             #[cfg(feature = "test-server")]
-            Self::Engine(regex) => regex.find(text).is_some(),
+            Self::Engine(engine) => engine.is_match(text),
         }
     }
 }
@@ -117,15 +115,6 @@ impl Literal {
             Some(character) => self.multi_line && matches!(character, '\n' | '\r' | '\u{2028}' | '\u{2029}'),
         }
     }
-}
-
-/// Why JavaScript rejects a text as a regular expression, if it does.
-#[cfg(feature = "test-server")]
-pub(crate) fn syntax_error(text: &str, flags: &str) -> Option<String> {
-    // The other flags do not change the syntax.
-    let flags: String = flags.chars().filter(|flag| "imsuv".contains(*flag)).collect();
-    let error = regress::Regex::with_flags(text, flags.as_str()).err()?;
-    Some(format!("/{text}/{flags}: {error}"))
 }
 
 /// Whether these are JavaScript's flags, each at most once.
