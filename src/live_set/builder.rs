@@ -150,7 +150,7 @@ impl LiveSetBuilder {
         self
     }
 
-    /// Shows these contents at once, before there is a connection, until the server's contents are there. The
+    /// Shows these contents from the moment of `start` until the server's contents are there. The
     /// set is stale meanwhile, since the time when they were saved. Then the differences are reported as
     /// changes.
     ///
@@ -266,6 +266,8 @@ impl LiveSetBuilder {
                 // The caller says whose contents they are as the session token is now.
                 let who = client.shared().subscriber.generation();
                 core = core.starting_from(&query, entries, since, who);
+                // The program may look before the listeners have been told.
+                emitter.held(|shown| (shown.snapshot, shown.stale_since) = core.contents());
             }
             Some(Err(error)) => core.tell(error),
             None => {}
