@@ -153,8 +153,10 @@ fn refused_once(server: &ParseServer, refused: &Client, target: &str, code: i64)
 
     // Connections made after that refusal are counted at the server; a reconnect would have come in between.
     let client = client(server);
-    let marker = record(&client, &Query::new("Anything"));
-    let id = server.create("Anything", &json!({}));
+    // Other tests create objects on this server at the same time.
+    let class_name = format!("Refused{code}");
+    let marker = record(&client, &Query::new(&class_name));
+    let id = server.create(&class_name, &json!({}));
     marker.expect_of(EventKind::Create, &id);
     marker.end();
     assert_eq!(server.connections(target), 1);
