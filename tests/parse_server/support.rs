@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{self, Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -387,9 +387,20 @@ pub(crate) fn is_installed(program: &str) -> bool {
         .status()
         .is_ok();
     if !found {
-        eprintln!("SKIPPED: `{program}` is not installed; this test needs it");
+        skip(&format!("`{program}` is not installed; this test needs it"));
     }
     found
+}
+
+/// Says that a test is not run. With NO_SKIPS=1, which `.ci/run` sets where it has all that tests need, the test fails.
+pub(crate) fn skip(why: &str) {
+    assert!(std::env::var_os("NO_SKIPS").is_none(), "SKIPPED: {why}");
+    say(&format!("SKIPPED: {why}"));
+}
+
+/// Prints at once what libtest would keep to itself.
+pub(crate) fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// The folder that holds the server's program and lock file.
@@ -417,6 +428,7 @@ pub(crate) fn install() {
         for name in ["package.json", "package-lock.json"] {
             fs::copy(folder.join(name), staging.join(name)).unwrap();
         }
+        say("installing Parse Server, 228 MB in tests/parse_server/node_modules, once");
         run_npm_ci(&staging);
         fs::write(staging.join("node_modules/.installed-lock.json"), &lock).unwrap();
         for attempt in 0.. {

@@ -12,8 +12,8 @@ use parse_livequery::{Client, ClientBuilder};
 use serde_json::{Map, Value, json};
 
 use crate::support::{
-    APPLICATION_ID, JAVASCRIPT_KEY, MASTER_KEY, PATIENCE, Port, User, install, numbered_path, spawn_node,
-    spawn_program,
+    APPLICATION_ID, JAVASCRIPT_KEY, MASTER_KEY, PATIENCE, Port, User, install, numbered_path, say,
+    spawn_node, spawn_program,
 };
 
 /// A version, and what it needs beside itself.
@@ -199,6 +199,7 @@ fn installed(name: &str, text: &str, install: impl FnOnce(&Path, &str)) -> PathB
     if is_done() {
         return home;
     }
+    say(&format!("installing {name} in target/tmp, up to 250 MB, once"));
     // Another process may be here at the same time: whoever is first puts its folder into the place.
     let staging = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.{}", process::id()));
     fs::create_dir_all(&staging).unwrap();
