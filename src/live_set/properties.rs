@@ -851,9 +851,9 @@ impl World {
                 }
                 Output::Refreshed(number, _) => self.refreshed = number,
                 Output::Answered(number, Err(_)) => {
-                    self.next
-                        .pop_if(|next| next.number == number)
-                        .ok_or("answered twice")?;
+                    let last = self.next.last().filter(|next| next.number == number);
+                    last.ok_or("answered twice")?;
+                    self.next.pop();
                 }
                 // It took the place of one that was to come as well.
                 Output::Answered(number, Ok(())) if number == self.number => {}
