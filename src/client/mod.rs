@@ -329,6 +329,10 @@ impl Client {
     /// The client connects if it was connected or trying to be, or if [`open`](Self::open) or a new subscription has asked
     /// for it in the meantime. Each subscription gets `open` with a gap of reason [`GapReason::Paused`](crate::GapReason::Paused).
     /// On a client that is not paused it does nothing.
+    ///
+    /// A program that pauses and resumes again and again does not storm the server: after ten attempts in a row the client
+    /// waits up to a second before each. The same holds for `close` and `open`, [`reconnect_now`](Self::reconnect_now), and a
+    /// new session token.
     pub fn resume(&self) {
         self.send(Command::Resume);
     }

@@ -1,12 +1,16 @@
 //! What clients leave behind when they are gone, and what they cost when they are closed: nothing.
 //!
-//! `LEAK_CYCLES` is how many clients come and go, 500 by default; with TLS it is a fifth of that.
+//! `LEAK_CYCLES` is how many clients come and go, 500 by default; with TLS it is a fifth of that. `LEAK_UPDATES` is how
+//! many updates a subscription hears of, 200,000 by default.
 
 use std::env;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use parse_livequery::{Client, ClientBuilder, ClientState};
+use parse_livequery::{Client, ClientBuilder, ClientState, Query};
+use serde_json::json;
 
 use crate::harness::*;
 use crate::support::*;
@@ -103,6 +107,54 @@ fn leave_at(stage: usize, server: &Server, client: &Client) {
             subscription.unsubscribe();
         }
     }
+}
+
+/// A few bytes that each update leaves behind are megabytes here, and the end of a program that runs for a year.
+#[test]
+fn updates_leave_nothing_behind() {
+    in_own_process(module_path!(), "updates_leave_nothing_behind", 6 * MINUTE, || {
+        const BATCH: usize = 1000;
+        let updates = env::var("LEAK_UPDATES").map_or(200_000, |number| number.parse().expect("a number"));
+        let server = Server::auto();
+        let client = client(&server.url());
+        let heard = Arc::new(AtomicUsize::new(0));
+        let its_heard = Arc::clone(&heard);
+        let subscription = client
+            .subscription(&Query::new("Game"))
+            .on_update(move |_, _| {
+                its_heard.fetch_add(1, Ordering::Relaxed);
+            })
+            .start()
+            .unwrap();
+        subscription.wait_open(LONG).unwrap();
+        let conn = server.conn(1);
+        let messages: Vec<_> = (0..BATCH)
+            .map(|at| {
+                let now = object("Game", "a", json!({ "score": at }));
+                let original = object("Game", "a", json!({ "score": at + 1 }));
+                conn.event_message("update", subscription.id(), now, Some(original))
+            })
+            .collect();
+        let batch = Conn::frames_of(&messages);
+        let mut sent = 0;
+        let mut send = |number: usize| {
+            for _ in 0..number / BATCH {
+                conn.send_raw(&batch);
+                sent += BATCH;
+                wait_until("all is heard", || heard.load(Ordering::Relaxed) == sent);
+            }
+        };
+        // The first ones fill what stays filled.
+        send(updates / 4);
+        let before = resident_bytes();
+        send(updates);
+        if let (Some(before), Some(after)) = (before, resident_bytes()) {
+            let grown = after.saturating_sub(before);
+            println!("{grown} bytes more after {updates} updates");
+            let limit = (1 << 20) + 2 * updates as u64;
+            assert!(grown < limit, "{grown} bytes more after {updates} updates");
+        }
+    });
 }
 
 #[test]

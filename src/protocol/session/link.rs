@@ -146,7 +146,7 @@ impl<T: Clone> Session<T> {
             Link::Idle { .. } | Link::Refused(_) => {
                 self.backoff.reset();
                 self.failures = 0;
-                self.connect(now);
+                self.connect_again(now);
             }
             Link::Paused { wanted } => *wanted = true,
             Link::Waiting { .. } | Link::Connecting { .. } | Link::Live(_) => {}
@@ -208,7 +208,7 @@ impl<T: Clone> Session<T> {
             Link::Waiting { .. } => {
                 self.backoff.reset();
                 self.retries.release_all();
-                self.connect(now);
+                self.connect_again(now);
             }
             // It had as much time as a doubted connection gets.
             Link::Connecting { since, .. }
@@ -233,7 +233,7 @@ impl<T: Clone> Session<T> {
         self.backoff.reset();
         self.retries.release_all();
         self.outputs.push_back(Output::Disconnect);
-        self.connect(now);
+        self.connect_again(now);
     }
 
     /// Uses another session token from now on. A connection that was made with the old one is abandoned.
@@ -245,11 +245,11 @@ impl<T: Clone> Session<T> {
                 self.forget_connection(&live, None, GapReason::SessionTokenChanged);
                 self.outputs
                     .push_back(Output::ClientEvent(ClientEvent::closed(None)));
-                self.connect(now);
+                self.connect_again(now);
             }
             Link::Connecting { .. } => {
                 self.outputs.push_back(Output::Disconnect);
-                self.connect(now);
+                self.connect_again(now);
             }
             other => self.link = other,
         }
@@ -343,7 +343,22 @@ impl<T: Clone> Session<T> {
         }
     }
 
+    /// Connects at once, as the program or the machine's waking up asks for; within a second, if that happens
+    /// again and again. A program that pauses and resumes in a loop must not storm the server.
+    fn connect_again(&mut self, now: Now) {
+        let until = self.next_free.and_then(|free| free.checked_sub(FREE_TIME));
+        match until {
+            Some(until) if until > now.mono => {
+                self.clock.look(now);
+                self.link = Link::Waiting { until };
+            }
+            _ => self.connect(now),
+        }
+    }
+
     pub(super) fn connect(&mut self, now: Now) {
+        let free = self.next_free.unwrap_or(now.mono).max(now.mono) + COST;
+        self.next_free = Some(free.min(now.mono + FREE_TIME + COST));
         let deadline = now.mono + self.settings.connect_timeout;
         self.clock.look(now);
         self.link = Link::Connecting {
@@ -520,3 +535,7 @@ impl<T: Clone> Session<T> {
 const STABLE_AFTER: Duration = Duration::from_secs(10);
 /// How long a doubted connection may take to prove that it is alive.
 const ANSWER_AT_ONCE: Duration = Duration::from_secs(3);
+/// How far apart attempts to connect are, at least, in the long run.
+const COST: Duration = Duration::from_secs(1);
+/// How many attempts may follow each other at once after a time of rest, times their [`COST`].
+const FREE_TIME: Duration = Duration::from_secs(10);

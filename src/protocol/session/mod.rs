@@ -141,6 +141,8 @@ pub(crate) struct Session<T> {
     reader: Reader,
     link: Link,
     backoff: Backoff,
+    /// When the attempts to connect that were made so far are far enough in the past to be forgotten.
+    next_free: Option<Instant>,
     /// The number of failed attempts since one succeeded.
     failures: u32,
     installation_id: InstallationId,
@@ -236,6 +238,7 @@ impl<T: Clone> Session<T> {
             reader: Reader::default(),
             link: Link::Idle { was_open: false },
             backoff,
+            next_free: None,
             failures: 0,
             tokens: Renewals::new(renewals),
             installation_id: InstallationId::Sent,

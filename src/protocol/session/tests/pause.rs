@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{Rig, spec};
+use crate::secret::Secret;
 use crate::state::ClientState;
 
 fn nothing() -> Vec<String> {
@@ -185,4 +186,81 @@ fn what_comes_from_a_link_that_was_given_up_does_not_end_a_pause() {
         (rig.session.state(), rig.outputs()),
         (ClientState::Paused, nothing())
     );
+}
+
+/// What makes a session connect because the program says so, once around.
+type Turn = (&'static str, fn(&mut Rig));
+
+const TURNS: [Turn; 5] = [
+    ("pause, resume", |rig| {
+        rig.session.pause();
+        rig.session.resume(rig.now);
+    }),
+    ("close, open", |rig| {
+        rig.session.close(0, rig.now);
+        rig.session.open(rig.now);
+    }),
+    ("close, subscribe", |rig| {
+        rig.session.close(u64::MAX, rig.now);
+        rig.subscribe(1, "Game");
+        rig.session.open(rig.now);
+    }),
+    ("lost, reconnect_now", |rig| {
+        rig.lose();
+        rig.session.reconnect_now(rig.now);
+    }),
+    ("set_session_token", |rig| {
+        rig.session
+            .set_session_token(Some(Secret::from("r:1".to_owned())), rig.now);
+    }),
+];
+
+fn connects(rig: &mut Rig) -> usize {
+    let outputs = rig.outputs();
+    outputs.iter().filter(|output| *output == "connect").count()
+}
+
+#[test]
+fn a_program_that_toggles_in_a_loop_does_not_storm_the_server() {
+    for greeted in [true, false] {
+        for (name, turn) in TURNS {
+            let mut rig = Rig::new();
+            rig.subscribe(1, "Game");
+            let mut connected = connects(&mut rig);
+            for _ in 0..10_000 {
+                turn(&mut rig);
+                let now = connects(&mut rig);
+                if now > 0 && greeted {
+                    rig.greet();
+                }
+                connected += now;
+                rig.now.mono += Duration::from_millis(1);
+                rig.now.wall += Duration::from_millis(1);
+            }
+            assert!((10..=25).contains(&connected), "{name}: {connected} in 10 s");
+            // The last turn is not forgotten.
+            rig.pass(Duration::from_secs(2));
+            let later = connects(&mut rig);
+            let state = rig.session.state();
+            assert!(later > 0 || state == ClientState::Connected, "{name}: {state:?}");
+        }
+    }
+}
+
+#[test]
+fn a_few_turns_in_a_row_wait_for_nothing() {
+    for (name, turn) in TURNS {
+        let mut rig = Rig::new();
+        rig.subscribe(1, "Game");
+        connects(&mut rig);
+        for number in 0..5 {
+            turn(&mut rig);
+            assert_eq!(connects(&mut rig), 1, "{name}: turn {number}");
+        }
+        rig.pass(Duration::from_secs(60));
+        connects(&mut rig);
+        rig.session.pause();
+        rig.session.resume(rig.now);
+        assert_eq!(connects(&mut rig), 1, "{name}: a minute later");
+    }
 }
