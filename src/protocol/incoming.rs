@@ -215,14 +215,14 @@ fn even_null<'de, D: Deserializer<'de>>(
 
 fn read_closely(text: &str) -> Result<Message<'_>> {
     let incoming: Incoming<'_> = serde_json::from_str(text).map_err(|error| {
-        Error::with_source(
-            ErrorKind::Protocol,
-            format!(
-                "the server sent something that is not a LiveQuery message: `{}`",
-                excerpt(text)
-            ),
-            error,
-        )
+        show(text);
+        let reason = format!(
+            "the server sent something that is not a LiveQuery message ({} bytes; the log level trace shows how it begins)",
+            text.len()
+        );
+        // Not the error itself, whose text may quote the message.
+        let place = format!("{:?} error at line {}, column {}", error.classify(), error.line(), error.column());
+        Error::with_source(ErrorKind::Protocol, reason, place)
     })?;
     let request_id = incoming.request_id.and_then(|raw| number(raw.get()));
     let kind = match incoming.op.as_ref() {
@@ -266,11 +266,18 @@ fn read_closely(text: &str) -> Result<Message<'_>> {
 }
 
 fn incomplete(text: &str) -> Error {
-    let text = format!(
-        "the server sent a message that lacks its `requestId` or its `object`: `{}`",
-        excerpt(text)
+    show(text);
+    let reason = format!(
+        "the server sent a message that lacks its `requestId` or its `object` ({} bytes; the log level trace shows how it \
+         begins)",
+        text.len()
     );
-    Error::new(ErrorKind::Protocol, text)
+    Error::new(ErrorKind::Protocol, reason)
+}
+
+/// A message holds data of users, which errors take to where logs and screens are.
+fn show(text: &str) {
+    crate::logging::trace!("a message that was not understood: `{}`", excerpt(text));
 }
 
 /// A number; one in quotes is accepted too.
@@ -288,6 +295,29 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn an_error_about_a_message_has_nothing_of_it() {
+        for text in [
+            "SECRET",
+            r#"{"op":"create","requestId":1,"object":{"name":"SECRET"}"#,
+            r#"{"op":"create","requestId":1,"object":"SECRET"}"#,
+            r#"{"op":"create","object":{"name":"SECRET"}}"#,
+            r#"{"op":["SECRET"],"requestId":1}"#,
+            r#"{"op":{"SECRET":1}}"#,
+            r#"["SECRET"]"#,
+            r#""SECRET""#,
+            r#"{"SECRET":1}"#,
+            r#"{"op":"subscribed","clientId":"SECRET"}"#,
+            r#"{"op":"create","op":"SECRET"}"#,
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(
+                !format!("{error:#?} {error}").contains("SECRET"),
+                "{text}: {error}"
+            );
+        }
+    }
 
     fn read(text: &str) -> Result<Message<'_>> {
         Reader::default().read(text)
