@@ -6,7 +6,7 @@ use parse_livequery::{Client, ClientBuilder, ErrorKind, Query};
 use serde_json::json;
 
 use crate::support::{
-    Authority, Farewell, LONG, Proxy, Recorder, Server, Then, TlsServer, object, wait_until,
+    Authority, Conn, Farewell, LONG, Proxy, Recorder, Server, Then, TlsServer, object, wait_until,
     wait_until_within, watchdog,
 };
 
@@ -525,4 +525,61 @@ fn a_burst_of_subscriptions_to_a_slow_reader_is_sent_in_full() {
     );
     client.close();
     drop(subscriptions);
+}
+
+#[test]
+fn messages_of_all_sizes_arrive_in_full_and_in_order() {
+    const COUNT: usize = 600;
+    watchdog(4 * LONG, || {
+        let server = Server::auto();
+        let authority = Authority::new();
+        let tls = TlsServer::new(&authority.issue("127.0.0.1"), server.addr());
+        let client = builder(tls.url())
+            .add_root_certificate(&authority.pem)
+            .build()
+            .unwrap();
+        let events = Recorder::new();
+        let seen = events.clone();
+        let _subscription = client
+            .subscription(&Query::new("Game"))
+            .on_any(move |event| {
+                let text = event.get_str("text").map(str::to_owned);
+                seen.push(
+                    "game",
+                    &event.kind().to_string(),
+                    (event.id().map(str::to_owned), text),
+                );
+            })
+            .start()
+            .unwrap();
+        events.expect("open");
+        // From one byte to some records of TLS, and around the sizes of records and of what is read in one turn.
+        let text = |number: usize| {
+            let length = match number % 6 {
+                0 => number,
+                1 => 16_384 - 200 + number,
+                2 => 65_536 - 200 + number,
+                3 => 131_072 + number,
+                _ => number * 7_919 % 30_000,
+            };
+            let letters = (0..length).map(|at| char::from(b'a' + ((at * 31 + number) % 26) as u8));
+            letters.collect::<String>()
+        };
+        let conn = server.conn(1);
+        let id = conn.subscriptions_to("Game")[0];
+        for from in (0..COUNT).step_by(20) {
+            let message = |number: usize| {
+                let object = object("Game", &number.to_string(), json!({ "text": text(number) }));
+                conn.event_message("create", id, object, None)
+            };
+            let messages: Vec<_> = (from..from + 20).map(message).collect();
+            conn.send_raw(&Conn::frames_of(&messages));
+        }
+        for number in 0..COUNT {
+            let (id, had) = events.expect("create").value;
+            assert_eq!(id, Some(number.to_string()));
+            assert!(had == Some(text(number)), "the text of {number} is another");
+        }
+        client.close();
+    });
 }

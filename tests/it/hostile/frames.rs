@@ -172,3 +172,38 @@ fn a_message_in_many_fragments_of_a_usual_size_arrives() {
     assert_eq!(events.expect("update").value.get("text"), Some(&"é".into()));
     client.close();
 }
+
+/// Records of TLS hold many frames each, so that a turn may find work although the socket has nothing to read.
+#[cfg(any(feature = "tls", feature = "webpki-roots"))]
+#[test]
+fn floods_behind_tls_hold_up_no_command_either() {
+    watchdog(6 * LONG, || {
+        let authority = Authority::new();
+        let identity = authority.issue("127.0.0.1");
+        let secure = |peer: &Peer| {
+            let tls = TlsServer::new(&identity, peer.addr());
+            let client = builder(&tls.url())
+                .add_root_certificate(&authority.pem)
+                .close_timeout(ms(500));
+            (tls, client.build().unwrap())
+        };
+        for piece in [&b""[..], b"x"] {
+            let peer = flood(&frame(TEXT, b"{"), &frame(CONTINUATION, piece));
+            let (_tls, client) = secure(&peer);
+            let events = record_client(&client);
+            let failure = first_failure(&client, &events).value;
+            let error = failure.error().expect("a reason");
+            assert_eq!(error.kind(), ErrorKind::Protocol, "{error}");
+            assert!(error.to_string().contains("fragments"), "{error}");
+            client.close();
+        }
+        for piece in [frame(PING | FIN, b""), frame(PONG | FIN, &[b'x'; 125])] {
+            let peer = flood(b"", &piece);
+            let (_tls, client) = secure(&peer);
+            client.open();
+            client.wait_open(LONG).unwrap();
+            client.reconnect_now();
+            client.close();
+        }
+    });
+}
