@@ -77,8 +77,10 @@ use crate::query::version::Age;
 ///   are accepted as the real server does by default, from users who are logged in and not anonymous, but
 ///   files of any type are accepted.
 /// - It sends no event, and logs a warning, where it cannot tell what the real server would make of an
-///   object: a regular expression with characters beyond ASCII and without the flag `u`, or with the flags
-///   `y` and `v`, a date after the year 9999.
+///   object: a date after the year 9999, and a regular expression
+///   - with characters beyond ASCII and without the flag `u`, or with the flags `y` and `v`;
+///   - with references to groups, `(?i:..)`, escapes that have no meaning, or groups more than 100 deep;
+///   - that repeats what may be empty, such as `(a*)*`: write `(a+)*` or `a*`.
 ///
 /// # Examples
 ///
