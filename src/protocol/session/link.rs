@@ -344,16 +344,24 @@ impl<T: Clone> Session<T> {
     }
 
     /// Connects at once, as the program or the machine's waking up asks for; within a second, if that happens
-    /// again and again. A program that pauses and resumes in a loop must not storm the server.
+    /// again and again.
     fn connect_again(&mut self, now: Now) {
-        let until = self.next_free.and_then(|free| free.checked_sub(FREE_TIME));
-        match until {
-            Some(until) if until > now.mono => {
-                self.clock.look(now);
-                self.link = Link::Waiting { until };
-            }
-            _ => self.connect(now),
+        let rest = self.rest(now.mono);
+        if rest.is_zero() {
+            self.connect(now);
+        } else {
+            self.clock.look(now);
+            self.link = Link::Waiting {
+                until: now.mono + rest,
+            };
         }
+    }
+
+    /// How long an attempt that needs no delay has to wait nevertheless: a program that pauses and resumes in a loop must
+    /// not storm the server.
+    fn rest(&self, now: Instant) -> Duration {
+        let free = self.next_free.unwrap_or(now).saturating_duration_since(now);
+        free.saturating_sub(FREE_TIME)
     }
 
     pub(super) fn connect(&mut self, now: Now) {
@@ -460,7 +468,7 @@ impl<T: Clone> Session<T> {
         let delay = self.backoff.next(&mut self.rng);
         // An expected loss needs no delay: a doubted connection must be replaced at once.
         let delay = if doubted {
-            Duration::ZERO
+            self.rest(now.mono)
         } else {
             // Clients that get the same pause must not all come back at the same moment.
             delay + at_least.unwrap_or_default()

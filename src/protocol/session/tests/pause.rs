@@ -191,7 +191,7 @@ fn what_comes_from_a_link_that_was_given_up_does_not_end_a_pause() {
 /// What makes a session connect because the program says so, once around.
 type Turn = (&'static str, fn(&mut Rig));
 
-const TURNS: [Turn; 5] = [
+const TURNS: [Turn; 6] = [
     ("pause, resume", |rig| {
         rig.session.pause();
         rig.session.resume(rig.now);
@@ -208,6 +208,11 @@ const TURNS: [Turn; 5] = [
     ("lost, reconnect_now", |rig| {
         rig.lose();
         rig.session.reconnect_now(rig.now);
+    }),
+    ("reconnect_now, lost", |rig| {
+        rig.session.reconnect_now(rig.now);
+        rig.lose();
+        rig.session.tick(rig.now);
     }),
     ("set_session_token", |rig| {
         rig.session
@@ -227,6 +232,9 @@ fn a_program_that_toggles_in_a_loop_does_not_storm_the_server() {
             let mut rig = Rig::new();
             rig.subscribe(1, "Game");
             let mut connected = connects(&mut rig);
+            if greeted {
+                rig.greet();
+            }
             for _ in 0..10_000 {
                 turn(&mut rig);
                 let now = connects(&mut rig);
@@ -254,6 +262,7 @@ fn a_few_turns_in_a_row_wait_for_nothing() {
         rig.subscribe(1, "Game");
         connects(&mut rig);
         for number in 0..5 {
+            rig.greet();
             turn(&mut rig);
             assert_eq!(connects(&mut rig), 1, "{name}: turn {number}");
         }
