@@ -1,24 +1,30 @@
 //! What comes: messages without an end, in pieces of nothing, slower than anybody waits, and floods of small frames.
 
 use std::net::TcpStream;
+use std::sync::mpsc;
 use std::thread;
 
+use parking_lot::Mutex;
 use parse_livequery::ErrorKind;
 
 use super::*;
 use crate::harness::*;
 use crate::support::*;
 
-/// A peer that sends this again and again, behind what begins it.
-fn flood(begin: &[u8], again: &[u8]) -> Peer {
+/// A peer that sends this again and again, behind what begins it. It tells when a client has left.
+fn flood(begin: &[u8], again: &[u8]) -> (Peer, mpsc::Receiver<()>) {
     let (begin, again) = (begin.to_vec(), again.repeat(65_536 / again.len()));
-    Peer::connected(move |_, mut stream| {
+    let (left, has_left) = mpsc::channel();
+    let left = Mutex::new(left);
+    let peer = Peer::connected(move |_, mut stream| {
         drain(&stream);
         let mut goes_on = send(&mut stream, &begin);
         while goes_on {
             goes_on = send(&mut stream, &again);
         }
-    })
+        let _ = left.lock().send(());
+    });
+    (peer, has_left)
 }
 
 /// Takes whatever the client sends, on a thread that ends with the connection.
@@ -31,7 +37,7 @@ fn drain(stream: &TcpStream) {
 fn a_message_without_an_end_holds_up_no_command() {
     watchdog(3 * LONG, || {
         for piece in [&b""[..], b"x"] {
-            let peer = flood(&frame(TEXT, b"{"), &frame(CONTINUATION, piece));
+            let (peer, _) = flood(&frame(TEXT, b"{"), &frame(CONTINUATION, piece));
             let client = client(&peer.url());
             let events = record_client(&client);
             let failure = first_failure(&client, &events).value;
@@ -47,12 +53,15 @@ fn a_message_without_an_end_holds_up_no_command() {
 fn a_flood_of_control_frames_holds_up_no_command() {
     watchdog(3 * LONG, || {
         for piece in [frame(PING | FIN, b""), frame(PONG | FIN, &[b'x'; 125])] {
-            let peer = flood(b"", &piece);
+            let (peer, has_left) = flood(b"", &piece);
             let client = builder(&peer.url()).close_timeout(ms(500)).build().unwrap();
             client.open();
             client.wait_open(LONG).unwrap();
             client.reconnect_now();
             client.close();
+            // The client is still there, and would flood on if it had not heard of the end.
+            has_left.recv_timeout(LONG).expect("close() has an effect");
+            drop(client);
         }
     });
 }
@@ -61,7 +70,7 @@ fn a_flood_of_control_frames_holds_up_no_command() {
 fn control_frames_inside_a_message_without_an_end_hold_up_no_command() {
     watchdog(3 * LONG, || {
         // Pongs answer nothing, and do not lengthen the message.
-        let peer = flood(&frame(TEXT, b"{"), &frame(PONG | FIN, b""));
+        let (peer, _) = flood(&frame(TEXT, b"{"), &frame(PONG | FIN, b""));
         let client = builder(&peer.url())
             .idle_ping(ms(1000))
             .pong_timeout(ms(1000))
@@ -188,7 +197,7 @@ fn floods_behind_tls_hold_up_no_command_either() {
             (tls, client.build().unwrap())
         };
         for piece in [&b""[..], b"x"] {
-            let peer = flood(&frame(TEXT, b"{"), &frame(CONTINUATION, piece));
+            let (peer, _) = flood(&frame(TEXT, b"{"), &frame(CONTINUATION, piece));
             let (_tls, client) = secure(&peer);
             let events = record_client(&client);
             let failure = first_failure(&client, &events).value;
@@ -198,12 +207,14 @@ fn floods_behind_tls_hold_up_no_command_either() {
             client.close();
         }
         for piece in [frame(PING | FIN, b""), frame(PONG | FIN, &[b'x'; 125])] {
-            let peer = flood(b"", &piece);
+            let (peer, has_left) = flood(b"", &piece);
             let (_tls, client) = secure(&peer);
             client.open();
             client.wait_open(LONG).unwrap();
             client.reconnect_now();
             client.close();
+            has_left.recv_timeout(LONG).expect("close() has an effect");
+            drop(client);
         }
     });
 }
