@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use parking_lot::Mutex;
-use parse_livequery::ErrorKind;
+use parse_livequery::{Client, ErrorKind};
 
 use super::*;
 use crate::harness::*;
@@ -33,18 +33,31 @@ fn drain(stream: &TcpStream) {
     thread::spawn(move || std::io::copy(&mut stream, &mut std::io::sink()));
 }
 
+/// The client finds out that a message has no end.
+fn refuses_crumbs(client: &Client) {
+    let events = record_client(client);
+    let failure = first_failure(client, &events).value;
+    let error = failure.error().expect("a reason");
+    assert_eq!(error.kind(), ErrorKind::Protocol, "{error}");
+    assert!(error.to_string().contains("fragments"), "{error}");
+    client.close();
+}
+
+/// `close` has an effect although the client is there, which would be flooded on if nobody had listened to it.
+fn can_leave(client: &Client, has_left: &mpsc::Receiver<()>) {
+    client.open();
+    client.wait_open(LONG).unwrap();
+    client.reconnect_now();
+    client.close();
+    has_left.recv_timeout(LONG).expect("close() has an effect");
+}
+
 #[test]
 fn a_message_without_an_end_holds_up_no_command() {
     watchdog(3 * LONG, || {
         for piece in [&b""[..], b"x"] {
             let (peer, _) = flood(&frame(TEXT, b"{"), &frame(CONTINUATION, piece));
-            let client = client(&peer.url());
-            let events = record_client(&client);
-            let failure = first_failure(&client, &events).value;
-            let error = failure.error().expect("a reason");
-            assert_eq!(error.kind(), ErrorKind::Protocol, "{error}");
-            assert!(error.to_string().contains("fragments"), "{error}");
-            client.close();
+            refuses_crumbs(&client(&peer.url()));
         }
     });
 }
@@ -55,13 +68,7 @@ fn a_flood_of_control_frames_holds_up_no_command() {
         for piece in [frame(PING | FIN, b""), frame(PONG | FIN, &[b'x'; 125])] {
             let (peer, has_left) = flood(b"", &piece);
             let client = builder(&peer.url()).close_timeout(ms(500)).build().unwrap();
-            client.open();
-            client.wait_open(LONG).unwrap();
-            client.reconnect_now();
-            client.close();
-            // The client is still there, and would flood on if it had not heard of the end.
-            has_left.recv_timeout(LONG).expect("close() has an effect");
-            drop(client);
+            can_leave(&client, &has_left);
         }
     });
 }
@@ -199,22 +206,12 @@ fn floods_behind_tls_hold_up_no_command_either() {
         for piece in [&b""[..], b"x"] {
             let (peer, _) = flood(&frame(TEXT, b"{"), &frame(CONTINUATION, piece));
             let (_tls, client) = secure(&peer);
-            let events = record_client(&client);
-            let failure = first_failure(&client, &events).value;
-            let error = failure.error().expect("a reason");
-            assert_eq!(error.kind(), ErrorKind::Protocol, "{error}");
-            assert!(error.to_string().contains("fragments"), "{error}");
-            client.close();
+            refuses_crumbs(&client);
         }
         for piece in [frame(PING | FIN, b""), frame(PONG | FIN, &[b'x'; 125])] {
             let (peer, has_left) = flood(b"", &piece);
             let (_tls, client) = secure(&peer);
-            client.open();
-            client.wait_open(LONG).unwrap();
-            client.reconnect_now();
-            client.close();
-            has_left.recv_timeout(LONG).expect("close() has an effect");
-            drop(client);
+            can_leave(&client, &has_left);
         }
     });
 }
