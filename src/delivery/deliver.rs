@@ -5,6 +5,7 @@
 //! by the one before it or by another thread while that one ran. The only locks held meanwhile are `running`
 //! and the listener's own.
 
+use std::cell::Cell;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -170,7 +171,13 @@ fn deliver<A: Addressee>(to: &A, shared: &Arc<Shared>, letter: Letter<A::Event>)
 fn tell<A: Addressee>(to: &A, shared: &Arc<Shared>, event: A::Event, generation: Option<u64>) {
     let kind = event.kind();
     let generation = generation.or_else(|| to.generation_of(&event));
-    let may = |kind| to.may_hear(shared, kind, generation);
+    // Whether a listener was passed over.
+    let skipped = Cell::new(false);
+    let may = |kind| {
+        let may = to.may_hear(shared, kind, generation);
+        skipped.set(skipped.get() || !may);
+        may
+    };
     if !may(kind) {
         if generation.is_some() {
             to.skipped();
@@ -183,7 +190,7 @@ fn tell<A: Addressee>(to: &A, shared: &Arc<Shared>, event: A::Event, generation:
     let is_failure = event.role() == Role::Fails;
     let faults = subscriber.emitter.emit(event, &may);
     drop(running);
-    if generation.is_some() && !may(kind) {
+    if generation.is_some() && skipped.get() {
         to.skipped();
     }
     if is_failure && to.is_last_resort() {
