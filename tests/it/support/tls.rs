@@ -12,7 +12,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, ServerConnection};
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::{Domain, Socket, Type};
 
 use super::certificates::{Authority, Identity};
 
@@ -102,8 +102,9 @@ impl TlsServer {
         socket
             .bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())
             .expect("a free port");
-        // A small window, so that a reader that is slow is felt soon.
-        socket.set_recv_buffer_size(16 * 1024).expect("a socket");
+        // A small window, so that a reader that is slow is felt soon. It has to hold a few segments of the
+        // loopback device (64 KiB each), or else the kernel sends one each 200 ms, by the clock of its probes.
+        socket.set_recv_buffer_size(256 * 1024).expect("a socket");
         socket.listen(64).expect("a bound socket listens");
         let listener = std::net::TcpListener::from(socket);
         let addr = listener.local_addr().expect("a bound listener has an address");
@@ -187,9 +188,6 @@ impl Shared {
         for stream in [&client, &server] {
             stream.set_nodelay(true).expect("a socket");
         }
-        SockRef::from(&client)
-            .set_recv_buffer_size(16 * 1024)
-            .expect("a socket");
         let tls = ServerConnection::new(Arc::clone(&self.config)).expect("a configuration of ours");
         let link = Arc::new(Link {
             tls: Mutex::new(tls),
