@@ -4,7 +4,13 @@
 //! frame is thus taken apart in a fraction of the time that decoding would take, and most of it is never
 //! decoded.
 
+mod marks;
+
 use std::ops::Range;
+
+use smallvec::SmallVec;
+
+use self::marks::Marks;
 
 /// The members of a JSON object, in the order of the text.
 #[derive(Debug)]
@@ -12,9 +18,8 @@ pub(crate) struct Members<'a> {
     text: &'a str,
     /// Just after what was read.
     place: usize,
+    marks: Marks,
     state: State,
-    /// A key that was read contains a backslash.
-    escapes: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,24 +34,20 @@ enum State {
 
 impl<'a> Members<'a> {
     pub(crate) fn new(text: &'a str) -> Self {
-        Self::at(text, 0)
-    }
-
-    /// The members of an object that begins here and ends somewhere.
-    fn at(text: &'a str, place: usize) -> Self {
-        Self {
-            text,
-            place,
-            state: State::Before,
-            escapes: false,
-        }
+        Self::at(text, 0, State::Before)
     }
 
     /// The members after a key whose value begins here.
     pub(crate) fn behind_key(text: &'a str, place: usize) -> Self {
+        Self::at(text, place, State::Within)
+    }
+
+    fn at(text: &'a str, place: usize, state: State) -> Self {
         Self {
-            state: State::Within,
-            ..Self::at(text, place)
+            text,
+            place,
+            marks: Marks::from(text.as_bytes(), place),
+            state,
         }
     }
 
@@ -69,15 +70,19 @@ impl<'a> Members<'a> {
     /// Like [`value`](Self::value), and if the value is an object, with the positions of its members.
     pub(crate) fn value_with_outline(&mut self) -> Option<(&'a str, Option<Outline>)> {
         let start = self.place;
-        let mut members = Members::at(self.text, start);
+        let mut members = Self {
+            state: State::Before,
+            ..*self
+        };
         let outline = Outline::read(&mut members);
         if outline.is_none() {
             return Some((self.value()?, None));
         }
-        self.place = members.place;
+        (self.place, self.marks) = (members.place, members.marks);
         Some((self.text.get(start..self.place)?, outline))
     }
 
+    #[inline(always)]
     fn find_key(&mut self) -> Option<Range<usize>> {
         let key = self.read_key();
         if key.is_none() && self.state != State::Closed {
@@ -86,9 +91,10 @@ impl<'a> Members<'a> {
         key
     }
 
+    #[inline(always)]
     fn find_value(&mut self) -> Option<Range<usize>> {
         let start = self.place;
-        let Some(end) = end_of_value(self.text.as_bytes(), start) else {
+        let Some(end) = value_end(self.text.as_bytes(), &mut self.marks, start) else {
             self.state = State::Broken;
             return None;
         };
@@ -96,6 +102,7 @@ impl<'a> Members<'a> {
         Some(start..end)
     }
 
+    #[inline(always)]
     fn read_key(&mut self) -> Option<Range<usize>> {
         let separator = match self.state {
             State::Before => b'{',
@@ -110,8 +117,7 @@ impl<'a> Members<'a> {
         }
         self.state = State::Within;
         let start = self.place;
-        let (end, escapes) = end_of_string(text, start)?;
-        self.escapes |= escapes;
+        let end = self.marks.quote(text, start)?;
         self.place = end + 1;
         match text.get(self.place..) {
             Some([b':', next, ..]) if *next > b' ' => self.place += 1,
@@ -167,9 +173,12 @@ impl<'a> Iterator for Members<'a> {
 /// The positions of an object's members in its text, relative to its beginning.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Outline {
-    members: Vec<Place>,
+    members: SmallVec<[Place; MOST]>,
     escapes: bool,
 }
+
+/// So many members need no memory of their own.
+const MOST: usize = 8;
 
 /// The position of a key and its value. Text that is too long for these types has no outline.
 #[derive(Clone, Debug, PartialEq)]
@@ -181,7 +190,8 @@ struct Place {
 impl Outline {
     /// How many bytes it occupies on the heap.
     pub(crate) fn size(&self) -> usize {
-        self.members.capacity() * size_of::<Place>()
+        let spilled = self.members.spilled().then(|| self.members.capacity());
+        spilled.unwrap_or_default() * size_of::<Place>()
     }
 
     /// `None` if the text is not an object.
@@ -193,21 +203,22 @@ impl Outline {
 
     fn read(members: &mut Members<'_>) -> Option<Self> {
         let from = members.place;
-        let place = |range: Range<usize>| {
-            let number = |place: usize| u32::try_from(place - from).ok();
-            Some((number(range.start)?, number(range.end)?))
-        };
-        // Enough for most classes.
-        let mut found = Vec::with_capacity(16);
+        u32::try_from(members.text.len()).ok()?;
+        let number = |place: usize| u32::try_from(place - from).unwrap_or(u32::MAX);
+        let place = |range: Range<usize>| (number(range.start), number(range.end));
+        let mut found = SmallVec::new();
         while let Some(key) = members.find_key() {
             found.push(Place {
-                key: place(key)?,
-                value: place(members.find_value()?)?,
+                key: place(key),
+                value: place(members.find_value()?),
             });
         }
+        let text = members.text.get(from..)?;
+        let has_backslash = |found: &Place| part(text, found.key).is_some_and(|key| key.contains('\\'));
+        let escapes = members.marks.has_backslash && found.iter().any(has_backslash);
         (members.state == State::Closed).then_some(Self {
             members: found,
-            escapes: members.escapes,
+            escapes,
         })
     }
 
@@ -223,6 +234,14 @@ impl Outline {
     /// A key as it is in the text that the outline was made from, without its quotes.
     pub(crate) fn key<'a>(&self, json: &'a str, position: usize) -> Option<&'a str> {
         part(json, self.members.get(position)?.key)
+    }
+
+    /// The last member with this key, as it is in the text.
+    pub(crate) fn last(&self, json: &str, key: &str) -> Option<usize> {
+        self.members.iter().rposition(|member| {
+            let (start, end) = member.key;
+            json.as_bytes().get(start as usize..end as usize) == Some(key.as_bytes())
+        })
     }
 
     pub(crate) fn value<'a>(&self, json: &'a str, position: usize) -> Option<&'a str> {
@@ -241,76 +260,39 @@ pub(crate) fn start_of(part: &str, text: &str) -> usize {
 
 /// The position after the value that begins here.
 pub(crate) fn end_of_value(text: &[u8], start: usize) -> Option<usize> {
+    value_end(text, &mut Marks::from(text, start), start)
+}
+
+/// The position of the quote that ends the string that begins here.
+pub(crate) fn end_of_string(text: &[u8], start: usize) -> Option<usize> {
+    // With its first quote.
+    Marks::from(text, start.checked_sub(1)?).quote(text, start)
+}
+
+/// What may follow a number, `true`, `false` or `null`.
+const ENDS: [bool; 256] = {
+    let mut ends = [false; 256];
+    let mut at = 0;
+    while at < ends.len() {
+        ends[at] = matches!(at as u8, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r');
+        at += 1;
+    }
+    ends
+};
+
+#[inline(always)]
+fn value_end(text: &[u8], marks: &mut Marks, start: usize) -> Option<usize> {
     match text.get(start)? {
-        b'"' => end_of_string(text, start + 1).map(|(quote, _)| quote + 1),
-        b'{' | b'[' => end_of_brackets(text, start + 1),
+        b'"' => marks.quote(text, start + 1).map(|quote| quote + 1),
+        b'{' | b'[' => marks.closing_bracket(text, start + 1),
         _ => {
             let rest = text.get(start..)?;
-            let ends = |byte: &u8| matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r');
+            let ends = |byte: &u8| ENDS.get(usize::from(*byte)) == Some(&true);
             let length = rest.iter().position(ends).unwrap_or(rest.len());
             (length > 0).then_some(start + length)
         }
     }
 }
-
-/// The position after the bracket that closes the one just before this position.
-fn end_of_brackets(text: &[u8], mut place: usize) -> Option<usize> {
-    let mut depth = 1_usize;
-    loop {
-        match text.get(place)? {
-            b'"' => (place, _) = end_of_string(text, place + 1)?,
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => {
-                depth -= 1;
-                if depth == 0 {
-                    return Some(place + 1);
-                }
-            }
-            _ => {}
-        }
-        place += 1;
-    }
-}
-
-/// The position of the quote that ends the string that begins here, and whether there is a backslash before
-/// it.
-pub(crate) fn end_of_string(text: &[u8], mut place: usize) -> Option<(usize, bool)> {
-    let mut escapes = false;
-    loop {
-        // Eight bytes at a time, up to the first eight with a quote or a backslash.
-        for bytes in text.get(place..)?.chunks_exact(8) {
-            let bytes = bytes.try_into().map_or(0, u64::from_le_bytes);
-            let quotes = zero_bytes(bytes ^ QUOTES);
-            let backslashes = zero_bytes(bytes ^ BACKSLASHES);
-            let found = quotes | backslashes;
-            if found != 0 {
-                place += found.trailing_zeros() as usize / 8;
-                if backslashes == 0 {
-                    return Some((place, escapes));
-                }
-                break;
-            }
-            place += 8;
-        }
-        match text.get(place)? {
-            b'"' => return Some((place, escapes)),
-            b'\\' => {
-                escapes = true;
-                place += 2;
-            }
-            _ => place += 1,
-        }
-    }
-}
-
-/// Sets the highest bit of the first zero byte, and no bit of the bytes before it.
-fn zero_bytes(bytes: u64) -> u64 {
-    bytes.wrapping_sub(ONES) & !bytes & (ONES << 7)
-}
-
-const ONES: u64 = u64::from_ne_bytes([1; 8]);
-const QUOTES: u64 = u64::from_ne_bytes([b'"'; 8]);
-const BACKSLASHES: u64 = u64::from_ne_bytes([b'\\'; 8]);
 
 #[cfg(test)]
 mod tests {

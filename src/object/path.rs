@@ -77,7 +77,7 @@ fn path_at(json: &str, place: usize) -> String {
                 }
             }
             b'"' if is_key_next => {
-                let Some((end, _)) = end_of_string(text, at + 1) else {
+                let Some(end) = end_of_string(text, at + 1) else {
                     break;
                 };
                 if let Some(Step::Key(key)) = way.last_mut() {
