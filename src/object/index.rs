@@ -18,8 +18,10 @@ pub(super) struct Index {
     broken: bool,
     /// Positions of the members that count, sorted by key. Most objects never need them.
     sorted: OnceLock<Vec<usize>>,
-    /// By position; made when the first member is asked for.
-    decoded: OnceLock<Box<[Decoded]>>,
+    /// The member that is asked for first, which is often the only one.
+    first: OnceLock<(usize, Option<Value>)>,
+    /// The others by position, once a second one is asked for.
+    others: OnceLock<Box<[Decoded]>>,
 }
 
 /// The inner `None`: it cannot be decoded. Boxed because most members are never looked at.
@@ -49,7 +51,8 @@ impl Index {
             keys,
             broken: false,
             sorted: OnceLock::new(),
-            decoded: OnceLock::new(),
+            first: OnceLock::new(),
+            others: OnceLock::new(),
         }
     }
 
@@ -67,9 +70,10 @@ impl Index {
         const FEW: usize = 32;
         let number = self.outline.len();
         if number <= FEW {
-            return (0..number)
-                .rev()
-                .find(|&position| self.key(json, position) == key);
+            return match &self.keys {
+                Some(keys) => keys.iter().rposition(|found| **found == *key),
+                None => self.outline.last(json, key),
+            };
         }
         let sorted = self.sorted(json);
         let found = sorted.binary_search_by(|&position| self.key(json, position).cmp(key));
@@ -100,15 +104,27 @@ impl Index {
 
     /// The decoded value; `failed` is called the first time, with the reason, if there is none.
     pub(super) fn decoded(&self, json: &str, position: usize, failed: impl FnOnce(&str)) -> Option<&Value> {
-        let all = self
-            .decoded
-            .get_or_init(|| (0..self.outline.len()).map(|_| Decoded::new()).collect());
-        let decoded = all.get(position)?.get_or_init(|| {
+        let mut reason = None;
+        let decode = |reason: &mut Option<String>| {
             decode(self.value(json, position))
-                .map_err(|failure| failed(&failure.reason()))
+                .map_err(|failure| *reason = Some(failure.reason()))
                 .ok()
-        });
-        decoded.as_deref()
+        };
+        let (first, value) = self.first.get_or_init(|| (position, decode(&mut reason)));
+        let value = if *first == position {
+            value.as_ref()
+        } else {
+            self.others
+                .get_or_init(|| (0..self.outline.len()).map(|_| Decoded::new()).collect())
+                .get(position)?
+                .get_or_init(|| decode(&mut reason).map(Box::new))
+                .as_deref()
+        };
+        // Not while the value is being made: it may lead to a logger of the program, which may look at this object.
+        if let Some(reason) = reason {
+            failed(&reason);
+        }
+        value
     }
 
     fn sorted(&self, json: &str) -> &[usize] {

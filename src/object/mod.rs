@@ -66,7 +66,13 @@ pub struct Object(Arc<Inner>);
 struct Inner {
     text: Arc<str>,
     range: Range<usize>,
-    index: OnceLock<Index>,
+    index: Indexed,
+}
+
+/// The members by name.
+enum Indexed {
+    AtOnce(Index),
+    OnDemand(OnceLock<Index>),
 }
 
 impl Object {
@@ -75,7 +81,10 @@ impl Object {
     /// If the text is anything but an object, such as `null`, the result has no members.
     pub(crate) fn from_frame(text: Arc<str>, range: Range<usize>, outline: Option<Outline>) -> Self {
         let json = text.get(range.clone()).unwrap_or("null");
-        let index = outline.map_or_else(OnceLock::new, |outline| Index::new(json, outline).into());
+        let index = match outline {
+            Some(outline) => Indexed::AtOnce(Index::new(json, outline)),
+            None => Indexed::OnDemand(OnceLock::new()),
+        };
         Self(Arc::new(Inner { text, range, index }))
     }
 
@@ -86,8 +95,11 @@ impl Object {
 
     /// About how many bytes it occupies in memory beside the text.
     pub(crate) fn overhead(&self) -> usize {
-        let index = self.0.index.get().map_or(0, Index::size);
-        size_of::<Inner>() + index
+        let index = match &self.0.index {
+            Indexed::AtOnce(index) => Some(index),
+            Indexed::OnDemand(index) => index.get(),
+        };
+        size_of::<Inner>() + index.map_or(0, Index::size)
     }
 
     /// Makes an object with these members, for tests.
@@ -352,13 +364,16 @@ impl Object {
     }
 
     fn index(&self) -> &Index {
-        self.0.index.get_or_init(|| {
-            let index = Index::of(self.as_json());
-            if index.is_broken() {
-                crate::logging::warn!("an object cannot be decoded and is treated as having no fields");
-            }
-            index
-        })
+        match &self.0.index {
+            Indexed::AtOnce(index) => index,
+            Indexed::OnDemand(index) => index.get_or_init(|| {
+                let index = Index::of(self.as_json());
+                if index.is_broken() {
+                    crate::logging::warn!("an object cannot be decoded and is treated as having no fields");
+                }
+                index
+            }),
+        }
     }
 
     /// The position of a member in the index.
