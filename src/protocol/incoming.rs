@@ -175,19 +175,30 @@ impl Reader {
         if self.between.is_empty() {
             return None;
         }
-        let (op, rest) = text.strip_prefix(BEGINNING)?.split_once('"')?;
-        let rest = rest.strip_prefix(&*self.between)?;
+        let rest = text.strip_prefix(BEGINNING)?;
+        let (kind, rest) = KINDS
+            .iter()
+            .find_map(|(op, kind)| Some((*kind, rest.strip_prefix(op)?)))?;
+        let rest = rest.strip_prefix('"')?.strip_prefix(&*self.between)?;
         let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
         let (request_id, rest) = rest.split_at_checked(digits)?;
         let object = rest.strip_prefix(r#","object":"#)?;
         Some(Head {
-            kind: event_kind(op)?,
+            kind,
             request_id: request_id.parse().ok()?,
             members: Members::behind_key(text, text.len() - object.len()),
         })
     }
 }
 
+/// The operations that are events.
+const KINDS: [(&str, EventKind); 5] = [
+    ("create", EventKind::Create),
+    ("update", EventKind::Update),
+    ("enter", EventKind::Enter),
+    ("leave", EventKind::Leave),
+    ("delete", EventKind::Delete),
+];
 const BEGINNING: &str = r#"{"op":""#;
 const LONGEST_BETWEEN: usize = 512;
 
@@ -197,14 +208,8 @@ fn unquoted(json: &str) -> Option<&str> {
 }
 
 fn event_kind(op: &str) -> Option<EventKind> {
-    match op {
-        "create" => Some(EventKind::Create),
-        "update" => Some(EventKind::Update),
-        "enter" => Some(EventKind::Enter),
-        "leave" => Some(EventKind::Leave),
-        "delete" => Some(EventKind::Delete),
-        _ => None,
-    }
+    let found = KINDS.iter().find(|(name, _)| *name == op);
+    found.map(|(_, kind)| *kind)
 }
 
 fn even_null<'de, D: Deserializer<'de>>(
