@@ -499,6 +499,7 @@ impl Driver {
                         self.carry_out();
                         if let Some(received) = received {
                             self.take_in(received, &text, now);
+                            continue;
                         }
                     }
                 }
