@@ -22,8 +22,8 @@ use crate::logging::{error, warn};
 impl<A: Addressee> Turn for A {
     fn take(self: Arc<Self>, shared: &Arc<Shared>, budget: &mut Budget) -> bool {
         let subscriber = self.subscriber();
-        let began = now();
-        let mut before = began;
+        let mut before = now();
+        let end = before + TURN;
         for _ in 0..LETTERS_PER_TURN {
             let letter = {
                 let mut mailbox = subscriber.mailbox.lock();
@@ -37,17 +37,20 @@ impl<A: Addressee> Turn for A {
             let told = deliver(&*self, shared, letter);
             shared.queue.delivered();
             let now = now();
-            let took = now.saturating_duration_since(before);
-            if let Some(kind) = told.filter(|_| took >= SLOW) {
-                warn!(
-                    "the listeners for `{kind}` of {} took {took:.1?}, and all other events waited for them",
-                    self.name(),
-                );
-            }
-            before = now;
-            if budget.is_late(now) || now.saturating_duration_since(began) >= TURN {
+            if now >= end {
+                let took = now.saturating_duration_since(before);
+                if let Some(kind) = told.filter(|_| took >= SLOW) {
+                    warn!(
+                        "the listeners for `{kind}` of {} took {took:.1?}, and all other events waited for them",
+                        self.name(),
+                    );
+                }
                 break;
             }
+            if budget.is_late(now) {
+                break;
+            }
+            before = now;
         }
         let mut mailbox = subscriber.mailbox.lock();
         mailbox.is_listed = !mailbox.is_empty();

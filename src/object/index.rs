@@ -38,6 +38,7 @@ impl Index {
         }
     }
 
+    #[inline]
     pub(super) fn new(json: &str, outline: Outline) -> Self {
         let unescaped = |position| {
             let key = outline.key(json, position).unwrap_or_default();
