@@ -7,16 +7,18 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
+use std::{env, fs};
 
 use parse_livequery::{Client, Date, Event, Query, Subscription};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tungstenite::stream::MaybeTlsStream;
+use serde_json::value::RawValue;
 use tungstenite::{Message, WebSocket};
 use url::Url;
 
 use crate::process;
 use crate::server::{Scenario, credit, nanoseconds_since_1970};
+use crate::transport::{HOST, Transport};
 
 /// What a client does with the events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,17 +33,20 @@ pub(crate) enum Work {
     Latency,
     /// Counts the subscriptions that the server acknowledges, before and after a cut.
     Subscriptions,
+    /// The same, with four listeners for each subscription.
+    Listeners,
     /// Waits.
     Idle,
 }
 
 impl Work {
-    const ALL: [(Self, &'static str); 6] = [
+    const ALL: [(Self, &'static str); 7] = [
         (Self::Get, "get"),
         (Self::Decode, "decode"),
         (Self::Nothing, "nothing"),
         (Self::Latency, "latency"),
         (Self::Subscriptions, "subscriptions"),
+        (Self::Listeners, "listeners"),
         (Self::Idle, "idle"),
     ];
 
@@ -79,11 +84,12 @@ pub(crate) fn run(name: &str, work: &str, url: &str, credit_port: &str) {
     let scenario = Scenario::from_url(&Url::parse(url).expect("it is a URL"));
     let credits = (scenario.window > 0).then(|| {
         let port = credit_port.parse().expect("it is a port");
-        TcpStream::connect(("127.0.0.1", port)).expect("the server listens")
+        TcpStream::connect((HOST, port)).expect("the server listens")
     });
     let report = match name {
         "library" => library(work, url, &scenario, credits),
         "bare" => bare(work, url),
+        "typed" => typed(url),
         "two_threads" => two_threads(url),
         "floor" => floor(url),
         _ => panic!("there is no client `{name}`"),
@@ -102,12 +108,16 @@ struct Game {
 }
 
 fn library(work: Work, url: &str, scenario: &Scenario, credits: Option<TcpStream>) -> Report {
-    let client = Client::builder(url, "app")
-        .ack_timeout(PATIENCE)
-        .build()
-        .expect("the settings are right");
+    let mut builder = Client::builder(url, "app").ack_timeout(PATIENCE);
+    if let Some(pem) = certificate(url) {
+        builder = builder.add_root_certificate(pem);
+    }
+    let client = builder.build().expect("the settings are right");
     match work {
-        Work::Subscriptions => return library_subscriptions(&client, scenario.subscriptions),
+        Work::Subscriptions | Work::Listeners => {
+            let more = if work == Work::Listeners { 3 } else { 0 };
+            return library_subscriptions(&client, scenario.subscriptions, more);
+        }
         Work::Idle => return library_idle(&client, scenario.duration),
         Work::Get | Work::Decode | Work::Nothing | Work::Latency => {}
     }
@@ -203,15 +213,22 @@ fn query(number: usize) -> Query {
     Query::new("Game").equal_to("room", number as u64 + 1)
 }
 
-fn library_subscriptions(client: &Client, number: usize) -> Report {
+/// With so many listeners for each beside the one for `open`.
+fn library_subscriptions(client: &Client, number: usize, listeners: usize) -> Report {
     let opened = Arc::new(AtomicUsize::new(0));
     let (all_opened, all) = mpsc::channel();
     let subscribe = |from: usize, to: usize| -> Vec<Subscription> {
         (from..to)
             .map(|of| {
                 let (opened, all_opened) = (Arc::clone(&opened), all_opened.clone());
-                client
-                    .subscription(&query(of))
+                let mut subscription = client.subscription(&query(of));
+                for kind in ["create", "update", "delete"].into_iter().take(listeners) {
+                    let owned = Arc::clone(&opened);
+                    subscription = subscription.on(kind, move |_: &Event| {
+                        black_box(&owned);
+                    });
+                }
+                subscription
                     .on_open(move |_| {
                         if (opened.fetch_add(1, Ordering::Relaxed) + 1) % number == 0 {
                             let _ = all_opened.send(Instant::now());
@@ -326,6 +343,45 @@ fn bare(work: Work, url: &str) -> Report {
     }
 }
 
+/// What a careful engineer writes by hand for one class: the object of a message is decoded straight to a struct.
+fn typed(url: &str) -> Report {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Envelope<'a> {
+        op: &'a str,
+        request_id: Option<u64>,
+        #[serde(borrow)]
+        object: Option<&'a RawValue>,
+    }
+
+    #[derive(Deserialize)]
+    struct End {
+        sent: f64,
+    }
+
+    let mut socket = subscribed_socket(url);
+    let mut start = (Instant::now(), None);
+    loop {
+        let Message::Text(text) = socket.read().expect("the server sends events") else {
+            continue;
+        };
+        let message: Envelope<'_> = serde_json::from_str(&text).expect("it is a message");
+        let object = message.object.map_or("null", RawValue::get);
+        match message.op {
+            "create" | "update" if message.request_id == Some(1) => {
+                black_box(serde_json::from_str::<Game>(object).expect("it is a game"));
+            }
+            "enter" => start = (Instant::now(), process::cpu_time()),
+            "leave" => {
+                let end = (Instant::now(), process::cpu_time());
+                let sent = serde_json::from_str::<End>(object).expect("it says how many there were");
+                return report(start, end, sent.sent, Vec::new());
+            }
+            _ => {}
+        }
+    }
+}
+
 /// The bare loop, with the events handed to a second thread, so that a listener does not keep the socket waiting.
 fn two_threads(url: &str) -> Report {
     let mut socket = subscribed_socket(url);
@@ -386,11 +442,13 @@ fn floor(url: &str) -> Report {
 }
 
 /// A blocking WebSocket as tungstenite sets it up by default, with one subscription.
-fn subscribed_socket(url: &str) -> WebSocket<MaybeTlsStream<TcpStream>> {
-    let (mut socket, _) = tungstenite::connect(url).expect("the server takes connections");
-    if let MaybeTlsStream::Plain(stream) = socket.get_ref() {
-        let _ = stream.set_nodelay(true);
-    }
+fn subscribed_socket(url: &str) -> WebSocket<Transport> {
+    let port = Url::parse(url)
+        .ok()
+        .and_then(|url| url.port())
+        .expect("it has a port");
+    let transport = Transport::connect(port, certificate(url).as_deref());
+    let (mut socket, _) = tungstenite::client(url, transport).expect("the server takes connections");
     for frame in [
         r#"{"op":"connect","applicationId":"app"}"#,
         r#"{"op":"subscribe","requestId":1,"query":{"className":"Game","where":{"room":1}}}"#,
@@ -402,6 +460,16 @@ fn subscribed_socket(url: &str) -> WebSocket<MaybeTlsStream<TcpStream>> {
     socket
 }
 
+/// The certificate of the server, if the URL needs one.
+fn certificate(url: &str) -> Option<String> {
+    url.starts_with("wss:").then(|| {
+        let path = env::var_os(CERTIFICATE).expect("it is set for clients");
+        fs::read_to_string(path).expect("it can be read")
+    })
+}
+
+/// The variable of the environment that says in which file the certificate of the server is. Node.js has this name.
+pub(crate) const CERTIFICATE: &str = "NODE_EXTRA_CA_CERTS";
 /// Long enough for any step on a slow and busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// For what was freed to be given back, and what is under way to be done.

@@ -10,7 +10,7 @@ const Parse = createRequire(join(packages, 'parse', 'index.js'))('parse/node');
 Parse.initialize('app');
 const client = new Parse.LiveQueryClient({ applicationId: 'app', serverURL: url });
 const query = number => new Parse.Query('Game').equalTo('room', number + 1);
-const works = { get: flood, latency: flood, subscriptions: countOpen };
+const works = { get: flood, latency: flood, subscriptions: countOpen, listeners: countOpen };
 let sink;
 
 works[work]();
@@ -58,6 +58,13 @@ async function countOpen() {
   let allOpened;
   const subscribe = number => {
     const subscription = client.subscribe(query(number));
+    if (work === 'listeners') {
+      for (const kind of ['create', 'update', 'delete']) {
+        subscription.on(kind, () => {
+          sink = allOpened;
+        });
+      }
+    }
     subscription.on('open', () => {
       opened += 1;
       if (opened % count === 0) {

@@ -3,7 +3,7 @@
 //!
 //! `cargo bench --bench end_to_end` takes about four minutes, prints tables in Markdown and writes `end_to_end.svg` next
 //! to this file; with `-- --test` it tries everything for a moment. `-- latency` measures that section alone; the
-//! sections are `throughput`, `many`, `latency`, `subscriptions` and `idle`.
+//! sections are `throughput`, `tls`, `many`, `latency`, `subscriptions` and `idle`.
 //!
 //! A server process floods one client process after another over the loopback address. The clients take turns, several
 //! rounds long, so that a machine that is busy for a while is so for all of them. Set by the environment:
@@ -22,6 +22,7 @@ mod frames;
 mod process;
 mod report;
 mod server;
+mod transport;
 
 use std::env;
 use std::fs;
@@ -30,10 +31,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use self::clients::{Report, Work};
+use self::clients::{CERTIFICATE, Report, Work};
 use self::frames::Kind;
 use self::report::{Series, Table, chart, three_digits, two_digits, whole};
-use self::server::Scenario;
+use self::server::{Listening, Ports, Scenario};
 
 fn main() {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -50,6 +51,8 @@ fn main() {
 enum Who {
     Library,
     Bare,
+    /// A loop around tungstenite that decodes to a struct.
+    Typed,
     /// The bare loop with a thread for the listeners.
     TwoThreads,
     Floor,
@@ -61,6 +64,7 @@ impl Who {
         match self {
             Self::Library => "library",
             Self::Bare => "bare",
+            Self::Typed => "typed",
             Self::TwoThreads => "two_threads",
             Self::Floor => "floor",
             Self::Js => "js",
@@ -69,12 +73,17 @@ impl Who {
 }
 
 /// What is measured in a flood, with its name.
-const CONTENDERS: [(Who, Work, &str); 7] = [
+const CONTENDERS: [(Who, Work, &str); 8] = [
     (Who::Library, Work::Get, "this library, one field"),
     (Who::Library, Work::Decode, "this library, a struct of four"),
     (Who::Library, Work::Nothing, "this library, no listener"),
     (Who::Bare, Work::Get, "tungstenite + Value, one field"),
     (Who::Bare, Work::Decode, "tungstenite + Value, four fields"),
+    (
+        Who::Typed,
+        Work::Decode,
+        "tungstenite + a struct of four, by hand",
+    ),
     (Who::Floor, Work::Nothing, "tungstenite alone"),
     (Who::Js, Work::Get, "JS SDK, one field"),
 ];
@@ -131,6 +140,7 @@ impl Bench {
             self.rounds, self.duration
         );
         self.section("throughput", Self::throughput);
+        self.section("tls", Self::tls);
         self.section("many", Self::many);
         self.section("latency", Self::latency);
         self.section("subscriptions", Self::subscriptions);
@@ -194,7 +204,7 @@ impl Bench {
     }
 
     fn throughput_targets(&mut self, kind: Kind, medians: &[f64]) {
-        let [get, decode, nothing, bare, _, floor, js] = medians else {
+        let [get, decode, nothing, bare, _, typed, floor, js] = medians else {
             return;
         };
         let title = kind.title();
@@ -213,8 +223,65 @@ impl Bench {
             let what = format!("{title}, struct of four, to the bare loop that reads one field");
             self.target(&what, 1.5, decode / bare);
         }
+        let by_hand = match kind {
+            Kind::Small => Some(1.1),
+            Kind::Update => Some(1.6),
+            Kind::Large => None,
+        };
+        if let Some(by_hand) = by_hand {
+            let what = format!("{title}, struct of four, to the loop by hand");
+            self.target(&what, by_hand, decode / typed);
+        }
+        let one_field = match kind {
+            Kind::Small => 0.3,
+            Kind::Update => 0.35,
+            Kind::Large => 0.85,
+        };
+        let what = format!("{title}, one field, to tungstenite alone");
+        self.target(&what, one_field, get / floor);
         let what = format!("{title}, no listener, to tungstenite alone");
         self.target(&what, 0.5, nothing / floor);
+    }
+
+    /// A flood of updates over TLS.
+    fn tls(&mut self) {
+        let contenders = [
+            (Who::Library, Work::Get, "this library, one field"),
+            (Who::Bare, Work::Get, "tungstenite + Value, one field"),
+            (Who::Floor, Work::Nothing, "tungstenite alone"),
+            (Who::Js, Work::Get, "JS SDK, one field"),
+        ];
+        let scenario = Scenario {
+            tls: true,
+            ..self.flood(Kind::Update, 1)
+        };
+        let mut rates = vec![Series::default(); contenders.len()];
+        for _ in 0..self.rounds {
+            for ((who, work, _), rate) in contenders.into_iter().zip(&mut rates) {
+                if let Some(report) = self.measure(who, work, &scenario) {
+                    rate.push(report.events / report.seconds);
+                }
+            }
+        }
+        let mut table = Table::new("Flood of updates over TLS", &["client", "events/s"]);
+        for ((_, _, name), rate) in contenders.into_iter().zip(&rates) {
+            if !rate.is_empty() {
+                table.row(&[name.to_owned(), rate.text(whole)]);
+            }
+        }
+        table.print();
+        let [library, bare, floor, js] = [0, 1, 2, 3].map(|number| rates[number].median());
+        self.target(
+            "update over TLS, one field, to the bare loop",
+            1.8,
+            library / bare,
+        );
+        self.target("update over TLS, one field, to the JS SDK", 15.0, library / js);
+        self.target(
+            "update over TLS, one field, to tungstenite alone",
+            0.35,
+            library / floor,
+        );
     }
 
     /// The flood for clients with many subscriptions, to all of them in turn.
@@ -259,16 +326,18 @@ impl Bench {
         };
         let mut medians = vec![Series::default(); contenders.len()];
         let mut last = medians.clone();
+        let mut very_last = medians.clone();
         for _ in 0..self.rounds {
             for (number, (who, _)) in contenders.into_iter().enumerate() {
                 if let Some(report) = self.measure(who, Work::Latency, &scenario) {
                     let latencies: Series = report.latencies.into_iter().collect();
                     medians[number].push(latencies.median());
                     last[number].push(latencies.percentile(0.99));
+                    very_last[number].push(latencies.percentile(0.999));
                 }
             }
         }
-        let columns = ["client", "µs, median", "µs, 99th percentile"];
+        let columns = ["client", "µs, median", "µs, 99th percentile", "µs, 99.9th"];
         let mut table = Table::new(
             "From the server's write to the listener, 1,000 updates/s",
             &columns,
@@ -279,31 +348,39 @@ impl Bench {
                     name.to_owned(),
                     medians[number].text(whole),
                     last[number].text(whole),
+                    very_last[number].text(whole),
                 ]);
             }
         }
         table.print();
         let median = |number: usize| medians[number].median();
-        self.target_at_most("latency, median, to the bare loop", 1.3, median(0) / median(1));
+        self.target_at_most("latency, median, to the bare loop", 1.0, median(0) / median(1));
         self.target_at_most(
             "latency, 99th percentile, to the JS SDK's median",
             4.0,
             last[0].median() / median(3),
         );
+        self.target_at_most(
+            "latency, 99.9th percentile, to the JS SDK's median",
+            3.0,
+            very_last[0].median() / median(3),
+        );
     }
 
     fn subscriptions(&mut self) {
         let contenders = [
-            (Who::Library, 1),
-            (Who::Library, 1000.min(self.many)),
-            (Who::Library, self.many),
-            (Who::Library, self.very_many),
-            (Who::Js, self.many),
+            (Who::Library, Work::Subscriptions, 1),
+            (Who::Library, Work::Subscriptions, 1000.min(self.many)),
+            (Who::Library, Work::Subscriptions, self.many),
+            (Who::Library, Work::Subscriptions, self.very_many),
+            (Who::Library, Work::Listeners, self.many),
+            (Who::Js, Work::Subscriptions, self.many),
+            (Who::Js, Work::Listeners, self.many),
         ];
-        let mut costs: [SubscriptionCosts; 5] = Default::default();
+        let mut costs: [SubscriptionCosts; 7] = Default::default();
         for _ in 0..self.rounds {
-            for ((who, number), costs) in contenders.into_iter().zip(&mut costs) {
-                if let Some(report) = self.subscribe_and_cut(who, number) {
+            for ((who, work, number), costs) in contenders.into_iter().zip(&mut costs) {
+                if let Some(report) = self.subscribe_and_cut(who, work, number) {
                     costs.push(number, &report);
                 }
             }
@@ -318,7 +395,7 @@ impl Bench {
             "the same after a cut",
         ];
         let mut table = Table::new("Subscriptions", &columns);
-        for ((who, number), costs) in contenders.into_iter().zip(&costs) {
+        for ((who, work, number), costs) in contenders.into_iter().zip(&costs) {
             if costs.restored.is_empty() {
                 continue;
             }
@@ -326,8 +403,12 @@ impl Bench {
                 Who::Js => "JS SDK",
                 _ => "this library",
             };
+            let name = match work {
+                Work::Listeners => format!("{name}, four listeners each"),
+                _ => name.to_owned(),
+            };
             table.row(&[
-                name.to_owned(),
+                name,
                 whole(number as f64),
                 costs.acknowledged.text(three_digits),
                 costs.restored.text(three_digits),
@@ -337,7 +418,7 @@ impl Bench {
             ]);
         }
         table.print();
-        let [_, _, many, very_many, js] = &costs;
+        let [_, _, many, very_many, four_listeners, js, _] = &costs;
         let ratio = |a: &Series, b: &Series| a.median() / b.median();
         let what = "time to acknowledge many, to the JS SDK";
         self.target_at_most(what, 0.5, ratio(&many.acknowledged, &js.acknowledged));
@@ -345,6 +426,8 @@ impl Bench {
         self.target_at_most(what, 0.5, ratio(&many.restored, &js.restored));
         self.target_at_most("MB resident with one subscription", 8.0, many.base.median());
         self.target_at_most("bytes resident for each of many", 1024.0, many.each.median());
+        let what = "bytes resident for each of many, with four listeners";
+        self.target_at_most(what, 1200.0, four_listeners.each.median());
         // The same, up to what one measurement differs from the next.
         let each = (self.very_many / self.many) as f64;
         let what = "bytes resident for each of ten times as many, to each of many";
@@ -354,7 +437,7 @@ impl Bench {
         self.target_at_most(what, 1.2, time);
     }
 
-    fn subscribe_and_cut(&self, who: Who, subscriptions: usize) -> Option<Report> {
+    fn subscribe_and_cut(&self, who: Who, work: Work, subscriptions: usize) -> Option<Report> {
         // A number that no other connection has.
         let cut = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -365,7 +448,7 @@ impl Bench {
             duration: Duration::ZERO,
             ..self.flood(Kind::Small, subscriptions)
         };
-        self.measure(who, Work::Subscriptions, &scenario)
+        self.measure(who, work, &scenario)
     }
 
     fn idle(&mut self) {
@@ -393,6 +476,7 @@ impl Bench {
             rate: 0,
             window: (BYTES_ON_THEIR_WAY / kind.text(1).len()) as u64,
             cut: 0,
+            tls: false,
         }
     }
 
@@ -403,7 +487,7 @@ impl Bench {
         if !queues {
             scenario.window = 0;
         }
-        let url = scenario.url(self.server.port);
+        let url = scenario.url(&self.server.ports);
         let mut command = if who == Who::Js {
             let mut command = Command::new("node");
             command
@@ -414,10 +498,11 @@ impl Bench {
         } else {
             let mut command = Command::new(env::current_exe().expect("it has a path"));
             command.args(["--client", who.name(), work.name(), &url]);
-            command.arg(self.server.credit_port.to_string());
+            command.arg(self.server.ports.credits.to_string());
             command
         };
         let output = command
+            .env(CERTIFICATE, &self.server.certificate)
             .stderr(Stdio::inherit())
             .output()
             .expect("the client starts");
@@ -473,8 +558,9 @@ impl SubscriptionCosts {
 /// The server process; it ends with this value.
 struct Server {
     process: Child,
-    port: u16,
-    credit_port: u16,
+    ports: Ports,
+    /// The file with its certificate.
+    certificate: PathBuf,
 }
 
 impl Server {
@@ -489,16 +575,14 @@ impl Server {
         let output = process.stdout.take().expect("it is piped");
         BufReader::new(output)
             .read_line(&mut line)
-            .expect("the server says its ports");
-        let mut ports = line
-            .split_whitespace()
-            .map(|port| port.parse().expect("it is a port"));
-        let mut port = || ports.next().expect("there are two ports");
-        let (port, credit_port) = (port(), port());
+            .expect("the server says where it listens");
+        let listening: Listening = serde_json::from_str(&line).expect("it is JSON");
+        let certificate = env::temp_dir().join(format!("end_to_end-{}.pem", process.id()));
+        fs::write(&certificate, listening.certificate).expect("a file can be written");
         Self {
             process,
-            port,
-            credit_port,
+            ports: listening.ports,
+            certificate,
         }
     }
 }
@@ -507,6 +591,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+        let _ = fs::remove_file(&self.certificate);
     }
 }
 

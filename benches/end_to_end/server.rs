@@ -3,17 +3,18 @@
 
 use std::collections::HashSet;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tungstenite::{Message, WebSocket};
 use url::Url;
 
 use crate::frames::{self, Kind};
+use crate::transport::{HOST, Transport, self_signed};
 
 /// What the server does once all subscriptions are there. It is part of the URL that a client connects to.
 #[derive(Clone, Debug)]
@@ -31,12 +32,18 @@ pub(crate) struct Scenario {
     pub(crate) window: u64,
     /// Unless zero, the first connection with this number is cut when all is subscribed, and the second is left alone.
     pub(crate) cut: u64,
+    pub(crate) tls: bool,
 }
 
 impl Scenario {
-    pub(crate) fn url(&self, port: u16) -> String {
+    pub(crate) fn url(&self, ports: &Ports) -> String {
+        let (scheme, port) = if self.tls {
+            ("wss", ports.tls)
+        } else {
+            ("ws", ports.plain)
+        };
         format!(
-            "ws://127.0.0.1:{port}/?kind={}&subscriptions={}&warm_up={}&duration={}&rate={}&window={}&cut={}",
+            "{scheme}://{HOST}:{port}/?kind={}&subscriptions={}&warm_up={}&duration={}&rate={}&window={}&cut={}",
             self.kind.name(),
             self.subscriptions,
             self.warm_up.as_millis(),
@@ -62,29 +69,56 @@ impl Scenario {
             rate: number("rate") as u32,
             window: number("window"),
             cut: number("cut"),
+            tls: url.scheme() == "wss",
         }
     }
 }
 
+/// Where the server listens: without TLS, with it, and for what clients say of their work.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+pub(crate) struct Ports {
+    pub(crate) plain: u16,
+    pub(crate) tls: u16,
+    pub(crate) credits: u16,
+}
+
+/// What the server prints when it listens, as JSON on one line.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Listening {
+    pub(crate) ports: Ports,
+    /// As PEM.
+    pub(crate) certificate: String,
+}
+
 /// Serves until standard input ends, which it does with the process that started this one.
 pub(crate) fn run() {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port is free");
-    let credits = Arc::new(TcpListener::bind(("127.0.0.1", 0)).expect("a port is free"));
+    let listener = || TcpListener::bind((HOST, 0)).expect("a port is free");
+    let (plain, with_tls, credits) = (listener(), listener(), Arc::new(listener()));
+    let (config, certificate) = self_signed();
     let port = |listener: &TcpListener| listener.local_addr().expect("it is bound").port();
-    println!("{} {}", port(&listener), port(&credits));
-    thread::spawn(move || {
-        let cut = Arc::new(Mutex::new(HashSet::new()));
-        for stream in listener.incoming().flatten() {
-            let (credits, cut) = (Arc::clone(&credits), Arc::clone(&cut));
-            thread::spawn(move || serve(stream, &credits, &cut));
-        }
-    });
+    let ports = Ports {
+        plain: port(&plain),
+        tls: port(&with_tls),
+        credits: port(&credits),
+    };
+    let listening = Listening { ports, certificate };
+    println!("{}", serde_json::to_string(&listening).expect("it is JSON"));
+    let cut = Arc::new(Mutex::new(HashSet::new()));
+    for (listener, config) in [(plain, None), (with_tls, Some(config))] {
+        let (credits, cut) = (Arc::clone(&credits), Arc::clone(&cut));
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (credits, cut, config) = (Arc::clone(&credits), Arc::clone(&cut), config.clone());
+                thread::spawn(move || serve(Transport::accepted(stream, config.as_ref()), &credits, &cut));
+            }
+        });
+    }
     let _ = io::copy(&mut io::stdin(), &mut io::sink());
 }
 
 /// The connection, which sends what has gathered before it waits for more.
 struct Link {
-    stream: TcpStream,
+    stream: Transport,
     unsent: Vec<u8>,
 }
 
@@ -110,7 +144,7 @@ impl Link {
     fn send(&mut self) -> io::Result<()> {
         self.stream.write_all(&self.unsent)?;
         self.unsent.clear();
-        Ok(())
+        self.stream.flush()
     }
 
     fn queue(&mut self, text: &str) {
@@ -125,12 +159,11 @@ struct Incoming<'a> {
     request_id: Option<u64>,
 }
 
-fn serve(stream: TcpStream, credits: &TcpListener, cut: &Mutex<HashSet<u64>>) {
-    let _ = stream.set_nodelay(true);
+fn serve(stream: Transport, credits: &TcpListener, cut: &Mutex<HashSet<u64>>) {
     let mut url = None;
     #[expect(clippy::result_large_err, reason = "tungstenite's signature")]
     let note_url = |request: &Request, response: Response| -> Result<Response, ErrorResponse> {
-        url = Url::parse(&format!("ws://127.0.0.1{}", request.uri())).ok();
+        url = Url::parse(&format!("ws://{HOST}{}", request.uri())).ok();
         Ok(response)
     };
     let link = Link {
@@ -176,7 +209,7 @@ fn converse(
 
 /// All subscriptions are there.
 fn subscribed(
-    stream: &mut TcpStream,
+    stream: &mut Transport,
     scenario: &Scenario,
     ids: &[u64],
     credits: &TcpListener,
@@ -185,7 +218,7 @@ fn subscribed(
     if scenario.cut != 0 && cut.lock().expect("nobody panics with it").insert(scenario.cut) {
         // Time for the client to settle, and to look at its memory.
         thread::sleep(Duration::from_millis(500));
-        return stream.shutdown(Shutdown::Both);
+        return stream.shutdown();
     }
     if scenario.rate > 0 {
         return send_at_rate(stream, scenario, ids);
@@ -203,7 +236,7 @@ fn subscribed(
     };
     let batches = batches(scenario.kind, ids);
     let mut next = batches.iter().cycle();
-    let mut flood = |stream: &mut TcpStream, duration| -> io::Result<u64> {
+    let mut flood = |stream: &mut Transport, duration| -> io::Result<u64> {
         let until = Instant::now() + duration;
         let mut sent = 0;
         while Instant::now() < until {
@@ -274,11 +307,11 @@ pub(crate) fn credit(window: u64) -> u64 {
     window / 8
 }
 
-fn send_at_rate(stream: &mut TcpStream, scenario: &Scenario, ids: &[u64]) -> io::Result<()> {
+fn send_at_rate(stream: &mut Transport, scenario: &Scenario, ids: &[u64]) -> io::Result<()> {
     let interval = Duration::from_secs(1) / scenario.rate;
     let (mut frame, stamp) = frames::stamped_frame(ids[0]);
     let mut due = Instant::now();
-    let mut send_for = |stream: &mut TcpStream, duration: Duration| -> io::Result<u64> {
+    let mut send_for = |stream: &mut Transport, duration: Duration| -> io::Result<u64> {
         let count = duration.as_nanos() / interval.as_nanos();
         for _ in 0..count {
             due += interval;
@@ -294,7 +327,7 @@ fn send_at_rate(stream: &mut TcpStream, scenario: &Scenario, ids: &[u64]) -> io:
     send(stream, &frames::end(ids[0], sent))
 }
 
-fn send(stream: &mut TcpStream, text: &str) -> io::Result<()> {
+fn send(stream: &mut Transport, text: &str) -> io::Result<()> {
     let mut frame = Vec::new();
     frames::write_frame(text, &mut frame);
     stream.write_all(&frame)
