@@ -23,7 +23,7 @@ use crate::support::*;
 pub fn play(mut part: Part) -> Result<String, String> {
     let ears = Arc::new(Ears::default());
     let of_peer = Arc::clone(&ears);
-    let peer = Peer::new(move |_, stream| of_peer.serve(stream));
+    let peer = Peer::new(move |_, stream| of_peer.serve(stream.tcp()));
     let client = builder(&peer.url())
         .idle_ping(ms(500))
         .pong_timeout(PATIENCE)
@@ -117,12 +117,14 @@ struct Ears {
 
 impl Ears {
     /// Writes an event to each subscription every few milliseconds, and listens in between or not.
-    fn serve(&self, stream: TcpStream) {
-        SockRef::from(&stream).set_recv_buffer_size(64 * 1024).unwrap();
+    fn serve(&self, stream: &TcpStream) {
+        SockRef::from(stream).set_recv_buffer_size(64 * 1024).unwrap();
+        stream.set_read_timeout(None).unwrap();
+        stream.set_write_timeout(None).unwrap();
         let Ok(mut socket) = tungstenite::accept(stream) else {
             return;
         };
-        socket.get_ref().set_read_timeout(Some(ms(5))).unwrap();
+        stream.set_read_timeout(Some(ms(5))).unwrap();
         self.served.lock().clear();
         let mut asked = BTreeSet::new();
         let mut next_event = Instant::now();
@@ -197,6 +199,6 @@ fn number_behind(text: &str, mark: &str) -> Option<u64> {
 }
 
 /// `None` once the client is gone.
-fn say(socket: &mut WebSocket<TcpStream>, message: &Value) -> Option<()> {
+fn say(socket: &mut WebSocket<&TcpStream>, message: &Value) -> Option<()> {
     socket.send(Message::text(message.to_string())).ok()
 }

@@ -1,6 +1,5 @@
 //! What comes: messages without an end, in pieces of nothing, slower than anybody waits, and floods of small frames.
 
-use std::net::TcpStream;
 use std::sync::mpsc;
 use std::thread;
 
@@ -28,8 +27,8 @@ fn flood(begin: &[u8], again: &[u8]) -> (Peer, mpsc::Receiver<()>) {
 }
 
 /// Takes whatever the client sends, on a thread that ends with the connection.
-fn drain(stream: &TcpStream) {
-    let mut stream = stream.try_clone().expect("a socket");
+fn drain(stream: &Socket) {
+    let mut stream = stream.clone();
     thread::spawn(move || std::io::copy(&mut stream, &mut std::io::sink()));
 }
 

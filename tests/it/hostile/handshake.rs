@@ -2,7 +2,7 @@
 //! the port, and the last words of both sides.
 
 use std::io::Read;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 
 use parse_livequery::{Error, ErrorKind};
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
@@ -71,7 +71,7 @@ fn interim_answers_of_a_proxy_are_read_over() {
         }
         let answer = "HTTP/1.1 103 Early Hints\r\nA: b\r\n\r\nHTTP/1.1 200 Connection established\r\n\r\n";
         if send(&mut stream, answer.as_bytes()) {
-            relay(stream, TcpStream::connect(target).expect("the server listens"));
+            relay(stream, target);
         }
     });
     let client = builder("ws://parse.invalid/parse")
@@ -83,18 +83,16 @@ fn interim_answers_of_a_proxy_are_read_over() {
     client.close();
 }
 
-/// Carries bytes between two connections until both have ended.
-pub fn relay(one: TcpStream, other: TcpStream) {
-    let carry = |mut from: TcpStream, mut to: TcpStream| {
+/// Carries bytes between a connection and this server, until one of them ends.
+pub fn relay(client: Socket, server: SocketAddr) {
+    let server = Socket::new(TcpStream::connect(server).expect("it listens"));
+    let carry = |mut from: Socket, mut to: Socket| {
         let _ = std::io::copy(&mut from, &mut to);
-        let _ = to.shutdown(std::net::Shutdown::Both);
+        to.end();
     };
-    let (back_from, back_to) = (
-        other.try_clone().expect("a socket"),
-        one.try_clone().expect("a socket"),
-    );
+    let (back_from, back_to) = (server.clone(), client.clone());
     let back = std::thread::spawn(move || carry(back_from, back_to));
-    carry(one, other);
+    carry(client, server);
     let _ = back.join();
 }
 

@@ -13,7 +13,7 @@ mod socks;
 mod test_server;
 
 use std::io::Write;
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use parse_livequery::{Client, ClientEvent, ClientEventKind};
 
 use crate::harness::ClientEvents;
-use crate::support::{Seen, threads_named};
+use crate::support::{Seen, Socket, threads_named};
 
 /// A listener that runs a script with each connection, whose number is counted from 1. Dropping it ends everything.
 pub struct Peer {
@@ -34,12 +34,12 @@ pub struct Peer {
 #[derive(Default)]
 struct State {
     stopping: bool,
-    streams: Vec<TcpStream>,
+    streams: Vec<Socket>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Peer {
-    pub fn new(script: impl Fn(usize, TcpStream) + Send + Sync + 'static) -> Self {
+    pub fn new(script: impl Fn(usize, Socket) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let addr = listener.local_addr().expect("a bound listener has an address");
         let state = Arc::new(Mutex::new(State::default()));
@@ -51,12 +51,12 @@ impl Peer {
                 if state.stopping {
                     break;
                 }
-                state.streams.push(stream.try_clone().expect("a socket"));
+                let stream = Socket::new(stream);
+                state.streams.push(stream.clone());
                 let script = Arc::clone(&script);
-                let ended = stream.try_clone().expect("a socket");
                 state.threads.push(thread::spawn(move || {
-                    script(number, stream);
-                    let _ = ended.shutdown(Shutdown::Both);
+                    script(number, stream.clone());
+                    stream.end();
                 }));
             }
         });
@@ -68,7 +68,7 @@ impl Peer {
     }
 
     /// One that upgrades each connection, and says `connected` on it.
-    pub fn connected(script: impl Fn(usize, TcpStream) + Send + Sync + 'static) -> Self {
+    pub fn connected(script: impl Fn(usize, Socket) + Send + Sync + 'static) -> Self {
         Self::new(move |number, stream| {
             let Some(mut stream) = upgraded(stream) else {
                 return;
@@ -102,7 +102,7 @@ impl Drop for Peer {
             )
         };
         for stream in streams {
-            let _ = stream.shutdown(Shutdown::Both);
+            stream.end();
         }
         for thread in threads {
             // What a script complains of shows in what the client does.
@@ -112,12 +112,12 @@ impl Drop for Peer {
 }
 
 /// The connection, once it was upgraded.
-pub fn upgraded(stream: TcpStream) -> Option<TcpStream> {
+pub fn upgraded(stream: Socket) -> Option<Socket> {
     Some(tungstenite::accept(stream).ok()?.into_inner())
 }
 
 /// `false` once the client is gone.
-pub fn send(stream: &mut TcpStream, bytes: &[u8]) -> bool {
+pub fn send(stream: &mut Socket, bytes: &[u8]) -> bool {
     stream.write_all(bytes).is_ok()
 }
 

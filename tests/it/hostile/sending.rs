@@ -79,7 +79,9 @@ fn many_subscriptions_at_once_get_through_to_a_peer_that_reads_slowly() {
     let came = Arc::new(AtomicUsize::new(0));
     let of_peer = Arc::clone(&came);
     let peer = Peer::connected(move |_, mut stream| {
-        SockRef::from(&stream).set_recv_buffer_size(64 * 1024).unwrap();
+        SockRef::from(stream.tcp())
+            .set_recv_buffer_size(64 * 1024)
+            .unwrap();
         let mut buffer = vec![0; 16 * 1024];
         let (start, mut read) = (Instant::now(), 0);
         // A subscription is a masked frame of more than 125 bytes: 0x81 0xfe, two bytes of length, and the mask.

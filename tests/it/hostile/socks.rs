@@ -1,7 +1,7 @@
 //! SOCKS proxies: those that do their work, and those that do not.
 
 use std::io::Read;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -28,7 +28,7 @@ impl Socks {
         let peer = Peer::new(move |_, stream| {
             if let Some(asked) = serve(&stream, user) {
                 of_peer.lock().push(asked);
-                relay(stream, TcpStream::connect(target).expect("the server listens"));
+                relay(stream, target);
             }
         });
         Self { peer, asked }
@@ -39,15 +39,15 @@ impl Socks {
     }
 }
 
-fn serve(stream: &TcpStream, user: Option<(&str, &str)>) -> Option<String> {
+fn serve(stream: &Socket, user: Option<(&str, &str)>) -> Option<String> {
     let take = |count: usize| {
         let mut bytes = vec![0; count];
         (&*stream).read_exact(&mut bytes).ok().map(|()| bytes)
     };
     // Byte by byte, since nothing says that an answer comes in one piece.
     let give = |bytes: &[u8]| {
-        let mut stream = stream.try_clone().ok()?;
-        stream.set_nodelay(true).ok()?;
+        let mut stream = stream.clone();
+        stream.tcp().set_nodelay(true).ok()?;
         bytes.iter().all(|byte| send(&mut stream, &[*byte])).then_some(())
     };
     let head = take(2)?;

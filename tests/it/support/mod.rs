@@ -15,6 +15,7 @@ mod program;
 mod proxy;
 mod recorder;
 mod server;
+mod socket;
 #[cfg(unix)]
 mod terminal;
 #[cfg(any(feature = "tls", feature = "webpki-roots"))]
@@ -37,6 +38,7 @@ pub(crate) use program::{built, livequery};
 pub use proxy::Proxy;
 pub use recorder::{Recorder, Seen};
 pub use server::{Conn, FullBacklog, Received, Server, Then};
+pub use socket::Socket;
 #[cfg(unix)]
 pub use terminal::{Terminal, without_escapes};
 #[cfg(any(feature = "tls", feature = "webpki-roots"))]

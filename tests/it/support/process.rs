@@ -6,6 +6,7 @@ use std::env;
 use std::fs;
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -138,7 +139,7 @@ pub fn threads_named(name: &str) -> Option<Vec<ThreadStat>> {
 }
 
 fn all_threads() -> Option<Vec<ThreadStat>> {
-    let tasks = fs::read_dir("/proc/self/task").ok()?;
+    let tasks = fs::read_dir(proc("task")?).ok()?;
     // A thread may end between the listing and the reading.
     let thread = |task: fs::DirEntry| {
         let status = fs::read_to_string(task.path().join("status")).ok()?;
@@ -158,15 +159,20 @@ fn all_threads() -> Option<Vec<ThreadStat>> {
     Some(tasks.flatten().filter_map(thread).collect())
 }
 
+/// The account that the kernel gives of this process. On Windows in wine a file of this name is that of another process.
+fn proc(name: &str) -> Option<PathBuf> {
+    cfg!(target_os = "linux").then(|| Path::new("/proc/self").join(name))
+}
+
 /// How many file descriptors this process has open; `None` where the kernel does not say.
 pub fn open_files() -> Option<usize> {
     // One of them is the directory that is read.
-    Some(fs::read_dir("/proc/self/fd").ok()?.count() - 1)
+    Some(fs::read_dir(proc("fd")?).ok()?.count() - 1)
 }
 
 /// The resident set of this process in bytes; `None` where the kernel does not say.
 pub fn resident_bytes() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let status = fs::read_to_string(proc("status")?).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
 }

@@ -12,9 +12,10 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, ServerConnection};
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, Type};
 
 use super::certificates::{Authority, Identity};
+use super::socket::Socket;
 
 /// How a [`TlsServer`] ends a connection that the server behind it has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,7 +99,7 @@ impl TlsServer {
         let config = builder
             .with_single_cert(vec![certificate(&identity.chain)], key)
             .expect("our own certificate");
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        let socket = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         socket
             .bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())
             .expect("a free port");
@@ -151,10 +152,8 @@ impl TlsServer {
     pub fn cut(&self) {
         for link in self.shared.state.lock().links.drain(..) {
             if let Some(link) = link.upgrade() {
-                for stream in [&link.client, &link.server] {
-                    // Fails if the client was faster.
-                    let _ = stream.shutdown(Shutdown::Both);
-                }
+                link.client.end();
+                link.server.end();
             }
         }
     }
@@ -191,8 +190,8 @@ impl Shared {
         let tls = ServerConnection::new(Arc::clone(&self.config)).expect("a configuration of ours");
         let link = Arc::new(Link {
             tls: Mutex::new(tls),
-            client,
-            server,
+            client: Socket::new(client),
+            server: Socket::new(server),
         });
         let (up, down) = (Arc::clone(&link), link);
         let mut state = self.state.lock();
@@ -220,8 +219,8 @@ impl Shared {
 
 struct Link {
     tls: Mutex<ServerConnection>,
-    client: TcpStream,
-    server: TcpStream,
+    client: Socket,
+    server: Socket,
 }
 
 impl Link {
@@ -259,7 +258,7 @@ impl Link {
                 break;
             }
         }
-        let _ = self.server.shutdown(Shutdown::Both);
+        self.server.end();
     }
 
     /// Encrypts what the server sends, to its end.
@@ -275,7 +274,7 @@ impl Link {
                 break;
             }
         }
-        let _ = self.client.shutdown(Shutdown::Write);
+        let _ = self.client.tcp().shutdown(Shutdown::Write);
     }
 
     fn flush(&self, tls: &mut ServerConnection) -> io::Result<()> {

@@ -2,11 +2,13 @@
 //! that the test gave it: that a client resolves no name itself shows in this.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use parking_lot::Mutex;
+
+use super::socket::Socket;
 
 /// A proxy on loopback. Dropping it ends its listener, its connections and its threads.
 #[derive(Debug)]
@@ -30,7 +32,7 @@ struct Shared {
 struct State {
     stopping: bool,
     requests: Vec<String>,
-    streams: Vec<TcpStream>,
+    streams: Vec<Socket>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -65,7 +67,8 @@ impl ConnectProxy {
                 if state.stopping {
                     break;
                 }
-                state.streams.push(stream.try_clone().expect("a socket"));
+                let stream = Socket::new(stream);
+                state.streams.push(stream.clone());
                 let shared = Arc::clone(&for_thread);
                 // Ends with an error when the client or the test hangs up, which is as well.
                 state.threads.push(spawn(move || drop(shared.serve(stream))));
@@ -107,7 +110,7 @@ impl Drop for ConnectProxy {
             )
         };
         for stream in streams {
-            let _ = stream.shutdown(Shutdown::Both);
+            stream.end();
         }
         for thread in threads {
             thread.join().expect("a thread of the kit does not panic");
@@ -116,8 +119,8 @@ impl Drop for ConnectProxy {
 }
 
 impl Shared {
-    fn serve(&self, client: TcpStream) -> io::Result<()> {
-        let mut reader = BufReader::new(client.try_clone()?);
+    fn serve(&self, mut client: Socket) -> io::Result<()> {
+        let mut reader = BufReader::new(client.clone());
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
             if reader.read_line(&mut head)? == 0 {
@@ -136,16 +139,16 @@ impl Shared {
             None => Some("HTTP/1.1 407 Who are you\r\nProxy-Authenticate: Basic realm=\"kit\"\r\n\r\n"),
         };
         if let Some(answer) = refusal {
-            return (&client).write_all(answer.as_bytes());
+            return client.write_all(answer.as_bytes());
         }
-        let server = TcpStream::connect(self.server)?;
-        self.state.lock().streams.push(server.try_clone()?);
+        let server = Socket::new(TcpStream::connect(self.server)?);
+        self.state.lock().streams.push(server.clone());
         for stream in [&client, &server] {
-            stream.set_nodelay(true)?;
+            stream.tcp().set_nodelay(true)?;
         }
         // As old proxies answer.
-        (&client).write_all(b"HTTP/1.0 200 Connection established\r\n\r\n")?;
-        let (from, to) = (server.try_clone()?, client.try_clone()?);
+        client.write_all(b"HTTP/1.0 200 Connection established\r\n\r\n")?;
+        let (from, to) = (server.clone(), client);
         let down = spawn(move || pump(from, &to));
         pump(reader, &server);
         down.join().expect("a thread of the kit does not panic");
@@ -153,9 +156,9 @@ impl Shared {
     }
 }
 
-fn pump(mut from: impl Read, mut to: &TcpStream) {
+fn pump(mut from: impl Read, mut to: &Socket) {
     let _ = io::copy(&mut from, &mut to);
-    let _ = to.shutdown(Shutdown::Both);
+    to.end();
 }
 
 fn spawn(run: impl FnOnce() + Send + 'static) -> JoinHandle<()> {

@@ -1,13 +1,13 @@
 //! The server's half of RFC 6455, frame by frame: unlike a WebSocket of tungstenite it answers nothing by itself, and
 //! sends what a well-behaved server never would. It knows bytes and frames, and no LiveQuery.
 
-use std::io::{self, Cursor, ErrorKind, Read, Write};
-use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::io::{self, Cursor, ErrorKind, Read};
 
 use tungstenite::handshake::derive_accept_key;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::OpCode;
+
+use super::socket::Socket;
 
 /// One frame as it came, unmasked.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ impl Reader {
     }
 
     /// The head of the HTTP request, with the empty line at its end; `None` if the stream ended before.
-    pub fn request(&mut self, stream: &TcpStream) -> io::Result<Option<String>> {
+    pub fn request(&mut self, stream: &Socket) -> io::Result<Option<String>> {
         loop {
             if let Some(at) = self.buffer.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
                 let head: Vec<u8> = self.buffer.drain(..at + 4).collect();
@@ -43,7 +43,7 @@ impl Reader {
     }
 
     /// The next frame; `None` at the end of the stream, even if that is in the middle of a frame.
-    pub fn frame(&mut self, stream: &TcpStream) -> io::Result<Option<RawFrame>> {
+    pub fn frame(&mut self, stream: &Socket) -> io::Result<Option<RawFrame>> {
         loop {
             let mut cursor = Cursor::new(&self.buffer);
             if let Some((header, length)) = FrameHeader::parse(&mut cursor).map_err(io::Error::other)? {
@@ -69,7 +69,7 @@ impl Reader {
         }
     }
 
-    fn fill(&mut self, mut stream: &TcpStream) -> io::Result<bool> {
+    fn fill(&mut self, mut stream: &Socket) -> io::Result<bool> {
         let mut chunk = [0; 16 * 1024];
         loop {
             match stream.read(&mut chunk) {
@@ -116,29 +116,4 @@ pub fn header<'a>(request: &'a str, name: &str) -> Option<&'a str> {
         .filter_map(|line| line.split_once(':'))
         .find(|(key, _)| key.eq_ignore_ascii_case(name))
         .map(|(_, value)| value.trim())
-}
-
-/// Writes everything, though the peer may not read for a while: until the deadline, or until `ended` says so.
-pub fn write_all(
-    mut stream: &TcpStream,
-    mut bytes: &[u8],
-    patience: Duration,
-    ended: impl Fn() -> bool,
-) -> io::Result<()> {
-    let deadline = Instant::now() + patience;
-    while !bytes.is_empty() {
-        match stream.write(bytes) {
-            Ok(0) => return Err(ErrorKind::WriteZero.into()),
-            Ok(count) => bytes = &bytes[count..],
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // The stream has a short write time-out: the two kinds are the two names that systems have for it.
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                if ended() || Instant::now() > deadline {
-                    return Err(error);
-                }
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }

@@ -1,7 +1,7 @@
 //! One connection to the scripted server: what it sends, what it has received, how it ends.
 
 use std::collections::BTreeSet;
-use std::io;
+use std::io::{self, Write};
 use std::mem;
 use std::net::{Shutdown, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,7 +17,7 @@ use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 use super::{Received, Shared, Then};
 use crate::support::parse::{self, Session};
-use crate::support::{LONG, wire};
+use crate::support::{LONG, Socket, wire};
 
 /// One connection to a [`Server`]. Clones are the same connection.
 #[derive(Clone, Debug)]
@@ -25,8 +25,8 @@ pub struct Conn(Arc<Link>);
 
 struct Link {
     number: usize,
-    /// Gone once the connection was cut or reset: the socket closes when the last clone of this `Arc` is dropped.
-    stream: Mutex<Option<Arc<TcpStream>>>,
+    /// Gone once the connection was cut or reset: it closes when the last clone is dropped.
+    stream: Mutex<Option<Socket>>,
     /// Held while a frame is written, so that frames of several threads do not mix.
     write: Mutex<()>,
     pong: AtomicBool,
@@ -36,7 +36,6 @@ struct Link {
     close_sent: AtomicBool,
     /// Whether the connection was upgraded, and frames are read.
     reading: AtomicBool,
-    ended: AtomicBool,
     inner: Mutex<Inner>,
     shared: Arc<Shared>,
 }
@@ -62,12 +61,9 @@ impl std::fmt::Debug for Link {
 impl Conn {
     pub(super) fn new(number: usize, stream: TcpStream, shared: Arc<Shared>) -> Self {
         stream.set_nodelay(true).expect("a socket that was just accepted");
-        stream
-            .set_write_timeout(Some(Duration::from_millis(100)))
-            .expect("a socket that was just accepted");
         Self(Arc::new(Link {
             number,
-            stream: Mutex::new(Some(Arc::new(stream))),
+            stream: Mutex::new(Some(Socket::new(stream))),
             write: Mutex::new(()),
             pong: AtomicBool::new(true),
             owed_pong: AtomicBool::new(false),
@@ -75,7 +71,6 @@ impl Conn {
             reset_on_close: AtomicBool::new(false),
             close_sent: AtomicBool::new(false),
             reading: AtomicBool::new(false),
-            ended: AtomicBool::new(false),
             inner: Mutex::new(Inner {
                 session: Session::new(number),
                 request: None,
@@ -316,11 +311,10 @@ impl Conn {
     }
 
     fn write(&self, bytes: &[u8], _one_at_a_time: &MutexGuard<'_, ()>) {
-        let Some(stream) = self.stream() else { return };
-        let ended = || self.0.ended.load(Ordering::Relaxed);
-        if let Err(error) = wire::write_all(&stream, bytes, LONG, ended) {
+        let Some(mut stream) = self.stream() else { return };
+        if let Err(error) = stream.write_all(bytes) {
             assert!(
-                error.kind() != io::ErrorKind::WouldBlock || ended(),
+                error.kind() != io::ErrorKind::TimedOut,
                 "the client did not read for {LONG:?}"
             );
         }
@@ -336,27 +330,20 @@ impl Conn {
 
     /// Ends the connection with FIN and no close frame.
     pub fn cut(&self) {
-        self.0.ended.store(true, Ordering::Relaxed);
-        let _after_the_present_frame = self.0.write.lock();
-        let stream = self.0.stream.lock().take();
-        if let Some(stream) = stream {
-            // Fails if the peer was faster, which is as well.
-            let _ = stream.shutdown(Shutdown::Both);
+        if let Some(stream) = self.take_stream() {
+            stream.end();
         }
         self.forget();
     }
 
     /// Ends the connection with RST. The kernel sends it when the thread that reads has let go of the socket.
     pub fn reset(&self) {
-        self.0.ended.store(true, Ordering::Relaxed);
-        let _after_the_present_frame = self.0.write.lock();
-        let stream = self.0.stream.lock().take();
-        if let Some(stream) = stream {
-            SockRef::from(&*stream)
+        if let Some(stream) = self.take_stream() {
+            SockRef::from(stream.tcp())
                 .set_linger(Some(Duration::ZERO))
                 .expect("a TCP socket");
             // Sends nothing, and wakes the thread that reads.
-            let _ = stream.shutdown(Shutdown::Read);
+            let _ = stream.tcp().shutdown(Shutdown::Read);
         }
         self.forget();
     }
@@ -404,8 +391,18 @@ impl Conn {
         }
     }
 
-    pub(super) fn stream(&self) -> Option<Arc<TcpStream>> {
+    pub(super) fn stream(&self) -> Option<Socket> {
         self.0.stream.lock().clone()
+    }
+
+    /// The connection, for its end, after the frame that is being written. Does not wait for a client that does not
+    /// read.
+    fn take_stream(&self) -> Option<Socket> {
+        if let Some(stream) = self.stream() {
+            stream.stop();
+        }
+        let _after_the_present_frame = self.0.write.lock();
+        self.0.stream.lock().take()
     }
 
     /// The whole life of a connection to an `auto` server.
@@ -429,14 +426,14 @@ impl Conn {
 
     /// What is left for a connection that a hook has taken over, without an upgrade: to notice its end.
     fn discard_until_end(&self) {
-        if let Some(stream) = self.stream() {
+        if let Some(mut stream) = self.stream() {
             // Ends with the connection, whichever way.
-            let _ = io::copy(&mut &*stream, &mut io::sink());
+            let _ = io::copy(&mut stream, &mut io::sink());
         }
         self.cut();
     }
 
-    fn take_request(&self, stream: &TcpStream) -> io::Result<(Option<String>, wire::Reader)> {
+    fn take_request(&self, stream: &Socket) -> io::Result<(Option<String>, wire::Reader)> {
         let mut reader = wire::Reader::default();
         let request = reader.request(stream)?;
         self.0.inner.lock().request.clone_from(&request);

@@ -2,7 +2,9 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::time::Duration;
+#[cfg(not(unix))]
+use std::thread;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 
@@ -46,23 +48,22 @@ impl FullBacklog {
     }
 }
 
+// A client that closes one connection and then makes the next has done so in this order, but on a machine that is busy
+// the end of the first may be a little late.
+const LATE: Duration = Duration::from_millis(5);
+
 /// How many of these connections the client has not ended, by the kernel's word: the thread that reads may be late to
 /// notice.
 #[cfg(unix)]
 pub(super) fn held_by_client(conns: &[Conn]) -> usize {
     use std::collections::BTreeSet;
     use std::os::fd::AsRawFd;
-    use std::time::Instant;
-
-    // A client that closes one connection and then makes the next has done so in this order, but on a machine that is
-    // busy the end of the first may be a little late.
-    const LATE: Duration = Duration::from_millis(5);
 
     let mut poll = mio::Poll::new().expect("a poller");
     let mut events = mio::Events::with_capacity(64);
     let streams: Vec<_> = conns.iter().filter_map(Conn::stream).collect();
     for (at, stream) in streams.iter().enumerate() {
-        let fd = stream.as_raw_fd();
+        let fd = stream.tcp().as_raw_fd();
         let mut source = mio::unix::SourceFd(&fd);
         poll.registry()
             .register(&mut source, mio::Token(at), mio::Interest::READABLE)
@@ -84,7 +85,15 @@ pub(super) fn held_by_client(conns: &[Conn]) -> usize {
     held.len()
 }
 
+/// Elsewhere that thread is given time.
 #[cfg(not(unix))]
 pub(super) fn held_by_client(conns: &[Conn]) -> usize {
-    conns.len()
+    let deadline = Instant::now() + 10 * LATE;
+    loop {
+        let held = conns.iter().filter(|conn| conn.stream().is_some()).count();
+        if held == 0 || Instant::now() > deadline {
+            return held;
+        }
+        thread::park_timeout(Duration::from_millis(1));
+    }
 }
