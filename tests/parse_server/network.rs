@@ -14,6 +14,8 @@ use crate::support::{ParseServer, Port, is_installed, numbered_path, wait_until}
 #[path = "../it/support/certificates.rs"]
 #[expect(unreachable_pub, dead_code, reason = "these tests need a part of it")]
 mod certificates;
+#[path = "../it/support/socket.rs"]
+mod socket;
 #[path = "../it/support/tunnel.rs"]
 #[expect(unreachable_pub, dead_code, reason = "these tests need a part of it")]
 mod tunnel;

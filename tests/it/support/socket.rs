@@ -6,8 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::LONG;
-
 /// A connection whose readers and writers return when it [ends](Self::end), also where `shutdown` does not wake them
 /// (Windows). Clones are the same connection, which is closed with the last of them.
 #[derive(Clone, Debug)]
@@ -70,10 +68,10 @@ impl Read for &Socket {
     }
 }
 
-/// Fails with `TimedOut` if the peer does not read for [`LONG`].
+/// Fails with `TimedOut` if the peer does not read for [`PATIENCE`].
 impl Write for &Socket {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        let deadline = Instant::now() + LONG;
+        let deadline = Instant::now() + PATIENCE;
         loop {
             match (&self.0.stream).write(buffer) {
                 Err(error) if is_time_out(&error) => {
@@ -117,3 +115,6 @@ fn is_time_out(error: &io::Error) -> bool {
 
 /// How often a thread that reads or writes looks whether the connection has ended.
 const LOOK_AFTER: Duration = Duration::from_millis(100);
+
+/// Only ever reached by a failure.
+const PATIENCE: Duration = Duration::from_secs(60);
