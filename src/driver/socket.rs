@@ -121,7 +121,7 @@ impl Socket {
                 // TLS may have data of its own to send.
                 Some(tls) => tls.write(&mut self.wire, rest),
                 None if rest.is_empty() => Ok(0),
-                None => self.wire.write(rest.get(..PIECE).unwrap_or(rest)),
+                None => self.wire.write(rest),
             };
             match written {
                 Ok(0) if rest.is_empty() => break Ok(()),
@@ -293,9 +293,6 @@ impl Unsent {
 
 /// How many bytes one turn reads: even the smallest frames take only a few milliseconds then.
 const SHARE_OF_A_TURN: usize = 64 * 1024;
-/// How many bytes are written at once. Windows takes all of one write as soon as it has space for a part of it: a backlog
-/// of megabytes would then be in the kernel, where nobody sees whether the peer reads any of it.
-const PIECE: usize = 64 * 1024;
 const KEPT_CAPACITY: usize = 4096;
 /// The first byte of a pong.
 const PONG: u8 = 0x8a;
