@@ -38,6 +38,8 @@ pub(super) enum Turn {
     More,
     /// The objects change positions too fast.
     Restless,
+    /// The server has returned what the query excludes, and would go on so for ever.
+    Repeated,
     Done(Page),
 }
 
@@ -106,6 +108,10 @@ impl Paging {
         let is_last = page.is_empty() || page.len() < self.asked && page.len() < largest;
         let known = self.entries.len();
         let Some(wanted) = self.wanted else {
+            let last = self.entries.last().map(|last| last.key.id());
+            if last.is_some_and(|last| page.iter().any(|entry| entry.key.id() == last)) {
+                return Turn::Repeated;
+            }
             self.entries.append(&mut page);
             return if is_last { self.done(true) } else { Turn::More };
         };

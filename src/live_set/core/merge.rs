@@ -58,12 +58,18 @@ impl Core {
         match turn {
             None => {}
             Some(Turn::More) => self.due.fetch = Some(fetch),
-            Some(Turn::Restless) => {
-                let text = format!(
-                    "the objects of {} change places faster than they can be fetched page by page; a smaller limit, \
-                     or a larger maxLimit of the server, takes fewer pages",
-                    self.class_name
-                );
+            Some(unfit @ (Turn::Restless | Turn::Repeated)) => {
+                let class_name = &self.class_name;
+                let text = match unfit {
+                    Turn::Repeated => format!(
+                        "the server returned an object of {class_name} again that the query for the next page excludes; a \
+                         hook (`beforeFind`) or a gateway must not take conditions out of queries"
+                    ),
+                    _ => format!(
+                        "the objects of {class_name} change places faster than they can be fetched page by page; a smaller \
+                         limit, or a larger maxLimit of the server, takes fewer pages"
+                    ),
+                };
                 let spent = fetch.spent;
                 self.due.fetch = Some(fetch);
                 self.failed(Error::new(ErrorKind::Fetch, text).into(), now);

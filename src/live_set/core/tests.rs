@@ -267,6 +267,32 @@ fn an_error_that_lasts_waits_for_long() {
 }
 
 #[test]
+fn a_server_that_ignores_where_a_page_begins_is_not_asked_for_ever() {
+    let mut set = Set::open(&Query::new("Game"));
+    let page: Vec<_> = (0..1000)
+        .map(|number| game(&format!("g{number:04}"), 0, json!({})))
+        .collect();
+    let mut told = Vec::new();
+    for _ in 0..5 {
+        let request = set.request();
+        set.answer(&request, &page);
+        told = set.outputs();
+        if !told.is_empty() {
+            break;
+        }
+    }
+    assert!(
+        matches!(told.first(), Some(first) if first.contains("excludes")),
+        "{told:?}"
+    );
+    assert!(!set.core.is_ready());
+    // It tries again later, from the beginning, and the server may have come to its senses.
+    set.answer_all(&page);
+    assert!(set.core.is_ready());
+    assert_eq!(set.ids().len(), 1000);
+}
+
+#[test]
 fn a_long_outage_does_not_put_off_what_is_fetched_after_it() {
     let mut set = Set::games(&[game("a", 0, json!({}))]);
     set.core.missed(set.now);
