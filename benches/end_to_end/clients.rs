@@ -17,7 +17,7 @@ use tungstenite::{Message, WebSocket};
 use url::Url;
 
 use crate::process;
-use crate::server::{Scenario, credit, nanoseconds_since_1970};
+use crate::server::{Ports, Scenario, credit, nanoseconds_since_1970};
 use crate::transport::{HOST, Transport};
 
 /// What a client does with the events.
@@ -35,18 +35,21 @@ pub(crate) enum Work {
     Subscriptions,
     /// The same, with four listeners for each subscription.
     Listeners,
+    /// Fetches all objects of a class.
+    LiveSet,
     /// Waits.
     Idle,
 }
 
 impl Work {
-    const ALL: [(Self, &'static str); 7] = [
+    const ALL: [(Self, &'static str); 8] = [
         (Self::Get, "get"),
         (Self::Decode, "decode"),
         (Self::Nothing, "nothing"),
         (Self::Latency, "latency"),
         (Self::Subscriptions, "subscriptions"),
         (Self::Listeners, "listeners"),
+        (Self::LiveSet, "live_set"),
         (Self::Idle, "idle"),
     ];
 
@@ -79,14 +82,14 @@ pub(crate) struct Report {
 }
 
 /// Runs a client to its end and prints its report.
-pub(crate) fn run(name: &str, work: &str, url: &str, credit_port: &str) {
+pub(crate) fn run(name: &str, work: &str, url: &str, ports: &str) {
     let work = Work::from_name(work).expect("there is such work");
     let scenario = Scenario::from_url(&Url::parse(url).expect("it is a URL"));
-    let credits = (scenario.window > 0).then(|| {
-        let port = credit_port.parse().expect("it is a port");
-        TcpStream::connect((HOST, port)).expect("the server listens")
-    });
+    let ports: Ports = serde_json::from_str(ports).expect("it is JSON");
+    let credits =
+        (scenario.window > 0).then(|| TcpStream::connect((HOST, ports.credits)).expect("the server listens"));
     let report = match name {
+        "library" if work == Work::LiveSet => library_live_set(url, &ports),
         "library" => library(work, url, &scenario, credits),
         "bare" => bare(work, url),
         "typed" => typed(url),
@@ -119,7 +122,7 @@ fn library(work: Work, url: &str, scenario: &Scenario, credits: Option<TcpStream
             return library_subscriptions(&client, scenario.subscriptions, more);
         }
         Work::Idle => return library_idle(&client, scenario.duration),
-        Work::Get | Work::Decode | Work::Nothing | Work::Latency => {}
+        Work::Get | Work::Decode | Work::Nothing | Work::Latency | Work::LiveSet => {}
     }
     let latencies = Arc::new(Mutex::new(Vec::new()));
     let (started, starts) = mpsc::channel();
@@ -274,6 +277,35 @@ fn library_subscriptions(client: &Client, number: usize, listeners: usize) -> Re
         acknowledged: (acknowledged - started).as_secs_f64(),
         restored: (restored - connected).as_secs_f64(),
         resident: [base, with_all, after_cut]
+            .into_iter()
+            .flatten()
+            .map(|bytes| bytes as f64)
+            .collect(),
+        ..Report::default()
+    }
+}
+
+fn library_live_set(url: &str, ports: &Ports) -> Report {
+    let client = Client::builder(url, "app")
+        .rest_url(format!("http://{HOST}:{}/parse", ports.rest))
+        .build()
+        .expect("the settings are right");
+    client.open();
+    client.wait_open(PATIENCE).expect("the server accepts it");
+    thread::sleep(SETTLE);
+    let base = process::resident();
+    let start = Instant::now();
+    let set = client
+        .live_set(&Query::new("Game"))
+        .start()
+        .expect("the query is right");
+    set.wait_ready(PATIENCE).expect("the server has all objects");
+    let seconds = start.elapsed().as_secs_f64();
+    thread::sleep(SETTLE);
+    Report {
+        events: set.len() as f64,
+        seconds,
+        resident: [base, process::resident()]
             .into_iter()
             .flatten()
             .map(|bytes| bytes as f64)

@@ -1,16 +1,16 @@
 // The JS SDK as a client of the benchmark; prints a report of the form that `Report` in clients.rs has.
-// Arguments: the folder with the package `parse`, what to do, the URL, and how many subscriptions there are.
+// Arguments: the folder with the package `parse`, what to do, the URL, how many subscriptions there are, and the ports.
 
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 
-const [packages, work, url, subscriptions] = process.argv.slice(2);
+const [packages, work, url, subscriptions, ports] = process.argv.slice(2);
 const Parse = createRequire(join(packages, 'parse', 'index.js'))('parse/node');
 
 Parse.initialize('app');
 const client = new Parse.LiveQueryClient({ applicationId: 'app', serverURL: url });
 const query = number => new Parse.Query('Game').equalTo('room', number + 1);
-const works = { get: flood, latency: flood, subscriptions: countOpen, listeners: countOpen };
+const works = { get: flood, latency: flood, subscriptions: countOpen, listeners: countOpen, live_set: findAll };
 let sink;
 
 works[work]();
@@ -90,4 +90,25 @@ async function countOpen() {
   });
   resident.push(process.memoryUsage.rss());
   report({ acknowledged, restored, resident });
+}
+
+async function findAll() {
+  Parse.serverURL = `http://127.0.0.1:${JSON.parse(ports).rest}/parse`;
+  const resident = [process.memoryUsage.rss()];
+  const started = performance.now();
+  const all = [];
+  for (;;) {
+    const query = new Parse.Query('Game').ascending('objectId').limit(1000);
+    if (all.length > 0) {
+      query.greaterThan('objectId', all.at(-1).id);
+    }
+    const page = await query.find();
+    all.push(...page);
+    if (page.length < 1000) {
+      break;
+    }
+  }
+  const seconds = (performance.now() - started) / 1000;
+  resident.push(process.memoryUsage.rss());
+  report({ events: all.length, seconds, resident });
 }

@@ -3,7 +3,8 @@
 //!
 //! `cargo bench --bench end_to_end` takes about four minutes, prints tables in Markdown and writes `end_to_end.svg` next
 //! to this file; with `-- --test` it tries everything for a moment. `-- latency` measures that section alone; the
-//! sections are `throughput`, `tls`, `many`, `latency`, `subscriptions` and `idle`.
+//! sections are `throughput`, `tls`, `many`, `latency`, `subscriptions`,
+//! `live_set` and `idle`.
 //!
 //! A server process floods one client process after another over the loopback address. The clients take turns, several
 //! rounds long, so that a machine that is busy for a while is so for all of them. Set by the environment:
@@ -19,6 +20,7 @@
 
 mod clients;
 mod frames;
+mod pages;
 mod process;
 mod report;
 mod server;
@@ -33,6 +35,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use self::clients::{CERTIFICATE, Report, Work};
 use self::frames::Kind;
+use self::pages::OBJECTS;
 use self::report::{Series, Table, chart, three_digits, two_digits, whole};
 use self::server::{Listening, Ports, Scenario};
 
@@ -41,7 +44,7 @@ fn main() {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
         ["--server"] => server::run(),
-        ["--client", client, work, url, credit_port] => clients::run(client, work, url, credit_port),
+        ["--client", client, work, url, ports] => clients::run(client, work, url, ports),
         _ => Bench::new(&arguments).run(),
     }
 }
@@ -144,6 +147,7 @@ impl Bench {
         self.section("many", Self::many);
         self.section("latency", Self::latency);
         self.section("subscriptions", Self::subscriptions);
+        self.section("live_set", Self::live_set);
         self.section("idle", Self::idle);
         self.targets.print();
     }
@@ -451,6 +455,49 @@ impl Bench {
         self.measure(who, work, &scenario)
     }
 
+    /// All objects of a class from the first request until they are there, page by page.
+    fn live_set(&mut self) {
+        let contenders = [
+            (Who::Library, "this library, a live set"),
+            (Who::Js, "JS SDK, find"),
+        ];
+        let mut times: [Series; 2] = Default::default();
+        let mut sizes: [Series; 2] = Default::default();
+        for _ in 0..self.rounds {
+            for (number, (who, _)) in contenders.into_iter().enumerate() {
+                let scenario = Scenario {
+                    duration: Duration::ZERO,
+                    ..self.flood(Kind::Small, 1)
+                };
+                if let Some(report) = self.measure(who, Work::LiveSet, &scenario) {
+                    assert!(report.events as usize == OBJECTS, "{who:?} has {}", report.events);
+                    times[number].push(report.seconds);
+                    if let [base, with_all] = report.resident[..] {
+                        sizes[number].push((with_all - base) / report.events);
+                    }
+                }
+            }
+        }
+        let title = format!("{} objects in pages of 1,000", whole(OBJECTS as f64));
+        let mut table = Table::new(&title, &["client", "s", "bytes for each"]);
+        for (number, (_, name)) in contenders.into_iter().enumerate() {
+            if !times[number].is_empty() {
+                table.row(&[
+                    name.to_owned(),
+                    times[number].text(three_digits),
+                    sizes[number].text(whole),
+                ]);
+            }
+        }
+        table.print();
+        let ratio = times[0].median() / times[1].median();
+        self.target_at_most(
+            "time until a live set of 100,000 is ready, to the JS SDK",
+            0.25,
+            ratio,
+        );
+    }
+
     fn idle(&mut self) {
         // The client waits this long; the server has nothing to send.
         let scenario = Scenario {
@@ -488,17 +535,18 @@ impl Bench {
             scenario.window = 0;
         }
         let url = scenario.url(&self.server.ports);
+        let ports = serde_json::to_string(&self.server.ports).expect("it is JSON");
         let mut command = if who == Who::Js {
             let mut command = Command::new("node");
             command
                 .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/end_to_end/js_client.mjs"))
                 .arg(self.js.as_ref()?)
-                .args([work.name(), &url, &scenario.subscriptions.to_string()]);
+                .args([work.name(), &url, &scenario.subscriptions.to_string(), &ports]);
             command
         } else {
             let mut command = Command::new(env::current_exe().expect("it has a path"));
             command.args(["--client", who.name(), work.name(), &url]);
-            command.arg(self.server.ports.credits.to_string());
+            command.arg(&ports);
             command
         };
         let output = command

@@ -14,6 +14,7 @@ use tungstenite::{Message, WebSocket};
 use url::Url;
 
 use crate::frames::{self, Kind};
+use crate::pages;
 use crate::transport::{HOST, Transport, self_signed};
 
 /// What the server does once all subscriptions are there. It is part of the URL that a client connects to.
@@ -74,12 +75,14 @@ impl Scenario {
     }
 }
 
-/// Where the server listens: without TLS, with it, and for what clients say of their work.
+/// Where the server listens: without TLS, with it, for what clients say of their work, and for requests.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 pub(crate) struct Ports {
     pub(crate) plain: u16,
     pub(crate) tls: u16,
     pub(crate) credits: u16,
+    /// For the REST API.
+    pub(crate) rest: u16,
 }
 
 /// What the server prints when it listens, as JSON on one line.
@@ -93,14 +96,16 @@ pub(crate) struct Listening {
 /// Serves until standard input ends, which it does with the process that started this one.
 pub(crate) fn run() {
     let listener = || TcpListener::bind((HOST, 0)).expect("a port is free");
-    let (plain, with_tls, credits) = (listener(), listener(), Arc::new(listener()));
+    let (plain, with_tls, credits, rest) = (listener(), listener(), Arc::new(listener()), listener());
     let (config, certificate) = self_signed();
     let port = |listener: &TcpListener| listener.local_addr().expect("it is bound").port();
     let ports = Ports {
         plain: port(&plain),
         tls: port(&with_tls),
         credits: port(&credits),
+        rest: port(&rest),
     };
+    pages::serve(rest);
     let listening = Listening { ports, certificate };
     println!("{}", serde_json::to_string(&listening).expect("it is JSON"));
     let cut = Arc::new(Mutex::new(HashSet::new()));
