@@ -9,6 +9,9 @@ use parse_livequery::{Client, Query};
 #[path = "../../it/support/certificates.rs"]
 #[allow(dead_code)]
 mod certificates;
+#[path = "../../it/support/socket.rs"]
+#[allow(dead_code)]
+mod socket;
 #[path = "../../it/support/tls.rs"]
 #[allow(dead_code)]
 mod tls;
