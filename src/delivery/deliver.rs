@@ -240,7 +240,7 @@ fn log_faults<A: Addressee>(to: &A, faults: &[Fault]) {
     }
 }
 
-/// A listener that takes longer than this is reported in the log.
+/// A listener that takes longer than this, which is more than a turn, is reported in the log.
 const SLOW: Duration = Duration::from_secs(1);
 /// How many letters of a subscriber are delivered in a row, and for how long, before the next subscriber has
 /// its turn.

@@ -107,8 +107,7 @@ impl Marks {
         let strings = parity(quotes) ^ self.within_string;
         self.within_string = 0_u64.wrapping_sub(strings >> 63);
         self.quotes = quotes;
-        // These four bytes are the ones that valid JSON has outside of strings and that have all these bits.
-        self.brackets = bits(block, |byte| byte | 0x26 == 0x7f) & !strings;
+        self.brackets = bits(block, may_be_bracket) & !strings;
     }
 
     /// The bytes that follow a backslash which is not itself escaped.
@@ -128,6 +127,12 @@ impl Marks {
 }
 
 const BLOCK: usize = 64;
+
+/// True for the four brackets, and for no other byte that valid JSON has outside of strings.
+#[inline]
+fn may_be_bracket(byte: u8) -> bool {
+    byte | 0x26 == 0x7f
+}
 
 /// One bit for each byte for which this is true. Compilers make a handful of vector instructions of it.
 #[inline]
@@ -262,8 +267,7 @@ mod tests {
             assert!(has(&block, b'"') && !has(&block, b'\\'));
             assert_eq!(parity(1 << at), u64::MAX << at);
         }
-        let bracket = |byte: u8| byte | 0x26 == 0x7f;
-        let found: Vec<u8> = (0..=u8::MAX).filter(|byte| bracket(*byte)).collect();
+        let found: Vec<u8> = (0..=u8::MAX).filter(|byte| may_be_bracket(*byte)).collect();
         assert_eq!(found, *b"Y[]_y{}\x7f");
     }
 }
