@@ -86,11 +86,8 @@ pub(crate) fn run(name: &str, work: &str, url: &str, ports: &str) {
     let work = Work::from_name(work).expect("there is such work");
     let scenario = Scenario::from_url(&Url::parse(url).expect("it is a URL"));
     let ports: Ports = serde_json::from_str(ports).expect("it is JSON");
-    let credits =
-        (scenario.window > 0).then(|| TcpStream::connect((HOST, ports.credits)).expect("the server listens"));
     let report = match name {
-        "library" if work == Work::LiveSet => library_live_set(url, &ports),
-        "library" => library(work, url, &scenario, credits),
+        "library" => library(work, url, &scenario, &ports),
         "bare" => bare(work, url),
         "typed" => typed(url),
         "two_threads" => two_threads(url),
@@ -110,8 +107,10 @@ struct Game {
     updated_at: Date,
 }
 
-fn library(work: Work, url: &str, scenario: &Scenario, credits: Option<TcpStream>) -> Report {
-    let mut builder = Client::builder(url, "app").ack_timeout(PATIENCE);
+fn library(work: Work, url: &str, scenario: &Scenario, ports: &Ports) -> Report {
+    let mut builder = Client::builder(url, "app")
+        .rest_url(format!("http://{HOST}:{}/parse", ports.rest))
+        .ack_timeout(PATIENCE);
     if let Some(pem) = certificate(url) {
         builder = builder.add_root_certificate(pem);
     }
@@ -121,9 +120,12 @@ fn library(work: Work, url: &str, scenario: &Scenario, credits: Option<TcpStream
             let more = if work == Work::Listeners { 3 } else { 0 };
             return library_subscriptions(&client, scenario.subscriptions, more);
         }
+        Work::LiveSet => return library_live_set(&client),
         Work::Idle => return library_idle(&client, scenario.duration),
-        Work::Get | Work::Decode | Work::Nothing | Work::Latency | Work::LiveSet => {}
+        Work::Get | Work::Decode | Work::Nothing | Work::Latency => {}
     }
+    let credits =
+        (scenario.window > 0).then(|| TcpStream::connect((HOST, ports.credits)).expect("the server listens"));
     let latencies = Arc::new(Mutex::new(Vec::new()));
     let (started, starts) = mpsc::channel();
     let (ended, ends) = mpsc::channel();
@@ -276,20 +278,17 @@ fn library_subscriptions(client: &Client, number: usize, listeners: usize) -> Re
     Report {
         acknowledged: (acknowledged - started).as_secs_f64(),
         restored: (restored - connected).as_secs_f64(),
-        resident: [base, with_all, after_cut]
-            .into_iter()
-            .flatten()
-            .map(|bytes| bytes as f64)
-            .collect(),
+        resident: all_known([base, with_all, after_cut]),
         ..Report::default()
     }
 }
 
-fn library_live_set(url: &str, ports: &Ports) -> Report {
-    let client = Client::builder(url, "app")
-        .rest_url(format!("http://{HOST}:{}/parse", ports.rest))
-        .build()
-        .expect("the settings are right");
+/// The numbers of bytes, where the system says them.
+fn all_known<const COUNT: usize>(bytes: [Option<u64>; COUNT]) -> Vec<f64> {
+    bytes.into_iter().flatten().map(|bytes| bytes as f64).collect()
+}
+
+fn library_live_set(client: &Client) -> Report {
     client.open();
     client.wait_open(PATIENCE).expect("the server accepts it");
     thread::sleep(SETTLE);
@@ -305,11 +304,7 @@ fn library_live_set(url: &str, ports: &Ports) -> Report {
     Report {
         events: set.len() as f64,
         seconds,
-        resident: [base, process::resident()]
-            .into_iter()
-            .flatten()
-            .map(|bytes| bytes as f64)
-            .collect(),
+        resident: all_known([base, process::resident()]),
         ..Report::default()
     }
 }
@@ -502,6 +497,7 @@ fn certificate(url: &str) -> Option<String> {
 
 /// The variable of the environment that says in which file the certificate of the server is. Node.js has this name.
 pub(crate) const CERTIFICATE: &str = "NODE_EXTRA_CA_CERTS";
+
 /// Long enough for any step on a slow and busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// For what was freed to be given back, and what is under way to be done.

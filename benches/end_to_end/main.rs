@@ -1,10 +1,10 @@
 //! The whole way from the socket to the listener: this library beside what would be used instead, and beside the least
 //! that any client must do.
 //!
-//! `cargo bench --bench end_to_end` takes about four minutes, prints tables in Markdown and writes `end_to_end.svg` next
+//! `cargo bench --bench end_to_end` takes about five minutes, prints tables in Markdown and writes `end_to_end.svg` next
 //! to this file; with `-- --test` it tries everything for a moment. `-- latency` measures that section alone; the
-//! sections are `throughput`, `tls`, `many`, `latency`, `subscriptions`,
-//! `live_set` and `idle`.
+//! sections are `throughput`, `tls`, `many`, `latency`, `subscriptions`, `live_set`
+//! and `idle`.
 //!
 //! A server process floods one client process after another over the loopback address. The clients take turns, several
 //! rounds long, so that a machine that is busy for a while is so for all of them. Set by the environment:
