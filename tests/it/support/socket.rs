@@ -1,7 +1,7 @@
 //! A TCP connection that one thread ends while others read and write. It knows bytes, and nothing of what they say.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -105,6 +105,22 @@ impl Write for Socket {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// The next connection that is still one: a client that went away before it was accepted is an error on some systems.
+pub fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
+    use ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, NotConnected};
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => return Ok(stream),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ConnectionAborted | ConnectionReset | Interrupted | NotConnected
+                ) => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use rustls::{RootCertStore, ServerConfig, ServerConnection};
 use socket2::{Domain, Type};
 
 use super::certificates::{Authority, Identity};
-use super::socket::Socket;
+use super::socket::{self, Socket};
 
 /// How a [`TlsServer`] ends a connection that the server behind it has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,7 +119,7 @@ impl TlsServer {
         let listener = thread::Builder::new()
             .name("kit-tls".into())
             .spawn(move || {
-                while let Ok((stream, _)) = listener.accept() {
+                while let Ok(stream) = socket::accept(&listener) {
                     if for_thread.state.lock().stopping {
                         break;
                     }

@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 
 use parking_lot::Mutex;
 
-use super::socket::Socket;
+use super::socket::{self, Socket};
 
 /// A proxy on loopback. Dropping it ends its listener, its connections and its threads.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl ConnectProxy {
         });
         let for_thread = Arc::clone(&shared);
         let listener = spawn(move || {
-            while let Ok((stream, _)) = listener.accept() {
+            while let Ok(stream) = socket::accept(&listener) {
                 let mut state = for_thread.state.lock();
                 if state.stopping {
                     break;

@@ -161,10 +161,12 @@ impl Place {
         self.0.to_str().unwrap()
     }
 
+    // Those that are whole: a command may be in the middle of one.
     fn lines(&self) -> Vec<String> {
         fs::read_to_string(&self.0)
             .unwrap()
-            .lines()
+            .split_inclusive('\n')
+            .filter_map(|line| line.strip_suffix('\n'))
             .map(str::to_owned)
             .collect()
     }

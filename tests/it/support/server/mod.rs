@@ -5,7 +5,6 @@ mod conn;
 mod kernel;
 
 use std::collections::BTreeSet;
-use std::io;
 use std::mem;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -19,6 +18,7 @@ pub use self::conn::Conn;
 pub use self::kernel::FullBacklog;
 use super::LONG;
 use super::port::Port;
+use super::socket;
 
 /// What a hook decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -370,11 +370,7 @@ impl Shared {
 
     fn accept_until_refusing(self: &Arc<Self>, listener: &TcpListener) {
         loop {
-            let stream = match listener.accept() {
-                Ok((stream, _)) => stream,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => panic!("accept: {error}"),
-            };
+            let stream = socket::accept(listener).expect("a listener accepts");
             let mut state = self.state.lock();
             while state.accepting_paused && !state.refusing {
                 self.changed.wait(&mut state);
