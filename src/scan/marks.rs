@@ -1,8 +1,6 @@
 //! The quotes and brackets of a JSON text, found 64 bytes at a time and without a branch. Must not know of
 //! members or values.
 
-use std::array::from_fn;
-
 /// Finds quotes and brackets in a text, from a place outside of all strings onwards. Places only ever grow.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Marks {
@@ -107,7 +105,10 @@ impl Marks {
         let strings = parity(quotes) ^ self.within_string;
         self.within_string = 0_u64.wrapping_sub(strings >> 63);
         self.quotes = quotes;
-        self.brackets = bits(block, may_be_bracket) & !strings;
+        self.brackets = match strings {
+            u64::MAX => 0,
+            _ => bits(block, may_be_bracket) & !strings,
+        };
     }
 
     /// The bytes that follow a backslash which is not itself escaped.
@@ -139,17 +140,18 @@ fn may_be_bracket(byte: u8) -> bool {
 fn bits(block: &[u8; BLOCK], is_wanted: impl Fn(u8) -> bool) -> u64 {
     // Of the first eight bytes the lowest bit, of the next eight the next one, and so on, so that all eight can be put on
     // top of each other.
-    let wanted: [u8; BLOCK] = from_fn(|at| match block.get(at) {
-        Some(&byte) if is_wanted(byte) => 1 << (at / 8),
-        _ => 0,
-    });
+    let mut wanted = [0; BLOCK];
+    let mut at = 0;
+    while at < BLOCK {
+        wanted[at] = u8::from(is_wanted(block[at])) << (at / 8);
+        at += 1;
+    }
     transposed(stacked(&wanted))
 }
 
 #[inline]
 fn has(block: &[u8; BLOCK], wanted: u8) -> bool {
-    let found: [u8; BLOCK] = from_fn(|at| u8::from(block.get(at) == Some(&wanted)));
-    stacked(&found) != 0
+    block.contains(&wanted)
 }
 
 #[inline]
