@@ -627,7 +627,11 @@ impl SubscriptionBuilder {
         } = self;
         let spec = Arc::new(Spec::new(query, session_token, 0));
         let id = client.shared().next_id();
-        let core = Arc::new(SubscriptionCore::new(id, &spec.query.class_name, emitter));
+        let core = Arc::new(SubscriptionCore::new(
+            id,
+            Arc::clone(&spec.query.class_name),
+            emitter,
+        ));
         ready(&core);
         client.send(Command::Subscribe(Arc::clone(&core), Arc::clone(&spec)));
         Subscription(Arc::new(Handle {

@@ -34,7 +34,7 @@ pub(crate) struct SubscriptionCore {
     /// The number of changes that led to the present state and are not delivered yet.
     telling: AtomicUsize,
     follower: OnceLock<Weak<dyn Follower>>,
-    pub(crate) class_name: Box<str>,
+    pub(crate) class_name: Arc<str>,
 }
 
 /// Receives each event of a subscription before its listeners: a live set.
@@ -104,7 +104,7 @@ impl Figures {
 }
 
 impl SubscriptionCore {
-    pub(crate) fn new(id: u64, class_name: &str, emitter: Emitter<Event>) -> Self {
+    pub(crate) fn new(id: u64, class_name: Arc<str>, emitter: Emitter<Event>) -> Self {
         Self {
             id,
             subscriber: Subscriber::new(emitter),
@@ -116,7 +116,7 @@ impl SubscriptionCore {
             }),
             telling: AtomicUsize::new(0),
             follower: OnceLock::new(),
-            class_name: class_name.into(),
+            class_name,
         }
     }
 

@@ -77,7 +77,11 @@ fn send(shared: &Arc<Shared>, core: &Arc<SubscriptionCore>) {
 }
 
 fn subscription(shared: &Arc<Shared>) -> Arc<SubscriptionCore> {
-    Arc::new(SubscriptionCore::new(shared.next_id(), "Game", Emitter::new()))
+    Arc::new(SubscriptionCore::new(
+        shared.next_id(),
+        "Game".into(),
+        Emitter::new(),
+    ))
 }
 
 fn on(core: &SubscriptionCore, kind: EventKind, mut listener: impl FnMut(&Event) + Send + 'static) {

@@ -52,7 +52,7 @@ struct Follow {
 /// The listener of one of these subscriptions.
 struct Beside {
     host: Weak<dyn Host>,
-    class_name: Box<str>,
+    class_name: Arc<str>,
     role: Role,
     /// The number of its subscription.
     id: OnceLock<u64>,
@@ -114,7 +114,7 @@ impl Follows {
         };
         let follower = Arc::new(Beside {
             host: Arc::downgrade(host),
-            class_name: query.class_name.clone(),
+            class_name: Arc::clone(&query.class_name),
             role,
             id: OnceLock::new(),
         });

@@ -824,7 +824,7 @@ impl Judge {
 /// The form in which a query is sent to the server.
 #[derive(Clone, Debug)]
 pub(crate) struct EncodedQuery {
-    pub(crate) class_name: Box<str>,
+    pub(crate) class_name: Arc<str>,
     /// JSON text, in which the order of members matters.
     pub(crate) where_json: Box<str>,
     /// The JSON text of an array of distinct names.
