@@ -15,6 +15,7 @@ use crate::support::{ParseServer, Port, is_installed, numbered_path, wait_until}
 #[expect(unreachable_pub, dead_code, reason = "these tests need a part of it")]
 mod certificates;
 #[path = "../it/support/socket.rs"]
+#[expect(unreachable_pub, reason = "these tests are one crate")]
 mod socket;
 #[path = "../it/support/tunnel.rs"]
 #[expect(unreachable_pub, dead_code, reason = "these tests need a part of it")]

@@ -149,7 +149,8 @@ pub(crate) struct Session<T> {
     dialect: Dialect,
     tokens: Renewals,
     /// In the order of their creation, which is the order in which everything is reported and sent.
-    subscriptions: BTreeMap<u64, Subscription<T>>,
+    /// Boxed, because a tree that grows at its end is half empty.
+    subscriptions: BTreeMap<u64, Box<Subscription<T>>>,
     /// Those that the server refused, until they get another query or are ended.
     failed: BTreeMap<u64, Failed<T>>,
     answers: Answers,

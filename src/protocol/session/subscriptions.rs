@@ -21,19 +21,17 @@ impl<T: Clone> Session<T> {
             Some((proven, reason)) => (proven, Some(reason)),
             None => (self.clock.moment(now), None),
         };
-        self.subscriptions.insert(
-            id,
-            Subscription {
-                handle: handle.clone(),
-                wanted: Some(spec),
-                accepted: None,
-                server: OnServer::Absent,
-                open: false,
-                gap,
-                proven,
-                respelled: false,
-            },
-        );
+        let subscription = Subscription {
+            handle: handle.clone(),
+            wanted: Some(spec),
+            accepted: None,
+            server: OnServer::Absent,
+            open: false,
+            gap,
+            proven,
+            respelled: false,
+        };
+        self.subscriptions.insert(id, Box::new(subscription));
         match &self.link {
             // Permanently refused: only an explicit `open` connects again, or each new subscription would.
             Link::Refused(error) => {
@@ -119,8 +117,8 @@ impl<T: Clone> Session<T> {
             return;
         };
         // Without others that are well, there is nothing to protect, and the network may be at fault.
-        let is_well = |subscription: &Subscription<T>| matches!(subscription.server, OnServer::Active(_));
-        if !self.subscriptions.values().any(is_well) {
+        let is_well = |server: &OnServer| matches!(server, OnServer::Active(_));
+        if !self.subscriptions.values().any(|other| is_well(&other.server)) {
             return;
         }
         let Some((delay, losses)) = self.retries.caught(*id, now.mono) else {
@@ -494,7 +492,7 @@ impl<T: Clone> Session<T> {
                         proven,
                         server,
                         ..
-                    } = subscription;
+                    } = *subscription;
                     if matches!(server, OnServer::Active(_)) {
                         // For another session token. It is no longer wanted, and nothing waits for the
                         // answer.
