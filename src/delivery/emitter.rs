@@ -115,7 +115,7 @@ struct Inner<E: Emit> {
 }
 
 /// Copied on change, so that an event is delivered to the list as it was, with no allocation per event. Most
-/// subscriptions have one listener, which needs no list: that keeps a subscription under 1,024 bytes.
+/// subscriptions have one listener, which needs no list.
 #[derive(Clone)]
 enum List<E: Emit> {
     One(Arc<Listener<E>>),

@@ -50,7 +50,8 @@ fn open_close_grammar() {
                 }
             }
         }
-        thread::park_timeout(Duration::from_millis(random.below(20)));
+        // The longer it takes, the more time a connection has to be made.
+        thread::park_timeout(Duration::from_millis(random.below(20 + rounds)));
     }
     stop.store(1, Ordering::Relaxed);
     for thread in threads {

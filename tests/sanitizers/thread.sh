@@ -5,7 +5,8 @@
 #
 # Needs Linux on x86-64 and the standard library's source, as all code has to be compiled for the sanitizer:
 # - `rustup toolchain install nightly --component rust-src`, or
-# - on Debian what `.ci/other-systems macos` has left in target/other, the sanitizer itself comes from libclang-rt-N-dev.
+# - on Debian, what `.ci/other-systems macos` has left in target/other (Rust, and zig for its linker); the sanitizer itself
+#   comes from libclang-rt-N-dev.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -30,7 +31,10 @@ elif [ -x "$DEBIAN/bin/cargo" ]; then
   fi
   tsan=$library/libclang_rt.tsan-x86_64.a
   RUSTFLAGS+=" -Zexternal-clangrt -Clink-arg=-Wl,--whole-archive -Clink-arg=$tsan -Clink-arg=-Wl,--no-whole-archive"
-  RUSTFLAGS+=" -Clink-arg=-Wl,--export-dynamic -Clink-args=-lpthread -Clink-args=-lrt -Clink-args=-lm -Clink-args=-ldl -Clink-args=-lresolv"
+  # What the archive needs comes after it; its references to `tmpnam@@GLIBC_2.2.5` are none for the GNU linker.
+  RUSTFLAGS+=" -Clink-arg=-Wl,--export-dynamic -Clink-arg=-lm -Clink-arg=-lc -Clink-arg=-fuse-ld=lld -Clink-arg=-B$runtime"
+  printf '#!/bin/sh\nexec "%s" -m ziglang ld.lld "$@"\n' "$PWD/target/other/zig/bin/python" > "$runtime/ld.lld"
+  chmod +x "$runtime/ld.lld"
 else
   echo 'there is no Rust with the source of its standard library: see the top of this file' >&2
   exit 1

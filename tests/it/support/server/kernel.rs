@@ -88,7 +88,7 @@ pub(super) fn held_by_client(conns: &[Conn]) -> usize {
 /// Elsewhere that thread is given time.
 #[cfg(not(unix))]
 pub(super) fn held_by_client(conns: &[Conn]) -> usize {
-    let deadline = Instant::now() + 10 * LATE;
+    let deadline = Instant::now() + 100 * LATE;
     loop {
         let held = conns.iter().filter(|conn| conn.stream().is_some()).count();
         if held == 0 || Instant::now() > deadline {
