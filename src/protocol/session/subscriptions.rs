@@ -117,8 +117,8 @@ impl<T: Clone> Session<T> {
             return;
         };
         // Without others that are well, there is nothing to protect, and the network may be at fault.
-        let is_well = |server: &OnServer| matches!(server, OnServer::Active(_));
-        if !self.subscriptions.values().any(|other| is_well(&other.server)) {
+        let mut others = self.subscriptions.values();
+        if !others.any(|other| matches!(other.server, OnServer::Active(_))) {
             return;
         }
         let Some((delay, losses)) = self.retries.caught(*id, now.mono) else {
