@@ -1,6 +1,5 @@
 //! What is sent: to a peer that reads nothing, and to one that reads slowly.
 
-use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -83,46 +82,24 @@ fn many_subscriptions_at_once_get_through_to_a_peer_that_reads_slowly() {
         SockRef::from(stream.tcp())
             .set_recv_buffer_size(1024 * 1024)
             .unwrap();
-        let mut buffer = vec![0; 16 * 1024];
+        // Of a frame with up to 64 KiB: two bytes, two of length, and the mask.
+        const HEAD: u128 = 8;
+        let mut reader = wire::Reader::default();
         let (start, mut read) = (Instant::now(), 0);
-        // A subscription is a masked frame of more than 125 bytes: 0x81 0xfe, two bytes of length, and the mask. A ping is
-        // shorter, with the mask after one byte of length.
-        let mut bytes: Vec<u8> = Vec::new();
         loop {
             if read > start.elapsed().as_millis() * BYTES_A_MILLISECOND {
                 thread::park_timeout(ms(5));
                 continue;
             }
-            match stream.read(&mut buffer) {
-                Ok(length) if length > 0 => {
-                    read += length as u128;
-                    bytes.extend_from_slice(&buffer[..length]);
-                }
-                _ => return,
+            let Ok(Some(next)) = reader.frame(&stream) else {
+                return;
+            };
+            read += HEAD + next.payload.len() as u128;
+            if u8::from(next.opcode) == TEXT {
+                of_peer.fetch_add(1, Ordering::Relaxed);
+            } else if !send(&mut stream, &frame(PONG | FIN, &next.payload)) {
+                return;
             }
-            let mut at = 0;
-            while let Some([first, second, ..]) = bytes.get(at..) {
-                let (head, length) = match second & 0x7f {
-                    126 => match bytes.get(at + 2..at + 4) {
-                        Some(&[high, low]) => (8, usize::from(u16::from_be_bytes([high, low]))),
-                        _ => break,
-                    },
-                    length => (6, usize::from(length)),
-                };
-                if bytes.len() < at + head + length {
-                    break;
-                }
-                if first & 0x0f == TEXT {
-                    of_peer.fetch_add(1, Ordering::Relaxed);
-                } else if !send(
-                    &mut stream,
-                    &frame(PONG | FIN, &unmasked(&bytes[at + 2..][..4 + length])),
-                ) {
-                    return;
-                }
-                at += head + length;
-            }
-            bytes.drain(..at);
         }
     });
     let client = builder(&peer.url())
@@ -146,16 +123,6 @@ fn many_subscriptions_at_once_get_through_to_a_peer_that_reads_slowly() {
     assert_eq!(events.count("reconnecting"), 0, "{:?}", events.all());
     drop(subscriptions);
     client.close();
-}
-
-/// What follows a mask of four bytes, as it was before.
-fn unmasked(bytes: &[u8]) -> Vec<u8> {
-    let (mask, masked) = bytes.split_at(4);
-    masked
-        .iter()
-        .zip(mask.iter().cycle())
-        .map(|(byte, mask)| byte ^ mask)
-        .collect()
 }
 
 #[test]

@@ -21,7 +21,7 @@ mod terminal;
 #[cfg(any(feature = "tls", feature = "webpki-roots"))]
 mod tls;
 mod tunnel;
-mod wire;
+pub mod wire;
 
 use std::time::Duration;
 
