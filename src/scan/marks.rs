@@ -1,6 +1,8 @@
 //! The quotes and brackets of a JSON text, found 64 bytes at a time and without a branch. Must not know of
 //! members or values.
 
+use wide::u8x16;
+
 /// Finds quotes and brackets in a text, from a place outside of all strings onwards. Places only ever grow.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Marks {
@@ -85,30 +87,28 @@ impl Marks {
     fn look(&mut self, text: &[u8]) {
         let rest = text.get(self.at..).unwrap_or_default();
         if let Some(block) = rest.first_chunk() {
-            self.look_at(block);
+            self.look_at(&Block::new(block));
         } else {
             let mut block = [0; BLOCK];
             for (byte, last) in block.iter_mut().zip(rest) {
                 *byte = *last;
             }
-            self.look_at(&block);
+            self.look_at(&Block::new(&block));
         }
     }
 
-    fn look_at(&mut self, block: &[u8; BLOCK]) {
-        let mut quotes = bits(block, |byte| byte == b'"');
-        if self.escapes_next || block.contains(&b'\\') {
-            quotes &= !self.escaped(bits(block, |byte| byte == b'\\'));
+    fn look_at(&mut self, block: &Block) {
+        let mut quotes = block.bits(|bytes| bytes.cmp_eq(u8x16::splat(b'"')));
+        let backslashes = block.bits(|bytes| bytes.cmp_eq(u8x16::splat(b'\\')));
+        if self.escapes_next || backslashes != 0 {
+            quotes &= !self.escaped(backslashes);
             self.has_backslash = true;
         }
         // From a quote that begins a string up to the one that ends it, without the latter.
         let strings = parity(quotes) ^ self.within_string;
         self.within_string = 0_u64.wrapping_sub(strings >> 63);
         self.quotes = quotes;
-        self.brackets = match strings {
-            u64::MAX => 0,
-            _ => bits(block, may_be_bracket) & !strings,
-        };
+        self.brackets = block.bits(may_be_bracket) & !strings;
     }
 
     /// The bytes that follow a backslash which is not itself escaped.
@@ -129,46 +129,33 @@ impl Marks {
 
 const BLOCK: usize = 64;
 
-/// True for the four brackets, and for no other byte that valid JSON has outside of strings.
-#[inline]
-fn may_be_bracket(byte: u8) -> bool {
-    byte | 0x26 == 0x7f
-}
+/// 64 bytes of the text.
+struct Block([u8x16; BLOCK / 16]);
 
-/// One bit for each byte for which this is true. Compilers make a handful of vector instructions of it.
-#[inline]
-fn bits(block: &[u8; BLOCK], is_wanted: impl Fn(u8) -> bool) -> u64 {
-    // Of the first eight bytes the lowest bit, of the next eight the next one, and so on, so that all eight can be put on
-    // top of each other.
-    // Not with an iterator or `from_fn`: in a build without optimization they take four times as long.
-    let mut wanted = [0; BLOCK];
-    let mut at = 0;
-    while at < BLOCK {
-        wanted[at] = u8::from(is_wanted(block[at])) << (at / 8);
-        at += 1;
+impl Block {
+    #[inline(always)]
+    fn new(bytes: &[u8; BLOCK]) -> Self {
+        let mut sixteens = bytes.chunks_exact(16);
+        let mut next = || {
+            let bytes: Option<[u8; 16]> = sixteens.next().and_then(|bytes| bytes.try_into().ok());
+            u8x16::from(bytes.unwrap_or_default())
+        };
+        Self([next(), next(), next(), next()])
     }
-    transposed(stacked(&wanted))
-}
 
-#[inline]
-fn stacked(block: &[u8; BLOCK]) -> u64 {
-    block.chunks_exact(8).fold(0, |all, eight| {
-        all | eight.try_into().map_or(0, u64::from_le_bytes)
-    })
-}
-
-/// The same as a matrix of eight times eight bits, with rows and columns swapped (Warren, Hacker's Delight, 7-3).
-#[inline]
-fn transposed(mut bits: u64) -> u64 {
-    for (distance, mask) in [
-        (7, 0x00AA_00AA_00AA_00AA),
-        (14, 0x0000_CCCC_0000_CCCC),
-        (28, 0x0000_0000_F0F0_F0F0),
-    ] {
-        let swapped = (bits ^ bits >> distance) & mask;
-        bits ^= swapped ^ swapped << distance;
+    /// One bit for each byte for which this has all bits.
+    #[inline(always)]
+    fn bits(&self, are_wanted: impl Fn(u8x16) -> u8x16) -> u64 {
+        let [first, second, third, fourth] = self.0;
+        let bits = |bytes| u64::from(are_wanted(bytes).move_mask() as u16);
+        bits(first) | bits(second) << 16 | bits(third) << 32 | bits(fourth) << 48
     }
-    bits
+}
+
+/// All bits for the four brackets, and for no other byte that valid JSON has outside of strings.
+#[inline(always)]
+fn may_be_bracket(bytes: u8x16) -> u8x16 {
+    (bytes | u8x16::splat(0x26)).cmp_eq(u8x16::splat(0x7f))
 }
 
 /// Each bit of the result says whether there is an odd number of bits up to and with it.
@@ -257,15 +244,16 @@ mod tests {
 
     #[test]
     fn a_block_has_a_bit_for_each_byte() {
+        let quotes = |block: &Block| block.bits(|bytes| bytes.cmp_eq(u8x16::splat(b'"')));
         for at in 0..BLOCK {
             let mut block = [b'x'; BLOCK];
             block[at] = b'"';
-            assert_eq!(bits(&block, |byte| byte == b'"'), 1 << at);
-            assert_eq!(bits(&block, |byte| byte != b'"'), !(1 << at));
-            assert!(block.contains(&b'"') && !block.contains(&b'\\'));
+            assert_eq!(quotes(&Block::new(&block)), 1 << at);
             assert_eq!(parity(1 << at), u64::MAX << at);
         }
-        let found: Vec<u8> = (0..=u8::MAX).filter(|byte| may_be_bracket(*byte)).collect();
+        let found: Vec<u8> = (0..=u8::MAX)
+            .filter(|byte| Block::new(&[*byte; BLOCK]).bits(may_be_bracket) != 0)
+            .collect();
         assert_eq!(found, *b"Y[]_y{}\x7f");
     }
 }
