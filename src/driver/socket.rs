@@ -5,7 +5,7 @@
 //! the middle of a frame, a TLS layer that accepts nothing for a moment), and it lets frames with keys and
 //! session tokens bypass that layer, which would write them to its log.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, BufReader, ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
 use tungstenite::protocol::frame::Frame;
@@ -31,7 +31,7 @@ impl Socket {
     pub(crate) fn new(stream: Stream) -> Self {
         Self {
             wire: Wire {
-                stream,
+                stream: BufReader::with_capacity(SHARE_OF_A_TURN, stream),
                 share: SHARE_OF_A_TURN,
                 has_more: false,
                 received: false,
@@ -196,7 +196,8 @@ impl Write for Socket {
 /// The stream below TLS, which reads no more than the turn's share.
 #[derive(Debug)]
 struct Wire {
-    stream: Stream,
+    /// A system call costs much, and more still while the peer waits for space: the fewer of them the better.
+    stream: BufReader<Stream>,
     share: usize,
     has_more: bool,
     received: bool,
@@ -212,11 +213,12 @@ impl Read for Wire {
             self.has_more = true;
             return Err(ErrorKind::WouldBlock.into());
         }
+        let is_new = self.stream.buffer().is_empty();
         loop {
             match self.stream.read(buffer) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Ok(length) => {
-                    self.received |= length > 0;
+                    self.received |= is_new && length > 0;
                     self.share -= length.min(self.share);
                     return Ok(length);
                 }
@@ -229,7 +231,7 @@ impl Read for Wire {
 impl Write for Wire {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
-            match self.stream.write(bytes) {
+            match self.stream.get_mut().write(bytes) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Ok(length) => {
                     self.sent |= length > 0;
