@@ -2,7 +2,9 @@
 //! about threads and sockets.
 
 use std::fmt;
+use std::ops::Range;
 use std::str::FromStr;
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use serde::de::DeserializeOwned;
@@ -75,7 +77,7 @@ impl Event {
     /// Server 3.1.3 on; `enter` has none if the object became visible because of its ACL.
     #[must_use]
     pub fn original(&self) -> Option<&Object> {
-        self.change().and_then(|change| change.original.as_ref())
+        self.change().and_then(Change::original)
     }
 
     /// Returns the names of the fields in which [`object`](Self::object) and [`original`](Self::original)
@@ -244,9 +246,7 @@ impl Event {
     /// About how many bytes of memory it takes.
     pub(crate) fn size(&self) -> usize {
         match &self.body {
-            Body::Object(Change { object, original }) => {
-                object.frame().len() + object.overhead() + original.as_ref().map_or(0, Object::overhead)
-            }
+            Body::Object(change) => change.size(),
             _ => 0,
         }
     }
@@ -297,8 +297,31 @@ impl Event {
 /// The content of an event with an object.
 #[derive(Clone, Debug)]
 pub(crate) struct Change {
-    pub(crate) object: Object,
-    pub(crate) original: Option<Object>,
+    object: Object,
+    /// Where in the frame the object is as it was before.
+    place_of_original: Option<Range<usize>>,
+    /// That object, once it is asked for, which most listeners never do.
+    original: OnceLock<Object>,
+}
+
+impl Change {
+    pub(crate) fn new(object: Object, place_of_original: Option<Range<usize>>) -> Self {
+        Self {
+            object,
+            place_of_original,
+            original: OnceLock::new(),
+        }
+    }
+
+    fn original(&self) -> Option<&Object> {
+        let place = self.place_of_original.as_ref()?;
+        Some(self.original.get_or_init(|| self.object.neighbour(place.clone())))
+    }
+
+    fn size(&self) -> usize {
+        let objects = 1 + usize::from(self.place_of_original.is_some());
+        self.object.frame().len() + objects * self.object.overhead()
+    }
 }
 
 /// The events of a subscription.

@@ -67,19 +67,19 @@ impl<'a> Members<'a> {
         self.find_value().and_then(|value| self.text.get(value))
     }
 
-    /// Like [`value`](Self::value), and if the value is an object, with the positions of its members.
-    pub(crate) fn value_with_outline(&mut self) -> Option<(&'a str, Option<Outline>)> {
+    /// The text of the value for the last key, which must be an object, and the positions of its members.
+    pub(crate) fn object(&mut self, outline: &mut Outline) -> Option<&'a str> {
         let start = self.place;
         let mut members = Self {
             state: State::Before,
             ..*self
         };
-        let outline = Outline::read(&mut members);
-        if outline.is_none() {
-            return Some((self.value()?, None));
+        if outline.read(&mut members).is_none() {
+            self.state = State::Broken;
+            return None;
         }
         (self.place, self.marks) = (members.place, members.marks);
-        Some((self.text.get(start..self.place)?, outline))
+        self.text.get(start..self.place)
     }
 
     #[inline(always)]
@@ -171,7 +171,7 @@ impl<'a> Iterator for Members<'a> {
 }
 
 /// The positions of an object's members in its text, relative to its beginning.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Debug, Default)]
 pub(crate) struct Outline {
     members: SmallVec<[Place; MOST]>,
     escapes: bool,
@@ -179,9 +179,11 @@ pub(crate) struct Outline {
 
 /// So many members need no memory of their own.
 const MOST: usize = 8;
+/// An outline that is read again and again does not keep the memory of a very large object.
+const MOST_KEPT: usize = 256;
 
 /// The position of a key and its value. Text that is too long for these types has no outline.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 struct Place {
     key: (u32, u32),
     value: (u32, u32),
@@ -197,29 +199,39 @@ impl Outline {
     /// `None` if the text is not an object.
     pub(crate) fn new(json: &str) -> Option<Self> {
         let mut members = Members::new(json);
-        let outline = Self::read(&mut members);
-        outline.filter(|_| members.is_complete())
+        let mut outline = Self::default();
+        outline.read(&mut members)?;
+        members.is_complete().then_some(outline)
     }
 
-    fn read(members: &mut Members<'_>) -> Option<Self> {
+    /// A copy that occupies no more than it needs.
+    pub(crate) fn exact(&self) -> Self {
+        Self {
+            members: SmallVec::from_slice(&self.members),
+            escapes: self.escapes,
+        }
+    }
+
+    /// Becomes the outline of the object that begins at the members' place. `None` if there is none.
+    fn read(&mut self, members: &mut Members<'_>) -> Option<()> {
         let from = members.place;
         u32::try_from(members.text.len()).ok()?;
         let number = |place: usize| u32::try_from(place - from).unwrap_or(u32::MAX);
         let place = |range: Range<usize>| (number(range.start), number(range.end));
-        let mut found = SmallVec::new();
+        if self.members.capacity() > MOST_KEPT {
+            self.members = SmallVec::new();
+        }
+        self.members.clear();
         while let Some(key) = members.find_key() {
-            found.push(Place {
+            self.members.push(Place {
                 key: place(key),
                 value: place(members.find_value()?),
             });
         }
         let text = members.text.get(from..)?;
         let has_backslash = |found: &Place| part(text, found.key).is_some_and(|key| key.contains('\\'));
-        let escapes = members.marks.has_backslash && found.iter().any(has_backslash);
-        (members.state == State::Closed).then_some(Self {
-            members: found,
-            escapes,
-        })
+        self.escapes = members.marks.has_backslash && self.members.iter().any(has_backslash);
+        (members.state == State::Closed).then_some(())
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -54,7 +54,7 @@ use crate::protocol::Now;
 use crate::protocol::incoming::EventFrame;
 use crate::protocol::session::{Output, Received, Session, Settings};
 use crate::query::version::Age;
-use crate::scan::start_of;
+use crate::scan::{Outline, start_of};
 use crate::secret::Secret;
 use crate::server_url::authority;
 use crate::state::ClientState;
@@ -493,14 +493,12 @@ impl Driver {
             match message {
                 Ok(Some(Message::Text(text))) => {
                     self.count_message(text.len());
-                    if !self.is_unheard(&text, now) {
-                        let received = self.session.received(&text, now);
-                        // An event comes after the outputs of the session that precede it, such as `open`.
-                        self.carry_out();
-                        if let Some(received) = received {
-                            self.take_in(received, &text, now);
-                            continue;
-                        }
+                    if self.is_unheard(&text, now) {
+                        continue;
+                    }
+                    if let Some(received) = self.session.received(&text, now) {
+                        take_in(&self.shared, received, &text, self.generation, now);
+                        continue;
                     }
                 }
                 Ok(Some(Message::Binary(bytes))) => {
@@ -559,35 +557,6 @@ impl Driver {
         is_unheard
     }
 
-    /// Puts a received object into the mailbox of its subscription.
-    fn take_in(&self, received: Received<'_, Arc<SubscriptionCore>>, text: &str, now: Now) {
-        let Received {
-            handle: subscription,
-            identity,
-            filter,
-            frame,
-        } = received;
-        let event = event_of(frame, text);
-        subscription.figures.count(event.kind(), now);
-        if filter.is_some_and(|spec| !spec.may_bring(&event)) {
-            Counters::add(&subscription.figures.foreign, 1);
-            warn!(
-                "{subscription}: dropped `{}` of {}, which does not match the query; the server confuses it \
-                 with another one",
-                event.kind(),
-                event.id().unwrap_or("an object")
-            );
-            return;
-        }
-        let parcel = Parcel {
-            bytes: event.size() + 2 * size_of::<Letter<Event>>(),
-            event,
-            generation: self.generation + identity,
-            lost_before: 0,
-        };
-        self.shared.deliver_object(&subscription, parcel);
-    }
-
     /// Sends what must be sent, and checks that the server makes progress.
     fn send(&mut self) {
         if let Transport::Up(link) = &mut self.transport {
@@ -623,19 +592,51 @@ impl Driver {
     }
 }
 
+/// Puts a received object into the mailbox of its subscription. The generation is that of the client's session token.
+fn take_in(
+    shared: &Shared,
+    received: Received<'_, Arc<SubscriptionCore>>,
+    text: &str,
+    generation: u64,
+    now: Now,
+) {
+    let Received {
+        handle: subscription,
+        identity,
+        filter,
+        frame,
+        outline,
+    } = received;
+    let event = event_of(frame, outline, text);
+    subscription.figures.count(event.kind(), now);
+    if filter.is_some_and(|spec| !spec.may_bring(&event)) {
+        Counters::add(&subscription.figures.foreign, 1);
+        warn!(
+            "{subscription}: dropped `{}` of {}, which does not match the query; the server confuses it \
+             with another one",
+            event.kind(),
+            event.id().unwrap_or("an object")
+        );
+        return;
+    }
+    let parcel = Parcel {
+        bytes: event.size() + 2 * size_of::<Letter<Event>>(),
+        event,
+        generation: generation + identity,
+        lost_before: 0,
+    };
+    shared.deliver_object(subscription, parcel);
+}
+
 /// Makes an event from a frame. Its text is copied once, to its exact size, so that a kept event does not
 /// keep a read buffer alive.
-pub(crate) fn event_of(frame: EventFrame<'_>, text: &str) -> Event {
-    let shared: Arc<str> = Arc::from(text);
+pub(crate) fn event_of(frame: EventFrame<'_>, outline: Option<&Outline>, text: &str) -> Event {
     let range = |part: &str| {
         let start = start_of(part, text);
         start..start + part.len()
     };
-    let original = frame
-        .original
-        .map(|part| Object::from_frame(Arc::clone(&shared), range(part), None));
-    let object = Object::from_frame(shared, range(frame.object), frame.outline);
-    Event::changed(frame.kind, Change { object, original })
+    let object = Object::from_frame(Arc::from(text), range(frame.object), outline);
+    Event::changed(frame.kind, Change::new(object, frame.original.map(range)))
 }
 
 /// Whether an error means that the whole client was refused.
@@ -655,4 +656,4 @@ fn now() -> Now {
 const WAKER: Token = Token(0);
 const SOCKET: Token = Token(1);
 const COMMANDS_PER_TURN: usize = 1024;
-const MESSAGES_PER_TURN: usize = 64;
+const MESSAGES_PER_TURN: usize = 32;

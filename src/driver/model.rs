@@ -57,13 +57,7 @@ fn object() -> Object {
 }
 
 fn create() -> Event {
-    Event::changed(
-        EventKind::Create,
-        Change {
-            object: object(),
-            original: None,
-        },
-    )
+    Event::changed(EventKind::Create, Change::new(object(), None))
 }
 
 fn send(shared: &Arc<Shared>, core: &Arc<SubscriptionCore>) {

@@ -30,7 +30,7 @@ impl Frames {
     /// If it is not an event.
     pub fn event(&mut self, frame: &str) -> Result<Event> {
         match self.0.read(frame)? {
-            Message::Event { frame: event, .. } => Ok(event_of(event, frame)),
+            Message::Event { frame: event, .. } => Ok(event_of(event, self.0.outline(), frame)),
             _ => Err(Error::new(ErrorKind::Protocol, "the frame is not an event")),
         }
     }

@@ -20,9 +20,10 @@ use crate::types::{Acl, Bytes, Date, File, GeoPoint, Pointer, Polygon, Relation}
 
 /// A frame of the server: it is read as serde_json reads it, or it is an error.
 pub fn frame(text: &str) {
-    match Reader::default().read(text) {
+    let mut reader = Reader::default();
+    match reader.read(text) {
         Ok(Message::Event { frame, .. }) => {
-            let event = event_of(frame, text);
+            let event = event_of(frame, reader.outline(), text);
             let (client_id, installation_id) = (event.client_id(), event.installation_id());
             let _ = format!("{event:?} {client_id:?} {installation_id:?}");
             for object in [event.object(), event.original()].into_iter().flatten() {
@@ -127,10 +128,11 @@ fn judge(query: &Query, object: Option<&Object>) {
     };
     let matches = query.matches_object(object).unwrap();
     let frame = format!(r#"{{"op":"create","requestId":1,"object":{}}}"#, object.as_json());
-    let Ok(Message::Event { frame: parts, .. }) = Reader::default().read(&frame) else {
+    let mut reader = Reader::default();
+    let Ok(Message::Event { frame: parts, .. }) = reader.read(&frame) else {
         return;
     };
-    let event: Event = event_of(parts, &frame);
+    let event: Event = event_of(parts, reader.outline(), &frame);
     let may_come = Spec::new(encoded, None, 0).may_bring(&event);
     assert!(
         may_come || matches != Some(true),

@@ -79,13 +79,18 @@ impl Object {
     /// The object in this range of a frame, with its outline if it is known already. Decodes nothing.
     ///
     /// If the text is anything but an object, such as `null`, the result has no members.
-    pub(crate) fn from_frame(text: Arc<str>, range: Range<usize>, outline: Option<Outline>) -> Self {
+    pub(crate) fn from_frame(text: Arc<str>, range: Range<usize>, outline: Option<&Outline>) -> Self {
         let json = text.get(range.clone()).unwrap_or("null");
         let index = match outline {
-            Some(outline) => Indexed::AtOnce(Index::new(json, outline)),
+            Some(outline) => Indexed::AtOnce(Index::new(json, outline.exact())),
             None => Indexed::OnDemand(OnceLock::new()),
         };
         Self(Arc::new(Inner { text, range, index }))
+    }
+
+    /// The object in another range of the same frame.
+    pub(crate) fn neighbour(&self, range: Range<usize>) -> Self {
+        Self::from_frame(Arc::clone(&self.0.text), range, None)
     }
 
     /// The text that contains the object.

@@ -34,8 +34,6 @@ pub(crate) enum Message<'a> {
 pub(crate) struct EventFrame<'a> {
     pub(crate) kind: EventKind,
     pub(crate) object: &'a str,
-    /// The outline of the object: the scan that finds its end finds its members too.
-    pub(crate) outline: Option<Outline>,
     pub(crate) original: Option<&'a str>,
 }
 
@@ -77,6 +75,8 @@ struct Incoming<'a> {
 pub(crate) struct Reader {
     /// The text between `op` and `requestId`; empty until the first event.
     between: String,
+    /// Of the object of the last event: the scan that finds its end finds its members too.
+    outline: Option<Outline>,
 }
 
 /// The beginning of an event, up to its object.
@@ -99,7 +99,19 @@ impl Reader {
     /// [`ErrorKind::Protocol`] if the text is not a JSON object with an `op` and the members that this
     /// operation needs.
     pub(crate) fn read<'a>(&mut self, text: &'a str) -> Result<Message<'a>> {
-        self.event(text).map_or_else(|| read_closely(text), Ok)
+        if let Some(event) = self.event(text) {
+            return Ok(event);
+        }
+        let message = read_closely(text)?;
+        if let Message::Event { frame, .. } = &message {
+            self.outline = Outline::new(frame.object);
+        }
+        Ok(message)
+    }
+
+    /// The outline of the object of the event that was read last, unless its text is too long for one.
+    pub(crate) fn outline(&self) -> Option<&Outline> {
+        self.outline.as_ref()
     }
 
     /// Parses an event as Parse Server writes it. `None` for all other messages, and for those that need a
@@ -112,7 +124,7 @@ impl Reader {
             request_id,
             mut members,
         } = self.head(text)?;
-        let (object, outline) = members.value_with_outline()?;
+        let object = members.object(self.outline.get_or_insert_default())?;
         let mut original = None;
         while let Some(key) = members.key() {
             let value = members.value()?;
@@ -123,7 +135,7 @@ impl Reader {
                 _ => {}
             }
         }
-        if !members.is_complete() || !object.starts_with('{') {
+        if !members.is_complete() {
             return None;
         }
         Some(Message::Event {
@@ -131,7 +143,6 @@ impl Reader {
             frame: EventFrame {
                 kind,
                 object,
-                outline,
                 original: original.filter(|original| *original != "null"),
             },
         })
@@ -264,7 +275,6 @@ fn read_closely(text: &str) -> Result<Message<'_>> {
         frame: EventFrame {
             kind,
             object: object.get(),
-            outline: Outline::new(object.get()),
             original: incoming.original.map(RawValue::get),
         },
     })

@@ -58,6 +58,7 @@ use super::outgoing::{Dialect, InstallationId};
 use super::spec::{Credentials, Spec};
 use crate::error::{Error, ErrorKind};
 use crate::event::{ClientEvent, Event, EventKind, GapReason};
+use crate::scan::Outline;
 use crate::text::excerpt;
 
 /// The settings of a session, which never change.
@@ -126,12 +127,14 @@ pub(crate) enum Output<T> {
 /// An event for a subscription that is wanted.
 #[derive(Debug)]
 pub(crate) struct Received<'a, T> {
-    pub(crate) handle: T,
+    pub(crate) handle: &'a T,
     /// The identity of the subscription that the server sends this for.
     pub(crate) identity: u64,
     /// The query that the server got, if the server may have confused it with another.
-    pub(crate) filter: Option<Arc<Spec>>,
+    pub(crate) filter: Option<&'a Spec>,
     pub(crate) frame: EventFrame<'a>,
+    /// The outline of its object.
+    pub(crate) outline: Option<&'a Outline>,
 }
 
 #[derive(Debug)]
@@ -276,9 +279,9 @@ impl<T: Clone> Session<T> {
         self.receiver(request_id).map(|(handle, _)| (handle, kind))
     }
 
-    /// A text frame has come. Returns the event in it, if it is for a subscription that is wanted; the
-    /// outputs come before it.
-    pub(crate) fn received<'a>(&mut self, text: &'a str, now: Now) -> Option<Received<'a, T>> {
+    /// A text frame has come. Returns the event in it, if it is for a subscription that is wanted; then there are no
+    /// new outputs.
+    pub(crate) fn received<'a>(&'a mut self, text: &'a str, now: Now) -> Option<Received<'a, T>> {
         match self.reader.read(text) {
             Ok(Message::Event { request_id, frame }) => return self.event(request_id, frame),
             Ok(Message::Connected) => self.connected(now),

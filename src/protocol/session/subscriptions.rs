@@ -315,16 +315,17 @@ impl<T: Clone> Session<T> {
 
     /// Returns an event, if it is for an open subscription. Parse Server sends none before it has
     /// acknowledged the subscription.
-    pub(super) fn event<'a>(&self, id: u64, frame: EventFrame<'a>) -> Option<Received<'a, T>> {
+    pub(super) fn event<'a>(&'a self, id: u64, frame: EventFrame<'a>) -> Option<Received<'a, T>> {
         let Some((handle, accepted)) = self.receiver(id) else {
             crate::logging::debug!("ignored an event for {id}, which is not open");
             return None;
         };
         Some(Received {
-            handle: handle.clone(),
+            handle,
             identity: accepted.identity,
-            filter: accepted.is_filter.then(|| Arc::clone(&accepted.spec)),
+            filter: accepted.is_filter.then_some(&*accepted.spec),
             frame,
+            outline: self.reader.outline(),
         })
     }
 

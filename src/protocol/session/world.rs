@@ -167,7 +167,10 @@ impl World {
                 let id = self.some_id(*which).unwrap_or(99);
                 if self.connection == Connection::Greeted {
                     let frame = json!({"op": "create", "requestId": id, "object": {}}).to_string();
-                    let received = self.session.received(&frame, now).map(|received| received.handle);
+                    let received = self
+                        .session
+                        .received(&frame, now)
+                        .map(|received| *received.handle);
                     self.check();
                     if let Some(id) = received {
                         assert!(!self.ended.contains(&id), "an event for {id}, which has ended");

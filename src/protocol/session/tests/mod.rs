@@ -120,7 +120,7 @@ impl Rig {
         let handle = self
             .session
             .received(&text, self.now)
-            .map(|received| received.handle);
+            .map(|received| *received.handle);
         if message["op"] == "connected" {
             // The first ping of a connection is answered at once.
             if let Some(ping) = self.take_ping() {

@@ -275,7 +275,7 @@ fn kinds_reach_the_caller() {
         let Received { handle, frame, .. } = rig.session.received(&text, rig.now).unwrap();
         assert_eq!(
             (handle, frame.kind, frame.object, frame.original),
-            (1, kind, r#"{"a":1}"#, Some("{}"))
+            (&1, kind, r#"{"a":1}"#, Some("{}"))
         );
     }
 }
