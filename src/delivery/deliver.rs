@@ -10,11 +10,11 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::delivery::emitter::{Emit, Fault, Role};
+use crate::delivery::emitter::{Emit, Fault, Listeners, Role};
 use crate::delivery::inside::{Inside, in_listener_of};
 use crate::delivery::mailbox::{Letter, Parcel};
 use crate::delivery::shared::{Addressee, Budget, EventKindOf, Shared, Turn};
-use crate::delivery::sync::{lock_until, now};
+use crate::delivery::sync::{MutexGuard, lock_until, now};
 use crate::error::{Error, ErrorKind};
 use crate::event::ClientEventKind;
 use crate::logging::{error, warn};
@@ -22,6 +22,12 @@ use crate::logging::{error, warn};
 impl<A: Addressee> Turn for A {
     fn take(self: Arc<Self>, shared: &Arc<Shared>, budget: &mut Budget) -> bool {
         let subscriber = self.subscriber();
+        let mut delivery = Delivery {
+            to: &*self,
+            shared,
+            listeners: Listeners::default(),
+            _running: subscriber.running.lock(),
+        };
         let mut before = now();
         let end = before + TURN;
         for _ in 0..LETTERS_PER_TURN {
@@ -34,7 +40,7 @@ impl<A: Addressee> Turn for A {
             let Some(letter) = letter else { return false };
             budget.delivered += usize::from(!matches!(letter, Letter::Receipt(_)));
             budget.letters = budget.letters.saturating_sub(1);
-            let told = deliver(&*self, shared, letter);
+            let told = delivery.deliver(letter);
             shared.queue.delivered();
             let now = now();
             if now >= end {
@@ -66,7 +72,7 @@ pub(crate) fn deliver_all(shared: &Arc<Shared>, budget: &mut Budget) {
         if Arc::clone(&turn).take(shared, budget) {
             shared.queue.back_in_line(turn);
         }
-        if budget.delivered > before && budget.is_spent(now()) {
+        if budget.delivered > before && budget.is_spent() {
             return;
         }
     }
@@ -123,111 +129,118 @@ fn deliver_some(shared: &Arc<Shared>, until: Option<Instant>) -> usize {
     budget.delivered
 }
 
-/// Delivers one letter. Returns which listeners were called for it.
-fn deliver<A: Addressee>(to: &A, shared: &Arc<Shared>, letter: Letter<A::Event>) -> Option<EventKindOf<A>> {
-    match letter {
-        Letter::Told(event, receipt) => {
-            let (kind, error) = (event.kind(), event.failure().cloned());
-            tell(to, shared, event, None);
-            to.pass_on(shared, error, receipt);
-            Some(kind)
-        }
-        Letter::Object(Parcel {
-            event,
-            generation,
-            lost_before,
-            ..
-        }) => {
-            let kind = event.kind();
-            report_loss(to, shared, lost_before);
-            tell(to, shared, event, Some(generation));
-            Some(kind)
-        }
-        Letter::Lagged(lost) => {
-            report_loss(to, shared, lost);
-            None
-        }
-        Letter::Late(listener) => {
-            let subscriber = to.subscriber();
-            let running = subscriber.running.lock();
-            let may = |kind| to.may_hear(shared, kind, None);
-            let faults = subscriber.emitter.emit_missed(listener, &may);
-            drop(running);
-            report_faults(to, shared, faults, &"the present state");
-            None
-        }
-        Letter::Receipt(receipt) => {
-            to.pass_on(shared, None, Some(receipt));
-            None
-        }
-        Letter::End(event) => {
-            let kind = event.kind();
-            tell(to, shared, event, None);
-            // Drops what the closures own, possibly the client.
-            to.subscriber().emitter.close();
-            Some(kind)
-        }
-    }
+/// A turn of one subscriber, whose listeners run nowhere else meanwhile.
+struct Delivery<'a, A: Addressee> {
+    to: &'a A,
+    shared: &'a Arc<Shared>,
+    listeners: Listeners<A::Event>,
+    _running: MutexGuard<'a, ()>,
 }
 
-/// Calls the listeners of one event.
-fn tell<A: Addressee>(to: &A, shared: &Arc<Shared>, event: A::Event, generation: Option<u64>) {
-    let kind = event.kind();
-    let generation = generation.or_else(|| to.generation_of(&event));
-    // Whether a listener was passed over.
-    let skipped = Cell::new(false);
-    let may = |kind| {
-        let may = to.may_hear(shared, kind, generation);
-        skipped.set(skipped.get() || !may);
-        may
-    };
-    if !may(kind) {
-        if generation.is_some() {
-            to.skipped();
+impl<A: Addressee> Delivery<'_, A> {
+    /// Delivers one letter. Returns which listeners were called for it.
+    fn deliver(&mut self, letter: Letter<A::Event>) -> Option<EventKindOf<A>> {
+        match letter {
+            Letter::Told(event, receipt) => {
+                let (kind, error) = (event.kind(), event.failure().cloned());
+                self.tell(event, None);
+                self.to.pass_on(self.shared, error, receipt);
+                Some(kind)
+            }
+            Letter::Object(Parcel {
+                event,
+                generation,
+                lost_before,
+                ..
+            }) => {
+                let kind = event.kind();
+                self.report_loss(lost_before);
+                self.tell(event, Some(generation));
+                Some(kind)
+            }
+            Letter::Lagged(lost) => {
+                self.report_loss(lost);
+                None
+            }
+            Letter::Late(listener) => {
+                let may = |kind| self.to.may_hear(self.shared, kind, None);
+                let faults = self.to.subscriber().emitter.emit_missed(listener, &may);
+                self.report_faults(faults, &"the present state");
+                None
+            }
+            Letter::Receipt(receipt) => {
+                self.to.pass_on(self.shared, None, Some(receipt));
+                None
+            }
+            Letter::End(event) => {
+                let kind = event.kind();
+                self.tell(event, None);
+                self.to.subscriber().emitter.close();
+                // Drops what the closures own, possibly the client.
+                self.listeners = Listeners::default();
+                Some(kind)
+            }
         }
-        return;
     }
-    let subscriber = to.subscriber();
-    let running = subscriber.running.lock();
-    let event = to.prepare(shared, event, generation);
-    let is_failure = event.role() == Role::Fails;
-    let faults = subscriber.emitter.emit(event, &may);
-    drop(running);
-    if generation.is_some() && skipped.get() {
-        to.skipped();
-    }
-    if is_failure && to.is_last_resort() {
-        // The listener that such faults are reported to has itself failed, and reporting that to it would
-        // never end.
-        log_faults(to, &faults);
-    } else {
-        report_faults(to, shared, faults, &kind);
-    }
-}
 
-fn report_loss<A: Addressee>(to: &A, shared: &Arc<Shared>, lost: u64) {
-    if lost > 0 {
-        report(to, shared, Error::lagged(lost));
+    /// Calls the listeners of one event.
+    fn tell(&mut self, event: A::Event, generation: Option<u64>) {
+        let kind = event.kind();
+        let generation = generation.or_else(|| self.to.generation_of(&event));
+        // Whether a listener was passed over.
+        let skipped = Cell::new(false);
+        let may = |kind| {
+            let may = self.to.may_hear(self.shared, kind, generation);
+            skipped.set(skipped.get() || !may);
+            may
+        };
+        if !may(kind) {
+            if generation.is_some() {
+                self.to.skipped();
+            }
+            return;
+        }
+        let event = self.to.prepare(self.shared, event, generation);
+        let is_failure = event.role() == Role::Fails;
+        let emitter = &self.to.subscriber().emitter;
+        let faults = emitter.emit(event, &mut self.listeners, &may);
+        if generation.is_some() && skipped.get() {
+            self.to.skipped();
+        }
+        if is_failure && self.to.is_last_resort() {
+            // The listener that such faults are reported to has itself failed, and reporting that to it would
+            // never end.
+            log_faults(self.to, &faults);
+        } else {
+            self.report_faults(faults, &kind);
+        }
     }
-}
 
-/// Delivers a new error, ahead of the waiting letters.
-fn report<A: Addressee>(to: &A, shared: &Arc<Shared>, error: Error) {
-    tell(to, shared, A::Event::failed(error.clone()), None);
-    to.pass_on(shared, Some(error), None);
-}
+    fn report_loss(&mut self, lost: u64) {
+        if lost > 0 {
+            self.report(Error::lagged(lost));
+        }
+    }
 
-/// An object that did not fit is reported to the listeners of its subscription, and a panic to those of the
-/// client.
-fn report_faults<A: Addressee>(to: &A, shared: &Arc<Shared>, faults: Vec<Fault>, what: &dyn Display) {
-    for fault in faults {
-        match fault {
-            Fault::Unfit(error) => report(to, shared, error),
-            Fault::Panicked(text) => {
-                let text = format!("a listener for `{what}` of {} panicked: {text}", to.name());
-                error!("{text}");
-                if shared.subscriber.emitter.is_heard(ClientEventKind::Error) {
-                    shared.fail(Error::new(ErrorKind::ListenerPanicked, text), None);
+    /// Delivers a new error, ahead of the waiting letters.
+    fn report(&mut self, error: Error) {
+        self.tell(A::Event::failed(error.clone()), None);
+        self.to.pass_on(self.shared, Some(error), None);
+    }
+
+    /// An object that did not fit is reported to the listeners of its subscription, and a panic to those of the
+    /// client.
+    fn report_faults(&mut self, faults: Vec<Fault>, what: &dyn Display) {
+        for fault in faults {
+            match fault {
+                Fault::Unfit(error) => self.report(error),
+                Fault::Panicked(text) => {
+                    let text = format!("a listener for `{what}` of {} panicked: {text}", self.to.name());
+                    error!("{text}");
+                    if self.shared.subscriber.emitter.is_heard(ClientEventKind::Error) {
+                        self.shared
+                            .fail(Error::new(ErrorKind::ListenerPanicked, text), None);
+                    }
                 }
             }
         }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::delivery::sync::{AtomicBool, AtomicU8, Mutex};
+use crate::delivery::sync::{AtomicBool, AtomicU8, AtomicU32, Mutex};
 use crate::error::{Error, Result};
 use crate::fence;
 use crate::fenced::Fenced;
@@ -48,6 +48,10 @@ pub(crate) trait Emit: Clone + Send + Sync + 'static {
     /// Records the new state. Returns the event for the listeners; `None` if there is none, as for a `close`
     /// without an `open` before it.
     fn note(self, held: &mut Self::Held) -> Option<Self>;
+    /// Whether [`note`](Self::note) has nothing to record and returns the event as it is.
+    fn is_noted(&self) -> bool {
+        false
+    }
     /// What a listener for this kind (`None`: for all) that registers now has missed and that is still true.
     fn missed(kind: Option<Self::Kind>, held: &Self::Held) -> Option<Self>;
     /// The effect of the event on later ones.
@@ -101,7 +105,28 @@ pub(crate) enum Times {
 pub(crate) struct Emitter<E: Emit> {
     /// The bits of the kinds that have listeners. Changed with `inner`, and read without its lock.
     heard: AtomicU8,
+    /// Changes with the list, and with whether a listener is late. Changed with `inner`, and read without its lock.
+    version: AtomicU32,
     inner: Mutex<Inner<E>>,
+}
+
+/// The listeners as they were when an event was last delivered to them, so that the next one needs no lock. What was
+/// removed since is still owned here, and is not called.
+pub(crate) struct Listeners<E: Emit> {
+    /// `None`: not looked up yet.
+    version: Option<u32>,
+    list: List<E>,
+    has_late: bool,
+}
+
+impl<E: Emit> Default for Listeners<E> {
+    fn default() -> Self {
+        Self {
+            version: None,
+            list: List::default(),
+            has_late: false,
+        }
+    }
 }
 
 #[repr(C)]
@@ -191,6 +216,7 @@ impl<E: Emit> Emitter<E> {
     pub(crate) fn new() -> Self {
         Self {
             heard: AtomicU8::new(0),
+            version: AtomicU32::new(0),
             inner: Mutex::new(Inner {
                 listeners: List::default(),
                 has_late: false,
@@ -239,6 +265,7 @@ impl<E: Emit> Emitter<E> {
         inner.listeners = old.as_slice().iter().cloned().chain([listener]).collect();
         inner.has_late |= late;
         self.heard.fetch_or(bits::<E>(kind), Ordering::Release);
+        self.changed();
         (id, if late { Missed::Yes } else { Missed::No })
     }
 
@@ -273,18 +300,35 @@ impl<E: Emit> Emitter<E> {
     ///
     /// A late listener is first called with what it missed. A listener for all events that may not be called
     /// with an `open` is not called with the matching `close` either.
-    pub(crate) fn emit(&self, event: E, may: &dyn Fn(E::Kind) -> bool) -> Vec<Fault> {
-        let (listeners, event, missed) = {
+    pub(crate) fn emit(
+        &self,
+        event: E,
+        listeners: &mut Listeners<E>,
+        may: &dyn Fn(E::Kind) -> bool,
+    ) -> Vec<Fault> {
+        let is_current = listeners.version == Some(self.version.load(Ordering::Acquire));
+        let (event, missed) = if event.is_noted() && is_current && !listeners.has_late {
+            (event, None)
+        } else {
             let mut inner = self.inner.lock();
             let missed = inner.has_late.then(|| inner.held.clone());
-            let Some(event) = event.note(&mut inner.held) else {
+            let noted = event.note(&mut inner.held);
+            let present = Listeners {
+                version: Some(self.version.load(Ordering::Relaxed)),
+                list: inner.listeners.clone(),
+                has_late: inner.has_late,
+            };
+            drop(inner);
+            // Without the lock: it may own the last reference to a closure.
+            *listeners = present;
+            let Some(event) = noted else {
                 return Vec::new();
             };
-            (inner.listeners.clone(), event, missed)
+            (event, missed)
         };
         let (kind, role) = (event.kind(), event.role());
         let mut faults = Vec::new();
-        for listener in listeners.as_slice() {
+        for listener in listeners.list.as_slice() {
             if let Some(held) = &missed {
                 self.catch_up(listener, held, may, &mut faults);
             }
@@ -318,6 +362,7 @@ impl<E: Emit> Emitter<E> {
         let mut inner = self.inner.lock();
         let has_late = |listener: &Arc<Listener<E>>| listener.late.load(Ordering::Acquire);
         inner.has_late = inner.listeners.as_slice().iter().any(has_late);
+        self.changed();
         faults
     }
 
@@ -365,6 +410,11 @@ impl<E: Emit> Emitter<E> {
         }
     }
 
+    /// Called with the lock of `inner`.
+    fn changed(&self) {
+        self.version.fetch_add(1, Ordering::Release);
+    }
+
     fn remove(&self, gone: impl Fn(&Listener<E>) -> bool) -> bool {
         // The old list outlives the lock, because it may hold the last reference to a closure.
         let (_old, found) = {
@@ -383,6 +433,7 @@ impl<E: Emit> Emitter<E> {
                 .fold(0, |heard, listener| heard | bits::<E>(listener.kind));
             self.heard.store(heard, Ordering::Release);
             inner.listeners = kept.into_iter().collect();
+            self.changed();
             (old, !out.is_empty())
         };
         found

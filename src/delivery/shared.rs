@@ -13,7 +13,7 @@ use crate::delivery::mailbox::{Limits, Mailbox, Totals};
 use crate::delivery::queue::Queue;
 use crate::delivery::status::{Receipt, Status, Telling};
 use crate::delivery::subscriber::Subscriber;
-use crate::delivery::sync::{AtomicU64, Mutex};
+use crate::delivery::sync::{AtomicU64, Mutex, now};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{ClientEvent, ClientEventKind};
 use crate::logging::warn;
@@ -343,8 +343,8 @@ impl Budget {
     }
 
     /// Asked between turns only, so that what a subscriber gets at once stays together.
-    pub(super) fn is_spent(&self, now: Instant) -> bool {
-        self.letters == 0 || self.is_late(now)
+    pub(super) fn is_spent(&self) -> bool {
+        self.letters == 0 || self.until.is_some_and(|until| until <= now())
     }
 
     pub(super) fn is_late(&self, now: Instant) -> bool {

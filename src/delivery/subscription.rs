@@ -414,6 +414,10 @@ impl Emit for Event {
         Some(self)
     }
 
+    fn is_noted(&self) -> bool {
+        Self::kind(self).has_object()
+    }
+
     fn missed(kind: Option<EventKind>, held: &Option<Self>) -> Option<Self> {
         held.clone()
             .filter(|_| kind.is_none_or(|kind| kind == EventKind::Open))

@@ -14,7 +14,7 @@ pub(crate) use self::shuttle_model::*;
 mod real {
     use std::sync::PoisonError;
     use std::sync::atomic::Ordering;
-    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize};
 
     pub(crate) use parking_lot::{Mutex, MutexGuard};
 
@@ -114,7 +114,7 @@ mod real {
 /// ends is true for every length of it.
 #[cfg(all(test, shuttle))]
 mod shuttle_model {
-    pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
+    pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize};
     pub(crate) use shuttle_parking_lot::{Mutex, MutexGuard};
 
     use super::{Duration, Instant};

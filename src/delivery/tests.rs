@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use proptest::prelude::*;
 
-use super::emitter::{Emitter, Times};
+use super::emitter::{Emitter, Listeners, Times};
 use super::mailbox::{Letter, Limits, Mailbox, Overflow, Parcel, Totals};
 use crate::error::{Error, ErrorKind};
 use crate::event::{ClientEvent, Event, EventKind};
@@ -108,10 +108,10 @@ fn who_may_not_hear_open_does_not_hear_close() {
         listen(1);
         let asked = Cell::new(0);
         let may = |kind| kind == EventKind::Close || asked.replace(asked.get() + 1) < ended_after;
-        emitter.emit(Event::opened(None), &may);
+        emitter.emit(Event::opened(None), &mut Listeners::default(), &may);
         let (late, _) = listen(2);
         emitter.emit_missed(late, &may);
-        emitter.emit(Event::closed(None), &may);
+        emitter.emit(Event::closed(None), &mut Listeners::default(), &may);
         for (at, told) in told.iter().enumerate() {
             let whole: &[_] = &[EventKind::Open, EventKind::Close];
             let wanted = if at < ended_after { whole } else { &[] };

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::delivery::emitter::{Emitter, Times};
+use crate::delivery::emitter::{self, Emitter, Times};
 use crate::driver::event_of;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventKind};
@@ -56,7 +56,8 @@ impl Listeners {
 
     /// Calls them.
     pub fn emit(&self, event: &Event) {
-        self.0.emit(event.clone(), &|_| true);
+        self.0
+            .emit(event.clone(), &mut emitter::Listeners::default(), &|_| true);
     }
 }
 
