@@ -295,7 +295,7 @@ impl Event {
 }
 
 /// The content of an event with an object.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Change {
     object: Object,
     /// Where in the frame the object is as it was before.
@@ -321,6 +321,15 @@ impl Change {
     fn size(&self) -> usize {
         let objects = 1 + usize::from(self.place_of_original.is_some());
         self.object.frame().len() + objects * self.object.overhead()
+    }
+}
+
+impl fmt::Debug for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Change")
+            .field("object", &self.object)
+            .field("original", &self.original())
+            .finish()
     }
 }
 

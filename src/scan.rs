@@ -67,16 +67,16 @@ impl<'a> Members<'a> {
         self.find_value().and_then(|value| self.text.get(value))
     }
 
-    /// The text of the value for the last key, which must be an object, and the positions of its members.
-    pub(crate) fn object(&mut self, outline: &mut Outline) -> Option<&'a str> {
+    /// Like [`value`](Self::value), for one that should be an object: with the positions of its members, if it is.
+    pub(crate) fn object(&mut self, outline: &mut Option<Outline>) -> Option<&'a str> {
         let start = self.place;
         let mut members = Self {
             state: State::Before,
             ..*self
         };
-        if outline.read(&mut members).is_none() {
-            self.state = State::Broken;
-            return None;
+        if outline.get_or_insert_default().read(&mut members).is_none() {
+            *outline = None;
+            return self.value();
         }
         (self.place, self.marks) = (members.place, members.marks);
         self.text.get(start..self.place)

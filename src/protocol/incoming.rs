@@ -109,7 +109,7 @@ impl Reader {
         Ok(message)
     }
 
-    /// The outline of the object of the event that was read last, unless its text is too long for one.
+    /// The outline of the object of the event that was read last. `None` if its text is too long for one, or is broken.
     pub(crate) fn outline(&self) -> Option<&Outline> {
         self.outline.as_ref()
     }
@@ -124,7 +124,7 @@ impl Reader {
             request_id,
             mut members,
         } = self.head(text)?;
-        let object = members.object(self.outline.get_or_insert_default())?;
+        let object = members.object(&mut self.outline)?;
         let mut original = None;
         while let Some(key) = members.key() {
             let value = members.value()?;
@@ -135,7 +135,7 @@ impl Reader {
                 _ => {}
             }
         }
-        if !members.is_complete() {
+        if !members.is_complete() || !object.starts_with('{') {
             return None;
         }
         Some(Message::Event {
