@@ -205,6 +205,7 @@ impl Outline {
     }
 
     /// A copy that occupies no more than it needs.
+    #[inline(always)]
     pub(crate) fn exact(&self) -> Self {
         Self {
             members: SmallVec::from_slice(&self.members),

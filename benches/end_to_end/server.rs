@@ -28,8 +28,9 @@ pub(crate) struct Scenario {
     pub(crate) duration: Duration,
     /// Events per second, each with the time at which it was sent; zero: as many as possible.
     pub(crate) rate: u32,
-    /// How many events may be on their way. The client says over a connection to the second port when it has done an
-    /// eighth of that. Zero: as many as the connection takes; for clients that stop reading when they have no time.
+    /// How many events may be on their way. The client says over a connection to the second port when it has done half
+    /// of that: the other clients have no such calls to make, so there are few. Zero: as many as the connection takes;
+    /// for clients that stop reading when they have no time.
     pub(crate) window: u64,
     /// Unless zero, the first connection with this number is cut when all is subscribed, and the second is left alone.
     pub(crate) cut: u64,
@@ -309,7 +310,7 @@ impl Credits {
 
 /// After how many events a client with a window says so.
 pub(crate) fn credit(window: u64) -> u64 {
-    window / 8
+    window / 2
 }
 
 fn send_at_rate(stream: &mut Transport, scenario: &Scenario, ids: &[u64]) -> io::Result<()> {

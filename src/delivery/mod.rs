@@ -13,8 +13,7 @@
 //!                          └ limits: counts what it drops            └ before each: may it still be called?
 //! ```
 //!
-//! This module must not know of sockets, of queries, or of the protocol except for its time
-//! ([`crate::protocol::Now`]).
+//! This module must not know of sockets, of queries, or of the protocol.
 //!
 //! # Lock order
 //!

@@ -16,7 +16,6 @@ use crate::delivery::sync::{AtomicUsize, Mutex, lock_until};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{ClientEventKind, Event, EventKind};
 use crate::logging::warn;
-use crate::protocol::Now;
 use crate::state::SubscriptionState;
 use crate::stats::{Counters, EventCounts, SubscriptionStats};
 use crate::types::Date;
@@ -64,8 +63,8 @@ pub(crate) struct Figures {
 }
 
 impl Figures {
-    /// An event came.
-    pub(crate) fn count(&self, kind: EventKind, now: Now) {
+    /// An event came, at this time in microseconds since 1970.
+    pub(crate) fn count(&self, kind: EventKind, came_at: u64) {
         let slot = match kind {
             EventKind::Create => 0,
             EventKind::Update => 1,
@@ -77,12 +76,7 @@ impl Figures {
         if let Some(count) = self.events.get(slot) {
             Counters::add(count, 1);
         }
-        let at = now
-            .wall
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
-        let micros = u64::try_from(at.as_micros()).unwrap_or(u64::MAX);
-        self.last_event.store(micros, Ordering::Relaxed);
+        self.last_event.store(came_at, Ordering::Relaxed);
     }
 
     pub(crate) fn events(&self) -> EventCounts {

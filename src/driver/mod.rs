@@ -167,12 +167,13 @@ impl Work for Driver {
             let more_commands = self.take_commands();
             self.advance_connection();
             self.read_messages();
-            self.session.tick(now());
+            let now = now();
+            self.session.tick(now);
             self.carry_out();
-            self.send();
+            self.send(now);
             self.say_farewell();
             self.finish_close();
-            self.shared.make_calls(Instant::now());
+            self.shared.make_calls(now.mono);
             if self.shutdown && self.farewell.is_none() {
                 return false;
             }
@@ -472,7 +473,7 @@ impl Driver {
         if !self.readable || self.farewell.is_some() {
             return;
         }
-        let mut now = now();
+        let mut time = None;
         if let Transport::Up(link) = &mut self.transport {
             link.begin_turn();
         }
@@ -486,18 +487,23 @@ impl Driver {
             if link.take_received() {
                 // Read after the message came: a gap that ends with it must not end before the server wrote
                 // it.
-                now = self::now();
+                let now = now();
+                time = Some((now, microseconds_since_1970(now)));
                 self.session.alive(now);
                 *self.shared.counters.last_received.lock() = Some(now.wall);
             }
+            let (now, came_at) = *time.get_or_insert_with(|| {
+                let now = now();
+                (now, microseconds_since_1970(now))
+            });
             match message {
                 Ok(Some(Message::Text(text))) => {
                     self.count_message(text.len());
-                    if self.is_unheard(&text, now) {
+                    if self.is_unheard(&text, came_at) {
                         continue;
                     }
                     if let Some(received) = self.session.received(&text, now) {
-                        take_in(&self.shared, received, &text, self.generation, now);
+                        take_in(&self.shared, received, &text, self.generation, came_at);
                         continue;
                     }
                 }
@@ -543,7 +549,7 @@ impl Driver {
     }
 
     /// Whether this is an event without a listener, which is only counted.
-    fn is_unheard(&mut self, text: &str, now: Now) -> bool {
+    fn is_unheard(&mut self, text: &str, came_at: u64) -> bool {
         if self.shared.queue.letters() > 0 {
             return false;
         }
@@ -552,15 +558,14 @@ impl Driver {
         };
         let is_unheard = self.shared.is_unheard(subscription, kind);
         if is_unheard {
-            subscription.figures.count(kind, now);
+            subscription.figures.count(kind, came_at);
         }
         is_unheard
     }
 
     /// Sends what must be sent, and checks that the server makes progress.
-    fn send(&mut self) {
+    fn send(&mut self, now: Now) {
         if let Transport::Up(link) = &mut self.transport {
-            let now = now();
             let sent = link.send().and_then(|()| link.check(now.mono));
             // A healthy server answers a ping behind ten thousand subscriptions late.
             if link.take_drained() {
@@ -598,7 +603,7 @@ fn take_in(
     received: Received<'_, Arc<SubscriptionCore>>,
     text: &str,
     generation: u64,
-    now: Now,
+    came_at: u64,
 ) {
     let Received {
         handle: subscription,
@@ -608,7 +613,7 @@ fn take_in(
         outline,
     } = received;
     let event = event_of(frame, outline, text);
-    subscription.figures.count(event.kind(), now);
+    subscription.figures.count(event.kind(), came_at);
     if filter.is_some_and(|spec| !spec.may_bring(&event)) {
         Counters::add(&subscription.figures.foreign, 1);
         warn!(
@@ -651,6 +656,15 @@ fn now() -> Now {
         mono: Instant::now(),
         wall,
     }
+}
+
+/// As the statistics keep it, in one atomic.
+fn microseconds_since_1970(now: Now) -> u64 {
+    let since = now
+        .wall
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
 const WAKER: Token = Token(0);

@@ -31,7 +31,7 @@ impl Socket {
     pub(crate) fn new(stream: Stream) -> Self {
         Self {
             wire: Wire {
-                stream: BufReader::with_capacity(SHARE_OF_A_TURN, stream),
+                stream: BufReader::with_capacity(READ_AHEAD, stream),
                 share: SHARE_OF_A_TURN,
                 has_more: false,
                 received: false,
@@ -295,6 +295,8 @@ impl Unsent {
 
 /// How many bytes one turn reads: even the smallest frames take only a few milliseconds then.
 const SHARE_OF_A_TURN: usize = 64 * 1024;
+/// How many bytes one system call reads, if there are so many.
+const READ_AHEAD: usize = 128 * 1024;
 const KEPT_CAPACITY: usize = 4096;
 /// The first byte of a pong.
 const PONG: u8 = 0x8a;
