@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::io::Write;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 use std::{env, fs};
@@ -108,24 +108,67 @@ struct Game {
 }
 
 fn library(work: Work, url: &str, scenario: &Scenario, ports: &Ports) -> Report {
+    match work {
+        Work::Get | Work::Decode | Work::Nothing | Work::Latency => {
+            return library_floods(work, url, scenario, ports);
+        }
+        _ => {}
+    }
+    let client = library_client(url, ports);
+    match work {
+        Work::Listeners => library_subscriptions(&client, scenario.subscriptions, 3),
+        Work::LiveSet => library_live_set(&client),
+        Work::Idle => library_idle(&client, scenario.duration),
+        _ => library_subscriptions(&client, scenario.subscriptions, 0),
+    }
+}
+
+fn library_client(url: &str, ports: &Ports) -> Client {
     let mut builder = Client::builder(url, "app")
         .rest_url(format!("http://{HOST}:{}/parse", ports.rest))
         .ack_timeout(PATIENCE);
     if let Some(pem) = certificate(url) {
         builder = builder.add_root_certificate(pem);
     }
-    let client = builder.build().expect("the settings are right");
-    match work {
-        Work::Subscriptions | Work::Listeners => {
-            let more = if work == Work::Listeners { 3 } else { 0 };
-            return library_subscriptions(&client, scenario.subscriptions, more);
-        }
-        Work::LiveSet => return library_live_set(&client),
-        Work::Idle => return library_idle(&client, scenario.duration),
-        Work::Get | Work::Decode | Work::Nothing | Work::Latency => {}
+    builder.build().expect("the settings are right")
+}
+
+/// One client for each connection, all at the same time.
+fn library_floods(work: Work, url: &str, scenario: &Scenario, ports: &Ports) -> Report {
+    // The time of threads that have ended is not known.
+    let all_done = Barrier::new(scenario.connections as usize);
+    let all_done = &all_done;
+    let reports: Vec<Report> = thread::scope(|threads| {
+        let floods: Vec<_> = (0..scenario.connections)
+            .map(|connection| {
+                threads.spawn(move || {
+                    let client = library_client(&format!("{url}&connection={connection}"), ports);
+                    let report = library_flood(work, &client, connection, scenario, ports);
+                    all_done.wait();
+                    report
+                })
+            })
+            .collect();
+        let reports = floods.into_iter().map(|flood| flood.join());
+        reports.map(|report| report.expect("it does not panic")).collect()
+    });
+    let most = |of: fn(&Report) -> Option<f64>| reports.iter().filter_map(of).reduce(f64::max);
+    Report {
+        events: reports.iter().map(|report| report.events).sum(),
+        seconds: most(|report| Some(report.seconds)).unwrap_or_default(),
+        cpu_seconds: most(|report| report.cpu_seconds),
+        latencies: reports.into_iter().flat_map(|report| report.latencies).collect(),
+        ..Report::default()
     }
-    let credits =
-        (scenario.window > 0).then(|| TcpStream::connect((HOST, ports.credits)).expect("the server listens"));
+}
+
+fn library_flood(work: Work, client: &Client, connection: u64, scenario: &Scenario, ports: &Ports) -> Report {
+    let credits = (scenario.window > 0).then(|| {
+        let mut stream = TcpStream::connect((HOST, ports.credits)).expect("the server listens");
+        let connection = connection.to_be_bytes();
+        stream.write_all(&connection).expect("the server reads it");
+        stream
+    });
     let latencies = Arc::new(Mutex::new(Vec::new()));
     let (started, starts) = mpsc::channel();
     let (ended, ends) = mpsc::channel();

@@ -3,7 +3,7 @@
 //!
 //! `cargo bench --bench end_to_end` takes about five minutes, prints tables in Markdown and writes `end_to_end.svg` next
 //! to this file; with `-- --test` it tries everything for a moment. `-- latency` measures that section alone; the
-//! sections are `throughput`, `tls`, `many`, `latency`, `subscriptions`, `live_set`
+//! sections are `throughput`, `tls`, `many`, `connections`, `latency`, `subscriptions`, `live_set`
 //! and `idle`.
 //!
 //! A server process floods one client process after another over the loopback address. The clients take turns, several
@@ -145,6 +145,7 @@ impl Bench {
         self.section("throughput", Self::throughput);
         self.section("tls", Self::tls);
         self.section("many", Self::many);
+        self.section("connections", Self::connections);
         self.section("latency", Self::latency);
         self.section("subscriptions", Self::subscriptions);
         self.section("live_set", Self::live_set);
@@ -310,6 +311,36 @@ impl Bench {
         table.print();
         let ratio = rates[1].median() / rates[0].median();
         self.target("events/s with many subscriptions, to one", 0.9, ratio);
+    }
+
+    /// The flood for a program with several clients. On a machine with few cores it says what they cost each other, not
+    /// how fast they are together.
+    fn connections(&mut self) {
+        const NUMBERS: [u64; 3] = [1, 2, 4];
+        let mut rates: [Series; NUMBERS.len()] = Default::default();
+        let mut costs = rates.clone();
+        for _ in 0..self.rounds {
+            for (at, connections) in NUMBERS.into_iter().enumerate() {
+                let scenario = Scenario {
+                    connections,
+                    ..self.flood(Kind::Update, 1)
+                };
+                if let Some(report) = self.measure(Who::Library, Work::Get, &scenario) {
+                    rates[at].push(report.events / report.seconds);
+                    if let Some(seconds) = report.cpu_seconds {
+                        costs[at].push(seconds * 1e6 / report.events);
+                    }
+                }
+            }
+        }
+        let columns = ["connections", "events/s", "µs of CPU per event"];
+        let mut table = Table::new("Flood of updates over several connections", &columns);
+        for ((connections, rate), cost) in NUMBERS.into_iter().zip(&rates).zip(&costs) {
+            table.row(&[connections.to_string(), rate.text(whole), cost.text(two_digits)]);
+        }
+        table.print();
+        let ratio = costs[2].median() / costs[0].median();
+        self.target_at_most("CPU per event with four connections, to one", 1.2, ratio);
     }
 
     fn latency(&mut self) {
@@ -522,6 +553,8 @@ impl Bench {
             duration: self.duration,
             rate: 0,
             window: (BYTES_ON_THEIR_WAY / kind.text(1).len()) as u64,
+            connections: 1,
+            connection: 0,
             cut: 0,
             tls: false,
         }

@@ -1,7 +1,7 @@
 //! The server process. It speaks as much of the protocol as a client needs to be subscribed, and then sends frames that
 //! were encoded beforehand, so that it has time for nothing but sending.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -32,6 +32,9 @@ pub(crate) struct Scenario {
     /// of that: the other clients have no such calls to make, so there are few. Zero: as many as the connection takes;
     /// for clients that stop reading when they have no time.
     pub(crate) window: u64,
+    /// How many connections the client makes, and which of them this is.
+    pub(crate) connections: u64,
+    pub(crate) connection: u64,
     /// Unless zero, the first connection with this number is cut when all is subscribed, and the second is left alone.
     pub(crate) cut: u64,
     pub(crate) tls: bool,
@@ -45,13 +48,14 @@ impl Scenario {
             ("ws", ports.plain)
         };
         format!(
-            "{scheme}://{HOST}:{port}/?kind={}&subscriptions={}&warm_up={}&duration={}&rate={}&window={}&cut={}",
+            "{scheme}://{HOST}:{port}/?kind={}&subscriptions={}&warm_up={}&duration={}&rate={}&window={}&connections={}&cut={}",
             self.kind.name(),
             self.subscriptions,
             self.warm_up.as_millis(),
             self.duration.as_millis(),
             self.rate,
             self.window,
+            self.connections,
             self.cut
         )
     }
@@ -63,6 +67,8 @@ impl Scenario {
                 .map_or_else(String::new, |(_, value)| value.into_owned())
         };
         let number = |name: &str| text(name).parse::<u64>().expect("the URL has all numbers");
+        // Each connection adds its own to the URL, unless there is only one.
+        let connection = text("connection").parse().unwrap_or_default();
         Self {
             kind: Kind::from_name(&text("kind")).expect("the URL names a kind"),
             subscriptions: number("subscriptions") as usize,
@@ -70,6 +76,8 @@ impl Scenario {
             duration: Duration::from_millis(number("duration")),
             rate: number("rate") as u32,
             window: number("window"),
+            connections: number("connections"),
+            connection,
             cut: number("cut"),
             tls: url.scheme() == "wss",
         }
@@ -97,7 +105,7 @@ pub(crate) struct Listening {
 /// Serves until standard input ends, which it does with the process that started this one.
 pub(crate) fn run() {
     let listener = || TcpListener::bind((HOST, 0)).expect("a port is free");
-    let (plain, with_tls, credits, rest) = (listener(), listener(), Arc::new(listener()), listener());
+    let (plain, with_tls, credits, rest) = (listener(), listener(), listener(), listener());
     let (config, certificate) = self_signed();
     let port = |listener: &TcpListener| listener.local_addr().expect("it is bound").port();
     let ports = Ports {
@@ -107,6 +115,10 @@ pub(crate) fn run() {
         rest: port(&rest),
     };
     pages::serve(rest);
+    let credits = Arc::new(CreditStreams {
+        listener: credits,
+        early: Mutex::new(HashMap::new()),
+    });
     let listening = Listening { ports, certificate };
     println!("{}", serde_json::to_string(&listening).expect("it is JSON"));
     let cut = Arc::new(Mutex::new(HashSet::new()));
@@ -165,7 +177,7 @@ struct Incoming<'a> {
     request_id: Option<u64>,
 }
 
-fn serve(stream: Transport, credits: &TcpListener, cut: &Mutex<HashSet<u64>>) {
+fn serve(stream: Transport, credits: &CreditStreams, cut: &Mutex<HashSet<u64>>) {
     let mut url = None;
     #[expect(clippy::result_large_err, reason = "tungstenite's signature")]
     let note_url = |request: &Request, response: Response| -> Result<Response, ErrorResponse> {
@@ -186,7 +198,7 @@ fn serve(stream: Transport, credits: &TcpListener, cut: &Mutex<HashSet<u64>>) {
 fn converse(
     socket: &mut WebSocket<Link>,
     scenario: &Scenario,
-    credits: &TcpListener,
+    credits: &CreditStreams,
     cut: &Mutex<HashSet<u64>>,
 ) -> tungstenite::Result<()> {
     let mut ids = Vec::new();
@@ -218,7 +230,7 @@ fn subscribed(
     stream: &mut Transport,
     scenario: &Scenario,
     ids: &[u64],
-    credits: &TcpListener,
+    credits: &CreditStreams,
     cut: &Mutex<HashSet<u64>>,
 ) -> io::Result<()> {
     if scenario.cut != 0 && cut.lock().expect("nobody panics with it").insert(scenario.cut) {
@@ -235,7 +247,7 @@ fn subscribed(
     let mut credits = match scenario.window {
         0 => None,
         window => Some(Credits {
-            stream: credits.accept()?.0,
+            stream: credits.of(scenario.connection)?,
             window,
             on_their_way: 0,
         }),
@@ -284,6 +296,29 @@ fn batches(kind: Kind, ids: &[u64]) -> Vec<Batch> {
             }
         })
         .collect()
+}
+
+/// The connections over which clients say what they have done, each of which begins with the number of the connection
+/// that it is about.
+struct CreditStreams {
+    listener: TcpListener,
+    /// Those that came while another was awaited.
+    early: Mutex<HashMap<u64, TcpStream>>,
+}
+
+impl CreditStreams {
+    fn of(&self, connection: u64) -> io::Result<TcpStream> {
+        let mut early = self.early.lock().expect("nobody panics with it");
+        loop {
+            if let Some(stream) = early.remove(&connection) {
+                return Ok(stream);
+            }
+            let (mut stream, _) = self.listener.accept()?;
+            let mut number = [0; 8];
+            stream.read_exact(&mut number)?;
+            early.insert(u64::from_be_bytes(number), stream);
+        }
+    }
 }
 
 struct Credits {
