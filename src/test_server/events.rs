@@ -4,8 +4,8 @@
 
 use std::cell::OnceCell;
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use jiff::Timestamp;
 use rand::distr::SampleString;
 use serde_json::{Map, Value};
 use tungstenite::Message;
@@ -14,6 +14,7 @@ use super::ops;
 use super::relations;
 use super::state::{Fields, State, Subscription, frame_start};
 use crate::query::matcher::{Matcher, Verdict};
+use crate::types::Date;
 
 impl State {
     pub(super) fn create(&mut self, class_name: &str, fields: Fields) -> String {
@@ -291,9 +292,5 @@ pub(super) fn object_id() -> String {
 }
 
 pub(super) fn now() -> String {
-    iso(Timestamp::now())
-}
-
-pub(super) fn iso(time: Timestamp) -> String {
-    time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
+    Date::from(SystemTime::now()).to_string()
 }

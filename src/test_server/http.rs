@@ -2,10 +2,10 @@
 //! found, saved and sent to subscribers.
 
 use std::io::{self, Read, Write};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use chrono::{DateTime, Utc};
 use data_encoding::BASE64;
-use jiff::Timestamp;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 use url::{Url, form_urlencoded};
@@ -56,7 +56,7 @@ impl Hub {
             "HTTP/1.1 {status} Answer\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\nDate: {}\r\n\
              Connection: close\r\n\r\n",
             body.len(),
-            Timestamp::now().strftime("%a, %d %b %Y %H:%M:%S GMT"),
+            DateTime::<Utc>::from(SystemTime::now()).format("%a, %d %b %Y %H:%M:%S GMT"),
         );
         socket.write_all(head.as_bytes())?;
         socket.write_all(&body)

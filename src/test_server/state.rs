@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
-use jiff::Timestamp;
 use serde_json::{Map, Value};
 use tungstenite::Message;
 
@@ -14,6 +13,7 @@ use super::socket::Socket;
 use crate::query::matcher::Matcher;
 use crate::query::ordered_json::Json;
 use crate::secret::Secret;
+use crate::types::Date;
 
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -87,8 +87,8 @@ pub(super) struct StoredFile {
 pub(super) struct Session {
     pub(super) id: String,
     pub(super) user: String,
-    pub(super) created: Timestamp,
-    pub(super) expires: Option<Timestamp>,
+    pub(super) created: Date,
+    pub(super) expires: Option<Date>,
 }
 
 /// An upgraded connection.

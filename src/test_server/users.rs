@@ -3,19 +3,21 @@
 //! Modelled on `UsersRouter.js` and `RestWrite.js` of Parse Server 9.10.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use jiff::{SignedDuration, Timestamp};
 use rand::distr::SampleString;
 use serde_json::{Value, json};
 
 use super::caller::{Caller, Refusal};
-use super::events::{iso, object_id};
+use super::events::object_id;
 use super::state::{Class, Fields, Session, State};
 use crate::secret::Secret;
+use crate::types::Date;
 
 impl Session {
     fn has_expired(&self) -> bool {
-        self.expires.is_some_and(|expires| expires <= Timestamp::now())
+        self.expires
+            .is_some_and(|expires| expires <= Date::from(SystemTime::now()))
     }
 }
 
@@ -167,16 +169,16 @@ impl State {
     }
 
     pub(super) fn add_session(&mut self, token: &str, user: &str) {
-        let created = Timestamp::now();
+        let created = Date::from(SystemTime::now());
         let length = self
             .session_length
-            .and_then(|length| SignedDuration::try_from(length).ok());
+            .and_then(|length| i64::try_from(length.as_millis()).ok());
         let session = Session {
             id: object_id(),
             user: user.to_owned(),
             created,
             // A date beyond the calendar means forever.
-            expires: length.and_then(|length| created.checked_add(length).ok()),
+            expires: length.and_then(|length| Date::from_millis(created.millis().checked_add(length)?).ok()),
         };
         self.sessions.insert(token.to_owned(), session);
     }
@@ -193,7 +195,7 @@ impl State {
         let token = caller.session_token.as_deref().unwrap_or_default();
         let session = self.sessions.get(token);
         let session = session.ok_or_else(|| Refusal::of(209, "Session token required."))?;
-        let created = iso(session.created);
+        let created = session.created.to_string();
         let mut object = json!({
             "objectId": session.id,
             "sessionToken": token,
@@ -203,7 +205,7 @@ impl State {
             "updatedAt": created,
         });
         if let Some(expires) = session.expires {
-            object["expiresAt"] = json!({"__type": "Date", "iso": iso(expires)});
+            object["expiresAt"] = json!({"__type": "Date", "iso": expires.to_string()});
         }
         Ok(object)
     }

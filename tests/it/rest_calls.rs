@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use crossbeam_channel::{Receiver, unbounded};
 use parse_livequery::rest::{Op, Rest};
 use parse_livequery::test_server::TestServer;
@@ -792,11 +793,11 @@ fn it_goes_through_a_socks_proxy_with_user_and_password() {
 fn a_date_in_retry_after_counts() {
     let at = |after: u64| {
         let at = std::time::SystemTime::now() + Duration::from_secs(after);
-        let at = jiff::Timestamp::try_from(at).unwrap();
+        let at = DateTime::<Utc>::from(at);
         says(
             &format!(
                 "503 Busy\r\nRetry-After: {}",
-                at.strftime("%a, %d %b %Y %H:%M:%S GMT")
+                at.format("%a, %d %b %Y %H:%M:%S GMT")
             ),
             "",
         )

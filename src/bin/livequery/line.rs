@@ -5,8 +5,8 @@ use std::fmt::Write;
 use std::time::SystemTime;
 
 use anstyle::{AnsiColor, Style};
-use jiff::{Timestamp, ZonedDateTime};
-use parse_livequery::{Event, EventKind, Object};
+use chrono::Local;
+use parse_livequery::{Date, Event, EventKind, Object};
 use serde_json::{Value, json};
 
 /// The line for people. `None` for events that do not concern a reader of objects.
@@ -31,15 +31,15 @@ pub(crate) fn text(event: &Event) -> Option<String> {
 
 /// The same as a JSON object.
 pub(crate) fn json(event: &Event) -> Option<String> {
-    let time = instant(SystemTime::now());
+    let time = Date::from(SystemTime::now()).to_string();
     let line = match event.kind() {
         EventKind::Open => {
             let gap = event.gap()?;
             json!({
                 "time": time,
                 "kind": "gap",
-                "from": instant(gap.start().into()),
-                "to": instant(gap.end().into()),
+                "from": gap.start().to_string(),
+                "to": gap.end().to_string(),
                 "reason": format!("{:?}", gap.reason()),
             })
         }
@@ -64,7 +64,7 @@ pub(crate) fn json(event: &Event) -> Option<String> {
 
 /// The time of day.
 pub(crate) fn clock() -> impl std::fmt::Display {
-    ZonedDateTime::now().strftime("%H:%M:%S%.3f").to_string()
+    Local::now().format("%H:%M:%S%.3f").to_string()
 }
 
 /// Text from elsewhere, without characters that a terminal would take for a command.
@@ -136,10 +136,6 @@ fn shortened(text: &str) -> String {
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
         None => text.to_owned(),
     }
-}
-
-pub(crate) fn instant(time: SystemTime) -> Option<String> {
-    Timestamp::try_from(time).ok().map(|time| format!("{time:.3}"))
 }
 
 /// Longer values are cut: an event is one line. `--json` prints them in full.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use anstyle::Style;
-use parse_livequery::{Client, Event};
+use parse_livequery::{Client, Date, Event};
 
 use crate::ending::End;
 use crate::line;
@@ -114,8 +114,8 @@ impl Output {
 }
 
 /// The time, for JSON.
-pub(crate) fn now() -> Option<String> {
-    line::instant(SystemTime::now())
+pub(crate) fn now() -> String {
+    Date::from(SystemTime::now()).to_string()
 }
 
 /// Shows the state of the connection from now on, and reports when it cannot continue.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, ErrorKind, Read};
 use std::time::{Duration, SystemTime};
 
-use jiff::fmt::rfc2822;
+use chrono::DateTime;
 
 use crate::text::excerpt;
 
@@ -64,8 +64,8 @@ pub(crate) fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
 
 /// A date in HTTP's format: `Sun, 06 Nov 1994 08:49:37 GMT`.
 pub(crate) fn http_date(value: &str) -> Option<SystemTime> {
-    let at = rfc2822::DateTimeParser::new().parse_timestamp(value).ok()?;
-    let since_epoch = Duration::from_millis(u64::try_from(at.as_millisecond()).ok()?);
+    let at = DateTime::parse_from_rfc2822(value).ok()?;
+    let since_epoch = Duration::from_millis(u64::try_from(at.timestamp_millis()).ok()?);
     SystemTime::UNIX_EPOCH.checked_add(since_epoch)
 }
 

@@ -127,10 +127,6 @@ pub(super) fn date(iso: &Value) -> Option<f64> {
     {
         return None;
     }
-    // jiff clamps a leap second, V8 refuses it.
-    if time.get(6..8) == Some("60") {
-        return None;
-    }
     let milliseconds = crate::types::Date::parse(text).ok()?.millis();
     #[expect(
         clippy::cast_precision_loss,
