@@ -20,7 +20,7 @@
 //! A lock is taken only while no lock is held, or only locks before it in this list:
 //!
 //! 1. `dispatching` of the queue (held by the thread that delivers, if the program dispatches)
-//! 2. `running` of a subscriber (held while its listeners run)
+//! 2. `running` of a subscriber (held during its turn, in which its listeners run)
 //! 3. the locks of a live set: that of its fetches, then that of its core
 //! 4. the mailbox of a subscriber
 //! 5. the list of ready subscribers; or the status, which threads wait for

@@ -16,7 +16,7 @@ use crate::delivery::sync::{AtomicBool, AtomicU64, Mutex};
 pub(crate) struct Subscriber<E: Emit> {
     generation: AtomicU64,
     ended: AtomicBool,
-    /// Locked while its listeners run.
+    /// Locked during its turn, in which its listeners run.
     pub(crate) running: Mutex<()>,
     pub(crate) mailbox: Mutex<Mailbox<E>>,
     pub(crate) emitter: Emitter<E>,

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::emitter::{Emitter, Listeners, Times};
 use super::mailbox::{Letter, Limits, Mailbox, Overflow, Parcel, Totals};
 use crate::error::{Error, ErrorKind};
-use crate::event::{ClientEvent, Event, EventKind};
+use crate::event::{Change, ClientEvent, Event, EventKind};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -118,6 +118,49 @@ fn who_may_not_hear_open_does_not_hear_close() {
             assert_eq!(*told.lock(), wanted, "listener {at}, ended after {ended_after}");
         }
     }
+}
+
+/// The listeners are looked up once for all events of a turn, unless they change meanwhile.
+#[test]
+fn who_comes_or_goes_between_two_events_of_a_turn_is_known() {
+    let emitter = Emitter::<Event>::new();
+    let told: Arc<Mutex<Vec<_>>> = Arc::default();
+    let owned = Arc::new(());
+    let listen = |name: &'static str, kind: EventKind, times: Times| {
+        let (told, owned) = (Arc::clone(&told), Arc::clone(&owned));
+        let hear = move |event: &Event| {
+            let _ = &owned;
+            told.lock().push((name, event.kind()));
+            Ok(())
+        };
+        emitter.on(Some(kind), times, hear).0
+    };
+    let mut turn = Listeners::default();
+    let mut told_of = |event: Event| {
+        emitter.emit(event, &mut turn, &|_| true);
+        std::mem::take(&mut *told.lock())
+    };
+    let create = || {
+        let object = r#"{"objectId":"a"}"#.parse().unwrap();
+        Event::changed(EventKind::Create, Change::new(object, None))
+    };
+    let first = listen("first", EventKind::Create, Times::Always);
+    assert_eq!(told_of(Event::opened(None)), []);
+    assert_eq!(told_of(create()), [("first", EventKind::Create)]);
+    listen("once", EventKind::Create, Times::Once);
+    let both = [("first", EventKind::Create), ("once", EventKind::Create)];
+    assert_eq!(told_of(create()), both);
+    assert_eq!(told_of(create()), both[..1]);
+    // It is late for `open`, and is told of that before the next event.
+    listen("late", EventKind::Open, Times::Always);
+    assert_eq!(told_of(create()), [both[0], ("late", EventKind::Open)]);
+    assert!(emitter.off(first));
+    assert_eq!(told_of(create()), []);
+    // What is gone is dropped with the next event, not only at the end of the turn.
+    assert_eq!(Arc::strong_count(&owned), 2);
+    emitter.close();
+    assert_eq!(told_of(create()), []);
+    assert_eq!(Arc::strong_count(&owned), 1);
 }
 
 #[test]

@@ -473,6 +473,10 @@ impl Driver {
         if !self.readable || self.farewell.is_some() {
             return;
         }
+        let measured = || {
+            let now = now();
+            (now, microseconds_since_1970(now))
+        };
         let mut time = None;
         if let Transport::Up(link) = &mut self.transport {
             link.begin_turn();
@@ -487,15 +491,11 @@ impl Driver {
             if link.take_received() {
                 // Read after the message came: a gap that ends with it must not end before the server wrote
                 // it.
-                let now = now();
-                time = Some((now, microseconds_since_1970(now)));
+                let (now, _) = *time.insert(measured());
                 self.session.alive(now);
                 *self.shared.counters.last_received.lock() = Some(now.wall);
             }
-            let (now, came_at) = *time.get_or_insert_with(|| {
-                let now = now();
-                (now, microseconds_since_1970(now))
-            });
+            let (now, came_at) = *time.get_or_insert_with(measured);
             match message {
                 Ok(Some(Message::Text(text))) => {
                     self.count_message(text.len());
