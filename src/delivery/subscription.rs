@@ -49,7 +49,7 @@ struct Progress {
     /// Why the server refused it.
     error: Option<Error>,
     /// How often the server acknowledged it.
-    acknowledged: u64,
+    acknowledged: u32,
 }
 
 /// What came. The I/O thread counts, anyone may read.
@@ -124,7 +124,7 @@ impl SubscriptionCore {
     }
 
     pub(crate) fn acknowledged(&self) -> u64 {
-        self.progress.lock().acknowledged
+        self.progress.lock().acknowledged.into()
     }
 
     /// Why the server refused it, once the listeners concerned have been called.
@@ -164,7 +164,8 @@ impl SubscriptionCore {
             progress.state = state;
             progress.error = error;
         }
-        progress.acknowledged += u64::from(state == SubscriptionState::Open);
+        let is_open = u32::from(state == SubscriptionState::Open);
+        progress.acknowledged = progress.acknowledged.saturating_add(is_open);
     }
 
     /// Another query was requested, so the reason why the last one failed no longer matters.
