@@ -183,7 +183,7 @@ const MOST: usize = 8;
 const MOST_KEPT: usize = 256;
 
 /// The position of a key and its value. Text that is too long for these types has no outline.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug)]
 struct Place {
     key: (u32, u32),
     value: (u32, u32),

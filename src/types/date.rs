@@ -115,7 +115,7 @@ impl Date {
     }
 }
 
-/// Reads the parts of a date from the front of its text. Where one is missing, nothing is read.
+/// Reads the parts of a date from the front of its text.
 struct Reader<'a>(&'a [u8]);
 
 impl Reader<'_> {
