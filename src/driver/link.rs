@@ -223,7 +223,7 @@ fn lost(error: tungstenite::Error) -> Error {
     }
 }
 
-/// Enough for many events in one read, and small for an idle client.
+/// How much the WebSocket layer takes at a time of what the socket has read ahead; it zeroes as much before.
 const READ_BUFFER: usize = 16 * 1024;
 /// More than any reasonable number of subscriptions needs. No single message is as long, because a query of
 /// more than 100 MiB is refused.
