@@ -16,6 +16,8 @@ export CARGO_TARGET_DIR=$PWD/target/sanitizers CARGO_INCREMENTAL=0 RUSTC_BOOTSTR
 export RUSTFLAGS='-Zsanitizer=thread' RUSTDOCFLAGS='-Zsanitizer=thread'
 # A report ends with this code, at the end of all tests.
 export TSAN_OPTIONS="exitcode=66 ${TSAN_OPTIONS:-}"
+# To name the lines of a panic takes so long there that tests of panics run out of time.
+export RUST_BACKTRACE=0
 
 if [ -d "$(rustc +nightly --print sysroot 2> /dev/null)/lib/rustlib/src/rust/library" ]; then
   cargo=(cargo +nightly)

@@ -247,12 +247,16 @@ fn every_subscription_of_many_that_are_slow_gets_its_turn() {
     let server = Server::auto();
     let client = builder(&server.url()).close_timeout(ms(50)).build().unwrap();
     let turns = Arc::new(Mutex::new(vec![0_usize; 10]));
+    // Nothing is handled before everything has come, however slowly that may be.
+    let gate = Arc::new(Mutex::new(()));
+    let closed = gate.lock();
     let subscriptions: Vec<_> = (0..10)
         .map(|at| {
-            let turns = Arc::clone(&turns);
+            let (turns, gate) = (Arc::clone(&turns), Arc::clone(&gate));
             client
                 .subscription(&Query::new(format!("Slow{at}")))
                 .on_create(move |_| {
+                    drop(gate.lock());
                     turns.lock()[at] += 1;
                     thread::park_timeout(ms(2));
                 })
@@ -272,6 +276,8 @@ fn every_subscription_of_many_that_are_slow_gets_its_turn() {
             .collect();
         conn.send_together(&messages);
     }
+    wait_until("all have come", || client.stats().queued >= 999);
+    drop(closed);
     wait_until("the last has got some", || turns.lock()[9] >= 10);
     let got = turns.lock().clone();
     assert!(
