@@ -81,6 +81,18 @@ pub(crate) struct Report {
     pub(crate) switches: Option<f64>,
 }
 
+impl Report {
+    /// Events per second.
+    pub(crate) fn rate(&self) -> f64 {
+        self.events / self.seconds
+    }
+
+    /// Microseconds of the processors for each event.
+    pub(crate) fn cost(&self) -> Option<f64> {
+        self.cpu_seconds.map(|seconds| seconds * 1e6 / self.events)
+    }
+}
+
 /// Runs a client to its end and prints its report.
 pub(crate) fn run(name: &str, work: &str, url: &str, ports: &str) {
     let work = Work::from_name(work).expect("there is such work");
@@ -108,18 +120,15 @@ struct Game {
 }
 
 fn library(work: Work, url: &str, scenario: &Scenario, ports: &Ports) -> Report {
+    let client = || library_client(url, ports);
     match work {
         Work::Get | Work::Decode | Work::Nothing | Work::Latency => {
-            return library_floods(work, url, scenario, ports);
+            library_floods(work, url, scenario, ports)
         }
-        _ => {}
-    }
-    let client = library_client(url, ports);
-    match work {
-        Work::Listeners => library_subscriptions(&client, scenario.subscriptions, 3),
-        Work::LiveSet => library_live_set(&client),
-        Work::Idle => library_idle(&client, scenario.duration),
-        _ => library_subscriptions(&client, scenario.subscriptions, 0),
+        Work::Subscriptions => library_subscriptions(&client(), scenario.subscriptions, 0),
+        Work::Listeners => library_subscriptions(&client(), scenario.subscriptions, 3),
+        Work::LiveSet => library_live_set(&client()),
+        Work::Idle => library_idle(&client(), scenario.duration),
     }
 }
 

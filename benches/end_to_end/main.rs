@@ -168,9 +168,9 @@ impl Bench {
             for _ in 0..self.rounds {
                 for (number, (who, work, _)) in CONTENDERS.into_iter().enumerate() {
                     if let Some(report) = self.measure(who, work, &self.flood(kind, 1)) {
-                        rates[number].push(report.events / report.seconds);
-                        if let Some(seconds) = report.cpu_seconds {
-                            costs[number].push(seconds * 1e6 / report.events);
+                        rates[number].push(report.rate());
+                        if let Some(cost) = report.cost() {
+                            costs[number].push(cost);
                         }
                     }
                 }
@@ -264,7 +264,7 @@ impl Bench {
         for _ in 0..self.rounds {
             for ((who, work, _), rate) in contenders.into_iter().zip(&mut rates) {
                 if let Some(report) = self.measure(who, work, &scenario) {
-                    rate.push(report.events / report.seconds);
+                    rate.push(report.rate());
                 }
             }
         }
@@ -297,7 +297,7 @@ impl Bench {
             for (number, rate) in numbers.into_iter().zip(&mut rates) {
                 let scenario = self.flood(Kind::Update, number);
                 if let Some(report) = self.measure(Who::Library, Work::Get, &scenario) {
-                    rate.push(report.events / report.seconds);
+                    rate.push(report.rate());
                 }
             }
         }
@@ -326,9 +326,9 @@ impl Bench {
                     ..self.flood(Kind::Update, 1)
                 };
                 if let Some(report) = self.measure(Who::Library, Work::Get, &scenario) {
-                    rates[at].push(report.events / report.seconds);
-                    if let Some(seconds) = report.cpu_seconds {
-                        costs[at].push(seconds * 1e6 / report.events);
+                    rates[at].push(report.rate());
+                    if let Some(cost) = report.cost() {
+                        costs[at].push(cost);
                     }
                 }
             }
