@@ -2,12 +2,13 @@
 //! goes.
 
 use std::fmt::Write;
-use std::time::SystemTime;
 
 use anstyle::{AnsiColor, Style};
 use chrono::Local;
-use parse_livequery::{Date, Event, EventKind, Object};
+use parse_livequery::{Event, EventKind, Object};
 use serde_json::{Value, json};
+
+use crate::output;
 
 /// The line for people. `None` for events that do not concern a reader of objects.
 pub(crate) fn text(event: &Event) -> Option<String> {
@@ -31,7 +32,7 @@ pub(crate) fn text(event: &Event) -> Option<String> {
 
 /// The same as a JSON object.
 pub(crate) fn json(event: &Event) -> Option<String> {
-    let time = Date::from(SystemTime::now()).to_string();
+    let time = output::now();
     let line = match event.kind() {
         EventKind::Open => {
             let gap = event.gap()?;
