@@ -63,7 +63,13 @@ pub(crate) struct Figures {
 }
 
 impl Figures {
-    /// An event came, at this time in microseconds since 1970.
+    /// A time as [`count`](Self::count) takes it.
+    pub(crate) fn moment(wall: SystemTime) -> u64 {
+        let since = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// An event came, at this [moment](Self::moment).
     pub(crate) fn count(&self, kind: EventKind, came_at: u64) {
         let slot = match kind {
             EventKind::Create => 0,

@@ -45,7 +45,7 @@ use self::token::{Purpose, TokenProvider, Tokens};
 use crate::delivery::mailbox::{Letter, Parcel};
 use crate::delivery::shared::Shared;
 use crate::delivery::status::{Order, Receipt};
-use crate::delivery::subscription::SubscriptionCore;
+use crate::delivery::subscription::{Figures, SubscriptionCore};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Change, ClientEvent, ClientEventKind, Event, EventKind};
 use crate::logging::{debug, error, warn};
@@ -475,7 +475,7 @@ impl Driver {
         }
         let measured = || {
             let now = now();
-            (now, microseconds_since_1970(now))
+            (now, Figures::moment(now.wall))
         };
         let mut time = None;
         if let Transport::Up(link) = &mut self.transport {
@@ -656,15 +656,6 @@ fn now() -> Now {
         mono: Instant::now(),
         wall,
     }
-}
-
-/// As the statistics keep it, in one atomic.
-fn microseconds_since_1970(now: Now) -> u64 {
-    let since = now
-        .wall
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
 const WAKER: Token = Token(0);
