@@ -113,10 +113,9 @@ pub(crate) struct Emitter<E: Emit> {
 /// The listeners as they were when an event was last delivered to them, so that the next one needs no lock. What was
 /// removed since is still owned here, and is not called.
 pub(crate) struct Listeners<E: Emit> {
-    /// `None`: not looked up yet.
+    /// `None`: the next event must look them up, since it never was done, or one of them may be late.
     version: Option<u32>,
     list: List<E>,
-    has_late: bool,
 }
 
 impl<E: Emit> Default for Listeners<E> {
@@ -124,7 +123,6 @@ impl<E: Emit> Default for Listeners<E> {
         Self {
             version: None,
             list: List::default(),
-            has_late: false,
         }
     }
 }
@@ -307,16 +305,15 @@ impl<E: Emit> Emitter<E> {
         may: &dyn Fn(E::Kind) -> bool,
     ) -> Vec<Fault> {
         let is_current = listeners.version == Some(self.version.load(Ordering::Acquire));
-        let (event, missed) = if event.is_noted() && is_current && !listeners.has_late {
+        let (event, missed) = if event.is_noted() && is_current {
             (event, None)
         } else {
             let mut inner = self.inner.lock();
             let missed = inner.has_late.then(|| inner.held.clone());
             let noted = event.note(&mut inner.held);
             let present = Listeners {
-                version: Some(self.version.load(Ordering::Relaxed)),
+                version: (!inner.has_late).then(|| self.version.load(Ordering::Relaxed)),
                 list: inner.listeners.clone(),
-                has_late: inner.has_late,
             };
             drop(inner);
             // Without the lock: it may own the last reference to a closure.

@@ -344,7 +344,7 @@ impl Budget {
 
     /// Asked between turns only, so that what a subscriber gets at once stays together.
     pub(super) fn is_spent(&self) -> bool {
-        self.letters == 0 || self.until.is_some_and(|until| until <= now())
+        self.letters == 0 || self.until.is_some() && self.is_late(now())
     }
 
     pub(super) fn is_late(&self, now: Instant) -> bool {
